@@ -1,0 +1,374 @@
+"""Draws the report's figures: each function takes data and an `Axes` and returns the `Axes`.
+
+One style, applied only inside `style()`; nothing is set at import. Models differ by lightness,
+line and marker as well as by hue, so that the figures survive colour blindness and grey print.
+"""
+
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from analysis.statistics import CONV_NAME, DENSE_NAME
+from study.schema import CHOICES, CONV, DENSE, DIVERGED, FAILED, PRUNED
+
+MSE_UNIT: Final = "(pixel/255)²"
+WIDTH_INCHES: Final = 4.8
+MAX_DIGITS: Final = 10
+PADDING: Final = {"w_pad": 0.1, "h_pad": 0.08}  # inches around the axes
+FOOTNOTE_POINTS: Final = 6.5
+FOOTNOTE_COLUMNS: Final = 92  # characters of that size on a figure's width
+
+STYLE: Final[dict[Any, Any]] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#444444",
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "legend.handlelength": 2.8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "path",
+    "savefig.facecolor": "white",
+}
+
+DARK, LIGHT, MUTED = "#0b4a7f", "#e08a00", "#8c8c8c"
+# Line styles; a model that is not named here is muted.
+MODEL_STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    CONV_NAME: {"color": DARK, "linestyle": "-", "marker": "o", "zorder": 3.2},
+    DENSE_NAME: {"color": LIGHT, "linestyle": "--", "marker": "s", "zorder": 3.1},
+}
+MUTED_LINES: Final = (":", "-.", (0, (6, 2)), (0, (1, 3)))
+BAR_HATCHES: Final = {CONV_NAME: "", DENSE_NAME: "///"}
+STATE_MARKERS: Final = {PRUNED: "x", DIVERGED: "v", FAILED: "P"}
+
+
+@dataclass(frozen=True)
+class TimeBar:
+    """A bar of the training-time chart.
+
+    Attributes:
+        source: who measured, a label that may have several lines.
+        name: the model.
+        mean_seconds: the bar's height.
+        seed_seconds: the seeds' own values, drawn as dots; empty if not known.
+    """
+
+    source: str
+    name: str
+    mean_seconds: float
+    seed_seconds: tuple[float, ...] = ()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The figures' style; draw and save inside it."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def new_figure(height_inches: float = 3.4) -> tuple[Figure, Axes]:
+    """An empty figure of the report's width."""
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches))
+    figure.set_layout_engine("constrained", **PADDING)
+    return figure, figure.add_subplot()
+
+
+def add_footnote(figure: Figure, text: str) -> None:
+    """Writes what a figure rests on below it; the figure grows by as much."""
+    lines = textwrap.wrap(text, FOOTNOTE_COLUMNS)
+    line_inches = 1.3 * FOOTNOTE_POINTS / 72
+    height = figure.get_figheight() + (len(lines) + 1) * line_inches
+    share = (len(lines) + 1) * line_inches / height
+    figure.set_figheight(height)
+    figure.set_layout_engine("constrained", rect=(0, share, 1, 1 - share), **PADDING)
+    figure.text(
+        PADDING["w_pad"] / WIDTH_INCHES,
+        0.5 * line_inches / height,
+        "\n".join(lines),
+        fontsize=FOOTNOTE_POINTS,
+        linespacing=1.3,
+        color="#444444",
+        va="bottom",
+    )
+
+
+def shown_trials(reconstructions: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """The reference trials of figure 1: of the report's models, the least seed with images."""
+    kept = reference["name"].isin([CONV_NAME, DENSE_NAME])
+    saved = reference["trial_id"].isin(reconstructions["trial_id"])
+    return reference[kept & saved].groupby("name").head(1)
+
+
+def digit_rows(
+    reconstructions: pd.DataFrame, shown: pd.DataFrame
+) -> dict[str, npt.NDArray[np.float64]]:
+    """The random test digits of figure 1 and what the models make of them.
+
+    Args:
+        reconstructions: of `analysis.load.load_reconstructions`.
+        shown: of `shown_trials`.
+
+    Returns:
+        Images of shape (n, 28, 28), pixels 0..255, by row: "original", "conv" and, if it saved
+        the same digits, "dense-512". Empty if there are none of the convolutional model.
+    """
+    random = reconstructions[reconstructions["choice"] == CHOICES[0]]
+    saved = {
+        name: random[random["trial_id"] == trial_id].set_index("test_index")
+        for name, trial_id in zip(shown["name"], shown["trial_id"], strict=True)
+    }
+    if CONV_NAME not in saved or saved[CONV_NAME].empty:
+        return {}
+    digits = list(saved[CONV_NAME].index[:MAX_DIGITS])
+    rows = {"original": _images(saved[CONV_NAME].loc[digits, "original"])}
+    for name, frame in saved.items():
+        if set(digits) <= set(frame.index):
+            rows[name] = _images(frame.loc[digits, "reconstruction"])
+    return rows
+
+
+def _images(pixels: pd.Series) -> npt.NDArray[np.float64]:
+    return np.stack([np.asarray(image, dtype=float) for image in pixels]).reshape(-1, 28, 28)
+
+
+def plot_reconstructions(data: Mapping[str, npt.NDArray[np.float64]], ax: Axes) -> Axes:
+    """Test digits above their reconstructions, a labelled row each; see `digit_rows`."""
+    gap = 2
+    tile = 28 + gap
+    n_digits = len(next(iter(data.values())))
+    mosaic = np.full((len(data) * tile + gap, n_digits * tile + gap), np.nan)
+    for row, images in enumerate(data.values()):
+        for column, image in enumerate(images):
+            top, left = row * tile + gap, column * tile + gap
+            mosaic[top : top + 28, left : left + 28] = image
+    ax.imshow(mosaic, cmap="gray_r", vmin=0, vmax=255, interpolation="none")
+    ax.set_facecolor("#d9d9d9")
+    ax.set_xticks([])
+    ax.set_yticks([row * tile + gap + 14 for row in range(len(data))], list(data))
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def plot_conv_curves(data: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
+    """The convolutional model's MSE against the epoch, linear axis.
+
+    Args:
+        data: `analysis.statistics.curves` of the convolutional model, by the images' name.
+        ax: where to draw.
+    """
+    looks: Sequence[Mapping[str, Any]] = (
+        MODEL_STYLES[CONV_NAME],
+        {"color": "#5ba3d9", "linestyle": "--", "marker": "^", "zorder": 3.1},
+    )
+    for offset, ((label, curve), look) in enumerate(zip(data.items(), looks, strict=True)):
+        _plot_curve(curve, ax, label, look, offset)
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel(f"MSE, {MSE_UNIT}")
+    _epoch_axis(ax, max(curve["epoch"].max() for curve in data.values()))
+    ax.legend(loc="upper right")
+    return ax
+
+
+def plot_log_mse(data: pd.DataFrame, ax: Axes, images: str) -> Axes:
+    """MSE of every model against the epoch, log axis.
+
+    Args:
+        data: of `analysis.statistics.curves`; the report's two models stand out.
+        ax: where to draw.
+        images: "Training" or "Test", for the axis label.
+    """
+    muted = iter(MUTED_LINES * len(data))
+    for offset, (name, curve) in enumerate(data.groupby("name", sort=False)):
+        look = MODEL_STYLES.get(str(name))
+        if look is None:
+            look = {"color": MUTED, "linestyle": next(muted), "linewidth": 1.0, "zorder": 2.5}
+        _plot_curve(curve, ax, str(name), look, offset)
+    ax.set_ylabel(f"{images} MSE, {MSE_UNIT}, log axis")
+    _epoch_axis(ax, data["epoch"].max())
+    _log_axis(ax)
+    ax.legend(loc="upper right")
+    return ax
+
+
+def plot_times(data: Sequence[TimeBar], ax: Axes) -> Axes:
+    """Training times as bars side by side for each source, the seeds as dots."""
+    sources = list(dict.fromkeys(bar.source for bar in data))
+    models = list(dict.fromkeys(bar.name for bar in data))
+    width = 0.36
+    for bar in data:
+        center = sources.index(bar.source) + (models.index(bar.name) - (len(models) - 1) / 2) * (
+            width + 0.04
+        )
+        first = bar.source == next(other.source for other in data if other.name == bar.name)
+        ax.bar(
+            center,
+            bar.mean_seconds,
+            width,
+            color=MODEL_STYLES[bar.name]["color"],
+            hatch=BAR_HATCHES[bar.name],
+            edgecolor="white",
+            label=bar.name if first else None,
+        )
+        n = len(bar.seed_seconds)
+        spread = np.linspace(-0.1, 0.1, n) if n > 1 else np.zeros(n)
+        ax.plot(
+            center + spread,
+            bar.seed_seconds,
+            "o",
+            markersize=4,
+            markerfacecolor="white",
+            markeredgecolor="black",
+            markeredgewidth=0.8,
+        )
+        ax.annotate(
+            f"{bar.mean_seconds:.3g} s",
+            (center, max(bar.mean_seconds, *bar.seed_seconds, 0.0)),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+        )
+    ax.set_xticks(range(len(sources)), sources)
+    ax.set_xlim(-0.6, len(sources) - 0.4)
+    ax.margins(y=0.14)
+    ax.grid(visible=False, axis="x")
+    ax.tick_params(axis="x", length=0)
+    ax.set_ylabel("Training time (s)")
+    _legend_above(ax)
+    return ax
+
+
+def plot_search(data: pd.DataFrame, ax: Axes) -> Axes:
+    """Best objective so far against the search trial's number, a line a model, log axis.
+
+    Trials without a final value are marks at the bottom, one row a model: they have no height.
+
+    Args:
+        data: of `analysis.statistics.search_progress`.
+        ax: where to draw.
+    """
+    looks = {CONV: MODEL_STYLES[CONV_NAME], DENSE: MODEL_STYLES[DENSE_NAME]}
+    groups = {str(model): rows for model, rows in data.groupby("model")}
+    for model, rows in groups.items():
+        look = looks[model]
+        found = rows.dropna(subset="best")
+        n = len(rows)
+        ax.step(
+            [*found["number"], n],
+            [*found["best"], *found["best"].tail(1)] if len(found) else [math.nan],
+            where="post",
+            color=look["color"],
+            linestyle=look["linestyle"],
+            label=f"{model}, best so far",
+        )
+        ax.plot(
+            rows["number"].astype(float),
+            rows["value"],
+            look["marker"],
+            color=look["color"],
+            alpha=0.75,
+            label=f"{model}, completed",
+        )
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low / (high / low) ** 0.2, high)  # room for the marks
+    labelled: set[str] = set()
+    for row_number, (model, rows) in enumerate(groups.items()):
+        height = 0.04 + 0.06 * row_number
+        ax.text(1.01, height, model, transform=ax.transAxes, fontsize=7, va="center")
+        for state, marker in STATE_MARKERS.items():
+            numbers = rows.loc[rows["state"] == state, "number"].astype(float)
+            ax.plot(
+                numbers,
+                [height] * len(numbers),
+                marker,
+                color=looks[model]["color"],
+                transform=ax.get_xaxis_transform(),
+                zorder=4,
+            )
+            if len(numbers) and state not in labelled:
+                labelled.add(state)
+                label = f"{state}: no value"
+                ax.plot([], [], marker, color="#444444", linestyle="none", label=label)
+    ax.set_ylabel(f"Validation MSE, {MSE_UNIT}, log axis")
+    _epoch_axis(ax, data["number"].max())
+    ax.set_xlabel("Search trial of the model")
+    _log_axis(ax)
+    _legend_above(ax)
+    return ax
+
+
+def _legend_above(ax: Axes) -> None:
+    """A legend where no data can lie."""
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1.5)
+
+
+def _plot_curve(
+    curve: pd.DataFrame, ax: Axes, name: str, look: Mapping[str, Any], offset: int
+) -> None:
+    """The mean over seeds as a line and, for several seeds, their range as a band."""
+    epoch = curve["epoch"].astype(float).to_numpy()
+    step = max(1, len(epoch) // 8)
+    n = int(curve["n"].max())
+    mark_every = (min(offset * step // 2, len(epoch) - 1), step)
+    ax.plot(epoch, curve["mean"], markevery=mark_every, label=f"{name}, n = {n}", **look)
+    if n > 1:
+        band = curve["low"].to_numpy(), curve["high"].to_numpy()
+        ax.fill_between(epoch, *band, color=look["color"], alpha=0.22, linewidth=0)
+
+
+def _epoch_axis(ax: Axes, n: int) -> None:
+    padding = max(0.015 * n, 0.1)
+    ax.set_xlim(1 - padding, n + padding)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    ax.set_xlabel("Epoch")
+
+
+def _log_axis(ax: Axes) -> None:
+    """A log y axis with up to eight ticks written as plain decimals, as dense as fits."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for steps in (
+        (1,),
+        (1, 3),
+        (1, 2, 5),
+        (1, 2, 4, 6),
+        (1, 1.5, 2, 3, 4, 6, 8),
+        tuple(np.arange(1, 10, 0.5)),
+    ):
+        candidates = [step * 10.0**decade for decade in decades for step in steps]
+        inside = [tick for tick in candidates if low <= tick <= high]
+        if len(inside) <= 8:
+            ticks = inside
+    if len(ticks) < 3:  # less than a small part of a decade: there the log axis is nearly linear
+        ticks = [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    ax.yaxis.set_minor_locator(LogLocator(subs=range(1, 10)))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def plain(value: float) -> str:
+    """A number as a plain decimal of six significant digits, without trailing zeros."""
+    return np.format_float_positional(value, precision=6, fractional=False, trim="-")

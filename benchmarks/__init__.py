@@ -1,0 +1,1 @@
+"""Speed against peers, measured side by side in one run. Results lie in `benchmarks/results/`."""

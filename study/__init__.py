@@ -1,0 +1,1 @@
+"""Decides which trials to train, lets Ray Tune run them, and records what they measured."""

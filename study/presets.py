@@ -1,0 +1,90 @@
+"""What a study is: one frozen `StudySpec`, and the named ones that the command line offers."""
+
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+from study import schema
+
+DENSE_SIZES = (64, 128, 256, 512)  # the report's 512 and this project's guess at its competitors
+
+
+class SpecError(ValueError):
+    """A study that cannot run; the message names the option and what it takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpec:
+    """A study, whatever it runs on.
+
+    Attributes:
+        preset: the name it came from.
+        models: the architectures, of `schema.MODELS`.
+        hidden_units: sizes of the dense reference trials.
+        epochs: of every trial.
+        batch_size: of the reference trials; the report does not say.
+        n_seeds: the reference and the winners are trained with seeds seed, seed + 1, …
+        seed: of the first reference trial, and of the samplers.
+        n_search_trials: search trials together; the architectures get equal shares.
+        time_budget_seconds: the study stops then with what it has; None for no limit.
+
+    Raises:
+        SpecError: for a value out of range.
+    """
+
+    preset: str
+    models: tuple[str, ...] = schema.MODELS
+    hidden_units: tuple[int, ...] = DENSE_SIZES
+    epochs: int = 50
+    batch_size: int = 256
+    n_seeds: int = 1
+    seed: int = 0
+    n_search_trials: int = 0
+    time_budget_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.models:
+            if name not in schema.MODELS:
+                raise SpecError(f"--models has {name!r}, but takes {' and '.join(schema.MODELS)}.")
+        for option, values, minimum in (
+            ("--hidden", self.hidden_units, 1),
+            ("--epochs", (self.epochs,), 1),
+            ("--batch-size", (self.batch_size,), 1),
+            ("--seeds", (self.n_seeds,), 1),
+            ("--seed", (self.seed,), 0),
+            ("--trials", (self.n_search_trials,), 0),
+        ):
+            if any(value < minimum for value in values):
+                listed = " ".join(map(str, values))
+                raise SpecError(f"{option} is {listed}, but takes whole numbers from {minimum}.")
+        if self.time_budget_seconds is not None and not self.time_budget_seconds > 0:
+            raise SpecError("--time-budget takes a number of seconds above 0.")
+        for option, items in (("--models", self.models), ("--hidden", self.hidden_units)):
+            if len(set(items)) != len(items):  # type: ignore[arg-type]
+                raise SpecError(f"{option} names something twice; name it once.")
+        if self.n_search_trials % len(self.models):
+            raise SpecError(
+                f"--trials is {self.n_search_trials}, but must share out equally among "
+                f"{len(self.models)} models."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, in types that JSON holds."""
+        return asdict(self)
+
+
+PRESETS = MappingProxyType(
+    {
+        spec.preset: spec
+        for spec in (
+            # Everything once, small: about two minutes on two cores.
+            StudySpec(preset="quick", hidden_units=(512,), epochs=3, n_search_trials=6),
+            # The report's trials alone.
+            StudySpec(preset="reference"),
+            # The report's trials and a small search.
+            StudySpec(preset="standard", n_search_trials=12),
+            # For a GPU: spread over seeds, and a search worth its name.
+            StudySpec(preset="full", n_seeds=5, n_search_trials=100),
+        )
+    }
+)

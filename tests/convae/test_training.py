@@ -1,0 +1,223 @@
+"""The trainer against Keras' own `model.fit`, and the promises it makes about itself."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from convae.config import TrialConfig
+from convae.data import Mnist
+from convae.device import Device
+from convae.formulations import folded_upsampling
+from convae.models import build_conv_autoencoder, build_dense_autoencoder, build_model
+from convae.training import DivergenceError, EpochProgram, Trainer
+
+N_TRAIN, N_TEST, BATCH = 400, 150, 64  # six full batches and one of 16
+GRAPH = Device("/CPU:0", "CPU as TensorFlow's graph", jit_compile=False)
+XLA = Device("/CPU:0", "CPU by XLA, the way a GPU runs", jit_compile=True)
+
+
+def digits(n, seed):
+    """Images with structure: smooth blobs, mostly black as MNIST is."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:28, :28]
+    centre = rng.uniform(8, 20, (2, n, 1, 1))
+    blob = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / rng.uniform(8, 40, (n, 1, 1)))
+    return np.where(blob > 0.2, blob * 255, 0).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return Mnist(
+        train_images=digits(N_TRAIN, 1),
+        train_labels=np.zeros(N_TRAIN, np.uint8),
+        test_images=digits(N_TEST, 2),
+        test_labels=np.zeros(N_TEST, np.uint8),
+        source="made by the test",
+    )
+
+
+def keras_epochs(training, mnist, orders):
+    """`model.fit` from the training's initial weights, over the same batches in the same order."""
+    model = build_model(training.config)
+    model.set_weights(training.model.get_weights())
+    config = training.config
+    optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
+    model.compile(optimizer, loss="mse")
+    train = (mnist.train_images[..., None] / 255).astype(np.float32)
+    test = (mnist.test_images[..., None] / 255).astype(np.float32)
+    losses = []
+    for order in orders:
+        history = model.fit(
+            train[order],
+            train[order],
+            batch_size=config.batch_size,
+            epochs=1,
+            shuffle=False,
+            verbose=0,
+            validation_data=(test, test),
+        )
+        losses.append((history.history["loss"][0], history.history["val_loss"][0]))
+    return model, np.array(losses)
+
+
+def epoch_order(seed, epoch, n):
+    """The order in which the trainer takes the images, from the same public random function."""
+    keys = tf.random.stateless_uniform((n,), (seed, epoch), None, None, tf.int32, alg="philox")
+    return np.argsort(keys.numpy(), kind="stable")
+
+
+@pytest.mark.parametrize("device", [GRAPH, XLA], ids=["graph", "xla"])
+@pytest.mark.parametrize("nesterov", [True, False], ids=["nesterov", "plain"])
+@pytest.mark.parametrize("model", ["conv", "dense"])
+def test_equals_model_fit(mnist, model, nesterov, device):
+    config = TrialConfig(model=model, nesterov=nesterov, batch_size=BATCH, epochs=2, seed=5)
+    training = Trainer(mnist, device).start(config)
+    orders = [epoch_order(config.seed, epoch, N_TRAIN) for epoch in (1, 2)]
+    expected_model, expected = keras_epochs(training, mnist, orders)
+    results = [training.run_epoch() for _ in orders]
+    losses = np.array([(result.train_mse, result.eval_mse) for result in results])
+    np.testing.assert_allclose(losses, expected, rtol=2e-5)
+    for ours, theirs in zip(
+        training.model.get_weights(), expected_model.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+def test_every_image_is_used_once_an_epoch(mnist):
+    """The order is a permutation, and another one each epoch and each seed."""
+    orders = [epoch_order(seed, epoch, N_TRAIN) for seed in (0, 1) for epoch in (1, 2)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(N_TRAIN))
+    assert len({order.tobytes() for order in orders}) == len(orders)
+
+
+def test_train_mse_weighs_the_partial_batch_by_its_size(mnist):
+    """With a vanishing learning rate the epoch's mean must be the plain mean over all images."""
+    config = TrialConfig(model="dense", learning_rate=1e-12, batch_size=BATCH)
+    training = Trainer(mnist, GRAPH).start(config)
+    output = training.reconstruct(mnist.train_images)
+    expected = np.mean((output - mnist.train_images / 255) ** 2)
+    assert training.run_epoch(evaluate=False).train_mse == pytest.approx(expected, rel=1e-5)
+
+
+def test_search_split_never_reads_a_test_image(mnist, monkeypatch):
+    """A split of the training images alone: poisoned test images change nothing."""
+    monkeypatch.setattr("convae.data.N_SEARCH_TRAIN", 300)
+    config = TrialConfig(model="dense", split="search", batch_size=BATCH, epochs=1)
+    poisoned = Mnist(
+        train_images=mnist.train_images,
+        train_labels=mnist.train_labels,
+        test_images=255 - mnist.test_images,
+        test_labels=mnist.test_labels,
+        source="poisoned",
+    )
+    clean, dirty = (Trainer(data, GRAPH).start(config) for data in (mnist, poisoned))
+    assert clean.eval_metric == "val_mse"
+    one, other = clean.run_epoch(), dirty.run_epoch()
+    assert (one.train_mse, one.eval_mse) == (other.train_mse, other.eval_mse)
+    validation = mnist.train_images[300:]
+    expected = np.mean((clean.reconstruct(validation) - validation / 255) ** 2)
+    assert one.eval_mse == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"model": "conv"}, {"model": "dense", "dropout": 0.3}], ids=["conv", "dropout"]
+)
+def test_same_seed_same_numbers(mnist, settings):
+    """Also from a warm trainer that has trained another trial of the shape in between."""
+    trainer = Trainer(mnist, GRAPH)
+
+    def run(seed):
+        training = trainer.start(TrialConfig(**settings, batch_size=BATCH, seed=seed))
+        return [(r.train_mse, r.eval_mse) for r in (training.run_epoch() for _ in range(2))]
+
+    first = run(1)
+    assert run(2) != first
+    assert run(1) == first
+    other = Trainer(mnist, GRAPH).start(TrialConfig(**settings, batch_size=BATCH, seed=1))
+    assert (lambda r: (r.train_mse, r.eval_mse))(other.run_epoch()) == first[0]
+
+
+def test_initial_weights_are_keras_defaults():
+    """Glorot uniform kernels, each of its own stream, and zero biases."""
+    images = tf.constant(digits(BATCH, 3)[..., None])
+    program = EpochProgram(
+        TrialConfig(model="conv", batch_size=BATCH), images, BATCH, images, jit_compile=False
+    )
+    program.reset(seed=0)
+    weights = program.model.get_weights()
+    for kernel, bias in zip(weights[::2], weights[1::2], strict=True):
+        fan_in, fan_out = (int(np.prod(kernel.shape[:2])) * n for n in kernel.shape[2:])
+        limit = np.sqrt(6 / (fan_in + fan_out))
+        assert np.abs(kernel).max() <= limit
+        assert np.abs(kernel).max() > 0.8 * limit
+        np.testing.assert_array_equal(bias, 0)
+    same_shape = [kernel for kernel in weights if kernel.shape == (3, 3, 8, 8)]
+    assert len(same_shape) == 3
+    assert not np.array_equal(same_shape[0], same_shape[1])
+
+
+def test_a_second_trial_of_a_shape_does_not_compile(mnist):
+    trainer = Trainer(mnist, GRAPH)
+    assert trainer.start(TrialConfig(model="dense", batch_size=BATCH)).compile_seconds > 0
+    again = trainer.start(
+        TrialConfig(model="dense", batch_size=BATCH, learning_rate=0.1, momentum=0.9, seed=4)
+    )
+    assert again.compile_seconds == 0
+    other = trainer.start(TrialConfig(model="dense", batch_size=BATCH, hidden_units=32))
+    assert other.compile_seconds > 0
+
+
+def test_non_finite_loss_is_a_divergence_with_its_epoch(mnist):
+    training = Trainer(mnist, GRAPH).start(TrialConfig(model="dense", batch_size=BATCH))
+    training.run_epoch()
+    training.model.set_weights([np.full_like(w, np.nan) for w in training.model.get_weights()])
+    with pytest.raises(DivergenceError, match="epoch 2") as caught:
+        training.run_epoch()
+    assert caught.value.epoch == 2
+
+
+def test_evaluation_can_be_left_out(mnist):
+    training = Trainer(mnist, GRAPH).start(TrialConfig(model="dense", batch_size=BATCH))
+    result = training.run_epoch(evaluate=False)
+    assert result.eval_mse is None
+    assert result.eval_seconds == 0
+
+
+def test_a_batch_larger_than_the_data_is_one_batch(mnist):
+    training = Trainer(mnist, GRAPH).start(TrialConfig(model="dense", batch_size=10 * N_TRAIN))
+    assert 0 < training.run_epoch().train_mse < 1
+
+
+def test_reconstruct_shape_and_range(mnist):
+    training = Trainer(mnist, GRAPH).start(TrialConfig(model="conv", batch_size=BATCH))
+    output = training.reconstruct(mnist.test_images)
+    assert output.shape == mnist.test_images.shape
+    assert output.min() > 0
+    assert output.max() < 1
+
+
+@pytest.mark.parametrize("latent_filters", [8, 16])
+def test_folded_upsampling_equals_the_model(latent_filters):
+    """Outputs and gradients, borders included."""
+    model = build_conv_autoencoder(latent_filters)
+    images = tf.constant(np.random.default_rng(0).random((5, 28, 28, 1)), tf.float32)
+    weights = model.trainable_weights
+
+    def output_and_gradients(forward):
+        with tf.GradientTape() as tape:
+            output = forward(images, training=True)
+            loss = tf.reduce_mean(tf.square(output - images))
+        return [output, *tape.gradient(loss, [weight.value for weight in weights])]
+
+    folded = folded_upsampling(model)
+    assert folded is not model
+    pairs = zip(output_and_gradients(folded), output_and_gradients(model), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_folded_upsampling_leaves_other_models_alone():
+    model = build_dense_autoencoder(hidden_units=8)
+    assert folded_upsampling(model) is model

@@ -1,0 +1,104 @@
+"""The run folder's tables: what is measured is there, what is not is missing, nothing is half."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from convae.config import TrialConfig
+from study import schema
+from study.files import replacing
+from study.records import Manifest, Records
+from study.space import PlannedTrial
+
+PLANNED = PlannedTrial("reference-conv-s0", schema.REFERENCE, TrialConfig(model="conv", epochs=3))
+
+
+def epoch(number, train, test):
+    times = {"train_seconds": 1.0, "eval_seconds": 0.1}
+    return {"epoch": number, schema.TRAIN_MSE: train, schema.TEST_MSE: test, **times}
+
+
+def result(*epochs, **totals):
+    totals = {"n_parameters": 4385, "state": schema.RUNNING, "diverged_epoch": None, **totals}
+    times = {f"{part}_seconds": 3.0 for part in ("train", "eval", "compile", "wall")}
+    return {"history": list(epochs), "trial_id": "Ray's", "device": "CPU", **times, **totals}
+
+
+@pytest.fixture
+def records(tmp_path):
+    records = Records(tmp_path)
+    records.start(PLANNED)
+    return records
+
+
+def tables(records):
+    records.write()
+    return [
+        pq.read_table(records.folder / name).to_pylist()
+        for name in (schema.TRIALS_FILE, schema.EPOCHS_FILE)
+    ]
+
+
+def test_final_and_best(records):
+    records.report(PLANNED.trial_id, result(epoch(1, 0.09, 0.05)))
+    records.report(PLANNED.trial_id, result(epoch(2, 0.05, 0.03), epoch(3, 0.04, 0.035)))
+    records.end(PLANNED.trial_id, schema.COMPLETED)
+    (trial,), epochs = tables(records)
+    assert (trial["test_mse"], trial["best_test_mse"], trial["best_test_mse_epoch"]) == (
+        0.035,
+        0.03,
+        2,
+    )
+    assert (trial["state"], trial["epochs_completed"]) == ("completed", 3)
+    assert trial["trial_id"] == PLANNED.trial_id
+    assert trial["val_mse"] is None
+    assert trial["best_val_mse_epoch"] is None
+    assert trial["hidden_units"] is None
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+    assert [row["val_mse"] for row in epochs] == [None] * 3
+
+
+def test_a_retried_trial_has_each_epoch_once(records):
+    records.report(PLANNED.trial_id, result(epoch(1, 0.9, 0.5), epoch(2, 0.8, 0.4)))
+    records.retry(PLANNED.trial_id, 1, "worker died")
+    records.report(PLANNED.trial_id, result(epoch(1, 0.7, 0.3)))
+    (trial,), epochs = tables(records)
+    assert [(row["epoch"], row["train_mse"]) for row in epochs] == [(1, 0.7)]
+    assert (trial["n_retries"], trial["error"]) == (1, "worker died")
+
+
+def test_columns_are_the_schemas(records):
+    records.write()
+    for name, columns in (
+        (schema.TRIALS_FILE, schema.TRIAL_COLUMNS),
+        (schema.EPOCHS_FILE, schema.EPOCH_COLUMNS),
+    ):
+        assert pq.read_schema(records.folder / name).names == list(columns)
+    header = (records.folder / schema.TRIALS_CSV_FILE).read_text().splitlines()[0]
+    assert header.replace('"', "").split(",") == list(schema.TRIAL_COLUMNS)
+
+
+def test_manifest_tells_how_it_ended(tmp_path):
+    manifest = Manifest(tmp_path, command=["python"])
+    assert json.loads((tmp_path / "study.json").read_text())["status"] == "running"
+    manifest.finish("finished")
+    entries = json.loads((tmp_path / "study.json").read_text())
+    assert (entries["status"], entries["command"]) == ("finished", ["python"])
+    assert entries["wall_seconds"] >= 0
+    assert entries["versions"]["ray"]
+
+
+def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+
+    def write_half():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

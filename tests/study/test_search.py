@@ -1,0 +1,134 @@
+"""The plan of a study, driven by hand: phases, equal shares, Optuna's states, winners."""
+
+import math
+
+import optuna
+import pytest
+from ray.tune.search import Searcher
+
+from study import schema
+from study.presets import StudySpec
+from study.search import StudySearch
+from study.space import PlannedTrial
+
+SPEC = StudySpec(preset="test", hidden_units=(64,), epochs=2, n_search_trials=6, n_seeds=2)
+
+
+@pytest.fixture
+def storage():
+    return optuna.storages.InMemoryStorage()
+
+
+def val_mse(config):
+    """A closed-form objective: learning rate 0.3 is best."""
+    return 0.01 + math.log(config.learning_rate / 0.3) ** 2 / 100
+
+
+def result(config, state=schema.COMPLETED, **changes):
+    rows = [{"epoch": e, schema.VAL_MSE: val_mse(config) * (3 - e)} for e in (1, 2)]
+    return {"state": state, "history": rows, schema.OBJECTIVE: val_mse(config), **changes}
+
+
+def run(search, finish=result):
+    """Runs trial after trial to the end; returns them in order."""
+    planned = []
+    while (config := search.suggest(f"t{len(planned)}")) != Searcher.FINISHED:
+        planned.append(PlannedTrial.from_tune(config))
+        search.on_trial_complete(f"t{len(planned) - 1}", finish(planned[-1].config))
+    return planned
+
+
+def test_phases_and_equal_shares(storage):
+    search = StudySearch(SPEC, storage)
+    planned = run(search)
+    groups = [trial.group for trial in planned]
+    assert groups == [schema.REFERENCE] * 4 + [schema.SEARCH] * 6 + [schema.WINNER] * 4
+    assert len(planned) == search.n_trials
+    for group, split in ((schema.SEARCH, "search"), (schema.WINNER, "full")):
+        models = [trial.config.model for trial in planned if trial.group == group]
+        assert models.count("conv") == models.count("dense")
+        assert {trial.config.split for trial in planned if trial.group == group} == {split}
+
+
+def test_winner_is_the_best_by_validation(storage):
+    planned = run(StudySearch(SPEC, storage))
+    for model in schema.MODELS:
+        tried = [t.config for t in planned if t.group == schema.SEARCH and t.config.model == model]
+        best = min(tried, key=val_mse)
+        winners = [
+            t.config for t in planned if t.group == schema.WINNER and t.config.model == model
+        ]
+        assert [winner.seed for winner in winners] == [0, 1]
+        assert {winner.learning_rate for winner in winners} == {best.learning_rate}
+        assert {winner.batch_size for winner in winners} == {best.batch_size}
+
+
+def test_first_search_trial_is_the_reference_setting(storage):
+    first = next(t for t in run(StudySearch(SPEC, storage)) if t.group == schema.SEARCH)
+    assert (first.config.learning_rate, first.config.momentum) == (1.0, 0.5)
+
+
+def test_same_seed_same_suggestions():
+    def suggestions(seed):
+        spec = StudySpec(preset="test", models=("dense",), n_search_trials=15, seed=seed, epochs=2)
+        planned = run(StudySearch(spec, optuna.storages.InMemoryStorage()))
+        return [t.config.learning_rate for t in planned if t.group == schema.SEARCH]
+
+    assert suggestions(0) == suggestions(0)
+    assert suggestions(0) != suggestions(1)
+
+
+def test_waits_for_running_search_trials_before_naming_winners(storage):
+    search = StudySearch(StudySpec(preset="test", models=("conv",), n_search_trials=1), storage)
+    fixed = PlannedTrial.from_tune(search.suggest("fixed"))
+    running = PlannedTrial.from_tune(search.suggest("running"))
+    assert search.suggest("early") is None
+    search.on_trial_complete("fixed", result(fixed.config))
+    assert search.suggest("early") is None
+    search.on_trial_complete("running", result(running.config))
+    assert search.suggest("winner")["group"] == schema.WINNER
+
+
+def states(storage, model="conv"):
+    study = optuna.load_study(study_name=model, storage=storage)
+    return [trial.state.name for trial in study.trials]
+
+
+def test_optuna_knows_each_end(storage):
+    """Completed, pruned, diverged and failed stay apart, and none becomes a number."""
+    search = StudySearch(StudySpec(preset="test", models=("conv",), n_search_trials=4), storage)
+    search.on_trial_complete(
+        "fixed", result(PlannedTrial.from_tune(search.suggest("fixed")).config)
+    )
+    configs = [PlannedTrial.from_tune(search.suggest(f"t{i}")).config for i in range(4)]
+    search.on_trial_complete("t0", result(configs[0]))
+    search.on_trial_complete("t1", result(configs[1], schema.RUNNING))
+    search.on_trial_complete("t2", result(configs[2], schema.DIVERGED, diverged_epoch=3))
+    search.on_trial_complete("t3", error=True)
+    assert states(storage) == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
+    trials = optuna.load_study(study_name="conv", storage=storage).trials
+    assert trials[0].value == pytest.approx(val_mse(configs[0]))
+    assert trials[0].intermediate_values == pytest.approx(
+        {1: 2 * val_mse(configs[0]), 2: val_mse(configs[0])}
+    )
+    assert trials[2].value is None
+    assert trials[2].user_attrs == {"diverged_epoch": 3}
+    assert trials[3].value is None
+
+
+def test_no_winner_where_nothing_completed(storage):
+    spec = StudySpec(preset="test", models=("conv",), n_search_trials=2, epochs=2)
+    planned = run(
+        StudySearch(spec, storage),
+        lambda config: result(config, schema.DIVERGED, diverged_epoch=1, history=[]),
+    )
+    assert [trial.group for trial in planned] == [schema.REFERENCE] + [schema.SEARCH] * 2
+
+
+def test_a_stopped_study_calls_no_trial_pruned(storage):
+    search = StudySearch(StudySpec(preset="test", models=("conv",), n_search_trials=1), storage)
+    search.suggest("fixed")
+    config = PlannedTrial.from_tune(search.suggest("cut off")).config
+    search.stopping = True
+    search.on_trial_complete("cut off", result(config, schema.RUNNING))
+    assert states(storage) == ["RUNNING"]

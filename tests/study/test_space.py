@@ -1,0 +1,101 @@
+"""The fixed trials and the search space, and the names that both sides share."""
+
+from dataclasses import fields
+
+import optuna
+import pytest
+
+from convae import config as convae_config
+from convae.config import TrialConfig
+from study import schema
+from study.presets import PRESETS, SpecError, StudySpec
+from study.space import (
+    SPACES,
+    PlannedTrial,
+    config_from_params,
+    reference_params,
+    reference_trials,
+)
+
+STANDARD = PRESETS["standard"]
+
+
+def test_schema_names_what_convae_has():
+    assert list(schema.CONFIG_COLUMNS) == [field.name for field in fields(TrialConfig)]
+    assert convae_config.MODELS == schema.MODELS
+    assert convae_config.SPLITS == (schema.FULL_SPLIT, schema.SEARCH_SPLIT)
+
+
+def test_standard_holds_the_reports_trials():
+    trials = reference_trials(STANDARD)
+    assert [trial.trial_id for trial in trials] == [
+        "reference-conv-s0",
+        "reference-dense512-s0",
+        "reference-dense256-s0",
+        "reference-dense128-s0",
+        "reference-dense64-s0",
+    ]
+    for trial in trials:
+        config = trial.config
+        assert trial.group == schema.REFERENCE
+        assert (config.learning_rate, config.momentum, config.nesterov) == (1.0, 0.5, True)
+        assert (config.epochs, config.batch_size, config.split) == (50, 256, "full")
+
+
+def test_seeds_repeat_each_reference_trial():
+    spec = StudySpec(preset="test", models=("conv",), n_seeds=3, seed=10)
+    assert [trial.config.seed for trial in reference_trials(spec)] == [10, 11, 12]
+    assert [trial.keep_model for trial in reference_trials(spec)] == [True, False, False]
+
+
+def test_planned_trial_survives_tune():
+    planned = reference_trials(STANDARD)[1]
+    assert PlannedTrial.from_tune(planned.to_tune()) == planned
+
+
+@pytest.mark.parametrize("model", schema.MODELS)
+def test_reference_is_a_point_of_the_space(model):
+    """Enqueued first, it must come back as the report's own trial."""
+    study = optuna.create_study()
+    params = reference_params(model, STANDARD)
+    study.enqueue_trial(params)
+    trial = study.ask()
+    SPACES[model](trial)
+    assert trial.params == params
+    config = config_from_params(model, trial.params, epochs=50, split="full", seed=0)
+    assert config == TrialConfig(model=model)
+
+
+@pytest.mark.parametrize("model", schema.MODELS)
+def test_every_point_is_a_valid_trial(model):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(50):
+        trial = study.ask()
+        SPACES[model](trial)
+        config = config_from_params(model, trial.params, epochs=3, split="search", seed=1)
+        assert config.model == model
+        assert 0 <= config.momentum <= 0.95
+
+
+def test_no_reference_point_outside_the_space():
+    assert reference_params("conv", StudySpec(preset="test", batch_size=300)) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "option"),
+    [
+        ({"models": ("conv", "lstm")}, "--models"),
+        ({"models": ("conv", "conv")}, "--models"),
+        ({"hidden_units": (64, 0)}, "--hidden"),
+        ({"epochs": 0}, "--epochs"),
+        ({"batch_size": -1}, "--batch-size"),
+        ({"n_seeds": 0}, "--seeds"),
+        ({"seed": -1}, "--seed"),
+        ({"n_search_trials": -2}, "--trials"),
+        ({"n_search_trials": 5}, "--trials"),
+        ({"time_budget_seconds": 0.0}, "--time-budget"),
+    ],
+)
+def test_spec_refuses_and_names_the_option(wrong, option):
+    with pytest.raises(SpecError, match=option):
+        StudySpec(preset="test", **wrong)
