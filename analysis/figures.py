@@ -337,7 +337,7 @@ def _plot_curve(
 
 
 def _epoch_axis(ax: Axes, n: int) -> None:
-    padding = max(0.015 * n, 0.1)
+    padding = min(max(0.015 * n, 0.1), 0.9)  # below 1: there is no epoch 0
     ax.set_xlim(1 - padding, n + padding)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     ax.set_xlabel("Epoch")

@@ -86,7 +86,9 @@ figcaption span { color: #59636e; }
   th, td { display: block; border: 0; padding: .1rem 0; overflow-wrap: anywhere; }
   td[data-label]::before { content: attr(data-label) ": "; color: var(--soft); }
 }
-@media print { body { max-width: none; padding: 0; background: #fff; color: #000; }
+@media print { :root { --ink: #000; --soft: #444; --line: #ccc; --page: #fff; --card: #fff;
+  --accent: #0b4a7f; }
+  body { max-width: none; padding: 0; background: #fff; color: #000; }
   h2 { break-after: avoid; } tr { break-inside: avoid; } figure { border: 0; } }
 """
 
@@ -131,7 +133,7 @@ def write_report(path: str | Path) -> str:
     drawings = _draw_all(manifest, trials, epochs, reference, reconstructions)
     claims = statistics.claims(trials, epochs)
     summary = statistics.summary(reference)
-    note = _setting_note(manifest, reference)
+    note = _setting_note(manifest, reference, spread=False)
 
     page = _page(manifest, trials, reference, claims, drawings, note)
     files = {
@@ -238,7 +240,7 @@ def _draw_conv(
         figure,
         "figure-2-conv",
         "Figure 2. Convolutional autoencoder: MSE against epoch",
-        f"Over {data['test']['epoch'].max()} epochs, {ends}.",
+        f"Over {_count(data['test']['epoch'].max(), 'epoch')}, {ends}.",
         "The training MSE is the mean over the epoch while the weights move; the test MSE is"
         f" measured at its end. {_setting_note(manifest, conv)}",
     )
@@ -264,7 +266,7 @@ def _draw_log(
         figure,
         name,
         f"Figure {number}. {images} set: log MSE against epoch",
-        f"{images} MSE, log axis, after {data['epoch'].max()} epochs: {values}.",
+        f"{images} MSE, log axis, after {_count(data['epoch'].max(), 'epoch')}: {values}.",
         _setting_note(manifest, reference),
     )
 
@@ -405,18 +407,22 @@ def _count(n: int, noun: str) -> str:
 
 def _digits(value: float) -> str:
     """Three significant digits, plain."""
-    return figures.plain(float(f"{value:.3g}"))
+    return f"{value:.{_decimals(value)}f}"
+
+
+def _decimals(value: float) -> int:
+    """The decimals that show three significant digits."""
+    return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
 
 
 def _mean_and_sd(estimate: Estimate | None) -> str:
     if estimate is None:
         return "–"
-    decimals = 2 - math.floor(math.log10(abs(estimate.mean))) if estimate.mean else 2
-    if estimate.sd:
-        decimals = max(decimals, -math.floor(math.log10(estimate.sd)))
-    decimals = min(max(decimals, 0), 8)
-    spread = "" if estimate.sd is None else f" ± {estimate.sd:.{decimals}f}"
-    return f"{estimate.mean:.{decimals}f}{spread}"
+    if not estimate.sd:
+        return _digits(estimate.mean)
+    # A spread that is much smaller than the mean is still shown to one digit.
+    decimals = max(_decimals(estimate.mean), -math.floor(math.log10(estimate.sd)))
+    return f"{estimate.mean:.{decimals}f} ± {estimate.sd:.{decimals}f}"
 
 
 def _interval(estimate: Estimate | None) -> str:
@@ -562,7 +568,7 @@ def _page(
         f'<p class="soft">Study {escape(str(manifest["name"]))}: a reproduction of L. Biedma,'
         " <i>Redes Neuronales – Práctico 3</i>, 10 March 2021.</p>",
         _section("What was run", _table([["", ""], *_run_rows(manifest, trials)])),
-        _section("What is missing", _items(gaps)) if gaps else "",
+        _section("Gaps", _items(gaps)) if gaps else "",
         _section("The report's claims", _table(claim_rows)),
         _section("Figures", _figures(drawings)),
         _section(

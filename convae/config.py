@@ -57,8 +57,12 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         _require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
-        conv_fields = {"latent_filters": 8}
-        dense_fields = {"hidden_units": 512, "hidden_activation": "relu", "dropout": 0.0}
+        conv_fields: dict[str, Any] = {"latent_filters": 8}
+        dense_fields: dict[str, Any] = {
+            "hidden_units": 512,
+            "hidden_activation": "relu",
+            "dropout": 0.0,
+        }
         own, foreign = conv_fields, dense_fields
         if self.model == "dense":
             own, foreign = foreign, own

@@ -21,7 +21,7 @@ for _phase in range(2):
         _TAPS[_phase, (_phase + _k - 1) // 2 + 1, _k] = 1
 
 
-def folded_upsampling(model: keras.Model) -> Forward:
+def folded_upsampling(model: keras.Model) -> Forward | keras.Model:
     """The model with its last upsampling folded into the one-filter convolution after it.
 
     A nearest 2×2 upsampling followed by a 3×3 convolution of one filter is one 3×3 convolution of

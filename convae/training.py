@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from convae.config import TrialConfig
-from convae.data import Mnist, split
+from convae.data import VAL_MSE, Mnist, split
 from convae.device import Device
 from convae.formulations import folded_upsampling
 from convae.models import build_model
@@ -344,10 +344,8 @@ class Trainer:
         """Prepares a trial: its images, its program (compiled if new), its initial weights."""
         part = split(self.mnist, config.split)
         n_train = len(part.train_images)
-        if config.split == "full":
-            eval_images = self._test_images
-        else:
-            eval_images = self._train_images[n_train:]
+        held_out = part.eval_metric == VAL_MSE
+        eval_images = self._train_images[n_train:] if held_out else self._test_images
         key = (config.architecture, config.batch_size, n_train)
         compile_seconds = 0.0
         with tf.device(self.device.name):

@@ -60,7 +60,7 @@ class StudySpec:
         if self.time_budget_seconds is not None and not self.time_budget_seconds > 0:
             raise SpecError("--time-budget takes a number of seconds above 0.")
         for option, items in (("--models", self.models), ("--hidden", self.hidden_units)):
-            if len(set(items)) != len(items):  # type: ignore[arg-type]
+            if len(set(items)) != len(items):
                 raise SpecError(f"{option} names something twice; name it once.")
         if self.n_search_trials % len(self.models):
             raise SpecError(

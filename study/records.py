@@ -19,7 +19,6 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 import convae
-
 from study import schema
 from study.files import replacing
 from study.space import PlannedTrial

@@ -98,7 +98,8 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
     print(f"MNIST from {mnist.source}", flush=True)
 
     # Ray takes seconds to import, so whoever asks for --help does not wait for it.
-    from study.driver import Resources, ray_session, run_study
+    from study.driver import run_study
+    from study.resources import Resources, ray_session
 
     resources = Resources(
         options.gpus, options.gpus_per_trial, options.cpus_per_trial, options.address

@@ -41,7 +41,7 @@ FAILED: Final = "failed"  # an error, after all retries
 RUNNING: Final = "running"  # not ended: the table was written while the study ran
 STATES: Final = (COMPLETED, PRUNED, DIVERGED, FAILED, RUNNING)
 
-# Which images a trial trains on and is judged by (convae.config.SPLITS; a test holds them together).
+# Which images a trial trains on and is judged by (a test holds them to convae.config.SPLITS).
 FULL_SPLIT: Final = "full"
 SEARCH_SPLIT: Final = "search"
 
@@ -88,11 +88,12 @@ TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](
         TRAIN_MSE: "float",
         VAL_MSE: "float",
         TEST_MSE: "float",
-        **{
-            name: kind
-            for metric in METRICS
-            for name, kind in ((f"best_{metric}", "float"), (f"best_{metric}_epoch", "int"))
-        },
+        "best_train_mse": "float",
+        "best_train_mse_epoch": "int",
+        "best_val_mse": "float",
+        "best_val_mse_epoch": "int",
+        "best_test_mse": "float",
+        "best_test_mse_epoch": "int",
         "train_seconds": "float",
         "eval_seconds": "float",
         "compile_seconds": "float",

@@ -51,7 +51,8 @@ class ArchitectureSearch(OptunaSearch):
     @property
     def study(self) -> optuna.Study:
         """The Optuna study."""
-        return self._ot_study
+        study: optuna.Study = self._ot_study
+        return study
 
 
 class StudySearch(Searcher):

@@ -1,4 +1,4 @@
-"""Which trials a study is made of: the fixed ones of the report, and the space that Optuna searches.
+"""Which trials a study is made of: the report's fixed ones, and the space that Optuna searches.
 
 The space functions only suggest; `config_from_params` turns what they suggested into a trial.
 """

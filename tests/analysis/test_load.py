@@ -1,0 +1,182 @@
+"""Run folders: fixed dtypes, and a clear sentence for whatever is wrong."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_runs import MANIFEST, quick_trials, trial, write_run
+
+from analysis.load import (
+    DTYPES,
+    RunFolderError,
+    load_manifest,
+    load_reconstructions,
+    load_run,
+)
+from study import schema
+
+
+def test_tables_have_the_schemas_columns_and_dtypes(quick_run: Path):
+    for table, columns in zip(
+        load_run(quick_run), (schema.TRIAL_COLUMNS, schema.EPOCH_COLUMNS), strict=True
+    ):
+        assert list(table.columns) == list(columns)
+        assert [str(dtype) for dtype in table.dtypes] == [DTYPES[kind] for kind in columns.values()]
+
+
+def test_dtypes_do_not_depend_on_what_is_missing_or_how_it_was_written(tmp_path: Path):
+    folder = write_run(tmp_path, trial("conv", 8))
+    trials = pd.read_parquet(folder / schema.TRIALS_FILE).astype(object)
+    trials["extra"] = 1
+    trials = trials[trials.columns[::-1]]
+    trials.to_parquet(folder / schema.TRIALS_FILE)
+    loaded, _ = load_run(folder)
+    assert list(loaded.columns) == list(schema.TRIAL_COLUMNS)
+    assert loaded["hidden_units"].dtype == "Int64"
+    assert loaded["error"].dtype == "str"
+    assert loaded[["hidden_units", "error", "val_mse"]].isna().all(axis=None)
+    assert loaded["latent_filters"].tolist() == [8]
+    assert loaded["nesterov"].tolist() == [True]
+
+
+def test_a_run_without_trials_loads(tmp_path: Path):
+    trials, epochs = load_run(write_run(tmp_path))
+    assert trials.empty
+    assert epochs.empty
+    assert trials["seed"].dtype == "Int64"
+
+
+def test_a_uri_reads_the_same(quick_run: Path):
+    for from_path, from_uri in zip(load_run(quick_run), load_run(quick_run.as_uri()), strict=True):
+        pd.testing.assert_frame_equal(from_path, from_uri)
+    assert load_manifest(quick_run.as_uri()) == load_manifest(quick_run)
+
+
+def test_an_unknown_uri_scheme_is_named():
+    with pytest.raises(RunFolderError, match=r"nope://bucket/run cannot be opened.*s3://"):
+        load_run("nope://bucket/run")
+
+
+@pytest.mark.parametrize("name", [schema.TRIALS_FILE, schema.EPOCHS_FILE])
+def test_a_missing_table_is_named(quick_run: Path, name: str):
+    (quick_run / name).unlink()
+    with pytest.raises(RunFolderError, match=rf"{name} does not exist; give a run folder"):
+        load_run(quick_run)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -10])
+def test_a_torn_table_is_named(quick_run: Path, keep: int):
+    file = quick_run / schema.EPOCHS_FILE
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(RunFolderError, match=r"epochs\.parquet is torn, not whole Parquet; copy"):
+        load_run(quick_run)
+
+
+def test_a_missing_column_is_named(quick_run: Path):
+    file = quick_run / schema.TRIALS_FILE
+    pd.read_parquet(file).drop(columns=["seed", "state"]).to_parquet(file)
+    with pytest.raises(RunFolderError, match=r"trials\.parquet lacks state, seed|seed, state"):
+        load_run(quick_run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"state": "exploded"}, "unknown state, exploded"),
+        ({"state": None}, "unknown state, nan"),
+        ({"group": "misc"}, "unknown group, misc"),
+        ({"model": "dense2"}, "unknown model, dense2"),
+    ],
+)
+def test_an_unknown_value_is_named(tmp_path: Path, changes: dict[str, str], message: str):
+    row, history = trial("conv", 8)
+    folder = write_run(tmp_path, (row | changes, history))
+    with pytest.raises(RunFolderError, match=rf"trials\.parquet has an {message}"):
+        load_run(folder)
+
+
+def test_a_trial_that_is_there_twice_is_named(tmp_path: Path):
+    row, history = trial("conv", 8)
+    folder = write_run(tmp_path, (row, history), (row, []))
+    with pytest.raises(RunFolderError, match="has trial reference-conv-8-0 more than once"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("epochs", [[1, 3], [0, 1], [2, 3], [1, 1], [1, None]])
+def test_epochs_with_gaps_are_refused(tmp_path: Path, epochs: list[int | None]):
+    row, history = trial("conv", 8, n_epochs=2)
+    for step, epoch in zip(history, epochs, strict=True):
+        step["epoch"] = epoch
+    folder = write_run(tmp_path, (row, history))
+    with pytest.raises(RunFolderError, match=r"the epochs of trial reference-conv-8-0 from 1"):
+        load_run(folder)
+
+
+def test_epochs_in_any_order_are_accepted(tmp_path: Path):
+    row, history = trial("conv", 8)
+    _, epochs = load_run(write_run(tmp_path, (row, history[::-1])))
+    assert epochs["epoch"].tolist() == [3, 2, 1]
+
+
+def test_epochs_of_no_trial_are_refused(tmp_path: Path):
+    row, history = trial("conv", 8)
+    history[0]["trial_id"] = "stranger"
+    with pytest.raises(RunFolderError, match=r"epochs\.parquet has an unknown trial_id, stranger"):
+        load_run(write_run(tmp_path, (row, history)))
+
+
+def test_values_of_another_type_are_named(quick_run: Path):
+    file = quick_run / schema.TRIALS_FILE
+    trials = pd.read_parquet(file)
+    trials["batch_size"] = "many"
+    trials.to_parquet(file)
+    with pytest.raises(RunFolderError, match="values in batch_size that are not int"):
+        load_run(quick_run)
+
+
+def test_the_manifest_is_read(quick_run: Path):
+    assert load_manifest(quick_run) == MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        ('{"name": "to', "is not whole JSON"),
+        ("[]", "does not hold a JSON object"),
+        (json.dumps({k: v for k, v in MANIFEST.items() if k != "status"}), "has no 'status'"),
+        (json.dumps(MANIFEST | {"hardware": {"cpu": "x"}}), r"has no 'hardware\.n_cpus'"),
+        (json.dumps(MANIFEST | {"code": None}), r"has no 'code\.version'"),
+        (json.dumps(MANIFEST | {"schema_version": 2}), "has schema version 2"),
+    ],
+)
+def test_a_bad_manifest_is_named(quick_run: Path, content: str | None, message: str):
+    file = quick_run / schema.MANIFEST_FILE
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(RunFolderError, match=rf"study\.json {message}"):
+        load_manifest(quick_run)
+
+
+def test_reconstructions_of_all_trials_are_put_together(quick_run: Path):
+    images = load_reconstructions(quick_run)
+    assert list(images.columns) == list(schema.RECONSTRUCTION_COLUMNS)
+    assert images["trial_id"].unique().tolist() == ["reference-conv-8-0", "reference-dense-512-0"]
+    assert len(images) == 10
+
+
+def test_no_reconstructions_are_an_empty_table(tmp_path: Path):
+    images = load_reconstructions(write_run(tmp_path, *quick_trials()))
+    assert images.empty
+    assert list(images.columns) == list(schema.RECONSTRUCTION_COLUMNS)
+
+
+def test_a_reconstruction_of_another_size_is_refused(quick_run: Path):
+    file = quick_run / schema.RECONSTRUCTIONS_FOLDER / "reference-conv-8-0.parquet"
+    images = pd.read_parquet(file)
+    images["original"] = [[0] * 783] * len(images)
+    images.to_parquet(file)
+    with pytest.raises(RunFolderError, match=r"conv-8-0\.parquet has original images that are not"):
+        load_reconstructions(quick_run)

@@ -1,0 +1,265 @@
+"""Statistics: intervals, pairing by seed, what enters an average, and the claims."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_runs import quick_trials, tables, trial
+
+from analysis import statistics
+from study import schema
+
+METRICS = (schema.TRAIN_MSE, schema.TEST_MSE)
+
+
+def run_of(conv_mse: list[float], dense_mse: list[float], n_epochs: int = 50, **changes):
+    """A run whose test MSE ends at the given values, a seed each."""
+    return tables(
+        *(
+            trial("conv", 8, seed, mse=np.geomspace(0.06, end, n_epochs), **changes)
+            for seed, end in enumerate(conv_mse)
+        ),
+        *(
+            trial("dense", 512, seed, mse=np.geomspace(0.05, end, n_epochs), **changes)
+            for seed, end in enumerate(dense_mse)
+        ),
+    )
+
+
+def claim_about(words: str, run: tuple[pd.DataFrame, pd.DataFrame]) -> statistics.Claim:
+    found = [claim for claim in statistics.claims(*run) if words in claim.claim]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_mean_has_the_t_interval():
+    # t(0.975, 2 degrees of freedom) = 4.30265; sd of 1, 2, 3 is 1.
+    estimate = statistics.mean_over_seeds(pd.Series([1.0, 2.0, 3.0]))
+    assert (estimate.mean, estimate.sd, estimate.n) == (2, 1, 3)
+    assert estimate.high - 2 == pytest.approx(4.30265 / math.sqrt(3), rel=1e-5)
+    assert 2 - estimate.low == pytest.approx(4.30265 / math.sqrt(3), rel=1e-5)
+
+
+def test_one_value_has_no_spread_and_none_has_no_mean():
+    assert statistics.mean_over_seeds(pd.Series([5.0, np.nan])) == statistics.Estimate(5.0, 1)
+    assert statistics.mean_over_seeds(pd.Series([np.nan])) is None
+
+
+def test_ratio_is_paired_by_seed():
+    top = pd.Series([4.0, 18.0, 7.0], index=[0, 1, 2])
+    bottom = pd.Series([9.0, 1.0, 1.0], index=[1, 0, 9])
+    ratio = statistics.ratio_over_seeds(top, bottom)
+    assert ratio.n == 2
+    assert ratio.mean == pytest.approx(math.sqrt(4 * 2))
+    # Logs 2 ln 2 and ln 2: sd = ln 2 / √2; t(0.975, 1) = 12.7062.
+    assert ratio.high / ratio.mean == pytest.approx(math.exp(12.7062 * math.log(2) / 2), rel=1e-4)
+    assert ratio.mean / ratio.low == pytest.approx(ratio.high / ratio.mean)
+
+
+def test_ratio_of_one_seed_has_no_interval_and_of_none_is_none():
+    one = statistics.ratio_over_seeds(pd.Series({0: 4.0}), pd.Series({0: 2.0}))
+    assert (one.n, one.low, one.high) == (1, None, None)
+    assert one.mean == pytest.approx(2)
+    assert statistics.ratio_over_seeds(pd.Series({0: 4.0}), pd.Series({1: 2.0})) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": schema.DIVERGED},
+        {"state": schema.FAILED},
+        {"state": schema.PRUNED},
+        {"state": schema.RUNNING},
+        {"split": "search"},
+        {"test_mse": None},
+        {"group": schema.NEIGHBOUR},
+        {"group": schema.SEARCH},
+        {"epochs": 2},
+        {"batch_size": 64},
+    ],
+)
+def test_only_completed_reference_trials_of_one_setting_enter(changes):
+    good = [trial("conv", 8, seed) for seed in range(2)]
+    bad = trial("conv", 8, 2, trial_id="bad", **changes)
+    trials, epochs = tables(bad, *good)
+    reference = statistics.reference_trials(trials)
+    assert reference["trial_id"].tolist() == ["reference-conv-8-0", "reference-conv-8-1"]
+    assert statistics.curves(reference, epochs, schema.TRAIN_MSE)["n"].unique().tolist() == [2]
+
+
+def test_the_longest_training_is_the_reference():
+    trials, _ = tables(
+        trial("conv", 8, 0, n_epochs=3), trial("conv", 8, 1, 3), trial("conv", 8, 2, n_epochs=50)
+    )
+    assert statistics.reference_trials(trials)["seed"].tolist() == [2]
+
+
+def test_one_activation_of_the_dense_model_is_kept():
+    relu = [trial("dense", 512, seed) for seed in range(2)]
+    sigmoid = trial("dense", 512, 2, hidden_activation="sigmoid")
+    trials, _ = tables(sigmoid, trial("conv", 8), *relu)
+    reference = statistics.reference_trials(trials)
+    assert reference["name"].tolist() == ["conv", "dense-512", "dense-512"]
+    assert reference["hidden_activation"].dropna().unique().tolist() == ["relu"]
+
+
+def test_names_are_in_the_order_of_size():
+    sizes = [("dense", 512), ("dense", 64), ("dense", 128), ("conv", 8)]
+    trials, epochs = tables(*(trial(*size) for size in sizes))
+    reference = statistics.reference_trials(trials)
+    expected = ["conv", "dense-64", "dense-128", "dense-512"]
+    assert statistics.names(reference) == expected
+    curves = statistics.curves(reference, epochs, schema.TEST_MSE)
+    assert curves["name"].unique().tolist() == expected
+
+
+def test_conv_with_16_latent_filters_is_another_model():
+    row, history = trial("conv", 8)
+    trials, _ = tables((row | {"latent_filters": 16}, history))
+    assert statistics.names(statistics.reference_trials(trials)) == ["conv, 16 latent filters"]
+
+
+def test_curves_are_mean_and_range():
+    run = tables(trial("conv", 8, 0, mse=[4, 2]), trial("conv", 8, 1, mse=[6, 1]))
+    curve = statistics.curves(statistics.reference_trials(run[0]), run[1], schema.TEST_MSE)
+    assert curve["epoch"].tolist() == [1, 2]
+    assert curve["mean"].tolist() == [5, 1.5]
+    assert curve["low"].tolist() == [4, 1]
+    assert curve["high"].tolist() == [6, 2]
+
+
+def test_ratio_curve_is_paired_at_every_epoch():
+    run = tables(
+        trial("conv", 8, 0, mse=[1, 1]),
+        trial("conv", 8, 1, mse=[2, 2]),
+        trial("dense", 512, 0, mse=[2, 4]),
+        trial("dense", 512, 1, mse=[4, 8]),
+    )
+    curve = statistics.ratio_curve(statistics.reference_trials(run[0]), run[1], schema.TEST_MSE)
+    assert curve["epoch"].tolist() == [1, 2]
+    assert curve["mean"].tolist() == pytest.approx([2, 4])
+    assert curve["n"].tolist() == [2, 2]
+    assert curve["low"].tolist() == pytest.approx([2, 4])
+
+
+def test_summary_has_a_row_a_model_and_the_ratios():
+    run = run_of([0.01, 0.01], [0.004, 0.004])
+    table = statistics.summary(statistics.reference_trials(run[0])).set_index("model")
+    assert list(table.index) == ["conv", "dense-512", "dense-512 ÷ conv", "conv ÷ dense-512"]
+    assert table.loc["conv", "n_parameters"] == 4385
+    assert table.loc["dense-512 ÷ conv", "test_mse_mean"] == pytest.approx(0.4)
+    assert table.loc["conv ÷ dense-512", "train_seconds_mean"] == pytest.approx(3.5)
+    assert pd.isna(table.loc["conv ÷ dense-512", "test_mse_mean"])
+    assert table["n_seeds"].tolist() == [2, 2, 2, 2]
+
+
+def test_summary_of_nothing_is_empty():
+    trials, _ = tables()
+    assert statistics.summary(statistics.reference_trials(trials)).empty
+
+
+@pytest.mark.parametrize(
+    ("conv", "dense", "verdict", "words"),
+    [
+        ([0.004, 0.004, 0.004], [0.0081, 0.0078, 0.0080], "reproduced", "within the interval"),
+        ([0.004, 0.004, 0.004], [0.0120, 0.0121, 0.0119], "reproduced", "or above"),
+        ([0.004, 0.004, 0.004], [0.0060, 0.0061, 0.0059], "not reproduced", "below 2"),
+        ([0.009, 0.009, 0.009], [0.0040, 0.0041, 0.0039], "not reproduced", "dense-512 has the"),
+        ([0.004, 0.004], [0.0040, 0.0080], "undecided", "too few seeds"),
+        ([0.004], [0.0081], "reproduced", "one seed"),
+        ([0.004], [0.0079], "not reproduced", "one seed"),
+    ],
+)
+@pytest.mark.parametrize("images", ["training", "test"])
+def test_half(conv, dense, verdict, words, images):
+    claim = claim_about(f"{images} set", run_of(conv, dense))
+    assert claim.verdict == verdict
+    assert words in claim.reason
+    assert claim.estimate.n == len(conv)
+
+
+def test_a_short_run_tests_nothing_and_says_why():
+    claims = statistics.claims(*run_of([0.004], [0.009], n_epochs=3))
+    assert {claim.verdict for claim in claims} == {"not tested", "not comparable"}
+    assert claims[0].reason == "Trained for 3 epochs, the report's claim is about 50."
+    assert claims[0].estimate.mean == pytest.approx(0.009 / 0.004)
+    slower = claim_about("longer to train", run_of([0.004], [0.009], n_epochs=3))
+    assert "Trained for 3 epochs, the report for 50." in slower.reason
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "missing"), [("conv", 8, "dense-512"), ("dense", 512, "conv")]
+)
+def test_a_missing_model_is_named(model, size, missing):
+    for claim in statistics.claims(*tables(trial(model, size, n_epochs=50)))[:2]:
+        assert claim.verdict == "not tested"
+        assert claim.estimate is None
+        assert claim.reason == f"No completed reference trial of {missing} in this run."
+
+
+def test_claims_of_an_empty_run():
+    assert {claim.verdict for claim in statistics.claims(*tables())} == {"not tested"}
+
+
+@pytest.mark.parametrize(
+    ("curve", "verdict"),
+    [
+        (np.geomspace(0.06, 0.001, 50), "reproduced"),
+        (np.linspace(0.06, 0.001, 50), "not reproduced"),
+    ],
+)
+def test_steep_then_slow(curve, verdict):
+    claim = claim_about("steeply", tables(*(trial("conv", 8, s, mse=curve) for s in range(2))))
+    assert claim.verdict == verdict
+    assert claim.estimate.n == 2
+
+
+def test_times_are_never_comparable():
+    claim = claim_about("longer to train", run_of([0.009], [0.004]))
+    assert claim.verdict == "not comparable"
+    assert claim.estimate.mean == pytest.approx(3.5)
+    assert claim.reason.startswith("Conv was slower here, but hardware and versions differ")
+    faster = claim_about("longer to train", run_of([0.009], [0.004], train_seconds=1.0))
+    assert faster.reason.startswith("Conv was not slower here")
+
+
+@pytest.mark.parametrize(
+    ("other", "best", "null"),
+    [
+        (0.0041, "reproduced", "reproduced"),
+        (0.0039, "not reproduced", "reproduced"),
+        (0.0050, "reproduced", "not reproduced"),
+        (0.0030, "not reproduced", "not reproduced"),
+    ],
+)
+def test_dense_sizes(other, best, null):
+    run = tables(
+        trial("dense", 512, mse=np.geomspace(0.05, 0.004, 50)),
+        trial("dense", 256, mse=np.geomspace(0.05, other, 50)),
+    )
+    assert claim_about("best dense size", run).verdict == best
+    assert claim_about("almost not at all", run).verdict == null
+
+
+def test_one_dense_size_cannot_be_the_best():
+    claim = claim_about("best dense size", run_of([0.009], [0.004]))
+    assert claim.verdict == "not tested"
+    assert "No other dense size" in claim.reason
+
+
+def test_search_progress_takes_no_value_from_a_trial_that_did_not_complete():
+    trials, _ = tables(*quick_trials())
+    trials.loc[trials["state"] == schema.PRUNED, schema.VAL_MSE] = 1e-6
+    progress = statistics.search_progress(trials)
+    conv = progress[progress["model"] == "conv"]
+    assert conv["number"].tolist() == [1, 2, 3, 4, 5]
+    assert conv["value"].isna().tolist() == [False, True, False, True, True]
+    assert conv["best"].tolist() == pytest.approx([0.02, 0.02, 0.018, 0.018, 0.018])
+
+
+def test_best_search_trials_are_completed_ones():
+    trials, _ = tables(*quick_trials())
+    trials.loc[trials["state"] == schema.PRUNED, schema.VAL_MSE] = 1e-6
+    best = statistics.best_search_trials(trials, 1)
+    assert best["trial_id"].tolist() == ["search-conv-2", "search-dense-2"]

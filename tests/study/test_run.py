@@ -1,0 +1,163 @@
+"""The command line as people use it: what it refuses, and one real study with real Ray workers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import optuna
+import pandas as pd
+import pytest
+
+from study import schema
+from study.run import main
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return tmp_path / "results"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--gpus", "-1"], "--gpus"),
+        (["--gpus-per-trial", "0"], "--gpus-per-trial"),
+        (["--cpus-per-trial", "0"], "--cpus-per-trial"),
+        (["--epochs", "0"], "--epochs"),
+        (["--trials", "3"], "--trials"),
+        (["--seeds", "0"], "--seeds"),
+        (["--time-budget", "-5"], "--time-budget"),
+        (["--hidden", "64", "64"], "--hidden"),
+        (["--name", "a/b"], "--name"),
+        (["--data", "no/such/mnist.npz"], "no/such/mnist.npz"),
+    ],
+)
+def test_bad_arguments_end_at_once(arguments, named, storage, capsys):
+    assert main(["--storage", str(storage), *arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert not any(storage.glob("*"))
+
+
+def test_a_name_that_exists_is_refused(storage, capsys):
+    (storage / "mine").mkdir(parents=True)
+    assert main(["--storage", str(storage), "--name", "mine"]) == 2
+    assert "mine exists already" in capsys.readouterr().err
+
+
+def test_storage_that_is_a_file_is_refused(storage, capsys):
+    storage.write_text("")
+    assert main(["--storage", str(storage)]) == 2
+    assert "--storage" in capsys.readouterr().err
+
+
+def run_command(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "study.run", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_more_gpus_than_there_are_is_an_error_before_any_trial(storage):
+    run = run_command("--gpus", "64", "--storage", str(storage))
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert "--gpus 64" in run.stderr
+    assert "--gpus 0" in run.stderr
+    assert not any(storage.glob("*"))
+
+
+def test_more_cpus_than_there_are_is_an_error_before_any_trial(storage):
+    run = run_command("--gpus", "0", "--cpus-per-trial", "4096", "--storage", str(storage))
+    assert run.returncode == 2
+    assert "--cpus-per-trial 4096" in run.stderr
+    assert not any(storage.glob("*"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A real study: one reference trial, two search trials and their winner, an epoch each."""
+    storage = tmp_path_factory.mktemp("results")
+    run = run_command(
+        *("--gpus", "0", "--models", "dense", "--hidden", "64", "--epochs", "2", "--trials", "2"),
+        *("--storage", str(storage), "--name", "small"),
+    )
+    assert run.returncode == 0, run.stderr + run.stdout
+    return run, storage / "small"
+
+
+def test_study_says_what_it_does(finished):
+    run, folder = finished
+    assert run.stderr == ""
+    lines = run.stdout.splitlines()
+    assert sum("completed" in line for line in lines) == 4
+    assert any(str(folder / "report") in line for line in lines)
+    assert len(lines) < 15
+
+
+def test_study_leaves_the_run_folder_of_the_contract(finished):
+    _, folder = finished
+    for name in ("study.json", "trials.csv", "epochs.csv", "optuna.db", "report/index.html"):
+        assert (folder / name).stat().st_size > 0
+    models = {path.name for path in (folder / "models").iterdir()}
+    assert models == {"reference-dense64-s0.keras", "winner-dense-s0.keras"}
+    manifest = json.loads((folder / "study.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["spec"]["epochs"] == 2
+    assert manifest["data"]["sha256"]["train_images"]
+
+
+def test_tables_hold_every_trial_and_epoch(finished):
+    _, folder = finished
+    trials = pd.read_parquet(folder / "trials.parquet")
+    epochs = pd.read_parquet(folder / "epochs.parquet")
+    assert list(trials.columns) == list(schema.TRIAL_COLUMNS)
+    assert sorted(trials.group) == ["reference", "search", "search", "winner"]
+    assert set(trials.state) == {"completed"}
+    assert (trials.n_retries == 0).all()
+    assert (epochs.groupby("trial_id").epoch.apply(list).map(tuple) == (1, 2)).all()
+    searched = trials[trials.group == "search"]
+    assert searched.test_mse.isna().all()
+    assert searched.val_mse.notna().all()
+    fixed = trials[trials.group != "search"]
+    assert fixed.val_mse.isna().all()
+    assert fixed.test_mse.notna().all()
+    sums = epochs.groupby("trial_id").train_seconds.sum()
+    for trial in trials.itertuples():
+        assert trial.train_seconds == pytest.approx(sums[trial.trial_id])
+        assert trial.wall_seconds > trial.train_seconds
+
+
+def test_optuna_agrees_with_the_tables(finished):
+    _, folder = finished
+    trials = pd.read_parquet(folder / "trials.parquet")
+    study = optuna.load_study(study_name="dense", storage=f"sqlite:///{folder / 'optuna.db'}")
+    assert study.best_value == trials.val_mse.min()
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE"]
+    assert len(study.best_trial.intermediate_values) == 2
+
+
+def test_kept_model_reconstructs_what_the_table_says(finished):
+    """The .keras file, opened by plain Keras, gives the recorded test MSE."""
+    import keras
+    import numpy as np
+
+    from convae.data import load_mnist
+
+    _, folder = finished
+    model = keras.models.load_model(folder / "models" / "reference-dense64-s0.keras")
+    images = (load_mnist().test_images[..., None] / 255).astype(np.float32)
+    output = model.predict(images, batch_size=1000, verbose=0)
+    trials = pd.read_parquet(folder / "trials.parquet").set_index("trial_id")
+    expected = trials.loc["reference-dense64-s0", "test_mse"]
+    assert np.mean((output - images) ** 2) == pytest.approx(expected, rel=1e-5)
+    shown = pd.read_parquet(folder / "reconstructions" / "reference-dense64-s0.parquet")
+    errors = ((output - images) ** 2).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(shown.mse, errors[shown.test_index], rtol=1e-4)
+    assert set(shown.choice) == set(schema.CHOICES)
+    assert shown[shown.choice == "worst"].mse.min() >= shown[shown.choice == "median"].mse.max()
