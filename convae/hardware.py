@@ -1,9 +1,12 @@
-"""What machine this is, for manifests and tables. Imports neither TensorFlow nor Ray."""
+"""What machine and software this is, for manifests and tables. Imports none of what it names."""
 
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
 from typing import Any
+
+PACKAGES = ("tensorflow", "keras", "ray", "optuna", "numpy", "pandas", "pyarrow")
 
 
 def cpu_name() -> str:
@@ -24,3 +27,14 @@ def describe_machine() -> dict[str, Any]:
         "n_cpus": os.cpu_count(),
         "memory_gib": round(memory_bytes / 2**30, 1),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result may depend on, as installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # a machine that only trains needs neither Optuna nor pandas
+    return found

@@ -3,10 +3,8 @@
 The tables are complete, whatever Ray Tune keeps of its own; `analysis` and pandas read only them.
 """
 
-import importlib.metadata
 import json
 import math
-import platform
 import subprocess
 import time
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 import convae
+from convae.hardware import versions
 from study import schema
 from study.files import replacing
 from study.space import PlannedTrial
@@ -29,7 +28,6 @@ ARROW_TYPES = {
     "float": pa.float64(),
     "bool": pa.bool_(),
 }
-PACKAGES = ("tensorflow", "keras", "ray", "optuna", "numpy", "pandas", "pyarrow")
 # What a trial's result says of the trial as a whole. (Tune adds a trial_id of its own.)
 RESULT_COLUMNS = (
     "state",
@@ -153,7 +151,7 @@ class Manifest:
             "finished_utc": None,
             "wall_seconds": None,
             "code": _code(),
-            "versions": _versions(),
+            "versions": versions(),
             **entries,
         }
         self._write()
@@ -171,11 +169,6 @@ class Manifest:
     def _write(self) -> None:
         with replacing(self._folder / schema.MANIFEST_FILE) as path:
             path.write_text(json.dumps(self._entries, indent=2) + "\n", encoding="utf-8")
-
-
-def _versions() -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **versions}
 
 
 def _code() -> dict[str, Any]:

@@ -1,0 +1,38 @@
+"""Imports point one way: study to convae, analysis to study.schema alone. New processes tell."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"tensorflow", "keras", "ray", "optuna"}
+ANALYSIS = ("analysis.load", "analysis.statistics", "analysis.figures", "analysis.report")
+
+
+def loaded_by(module):
+    """Names of the modules that importing this one loads."""
+    code = f"import sys, {module}; print(*sys.modules)"
+    command = [sys.executable, "-W", "error", "-c", code]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        *((module, HEAVY | {"convae", "study.presets"}) for module in ANALYSIS),
+        ("study.schema", HEAVY | {"convae", "numpy", "pandas", "analysis"}),
+        ("study.run", HEAVY | {"pandas", "pyarrow", "matplotlib", "analysis"}),
+        ("study.driver", {"tensorflow", "keras", "analysis"}),
+        ("convae.config", HEAVY | {"numpy", "study"}),
+        ("convae.data", HEAVY | {"study"}),
+        ("convae.train", HEAVY | {"study"}),
+    ],
+)
+def test_import_loads_none_of(module, forbidden):
+    assert loaded_by(module) & forbidden == set()
+
+
+def test_the_trainer_knows_neither_ray_nor_the_study():
+    loaded = loaded_by("convae.training")
+    assert "tensorflow" in loaded
+    assert loaded & {"ray", "optuna", "study", "analysis"} == set()
