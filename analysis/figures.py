@@ -213,7 +213,7 @@ def plot_log_mse(data: pd.DataFrame, ax: Axes, images: str) -> Axes:
 def plot_times(data: Sequence[TimeBar], ax: Axes) -> Axes:
     """Training times as bars side by side for each source, the seeds as dots."""
     sources = list(dict.fromkeys(bar.source for bar in data))
-    models = list(dict.fromkeys(bar.name for bar in data))
+    models = [name for name in MODEL_STYLES if any(bar.name == name for bar in data)]
     width = 0.36
     for bar in data:
         center = sources.index(bar.source) + (models.index(bar.name) - (len(models) - 1) / 2) * (

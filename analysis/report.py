@@ -72,7 +72,8 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0;
   border-bottom: 1px solid var(--line); overflow-wrap: break-word; }
 thead th { color: var(--soft); font-weight: 600; }
 tbody th { font-weight: 600; }
-.verdict { font-weight: 700; white-space: nowrap; }
+.verdict { font-weight: 700; }
+.verdict, .name { white-space: nowrap; }
 .figures { display: grid; gap: 1.2rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
 figure { margin: 0; padding: .8rem; background: #fff; color: #1d2329; border-radius: 6px;
@@ -89,7 +90,8 @@ figcaption span { color: #59636e; }
 @media print { :root { --ink: #000; --soft: #444; --line: #ccc; --page: #fff; --card: #fff;
   --accent: #0b4a7f; }
   body { max-width: none; padding: 0; background: #fff; color: #000; }
-  h2 { break-after: avoid; } tr { break-inside: avoid; } figure { border: 0; } }
+  h2 { break-after: avoid; } tr { break-inside: avoid; } figure { border: 0; }
+  figure svg { max-width: 25rem; } }
 """
 
 
@@ -634,7 +636,7 @@ def _code(manifest: Mapping[str, Any]) -> str:
     code = manifest["code"]
     commit = f"commit {code['git_commit']}" if code["git_commit"] else "git commit not recorded"
     dirty = ", with uncommitted changes" if code["git_dirty"] else ""
-    return f"Code version {code['version']}, {commit}{dirty}."
+    return f"Version {code['version']}, {commit}{dirty}."
 
 
 def _section(title: str, content: str) -> str:
@@ -654,14 +656,16 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
             f"<td{_cell_attributes(label)}>{_unbroken(escape(cell))}</td>"
             for label, cell in zip(header[1:], rest, strict=True)
         )
-        lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row">{_unbroken(escape(first))}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     head = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
     return f"<table>{head}<tbody>{''.join(lines)}</tbody></table>"
 
 
 def _unbroken(text: str) -> str:
-    return text.replace("n = ", "n&nbsp;=&nbsp;").replace("95 %", "95&nbsp;%")
+    """Keeps n, percentages and names of models on one line."""
+    text = text.replace("n = ", "n&nbsp;=&nbsp;").replace("95 %", "95&nbsp;%")
+    return re.sub(r"\bdense-\d+", r'<span class="name">\g<0></span>', text)
 
 
 def _cell_attributes(label: str) -> str:

@@ -421,8 +421,10 @@ def _slower(reference: pd.DataFrame) -> Claim:
         reason = "The two models share no seed."
     else:
         verdict = "not comparable"
-        slower = "slower" if ratio.mean > 1 else "not slower"
-        reason = f"Conv was {slower} here, but hardware and versions differ from the report's."
+        speed = "not clearly slower or faster"
+        if ratio.lowest > 1 or ratio.highest < 1:
+            speed = "slower" if ratio.mean > 1 else "faster"
+        reason = f"Conv was {speed} here, but hardware and versions differ from the report's."
         if reference["device"].nunique() > 1:
             reason += " The trials ran on different devices."
         n_epochs = reference["epochs"].iloc[0]

@@ -90,7 +90,13 @@ class Outcome:
 
 
 def run_study(
-    spec: StudySpec, resources: Resources, mnist: Mnist, folder: Path, command: list[str]
+    spec: StudySpec,
+    resources: Resources,
+    mnist: Mnist,
+    folder: Path,
+    *,
+    command: list[str],
+    resume: bool = False,
 ) -> Outcome:
     """Runs a study inside a Ray session and leaves its results in the run folder.
 
@@ -98,17 +104,20 @@ def run_study(
         spec: which trials.
         resources: on what.
         mnist: the images, put into Ray's object store once.
-        folder: the run folder, to be made.
+        folder: the run folder, to be made, or that of an earlier session of the study.
         command: the command line, for the manifest.
+        resume: go on where the earlier session stopped; trials it finished are not run again.
 
     Raises:
         SpecError: the request is impossible; nothing was written.
     """
     slots = claim(resources)
     gpu = check_gpu(slots)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=resume)
+    records = Records(folder, resume=resume)
     manifest = Manifest(
         folder,
+        resume=resume,
         command=command,
         spec=spec.to_dict(),
         data={"source": mnist.source, "sha256": dict(SHA256)},
@@ -122,9 +131,8 @@ def run_study(
     )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder / schema.OPTUNA_FILE}")
-    search = StudySearch(spec, storage)
+    search = StudySearch(spec, storage, ended=records.trial_ids)
     stop = _Stop(search, spec.time_budget_seconds)
-    records = Records(folder)
     records.write()
     progress = Progress(records, search.n_trials, search)
     trainable = tune.with_resources(

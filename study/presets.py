@@ -1,5 +1,6 @@
 """What a study is: one frozen `StudySpec`, and the named ones that the command line offers."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -71,6 +72,15 @@ class StudySpec:
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "StudySpec":
+        """The inverse of `to_dict`, also after a trip through JSON."""
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**plain)
 
 
 PRESETS = MappingProxyType(

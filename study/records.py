@@ -53,13 +53,28 @@ class Records:
 
     Args:
         folder: the run folder; it exists.
+        resume: keep the trials that an earlier session finished. Failed and unfinished ones are
+            forgotten: they run again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, resume: bool = False) -> None:
         self.folder = folder
         self._trials: dict[str, dict[str, Any]] = {}
         self._epochs: dict[str, dict[int, dict[str, Any]]] = {}
         self._written = -math.inf
+        if resume:
+            for row in pq.read_table(folder / schema.TRIALS_FILE).to_pylist():
+                if row["state"] not in (schema.FAILED, schema.RUNNING):
+                    self._trials[row["trial_id"]] = row
+                    self._epochs[row["trial_id"]] = {}
+            for row in pq.read_table(folder / schema.EPOCHS_FILE).to_pylist():
+                if row["trial_id"] in self._epochs:
+                    self._epochs[row["trial_id"]][row["epoch"]] = row
+
+    @property
+    def trial_ids(self) -> frozenset[str]:
+        """The trials entered so far."""
+        return frozenset(self._trials)
 
     def start(self, planned: PlannedTrial) -> None:
         """Enters a trial, in the order in which trials start."""
@@ -137,17 +152,33 @@ def _summary(history: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-class Manifest:
-    """`study.json`: what was run, on what, with what, and how it ended."""
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """`study.json` of a run folder."""
+    text = (folder / schema.MANIFEST_FILE).read_text(encoding="utf-8")
+    manifest: dict[str, Any] = json.loads(text)
+    return manifest
 
-    def __init__(self, folder: Path, **entries: Any) -> None:
+
+class Manifest:
+    """`study.json`: what was run, on what, with what, and how it ended.
+
+    Args:
+        folder: the run folder.
+        resume: go on with the manifest that is there; times add up over sessions.
+        entries: further entries.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool = False, **entries: Any) -> None:
         self._folder = folder
         self._started = time.monotonic()
+        earlier = read_manifest(folder) if resume else {}
+        self._earlier_seconds = earlier.get("wall_seconds") or 0.0
         self._entries: dict[str, Any] = {
             "schema_version": schema.SCHEMA_VERSION,
             "name": folder.name,
             "status": "running",
-            "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started_utc": earlier.get("started_utc", _now()),
+            "n_sessions": earlier.get("n_sessions", 0) + 1,
             "finished_utc": None,
             "wall_seconds": None,
             "code": _code(),
@@ -160,8 +191,8 @@ class Manifest:
         """Notes how the study ended."""
         self._entries.update(
             status=status,
-            finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-            wall_seconds=round(time.monotonic() - self._started, 3),
+            finished_utc=_now(),
+            wall_seconds=round(self._earlier_seconds + time.monotonic() - self._started, 3),
             **entries,
         )
         self._write()
@@ -169,6 +200,10 @@ class Manifest:
     def _write(self) -> None:
         with replacing(self._folder / schema.MANIFEST_FILE) as path:
             path.write_text(json.dumps(self._entries, indent=2) + "\n", encoding="utf-8")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _code() -> dict[str, Any]:

@@ -7,6 +7,7 @@ Runs the `standard` preset: the report's trials for 50 epochs and a 12-trial sea
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Study convolutional and dense autoencoders on MNIST, scheduled by Ray Tune.",
     )
     what = parser.add_argument_group("what to run (the preset says, unless you do)")
-    what.add_argument("--preset", choices=tuple(PRESETS), default="standard")
+    what.add_argument("--preset", choices=tuple(PRESETS), help="default: standard")
     what.add_argument("--models", nargs="+", choices=schema.MODELS)
     what.add_argument("--hidden", nargs="+", type=int, metavar="UNITS", help="dense sizes")
     what.add_argument("--epochs", type=int)
@@ -44,16 +45,20 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--data", metavar="PATH", help="mnist.npz or a folder of IDX files")
     files.add_argument("--storage", metavar="PATH", type=Path, default=Path("results"))
     files.add_argument("--name", help="of the run folder; default: preset and time")
+    files.add_argument("--resume", action="store_true", help="finish the study called --name")
     files.add_argument("--no-report", action="store_true", help="leave the figures undrawn")
     return parser
 
 
-def spec_from(options: argparse.Namespace) -> StudySpec:
-    """The preset with the options' changes.
+def spec_from(options: argparse.Namespace, earlier: StudySpec | None = None) -> StudySpec:
+    """The preset, or the spec of the study to be resumed, with the options' changes.
 
     Raises:
-        SpecError: a value out of range.
+        SpecError: a value out of range, or a study to be resumed would change.
     """
+    base = PRESETS[options.preset or "standard"]
+    if earlier is not None and options.preset is None:
+        base = earlier
     changes = {
         "models": options.models and tuple(options.models),
         "hidden_units": options.hidden and tuple(options.hidden),
@@ -65,7 +70,12 @@ def spec_from(options: argparse.Namespace) -> StudySpec:
         "time_budget_seconds": options.time_budget,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    return replace(PRESETS[options.preset], **given)
+    spec = replace(base, **given)
+    if earlier is not None and spec != earlier:
+        was, now = earlier.to_dict(), spec.to_dict()
+        changed = "; ".join(f"{k} {was[k]} to {now[k]}" for k in was if was[k] != now[k])
+        raise SpecError(f"--resume cannot change the study ({changed}); leave these options out.")
+    return spec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,10 +94,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, command: list[str]) -> int:
-    spec = spec_from(options)
     _check_resources(options)
-    name = options.name or f"{spec.preset}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = _run_folder(options.storage, name)
+    if options.resume:
+        folder = _folder_to_resume(options.storage, options.name)
+        spec = spec_from(options, _earlier_spec(folder))
+    else:
+        spec = spec_from(options)
+        folder = _new_folder(
+            options.storage, options.name or f"{spec.preset}-{datetime.now():%Y%m%d-%H%M%S}"
+        )
 
     from convae.data import DataError, load_mnist
 
@@ -105,17 +120,21 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         options.gpus, options.gpus_per_trial, options.cpus_per_trial, options.address
     )
     with ray_session(options.address):
-        outcome = run_study(spec, resources, mnist, folder, command)
+        outcome = run_study(spec, resources, mnist, folder, command=command, resume=options.resume)
     print(f"study {outcome.status}; results in {folder}", flush=True)
     if not options.no_report:
         from analysis.report import write_report
 
-        print(f"report: {write_report(folder)}")
+        print(f"report: {write_report(str(folder))}")
     if outcome.status == "interrupted":
+        where = shlex.join(["--storage", str(options.storage), "--name", folder.name])
+        print(f"resume with: python -m study.run --resume {where}")
         return EXIT_INTERRUPTED
     if outcome.n_failed:
         print(f"{outcome.n_failed} trials failed; see {folder / schema.TRIALS_CSV_FILE}")
         return EXIT_FAILED_TRIALS
+    if spec.preset == "quick":
+        print("next: python -m study.run --gpus 1 (or --gpus 0): 50 epochs, and a larger search")
     return EXIT_DONE
 
 
@@ -133,20 +152,39 @@ def _check_resources(options: argparse.Namespace) -> None:
         )
 
 
-def _run_folder(storage: Path, name: str) -> Path:
+def _new_folder(storage: Path, name: str) -> Path:
     if Path(name).name != name or name in (".", ".."):
         raise SpecError(f"--name {name!r} must be a plain folder name.")
     folder = storage / name
     if folder.exists():
-        raise SpecError(f"{folder} exists already; choose another --name.")
+        raise SpecError(f"{folder} exists already; choose another --name, or --resume it.")
+    probe = storage / f".{name}.writable"
     try:
         storage.mkdir(parents=True, exist_ok=True)
-        with_probe = storage / f".{name}.writable"
-        with_probe.touch()
-        with_probe.unlink()
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise SpecError(f"--storage {storage} cannot be written to: {error.strerror}.") from error
     return folder
+
+
+def _folder_to_resume(storage: Path, name: str | None) -> Path:
+    if name is None:
+        raise SpecError("--resume needs the --name of the study to finish.")
+    folder = storage / name
+    if not (folder / schema.TRIALS_FILE).is_file():
+        raise SpecError(f"{folder} holds no study to --resume; start it without --resume.")
+    return folder
+
+
+def _earlier_spec(folder: Path) -> StudySpec:
+    from study.records import read_manifest
+
+    try:
+        return StudySpec.from_dict(read_manifest(folder)["spec"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        path = folder / schema.MANIFEST_FILE
+        raise SpecError(f"{path} is missing or damaged, so the study cannot go on.") from error
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Each architecture has its own Optuna study, and an equal share of the trials.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,11 @@ class ArchitectureSearch(OptunaSearch):
         study: optuna.Study = self._ot_study
         return study
 
+    def number_of(self, trial_id: str) -> int:
+        """Optuna's number of the trial that Ray knows by this id."""
+        number: int = self._ot_trials[trial_id].number
+        return number
+
 
 class StudySearch(Searcher):
     """The whole plan of a study as one search algorithm of Ray Tune.
@@ -61,18 +66,28 @@ class StudySearch(Searcher):
     Args:
         spec: the study.
         storage: Optuna's, which outlives the process.
+        ended: ids of trials that an earlier session of the study finished.
     """
 
-    def __init__(self, spec: StudySpec, storage: optuna.storages.BaseStorage) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        storage: optuna.storages.BaseStorage,
+        ended: Collection[str] = (),
+    ) -> None:
         super().__init__(metric=schema.OBJECTIVE, mode=schema.MODE)
         self._spec = spec
-        self._fixed = deque(reference_trials(spec))
+        self._ended = ended
+        self._fixed = deque(self._not_ended(reference_trials(spec)))
         self._running: dict[str, PlannedTrial] = {}
         self._searches = {
             model: _architecture_search(model, i, spec, storage)
             for i, model in enumerate(spec.models if spec.n_search_trials else ())
         }
-        self._n_asked = dict.fromkeys(self._searches, 0)
+        self._n_asked = {
+            model: sum(trial_id.startswith(_search_id(model)) for trial_id in ended)
+            for model in self._searches
+        }
         self._winners: deque[PlannedTrial] | None = None
         self.stopping = False
 
@@ -101,20 +116,25 @@ class StudySearch(Searcher):
             if any(planned.group == schema.SEARCH for planned in self._running.values()):
                 return None
             self._winners = deque(
-                planned for model in self._searches for planned in self._winner_trials(model)
+                planned
+                for model in self._searches
+                for planned in self._not_ended(self._winner_trials(model))
             )
         return self._winners.popleft() if self._winners else Searcher.FINISHED
 
     def _ask(self, model: str, trial_id: str) -> PlannedTrial:
         params = self._searches[model].suggest(trial_id)
-        number = self._n_asked[model]
         self._n_asked[model] += 1
         spec = self._spec
         # One seed for all search trials: settings are compared on the same footing.
         config = config_from_params(
             model, params, epochs=spec.epochs, split=schema.SEARCH_SPLIT, seed=spec.seed
         )
-        return PlannedTrial(f"{schema.SEARCH}-{model}-{number:03d}", schema.SEARCH, config)
+        number = self._searches[model].number_of(trial_id)
+        return PlannedTrial(f"{_search_id(model)}{number:03d}", schema.SEARCH, config)
+
+    def _not_ended(self, planned: Iterable[PlannedTrial]) -> list[PlannedTrial]:
+        return [trial for trial in planned if trial.trial_id not in self._ended]
 
     def _winner_trials(self, model: str) -> list[PlannedTrial]:
         """The architecture's best setting by the validation images, on all training images."""
@@ -170,18 +190,31 @@ class StudySearch(Searcher):
         raise NotImplementedError("A study is not restored from Ray Tune's own files.")
 
 
+def _search_id(model: str) -> str:
+    return f"{schema.SEARCH}-{model}-"
+
+
 def _architecture_search(
     model: str, stream: int, spec: StudySpec, storage: optuna.storages.BaseStorage
 ) -> ArchitectureSearch:
-    first = reference_params(model, spec)
+    n_earlier = 0
+    if model in optuna.get_all_study_names(storage):
+        earlier = optuna.load_study(study_name=model, storage=storage)
+        for trial in earlier.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+            earlier.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # was cut off
+        n_earlier = len(earlier.trials)
+    first = None if n_earlier else reference_params(model, spec)
     return ArchitectureSearch(
         space=SPACES[model],
         metric=schema.OBJECTIVE,
         mode=schema.MODE,
         points_to_evaluate=[first] if first else None,
-        # Seeded itself: OptunaSearch ignores its own seed when it is given a sampler.
+        # Seeded itself: OptunaSearch ignores its own seed when it is given a sampler. A resumed
+        # study must not draw its first points again.
         sampler=optuna.samplers.TPESampler(
-            multivariate=True, constant_liar=True, seed=spec.seed + 1_000_003 * stream
+            multivariate=True,
+            constant_liar=True,
+            seed=spec.seed + 1_000_003 * stream + 10_007 * n_earlier,
         ),
         study_name=model,
         storage=storage,

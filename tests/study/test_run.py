@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 
@@ -120,7 +122,7 @@ def test_tables_hold_every_trial_and_epoch(finished):
     assert sorted(trials.group) == ["reference", "search", "search", "winner"]
     assert set(trials.state) == {"completed"}
     assert (trials.n_retries == 0).all()
-    assert (epochs.groupby("trial_id").epoch.apply(list).map(tuple) == (1, 2)).all()
+    assert (epochs.groupby("trial_id").epoch.apply(tuple) == (1, 2)).all()
     searched = trials[trials.group == "search"]
     assert searched.test_mse.isna().all()
     assert searched.val_mse.notna().all()
@@ -161,3 +163,46 @@ def test_kept_model_reconstructs_what_the_table_says(finished):
     np.testing.assert_allclose(shown.mse, errors[shown.test_index], rtol=1e-4)
     assert set(shown.choice) == set(schema.CHOICES)
     assert shown[shown.choice == "worst"].mse.min() >= shown[shown.choice == "median"].mse.max()
+
+
+def test_interrupted_study_keeps_what_it_has_and_resumes(storage):
+    """Ctrl-C reaches the whole process group, as in a terminal; the printed command finishes it."""
+    command = [sys.executable, "-m", "study.run", "--gpus", "0", "--models", "dense"]
+    command += ["--hidden", "64", "512", "--epochs", "4", "--trials", "1"]
+    command += ["--storage", str(storage), "--name", "cut", "--no-report"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as study:
+        assert study.stdout is not None
+        for line in study.stdout:
+            if "dense64-s0  completed" in line:
+                os.killpg(study.pid, signal.SIGINT)
+                break
+        rest = study.stdout.read().splitlines()
+        assert study.wait() == 130
+    resume = next(line for line in rest if line.startswith("resume with: "))
+    before = pd.read_parquet(storage / "cut" / "trials.parquet").set_index("trial_id")
+    assert before.loc["reference-dense64-s0", "state"] == "completed"
+    assert json.loads((storage / "cut" / "study.json").read_text())["status"] == "interrupted"
+
+    arguments = shlex.split(resume.removeprefix("resume with: python -m study.run "))
+    refused = run_command(*arguments, "--epochs", "7")
+    assert refused.returncode == 2
+    assert "epochs 4 to 7" in refused.stderr
+    resumed = run_command(*arguments, "--gpus", "0", "--no-report")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "dense64-s0  completed" not in resumed.stdout  # it is not run again
+    after = pd.read_parquet(storage / "cut" / "trials.parquet").set_index("trial_id")
+    kept = "reference-dense64-s0"
+    pd.testing.assert_series_equal(after.loc[kept], before.loc[kept])
+    assert sorted(after.group) == ["reference", "reference", "search", "winner"]
+    assert set(after.state) == {"completed"}
+    epochs = pd.read_parquet(storage / "cut" / "epochs.parquet")
+    assert (epochs.groupby("trial_id").epoch.apply(tuple) == (1, 2, 3, 4)).all()
+
+
+def test_resume_needs_a_study(storage, capsys):
+    assert main(["--storage", str(storage), "--resume", "--name", "none"]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["--storage", str(storage), "--resume"]) == 2
+    assert "--name" in capsys.readouterr().err
