@@ -98,11 +98,6 @@ class Mnist:
     test_labels: NDArray[np.uint8]
     source: str
 
-    @property
-    def sha256(self) -> dict[str, str]:
-        """SHA-256 of each array's bytes, by the array's name."""
-        return {name: hashlib.sha256(getattr(self, name)).hexdigest() for name in _NAMES}
-
 
 @dataclass(frozen=True, eq=False)
 class Split:

@@ -131,7 +131,8 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         print(f"resume with: python -m study.run --resume {where}")
         return EXIT_INTERRUPTED
     if outcome.n_failed:
-        print(f"{outcome.n_failed} trials failed; see {folder / schema.TRIALS_CSV_FILE}")
+        noun = "trial" if outcome.n_failed == 1 else "trials"
+        print(f"{outcome.n_failed} {noun} failed; see {folder / schema.TRIALS_CSV_FILE}")
         return EXIT_FAILED_TRIALS
     if spec.preset == "quick":
         print("next: python -m study.run --gpus 1 (or --gpus 0): 50 epochs, and a larger search")

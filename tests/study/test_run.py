@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 
 import optuna
 import pandas as pd
@@ -206,3 +207,37 @@ def test_resume_needs_a_study(storage, capsys):
     assert "--resume" in capsys.readouterr().err
     assert main(["--storage", str(storage), "--resume"]) == 2
     assert "--name" in capsys.readouterr().err
+
+
+def test_a_trial_that_fails_is_retried_then_kept_as_failed(storage):
+    """A file lies where the models' folder should be, so every attempt fails at its end."""
+    command = [sys.executable, "-m", "study.run", "--gpus", "0", "--models", "dense"]
+    command += ["--hidden", "64", "--epochs", "1", "--trials", "0", "--no-report"]
+    command += ["--storage", str(storage), "--name", "failing"]
+    folder = storage / "failing"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as study:
+        while not (folder / "trials.csv").exists():
+            assert study.poll() is None
+            time.sleep(0.01)
+        (folder / "models").write_text("in the way")
+        output, _ = study.communicate()
+    assert study.returncode == 1
+    assert "1 trial failed" in output
+    (trial,) = pd.read_parquet(folder / "trials.parquet").to_dict("records")
+    assert (trial["state"], trial["n_retries"]) == ("failed", 2)
+    assert "models" in trial["error"]
+
+
+def test_a_gpu_that_tensorflow_cannot_open_is_an_error():
+    """Ray is told of a GPU; where there is none, the check names what to install."""
+    code = (
+        "import ray; from study.resources import Resources, check_gpu, claim;"
+        "ray.init(address='local', num_cpus=1, num_gpus=1, include_dashboard=False,"
+        " log_to_driver=False); print('opened', check_gpu(claim(Resources(n_gpus=1))))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if run.returncode == 0:
+        assert "opened GPU: " in run.stdout
+    else:
+        assert "SpecError" in run.stderr
+        assert "'.[gpu]'" in run.stderr
