@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     from convae.device import GpuUnavailableError, open_device
-    from convae.training import DivergenceError, Trainer
+    from convae.errors import DivergenceError
+    from convae.training import Trainer
 
     try:
         gpu = {"auto": None, "cpu": False, "gpu": True}[device_name]

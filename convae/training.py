@@ -19,23 +19,12 @@ import tensorflow as tf
 from convae.config import TrialConfig
 from convae.data import VAL_MSE, Mnist, split
 from convae.device import Device
+from convae.errors import DivergenceError
 from convae.formulations import folded_upsampling
 from convae.models import build_model
 
 # Large enough to keep a GPU busy, small enough for 100 MB of activations.
 EVAL_BATCH_SIZE = 1000
-
-
-class DivergenceError(ArithmeticError):
-    """The loss stopped being finite: a result about the setting, not a fault.
-
-    Attributes:
-        epoch: the epoch it happened in, from 1.
-    """
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__(f"The loss stopped being finite in epoch {epoch}.")
-        self.epoch = epoch
 
 
 @dataclass(frozen=True)

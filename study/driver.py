@@ -24,6 +24,7 @@ from study.presets import StudySpec
 from study.progress import MAX_RETRIES, Progress, trial_id_of
 from study.records import Manifest, Records
 from study.resources import Resources, check_gpu, claim
+from study.scheduling import SearchScheduler, check_sampler
 from study.search import StudySearch
 from study.trainable import AutoencoderTrial
 
@@ -97,6 +98,7 @@ def run_study(
     *,
     command: list[str],
     resume: bool = False,
+    trainable: type[AutoencoderTrial] = AutoencoderTrial,
 ) -> Outcome:
     """Runs a study inside a Ray session and leaves its results in the run folder.
 
@@ -107,10 +109,12 @@ def run_study(
         folder: the run folder, to be made, or that of an earlier session of the study.
         command: the command line, for the manifest.
         resume: go on where the earlier session stopped; trials it finished are not run again.
+        trainable: what trains; the tests replace the training by a closed form.
 
     Raises:
         SpecError: the request is impossible; nothing was written.
     """
+    check_sampler(spec)
     slots = claim(resources)
     gpu = check_gpu(slots)
     folder.mkdir(parents=True, exist_ok=resume)
@@ -135,9 +139,9 @@ def run_study(
     stop = _Stop(search, spec.time_budget_seconds)
     records.write()
     progress = Progress(records, search.n_trials, search)
-    trainable = tune.with_resources(
+    placed_trainable = tune.with_resources(
         tune.with_parameters(
-            AutoencoderTrial,
+            trainable,
             mnist=mnist,
             n_threads=slots.cpus_per_trial,
             gpu=bool(slots.gpus_per_trial),
@@ -146,9 +150,10 @@ def run_study(
         {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
     )
     tuner = tune.Tuner(
-        trainable,
+        placed_trainable,
         tune_config=tune.TuneConfig(
             search_alg=search,
+            scheduler=SearchScheduler(spec),
             num_samples=-1,  # the search says when it is finished
             max_concurrent_trials=slots.n_slots,
             reuse_actors=True,

@@ -7,6 +7,8 @@ from typing import Any
 
 from study import schema
 
+SAMPLERS = ("tpe", "gp", "random", "grid")
+SCHEDULERS = ("asha", "median", "none")
 DENSE_SIZES = (64, 128, 256, 512)  # the report's 512 and this project's guess at its competitors
 
 
@@ -27,6 +29,11 @@ class StudySpec:
         n_seeds: the reference and the winners are trained with seeds seed, seed + 1, …
         seed: of the first reference trial, and of the samplers.
         n_search_trials: search trials together; the architectures get equal shares.
+        neighbours: also train the reference with one factor changed at a time.
+        sampler: of the search, of `SAMPLERS`.
+        scheduler: ends search trials early, of `SCHEDULERS`.
+        grace_epochs: that every search trial gets; None for a tenth of `epochs`, at least one.
+        reduction_factor: of ASHA: one in so many trials goes on from each rung.
         time_budget_seconds: the study stops then with what it has; None for no limit.
 
     Raises:
@@ -41,6 +48,11 @@ class StudySpec:
     n_seeds: int = 1
     seed: int = 0
     n_search_trials: int = 0
+    neighbours: bool = False
+    sampler: str = "tpe"
+    scheduler: str = "asha"
+    grace_epochs: int | None = None
+    reduction_factor: int = 3
     time_budget_seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -54,10 +66,18 @@ class StudySpec:
             ("--seeds", (self.n_seeds,), 1),
             ("--seed", (self.seed,), 0),
             ("--trials", (self.n_search_trials,), 0),
+            ("--grace-epochs", (self.grace,), 1),
+            ("--reduction-factor", (self.reduction_factor,), 2),
         ):
             if any(value < minimum for value in values):
                 listed = " ".join(map(str, values))
                 raise SpecError(f"{option} is {listed}, but takes whole numbers from {minimum}.")
+        for option, value, known in (
+            ("--sampler", self.sampler, SAMPLERS),
+            ("--scheduler", self.scheduler, SCHEDULERS),
+        ):
+            if value not in known:
+                raise SpecError(f"{option} is {value!r}, but takes one of {', '.join(known)}.")
         if self.time_budget_seconds is not None and not self.time_budget_seconds > 0:
             raise SpecError("--time-budget takes a number of seconds above 0.")
         for option, items in (("--models", self.models), ("--hidden", self.hidden_units)):
@@ -68,6 +88,11 @@ class StudySpec:
                 f"--trials is {self.n_search_trials}, but must share out equally among "
                 f"{len(self.models)} models."
             )
+
+    @property
+    def grace(self) -> int:
+        """Epochs that every search trial gets before a scheduler may end it."""
+        return max(1, self.epochs // 10) if self.grace_epochs is None else self.grace_epochs
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
@@ -94,7 +119,7 @@ PRESETS = MappingProxyType(
             # The report's trials and a small search.
             StudySpec(preset="standard", n_search_trials=12),
             # For a GPU: spread over seeds, and a search worth its name.
-            StudySpec(preset="full", n_seeds=5, n_search_trials=100),
+            StudySpec(preset="full", n_seeds=5, neighbours=True, n_search_trials=100),
         )
     }
 )

@@ -101,9 +101,10 @@ class Progress(tune.Callback):
             f"{name} {row[name]:.5f}" for name in schema.METRICS if row.get(name) is not None
         ]
         seconds = row.get("train_seconds")
+        n_epochs = row.get("epochs_completed", 0)
         details = [
             state,
-            f"{row.get('epochs_completed', 0)} epochs",
+            f"{n_epochs} epoch{'' if n_epochs == 1 else 's'}",
             *metrics,
             *([f"trained {seconds:.1f} s"] if seconds else []),
             *([error] if error else []),

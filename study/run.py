@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from study import schema
-from study.presets import PRESETS, SpecError, StudySpec
+from study.presets import PRESETS, SAMPLERS, SCHEDULERS, SpecError, StudySpec
 
 EXIT_DONE, EXIT_FAILED_TRIALS, EXIT_BAD_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -35,6 +35,15 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--seeds", type=int, metavar="N", help="seeds of each reference trial")
     what.add_argument("--seed", type=int, help="the first seed, also the search's")
     what.add_argument("--trials", type=int, metavar="N", help="search trials, all models together")
+    what.add_argument(
+        "--neighbours",
+        action=argparse.BooleanOptionalAction,
+        help="the reference with one factor changed at a time",
+    )
+    what.add_argument("--sampler", choices=SAMPLERS, help="of the search (default: tpe)")
+    what.add_argument("--scheduler", choices=SCHEDULERS, help="ends search trials early")
+    what.add_argument("--grace-epochs", type=int, metavar="N", help="that every search trial gets")
+    what.add_argument("--reduction-factor", type=int, metavar="N", help="of asha (default: 3)")
     what.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop then")
     where = parser.add_argument_group("what to run it on")
     where.add_argument("--gpus", type=int, metavar="N", help="default: those that Ray sees")
@@ -67,6 +76,11 @@ def spec_from(options: argparse.Namespace, earlier: StudySpec | None = None) -> 
         "n_seeds": options.seeds,
         "seed": options.seed,
         "n_search_trials": options.trials,
+        "neighbours": options.neighbours,
+        "sampler": options.sampler,
+        "scheduler": options.scheduler,
+        "grace_epochs": options.grace_epochs,
+        "reduction_factor": options.reduction_factor,
         "time_budget_seconds": options.time_budget,
     }
     given = {name: value for name, value in changes.items() if value is not None}

@@ -16,7 +16,15 @@ from ray.tune.search.optuna import OptunaSearch
 
 from study import schema
 from study.presets import StudySpec
-from study.space import SPACES, PlannedTrial, config_from_params, reference_params, reference_trials
+from study.scheduling import make_sampler, rungs
+from study.space import (
+    SPACES,
+    PlannedTrial,
+    config_from_params,
+    neighbour_trials,
+    reference_params,
+    reference_trials,
+)
 
 # Optuna has no state for a diverged trial: it is failed there, with this attribute.
 DIVERGED_EPOCH = "diverged_epoch"
@@ -78,7 +86,8 @@ class StudySearch(Searcher):
         super().__init__(metric=schema.OBJECTIVE, mode=schema.MODE)
         self._spec = spec
         self._ended = ended
-        self._fixed = deque(self._not_ended(reference_trials(spec)))
+        self._fixed = deque(self._not_ended(_fixed_trials(spec)))
+        self._report_epochs = rungs(spec)
         self._running: dict[str, PlannedTrial] = {}
         self._searches = {
             model: _architecture_search(model, i, spec, storage)
@@ -95,7 +104,7 @@ class StudySearch(Searcher):
     def n_trials(self) -> int:
         """Trials of the whole study, if nothing stops it early."""
         n_winners = len(self._searches) * self._spec.n_seeds
-        return len(reference_trials(self._spec)) + self._spec.n_search_trials + n_winners
+        return len(_fixed_trials(self._spec)) + self._spec.n_search_trials + n_winners
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config; None while winners wait for the search; FINISHED at the end."""
@@ -131,7 +140,12 @@ class StudySearch(Searcher):
             model, params, epochs=spec.epochs, split=schema.SEARCH_SPLIT, seed=spec.seed
         )
         number = self._searches[model].number_of(trial_id)
-        return PlannedTrial(f"{_search_id(model)}{number:03d}", schema.SEARCH, config)
+        return PlannedTrial(
+            f"{_search_id(model)}{number:03d}",
+            schema.SEARCH,
+            config,
+            report_epochs=self._report_epochs,
+        )
 
     def _not_ended(self, planned: Iterable[PlannedTrial]) -> list[PlannedTrial]:
         return [trial for trial in planned if trial.trial_id not in self._ended]
@@ -190,6 +204,10 @@ class StudySearch(Searcher):
         raise NotImplementedError("A study is not restored from Ray Tune's own files.")
 
 
+def _fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
+    return reference_trials(spec) + (neighbour_trials(spec) if spec.neighbours else [])
+
+
 def _search_id(model: str) -> str:
     return f"{schema.SEARCH}-{model}-"
 
@@ -203,19 +221,17 @@ def _architecture_search(
         for trial in earlier.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
             earlier.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # was cut off
         n_earlier = len(earlier.trials)
-    first = None if n_earlier else reference_params(model, spec)
+    # A grid has its own order, and holds the reference among its points.
+    enqueue = not n_earlier and spec.sampler != "grid"
+    first = reference_params(model, spec) if enqueue else None
     return ArchitectureSearch(
         space=SPACES[model],
         metric=schema.OBJECTIVE,
         mode=schema.MODE,
         points_to_evaluate=[first] if first else None,
-        # Seeded itself: OptunaSearch ignores its own seed when it is given a sampler. A resumed
-        # study must not draw its first points again.
-        sampler=optuna.samplers.TPESampler(
-            multivariate=True,
-            constant_liar=True,
-            seed=spec.seed + 1_000_003 * stream + 10_007 * n_earlier,
-        ),
+        # OptunaSearch ignores its own seed when it is given a sampler. A resumed study must not
+        # draw its first points again.
+        sampler=make_sampler(spec, model, spec.seed + 1_000_003 * stream + 10_007 * n_earlier),
         study_name=model,
         storage=storage,
     )

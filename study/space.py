@@ -4,7 +4,7 @@ The space functions only suggest; `config_from_params` turns what they suggested
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -25,12 +25,14 @@ class PlannedTrial:
         group: of `schema.GROUPS`.
         config: what to train.
         keep_model: whether to save the trained model and show what it reconstructs.
+        report_epochs: after these epochs the study wants to hear of it at once.
     """
 
     trial_id: str
     group: str
     config: TrialConfig
     keep_model: bool = False
+    report_epochs: tuple[int, ...] = ()
 
     def to_tune(self) -> dict[str, Any]:
         """As the plain dictionary that Ray Tune hands to the worker."""
@@ -39,6 +41,7 @@ class PlannedTrial:
             "group": self.group,
             "trial": self.config.to_dict(),
             "keep_model": self.keep_model,
+            "report_epochs": self.report_epochs,
         }
 
     @classmethod
@@ -49,6 +52,7 @@ class PlannedTrial:
             config["group"],
             TrialConfig.from_dict(config["trial"]),
             config["keep_model"],
+            tuple(config["report_epochs"]),
         )
 
 
@@ -77,6 +81,39 @@ def reference_trials(spec: StudySpec) -> list[PlannedTrial]:
     ]
 
 
+# One factor changed at a time, by the architecture that has it; None stands for both.
+_NEIGHBOURS: tuple[tuple[str | None, str, tuple[Any, ...]], ...] = (
+    (None, "learning_rate", (0.25, 0.5, 2.0, 4.0)),
+    (None, "momentum", (0.0, 0.9)),
+    (None, "nesterov", (False,)),
+    (None, "batch_size", BATCH_SIZES),
+    (schema.CONV, "latent_filters", (16,)),
+    (schema.DENSE, "hidden_activation", ("sigmoid",)),
+    (schema.DENSE, "dropout", (0.1,)),
+)
+
+
+def neighbour_trials(spec: StudySpec) -> list[PlannedTrial]:
+    """The conv and dense-512 reference with one factor changed at a time, for each seed.
+
+    The other dense sizes are reference trials already.
+    """
+    trials = []
+    for model in spec.models:
+        for seed in range(spec.seed, spec.seed + spec.n_seeds):
+            reference = TrialConfig(
+                model=model, epochs=spec.epochs, batch_size=spec.batch_size, seed=seed
+            )
+            for owner, name, values in _NEIGHBOURS:
+                for value in values:
+                    if owner not in (None, model) or value == getattr(reference, name):
+                        continue
+                    trial_id = f"{schema.NEIGHBOUR}-{model}-{name}={value}-s{seed}"
+                    config = replace(reference, **{name: value})
+                    trials.append(PlannedTrial(trial_id, schema.NEIGHBOUR, config))
+    return trials
+
+
 def _suggest_shared(trial: optuna.Trial) -> None:
     # Both act multiplicatively, so they are searched on a log scale, momentum as 1 − momentum.
     trial.suggest_float("learning_rate", 0.05, 5.0, log=True)
@@ -103,6 +140,24 @@ SPACES: dict[str, Callable[[optuna.Trial], None]] = {
     schema.CONV: suggest_conv,
     schema.DENSE: suggest_dense,
 }
+
+
+def grid(model: str) -> dict[str, list[Any]]:
+    """The values of a grid search over the model's neighbourhood."""
+    values: dict[str, list[Any]] = {
+        "learning_rate": [0.25, 0.5, 1.0, 2.0, 4.0],
+        "one_minus_momentum": [0.1, 0.5, 1.0],
+        "nesterov": [True, False],
+        "batch_size": list(BATCH_SIZES),
+    }
+    if model == schema.CONV:
+        return {**values, "latent_filters": [8, 16]}
+    return {
+        **values,
+        "hidden_units": list(DENSE_SIZES),
+        "hidden_activation": list(HIDDEN_ACTIVATIONS),
+        "dropout": [0.0, 0.1],
+    }
 
 
 def reference_params(model: str, spec: StudySpec) -> dict[str, Any] | None:

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ray import tune
 
+from convae.errors import DivergenceError
 from study import schema
 from study.files import replacing
+from study.scheduling import EPOCH
 from study.space import PlannedTrial
 
 if TYPE_CHECKING:
@@ -69,8 +71,6 @@ class AutoencoderTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Trains for about `REPORT_SECONDS`, at least an epoch, and returns the epochs' rows."""
-        from convae.training import DivergenceError
-
         deadline = time.perf_counter() + REPORT_SECONDS
         rows: list[dict[str, Any]] = []
         diverged_epoch = None
@@ -83,7 +83,7 @@ class AutoencoderTrial(tune.Trainable):
             self._train_seconds += result.train_seconds
             self._eval_seconds += result.eval_seconds
             rows.append(self._row(result))
-            if self._training.epoch == self._planned.config.epochs:
+            if self._training.epoch in (self._planned.config.epochs, *self._planned.report_epochs):
                 break
             if time.perf_counter() >= deadline:
                 break
@@ -99,6 +99,7 @@ class AutoencoderTrial(tune.Trainable):
             "done": state != schema.RUNNING,
             "diverged_epoch": diverged_epoch,
             "history": rows,
+            EPOCH: self._training.epoch,
             schema.OBJECTIVE: last.get(schema.OBJECTIVE),
             "n_parameters": self._training.n_parameters,
             "train_seconds": self._train_seconds,

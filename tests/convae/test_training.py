@@ -8,9 +8,10 @@ import tensorflow as tf
 from convae.config import TrialConfig
 from convae.data import Mnist
 from convae.device import Device
+from convae.errors import DivergenceError
 from convae.formulations import folded_upsampling
 from convae.models import build_conv_autoencoder, build_dense_autoencoder, build_model
-from convae.training import DivergenceError, EpochProgram, Trainer
+from convae.training import EpochProgram, Trainer
 
 N_TRAIN, N_TEST, BATCH = 400, 150, 64  # six full batches and one of 16
 GRAPH = Device("/CPU:0", "CPU as TensorFlow's graph", jit_compile=False)

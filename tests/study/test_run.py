@@ -31,6 +31,8 @@ def storage(tmp_path):
         (["--trials", "3"], "--trials"),
         (["--seeds", "0"], "--seeds"),
         (["--time-budget", "-5"], "--time-budget"),
+        (["--grace-epochs", "0"], "--grace-epochs"),
+        (["--reduction-factor", "1"], "--reduction-factor"),
         (["--hidden", "64", "64"], "--hidden"),
         (["--name", "a/b"], "--name"),
         (["--data", "no/such/mnist.npz"], "no/such/mnist.npz"),
@@ -88,7 +90,7 @@ def finished(tmp_path_factory):
     storage = tmp_path_factory.mktemp("results")
     run = run_command(
         *("--gpus", "0", "--models", "dense", "--hidden", "64", "--epochs", "2", "--trials", "2"),
-        *("--storage", str(storage), "--name", "small"),
+        *("--scheduler", "none", "--storage", str(storage), "--name", "small"),
     )
     assert run.returncode == 0, run.stderr + run.stdout
     return run, storage / "small"

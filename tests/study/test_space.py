@@ -9,10 +9,12 @@ from convae import config as convae_config
 from convae.config import TrialConfig
 from study import schema
 from study.presets import PRESETS, SpecError, StudySpec
+from study.scheduling import make_sampler, rungs
 from study.space import (
     SPACES,
     PlannedTrial,
     config_from_params,
+    neighbour_trials,
     reference_params,
     reference_trials,
 )
@@ -99,3 +101,53 @@ def test_no_reference_point_outside_the_space():
 def test_spec_refuses_and_names_the_option(wrong, option):
     with pytest.raises(SpecError, match=option):
         StudySpec(preset="test", **wrong)
+
+
+def test_neighbours_change_one_factor_at_a_time():
+    spec = StudySpec(preset="test", neighbours=True)
+    trials = neighbour_trials(spec)
+    assert len({trial.trial_id for trial in trials}) == len(trials)
+    for trial in trials:
+        reference = TrialConfig(model=trial.config.model).to_dict()
+        changed = {k for k, v in trial.config.to_dict().items() if v != reference[k]}
+        assert len(changed) == 1
+        assert changed.pop() in trial.trial_id
+    names = {trial.trial_id.split("=")[0] for trial in trials}
+    assert "neighbour-conv-latent_filters" in names
+    assert "neighbour-dense-hidden_activation" in names
+    assert "neighbour-conv-nesterov" in names
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"epochs": 50}, (5, 15, 45)),
+        ({"epochs": 3}, (1, 3)),
+        ({"epochs": 9, "grace_epochs": 2, "reduction_factor": 2}, (2, 4, 8)),
+        ({"epochs": 4, "scheduler": "median", "grace_epochs": 2}, (2, 3, 4)),
+        ({"epochs": 50, "scheduler": "none"}, ()),
+    ],
+)
+def test_rungs(settings, expected):
+    assert rungs(StudySpec(preset="test", **settings)) == expected
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("model", schema.MODELS)
+def test_samplers_are_seeded_and_stay_in_the_space(model, sampler):
+    def points(seed):
+        study = optuna.create_study(
+            sampler=make_sampler(StudySpec(preset="test", sampler=sampler), model, seed)
+        )
+        found = []
+        for i in range(15):
+            trial = study.ask()
+            SPACES[model](trial)
+            study.tell(trial, float(i))
+            found.append(trial.params)
+        return found
+
+    assert points(0) == points(0)
+    assert points(0) != points(1)
+    for params in points(0):
+        config_from_params(model, params, epochs=1, split="search", seed=0)

@@ -1,0 +1,118 @@
+"""Samplers and schedulers by name: who proposes the next search trial, and who ends one early.
+
+Fixed trials and winners are never ended early. Search trials are compared with search trials of
+their own architecture only, because learning curves of different architectures say little about
+each other.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    TrialScheduler,
+)
+
+from study import schema
+from study.presets import SpecError, StudySpec
+from study.space import grid
+
+EPOCH = "epoch"  # what a result calls the epochs trained so far
+
+
+def check_sampler(spec: StudySpec) -> None:
+    """Finds out before a study starts that its sampler cannot work.
+
+    Raises:
+        SpecError: the sampler needs a package that is not installed.
+    """
+    if spec.sampler == "gp" and importlib.util.find_spec("torch") is None:
+        raise SpecError("--sampler gp needs PyTorch; install it with pip install torch.")
+
+
+def make_sampler(spec: StudySpec, model: str, seed: int) -> optuna.samplers.BaseSampler:
+    """The sampler that `spec.sampler` names, seeded itself."""
+    samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
+        # Each architecture has its own Optuna study, so there are no groups to tell apart.
+        # The constant liar keeps parallel trials from asking for the same point.
+        "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed),
+        "gp": lambda: optuna.samplers.GPSampler(seed=seed),
+        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+        "grid": lambda: optuna.samplers.GridSampler(grid(model), seed=seed),
+    }
+    return samplers[spec.sampler]()
+
+
+def rungs(spec: StudySpec) -> tuple[int, ...]:
+    """The epochs at which the scheduler compares trials, ascending; none without a scheduler."""
+    if spec.scheduler == "median":
+        return tuple(range(spec.grace, spec.epochs + 1))
+    found = []
+    epoch = spec.grace
+    while spec.scheduler == "asha" and epoch <= spec.epochs:
+        found.append(epoch)
+        epoch *= spec.reduction_factor
+    return tuple(found)
+
+
+def _make_scheduler(spec: StudySpec) -> TrialScheduler:
+    settings: dict[str, Any] = {
+        "time_attr": EPOCH,
+        "metric": schema.OBJECTIVE,
+        "mode": schema.MODE,
+        "grace_period": spec.grace,
+    }
+    if spec.scheduler == "asha":
+        return AsyncHyperBandScheduler(
+            **settings, max_t=spec.epochs, reduction_factor=spec.reduction_factor
+        )
+    if spec.scheduler == "median":
+        return MedianStoppingRule(**settings)
+    return FIFOScheduler()
+
+
+class SearchScheduler(FIFOScheduler):
+    """Lets the named scheduler decide on search trials, apart for each architecture."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        super().__init__()
+        self._schedulers = {model: _make_scheduler(spec) for model in spec.models}
+
+    def _of(self, trial: Trial) -> TrialScheduler | None:
+        if trial.config["group"] != schema.SEARCH:
+            return None
+        return self._schedulers[trial.config["trial"]["model"]]
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Passes a search trial on."""
+        if scheduler := self._of(trial):
+            scheduler.on_trial_add(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Passes a search trial's error on."""
+        if scheduler := self._of(trial):
+            scheduler.on_trial_error(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Whether the trial goes on."""
+        scheduler = self._of(trial)
+        # An epoch whose loss was not finite has no value to compare.
+        if scheduler is None or result.get(schema.OBJECTIVE) is None:
+            return str(TrialScheduler.CONTINUE)
+        return str(scheduler.on_trial_result(tune_controller, trial, result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Passes a search trial's end on."""
+        scheduler = self._of(trial)
+        if scheduler is not None and result.get(schema.OBJECTIVE) is not None:
+            scheduler.on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Passes a search trial's removal on."""
+        if scheduler := self._of(trial):
+            scheduler.on_trial_remove(tune_controller, trial)

@@ -1,0 +1,138 @@
+"""The whole driver, Ray Tune included, with a closed form in place of the training."""
+
+import closed_form
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import ray
+from closed_form import BEST, ClosedFormTrial
+from ray import cloudpickle
+
+from convae.data import Mnist
+from study import schema
+from study.driver import run_study
+from study.presets import StudySpec
+from study.resources import Resources, ray_session
+
+# Workers cannot import from the tests' folder: the module travels with its class.
+cloudpickle.register_pickle_by_value(closed_form)
+
+NO_IMAGES = np.zeros((1, 28, 28), np.uint8)
+MNIST = Mnist(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session():
+    with ray_session(None):
+        yield
+
+
+def run(folder, **settings):
+    """Runs a sequential study of the dense model; returns its tables."""
+    defaults = {"preset": "test", "models": ("dense",), "hidden_units": (64,), "epochs": 9}
+    spec = StudySpec(**{**defaults, **settings})
+    n_cpus = int(ray.cluster_resources()["CPU"])
+    outcome = run_study(
+        spec,
+        Resources(n_gpus=0, cpus_per_trial=n_cpus),  # all of them: one trial at a time
+        MNIST,
+        folder,
+        command=["test"],
+        trainable=ClosedFormTrial,
+    )
+    assert (outcome.status, outcome.n_failed) == ("finished", 0)
+    return [pd.read_parquet(folder / name) for name in (schema.TRIALS_FILE, schema.EPOCHS_FILE)]
+
+
+def search_of(trials):
+    return trials[trials.group == schema.SEARCH]
+
+
+def test_a_sequential_search_repeats_itself(tmp_path):
+    columns = ["trial_id", "learning_rate", "momentum", "batch_size", "state", "val_mse"]
+    first, again, other = (
+        search_of(run(tmp_path / name, n_search_trials=14, seed=seed)[0])[columns]
+        for name, seed in (("first", 0), ("again", 0), ("other", 1))
+    )
+    pd.testing.assert_frame_equal(first, again)
+    assert list(first.learning_rate) != list(other.learning_rate)
+
+
+def test_states_agree_between_tables_and_optuna(tmp_path):
+    """Pruned, diverged and completed trials, each with the epochs it had."""
+    folder = tmp_path / "study"
+    trials, epochs = run(folder, n_search_trials=30, sampler="random")
+    trials = search_of(trials).set_index("trial_id")
+    assert set(trials.state) == {"completed", "pruned", "diverged"}
+    counts = epochs.groupby("trial_id").size()
+    for trial_id, trial in trials.iterrows():
+        assert trial.epochs_completed == counts[trial_id]
+        if trial.state == "completed":
+            assert trial.epochs_completed == 9
+        if trial.state == "pruned":
+            assert trial.epochs_completed in (1, 3)
+        if trial.state == "diverged":
+            assert trial.diverged_epoch == 2
+            assert trial.epochs_completed == 1
+            assert "epoch 2" in trial.error
+    study = optuna.load_study(study_name="dense", storage=f"sqlite:///{folder / 'optuna.db'}")
+    as_optuna = {"completed": "COMPLETE", "pruned": "PRUNED", "diverged": "FAIL"}
+    for frozen in study.trials:
+        trial = trials.loc[f"search-dense-{frozen.number:03d}"]
+        assert frozen.state.name == as_optuna[trial.state]
+        assert frozen.params["learning_rate"] == trial.learning_rate
+        assert list(frozen.intermediate_values) == list(range(1, trial.epochs_completed + 1))
+        if trial.state == "completed":
+            assert frozen.value == trial.val_mse
+    completed = trials[trials.state == "completed"]
+    assert study.best_value == completed.val_mse.min()
+    assert f"search-dense-{study.best_trial.number:03d}" == completed.val_mse.idxmin()
+
+
+def test_asha_spends_less_for_as_good_a_setting(tmp_path):
+    spent, best = {}, {}
+    for scheduler in ("asha", "none"):
+        trials, epochs = run(
+            tmp_path / scheduler,
+            n_search_trials=40,
+            sampler="random",
+            scheduler=scheduler,
+            epochs=27,
+            grace_epochs=1,
+        )
+        searched = search_of(trials)
+        spent[scheduler] = epochs.trial_id.isin(searched.trial_id).sum()
+        best[scheduler] = searched[searched.state == "completed"].val_mse.min()
+    assert spent["asha"] < spent["none"] / 2
+    assert best["asha"] <= best["none"] * 1.05
+
+
+def test_the_search_finds_the_minimum(tmp_path):
+    trials, _ = run(tmp_path / "study", n_search_trials=60, scheduler="none")
+    floor = BEST * (1 + 1 / 9)
+    assert search_of(trials).val_mse.min() < 1.1 * floor
+    winner = trials[trials.group == schema.WINNER].iloc[0]
+    assert winner.learning_rate == pytest.approx(0.3, rel=0.35)
+    assert winner.momentum == pytest.approx(0.8, abs=0.08)
+
+
+def test_fixed_trials_and_winners_are_never_ended_early(tmp_path):
+    trials, _ = run(tmp_path / "study", n_search_trials=6, neighbours=True)
+    others = trials[trials.group != schema.SEARCH]
+    assert set(others.group) == {"reference", "neighbour", "winner"}
+    assert set(others.state) == {"completed"}
+
+
+def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
+    folder = tmp_path / "study"
+    spec = StudySpec(
+        preset="test", models=("dense",), epochs=2, n_search_trials=10_000, time_budget_seconds=4
+    )
+    outcome = run_study(
+        spec, Resources(n_gpus=0), MNIST, folder, command=["test"], trainable=ClosedFormTrial
+    )
+    assert outcome.status == "out of time"
+    trials = pd.read_parquet(folder / schema.TRIALS_FILE)
+    assert (trials.state == "completed").sum() >= 4
+    assert set(trials.state) <= {"completed", "pruned", "running", "diverged"}
