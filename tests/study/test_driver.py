@@ -1,5 +1,7 @@
 """The whole driver, Ray Tune included, with a closed form in place of the training."""
 
+from dataclasses import replace
+
 import closed_form
 import numpy as np
 import optuna
@@ -9,7 +11,7 @@ import ray
 from closed_form import BEST, ClosedFormTrial
 from ray import cloudpickle
 
-from convae.data import Mnist
+from convae.data import Mnist, load_mnist
 from study import schema
 from study.driver import run_study
 from study.presets import StudySpec
@@ -136,3 +138,26 @@ def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
     trials = pd.read_parquet(folder / schema.TRIALS_FILE)
     assert (trials.state == "completed").sum() >= 4
     assert set(trials.state) <= {"completed", "pruned", "running", "diverged"}
+
+
+def test_poisoned_test_images_change_neither_search_nor_winner(tmp_path):
+    """Real training on real images: what the test set holds must not reach any choice."""
+    real = load_mnist()
+    poisoned = replace(real, test_images=255 - real.test_images[::-1], source="poisoned")
+    spec = StudySpec(
+        preset="test", models=("dense",), hidden_units=(64,), epochs=1, n_search_trials=4
+    )
+    tables = []
+    for name, mnist in (("real", real), ("poisoned", poisoned)):
+        resources = Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
+        run_study(spec, resources, mnist, tmp_path / name, command=["test"])
+        trials = pd.read_parquet(tmp_path / name / schema.TRIALS_FILE).set_index("trial_id")
+        tables.append(trials)
+    clean, dirty = tables
+    settings = [*schema.CONFIG_COLUMNS, "state", schema.TRAIN_MSE, schema.VAL_MSE]
+    pd.testing.assert_frame_equal(clean[settings], dirty[settings])
+    # The poison was real: what is measured on the test images is another number.
+    tested = clean.test_mse.notna()
+    assert tested.sum() == 2
+    assert (clean.test_mse[tested] != dirty.test_mse[tested]).all()
+    assert search_of(clean).test_mse.isna().all()
