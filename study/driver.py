@@ -23,7 +23,7 @@ from study import schema
 from study.presets import StudySpec
 from study.progress import MAX_RETRIES, Progress, trial_id_of
 from study.records import Manifest, Records
-from study.resources import Resources, check_gpu, claim
+from study.resources import Resources, Slots, check_gpu, claim
 from study.scheduling import SearchScheduler, check_sampler
 from study.search import StudySearch
 from study.trainable import AutoencoderTrial
@@ -90,6 +90,14 @@ class Outcome:
     n_failed: int
 
 
+def _plan(spec: StudySpec, search: StudySearch, slots: Slots) -> str:
+    trials = ", ".join(f"{n} {group}" for group, n in search.n_trials.items())
+    device = f"{slots.cpus_per_trial} CPU"
+    if slots.gpus_per_trial:
+        device = f"{slots.gpus_per_trial:g} GPU and {device}"
+    return f"plan: {trials} trials of {spec.epochs} epochs; {slots.n_slots} at once, {device} each"
+
+
 def run_study(
     spec: StudySpec,
     resources: Resources,
@@ -138,7 +146,8 @@ def run_study(
     search = StudySearch(spec, storage, ended=records.trial_ids)
     stop = _Stop(search, spec.time_budget_seconds)
     records.write()
-    progress = Progress(records, search.n_trials, search)
+    progress = Progress(records, search)
+    progress.say(_plan(spec, search, slots))
     placed_trainable = tune.with_resources(
         tune.with_parameters(
             trainable,

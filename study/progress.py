@@ -20,9 +20,9 @@ MAX_RETRIES = 2  # of a trial that failed with an error
 class Progress(tune.Callback):
     """Keeps the records and tells, a line a trial, what happens; in a terminal also what runs."""
 
-    def __init__(self, records: Records, n_trials: int, search: StudySearch) -> None:
+    def __init__(self, records: Records, search: StudySearch) -> None:
         self._records = records
-        self._n_trials = n_trials
+        self._n_trials = sum(search.n_trials.values())
         self._search = search
         self._started = time.monotonic()
         self._running: dict[str, str] = {}

@@ -4,7 +4,7 @@ One Tune experiment serves all three, so that warm workers go on from one phase 
 Each architecture has its own Optuna study, and an equal share of the trials.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -101,10 +101,12 @@ class StudySearch(Searcher):
         self.stopping = False
 
     @property
-    def n_trials(self) -> int:
-        """Trials of the whole study, if nothing stops it early."""
-        n_winners = len(self._searches) * self._spec.n_seeds
-        return len(_fixed_trials(self._spec)) + self._spec.n_search_trials + n_winners
+    def n_trials(self) -> dict[str, int]:
+        """Trials of the whole study by group, if nothing stops it early."""
+        counts = Counter(planned.group for planned in _fixed_trials(self._spec))
+        counts[schema.SEARCH] = self._spec.n_search_trials
+        counts[schema.WINNER] = len(self._searches) * self._spec.n_seeds
+        return {group: counts[group] for group in schema.GROUPS if counts[group]}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config; None while winners wait for the search; FINISHED at the end."""
