@@ -20,12 +20,14 @@ class Resources:
         gpus_per_trial: may be a fraction; 0 on a CPU.
         cpus_per_trial: also the threads that TensorFlow uses; None to choose by the machine.
         address: of a Ray cluster that runs already; None starts Ray on this machine.
+        max_concurrent: trials at once, at most; None for as many as there is room for.
     """
 
     n_gpus: int | None = None
     gpus_per_trial: float = 1.0
     cpus_per_trial: int | None = None
     address: str | None = None
+    max_concurrent: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def claim(resources: Resources) -> Slots:
     cpus = resources.cpus_per_trial or (1 if wanted else max(1, n_cpus // 8))
     if cpus > n_cpus:
         raise SpecError(f"--cpus-per-trial {cpus} is more than the {n_cpus} CPUs that Ray sees.")
-    n_slots = n_cpus // cpus
+    n_slots = min(n_cpus // cpus, resources.max_concurrent or n_cpus)
     if not wanted:
         return Slots(n_slots, cpus, 0)
     share = resources.gpus_per_trial

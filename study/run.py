@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--gpus", type=int, metavar="N", help="default: those that Ray sees")
     where.add_argument("--gpus-per-trial", type=float, metavar="F", default=1.0)
     where.add_argument("--cpus-per-trial", type=int, metavar="N")
+    where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once, at most")
     where.add_argument("--address", help="a running Ray cluster, such as auto; default: start Ray")
     files = parser.add_argument_group("files")
     files.add_argument("--data", metavar="PATH", help="mnist.npz or a folder of IDX files")
@@ -131,7 +132,11 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
     from study.resources import Resources, ray_session
 
     resources = Resources(
-        options.gpus, options.gpus_per_trial, options.cpus_per_trial, options.address
+        n_gpus=options.gpus,
+        gpus_per_trial=options.gpus_per_trial,
+        cpus_per_trial=options.cpus_per_trial,
+        address=options.address,
+        max_concurrent=options.max_concurrent,
     )
     with ray_session(options.address):
         outcome = run_study(spec, resources, mnist, folder, command=command, resume=options.resume)
@@ -161,10 +166,11 @@ def _check_resources(options: argparse.Namespace) -> None:
             f"--gpus-per-trial is {options.gpus_per_trial:g}, but takes a number above 0; "
             "use --gpus 0 for the CPU."
         )
-    if options.cpus_per_trial is not None and options.cpus_per_trial < 1:
-        raise SpecError(
-            f"--cpus-per-trial is {options.cpus_per_trial}, but takes a whole number from 1."
-        )
+    for option in ("cpus_per_trial", "max_concurrent"):
+        value = getattr(options, option)
+        if value is not None and value < 1:
+            name = "--" + option.replace("_", "-")
+            raise SpecError(f"{name} is {value}, but takes a whole number from 1.")
 
 
 def _new_folder(storage: Path, name: str) -> Path:

@@ -27,6 +27,7 @@ def storage(tmp_path):
         (["--gpus", "-1"], "--gpus"),
         (["--gpus-per-trial", "0"], "--gpus-per-trial"),
         (["--cpus-per-trial", "0"], "--cpus-per-trial"),
+        (["--max-concurrent", "0"], "--max-concurrent"),
         (["--epochs", "0"], "--epochs"),
         (["--trials", "3"], "--trials"),
         (["--seeds", "0"], "--seeds"),
