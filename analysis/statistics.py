@@ -1,11 +1,11 @@
-"""What a run's numbers say: means over seeds, ratios between models, and the report's claims.
+"""What a run's numbers are: means over seeds, ratios between models, curves, search results.
 
 Pure functions on the tables of `analysis.load`. Only reference trials that completed on the full
 split enter an average; pruned, diverged, failed and unfinished trials never do.
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -15,37 +15,26 @@ from study.schema import (
     COMPLETED,
     CONV,
     DENSE,
+    FULL_SPLIT,
     OBJECTIVE,
     REFERENCE,
     SEARCH,
     TEST_MSE,
     TRAIN_MSE,
+    WINNER,
 )
 
 CONFIDENCE: Final = 0.95
 
-# The report: its two models, and what it says in numbers.
+# The report's two models.
 CONV_NAME: Final = "conv"
 DENSE_NAME: Final = "dense-512"
 REPORT_LATENT_FILTERS: Final = 8
-REPORT_EPOCHS: Final = 50
-REPORT_MSE_RATIO: Final = 2.0  # dense-512 ÷ conv: "half"
-REPORT_TRAIN_SECONDS: Final = {CONV_NAME: 28.0, DENSE_NAME: 10.0}
-REPORT_TIME_RATIO: Final = 2.8  # conv ÷ dense-512
-REPORT_HARDWARE: Final = "RTX 3060 Ti, TensorFlow 2.4"
-
-# "Steep, then slow": more than half of the fall of the training MSE, on the linear axis of the
-# report's figure 2, in the first fifth of the epochs. An even fall has a fifth of it there.
-STEEP_EPOCHS_SHARE: Final = 0.2
-STEEP_FALL_SHARE: Final = 0.5
-# "Almost null differences": no other size's test MSE is more than 10 % from dense-512's.
-ALMOST_NULL_RATIO: Final = 1.1
 
 # A trial's setting, apart from its architecture and its seed: averages never mix two of them.
 SETTING: Final = ("epochs", "batch_size", "learning_rate", "momentum", "nesterov")
 DENSE_SETTING: Final = ("hidden_activation", "dropout")
-
-Verdict = Literal["reproduced", "not reproduced", "undecided", "not tested", "not comparable"]
+NAMED_SETTING: Final = ("name", *SETTING, *DENSE_SETTING)  # with the architecture
 
 
 @dataclass(frozen=True)
@@ -75,27 +64,6 @@ class Estimate:
     def highest(self) -> float:
         """The interval's upper end, or the value itself if one seed gives no interval."""
         return self.mean if self.high is None else self.high
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the report, and what this run has to say about it.
-
-    Attributes:
-        claim: what is claimed.
-        report: what the report says of it.
-        quantity: what was measured, in words.
-        estimate: the measurement; None if there is none.
-        verdict: see `claims`.
-        reason: why, in a sentence.
-    """
-
-    claim: str
-    report: str
-    quantity: str
-    estimate: Estimate | None
-    verdict: Verdict
-    reason: str
 
 
 def mean_over_seeds(values: pd.Series) -> Estimate | None:
@@ -145,7 +113,7 @@ def reference_trials(trials: pd.DataFrame) -> pd.DataFrame:
     kept = trials[
         (trials["group"] == REFERENCE)
         & (trials["state"] == COMPLETED)
-        & (trials["split"] == "full")
+        & (trials["split"] == FULL_SPLIT)
         & trials[TEST_MSE].notna()
     ]
     kept = kept[kept["epochs"] == kept["epochs"].max()]
@@ -204,7 +172,7 @@ def curves(reference: pd.DataFrame, epochs: pd.DataFrame, metric: str) -> pd.Dat
     Returns:
         Columns name, epoch, mean, low, high (the least and the greatest over the seeds) and n.
     """
-    histories = _histories(reference, epochs)
+    histories = reference_epochs(reference, epochs)
     order = pd.CategoricalDtype(names(reference))  # by size, "dense-64" before "dense-512"
     histories = histories.astype({"name": order}).dropna(subset=metric)
     grouped = histories.groupby(["name", "epoch"], observed=True)[metric]
@@ -224,7 +192,7 @@ def ratio_curve(
     Returns:
         Columns epoch, mean, low, high (the 95 % t-interval, missing for n = 1) and n.
     """
-    histories = _histories(reference, epochs)
+    histories = reference_epochs(reference, epochs)
     rows = []
     for epoch, at_epoch in histories.groupby("epoch"):
         ratio = ratio_of(at_epoch, metric, numerator, denominator)
@@ -233,8 +201,8 @@ def ratio_curve(
     return pd.DataFrame(rows, columns=["epoch", "mean", "low", "high", "n"])
 
 
-def _histories(reference: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
-    """The epochs of the reference trials, with their name and seed."""
+def reference_epochs(reference: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
+    """The epochs of the trials of `reference_trials`, with their name and seed."""
     return epochs.merge(reference[["trial_id", "name", "seed"]], on="trial_id")
 
 
@@ -310,201 +278,18 @@ def best_search_trials(trials: pd.DataFrame, n: int) -> pd.DataFrame:
     return done.groupby("model").head(n).reset_index(drop=True)
 
 
-def claims(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Claim]:
-    """The report's claims beside this run's numbers.
+def winner_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """The completed trials of the searches' winning settings, trained on the full split and tested.
 
-    Verdicts:
-        "Half" is reproduced if the 95 % interval of dense-512 ÷ conv contains 2 or lies above it,
-        undecided if it contains 1 as well (then it excludes neither "half" nor "no difference").
-        "Steep" is undecided if the interval contains the threshold.
-        "Steep, then slow" and "almost null differences" have their thresholds in
-        `STEEP_EPOCHS_SHARE`, `STEEP_FALL_SHARE` and `ALMOST_NULL_RATIO`.
-        "512 is the best size" is reproduced if its mean test MSE is the least.
-        Times are not comparable: hardware and versions differ.
-        One seed gives no interval; the verdict then rests on the value alone and says so.
-        Nothing is tested by a run that is shorter than the report's 50 epochs.
+    Returns:
+        Rows of `trials` with the columns `name` and `chosen_by_val_mse`: the objective of the
+        completed search trial with the same setting, missing if there is none.
     """
-    reference = reference_trials(trials)
-    return [
-        _half(reference, TRAIN_MSE, "training"),
-        _half(reference, TEST_MSE, "test"),
-        _steep_then_slow(reference, epochs),
-        _slower(reference),
-        _best_size(reference),
-        _almost_null(reference),
-        Claim(
-            "Reconstructions of random test digits look good.",
-            "“the autoencoder works well”, by eye",
-            "",
-            None,
-            "not tested",
-            "A judgement by eye: look at figure 1.",
-        ),
+    done = trials[trials["state"] == COMPLETED]
+    done = done.assign(name=[architecture(row) for _, row in done.iterrows()])
+    winners = done[
+        (done["group"] == WINNER) & (done["split"] == FULL_SPLIT) & done[TEST_MSE].notna()
     ]
-
-
-def _untestable(reference: pd.DataFrame, *needed: str) -> str | None:
-    """Why the named architectures cannot test a claim about the report's 50 epochs, if so."""
-    missing = [name for name in needed if name not in names(reference)]
-    if missing:
-        return f"No completed reference trial of {' or of '.join(missing)} in this run."
-    n_epochs = reference["epochs"].iloc[0]
-    if n_epochs < REPORT_EPOCHS:
-        plural = "" if n_epochs == 1 else "s"
-        return f"Trained for {n_epochs} epoch{plural}, the report's claim is about {REPORT_EPOCHS}."
-    return None
-
-
-def _half(reference: pd.DataFrame, metric: str, images: str) -> Claim:
-    claim = f"The convolutional model has half of dense-512's MSE on the {images} set."
-    quantity = f"{images} MSE, dense-512 ÷ conv"
-    ratio = ratio_of(reference, metric, DENSE_NAME, CONV_NAME)
-    verdict: Verdict = "not tested"
-    reason = _untestable(reference, CONV_NAME, DENSE_NAME)
-    if reason is None and ratio is None:
-        reason = "The two models share no seed."
-    elif reason is None and ratio is not None:
-        if ratio.highest < REPORT_MSE_RATIO:
-            verdict, reason = "not reproduced", "The ratio is below 2."
-            if ratio.highest < 1:
-                reason = "The ratio is below 1: dense-512 has the lower MSE."
-        elif ratio.lowest <= 1:
-            verdict, reason = "undecided", "The interval contains both 1 and 2: too few seeds."
-        else:
-            verdict, reason = "reproduced", "The ratio is 2, within the interval, or above."
-        reason += _seeds_note(ratio)
-    return Claim(claim, "ratio 2", quantity, ratio, verdict, str(reason))
-
-
-def _steep_then_slow(reference: pd.DataFrame, epochs: pd.DataFrame) -> Claim:
-    reason = _untestable(reference, CONV_NAME)
-    verdict: Verdict = "not tested"
-    share = None
-    if reason is None:
-        histories = _histories(reference, epochs)
-        of_conv = histories[histories["name"] == CONV_NAME]
-        mse = of_conv.pivot(index="epoch", columns="seed", values=TRAIN_MSE)
-        early = max(1, round(STEEP_EPOCHS_SHARE * len(mse)))
-        share = (
-            mean_over_seeds((mse.iloc[0] - mse.iloc[early - 1]) / (mse.iloc[0] - mse.iloc[-1]))
-            if len(mse)
-            else None
-        )
-        if share is None:
-            reason = "The conv trials have no epoch history."
-        else:
-            if share.lowest > STEEP_FALL_SHARE:
-                verdict = "reproduced"
-            else:
-                verdict = "undecided" if share.highest > STEEP_FALL_SHARE else "not reproduced"
-            reason = (
-                f"Counts as steep if more than {STEEP_FALL_SHARE:.0%} of the fall of the MSE lies"
-                f" in the first {early} epochs; an even fall has {STEEP_EPOCHS_SHARE:.0%} there."
-            ) + _seeds_note(share)
-    return Claim(
-        "The convolutional model's loss falls steeply at first, then slowly.",
-        "a great fall at the beginning, then little by little",
-        "share of the fall of the training MSE in the first fifth of the epochs",
-        share,
-        verdict,
-        str(reason),
-    )
-
-
-def _slower(reference: pd.DataFrame) -> Claim:
-    ratio = ratio_of(reference, "train_seconds", CONV_NAME, DENSE_NAME)
-    missing = [name for name in (CONV_NAME, DENSE_NAME) if name not in names(reference)]
-    verdict: Verdict = "not tested"
-    if missing:
-        reason = str(_untestable(reference, CONV_NAME, DENSE_NAME))
-    elif ratio is None:
-        reason = "The two models share no seed."
-    else:
-        verdict = "not comparable"
-        speed = "not clearly slower or faster"
-        if ratio.lowest > 1 or ratio.highest < 1:
-            speed = "slower" if ratio.mean > 1 else "faster"
-        reason = f"Conv was {speed} here, but hardware and versions differ from the report's."
-        if reference["device"].nunique() > 1:
-            reason += " The trials ran on different devices."
-        n_epochs = reference["epochs"].iloc[0]
-        if n_epochs != REPORT_EPOCHS:
-            reason += f" Trained for {n_epochs} epochs, the report for {REPORT_EPOCHS}."
-        reason += _seeds_note(ratio)
-    return Claim(
-        "The convolutional model takes longer to train: 28 s against 10 s.",
-        f"ratio {REPORT_TIME_RATIO}",
-        "training time, conv ÷ dense-512",
-        ratio,
-        verdict,
-        reason,
-    )
-
-
-def _rivals(reference: pd.DataFrame) -> dict[str, Estimate]:
-    """Test MSE of the other dense sizes ÷ dense-512's, by name."""
-    ratios = {
-        name: ratio_of(reference, TEST_MSE, name, DENSE_NAME)
-        for name in names(reference)
-        if name.startswith(DENSE) and name != DENSE_NAME
-    }
-    return {name: ratio for name, ratio in ratios.items() if ratio is not None}
-
-
-def _best_size(reference: pd.DataFrame) -> Claim:
-    rivals = _rivals(reference)
-    reason = _untestable(reference, DENSE_NAME)
-    verdict: Verdict = "not tested"
-    quantity, ratio = "test MSE, best other dense size ÷ dense-512", None
-    if not rivals:
-        reason = reason or "No other dense size to compare dense-512 with in this run."
-    else:
-        rival, ratio = min(rivals.items(), key=lambda item: item[1].mean)
-        quantity = f"test MSE, {rival} ÷ dense-512"
-        if reason is None:
-            verdict = "reproduced" if ratio.mean > 1 else "not reproduced"
-            least = DENSE_NAME if ratio.mean > 1 else rival
-            sizes = ", ".join(sorted(rivals, key=lambda name: int(name.split("-")[1])))
-            reason = f"{least} has the least mean test MSE; compared with {sizes}."
-            if ratio.n > 1 and ratio.lowest <= 1 <= ratio.highest:
-                reason += " The difference is within the interval."
-            reason += _seeds_note(ratio)
-    return Claim(
-        "512 hidden units are the best dense size.",
-        "the best of the previous work's sizes",
-        quantity,
-        ratio,
-        verdict,
-        reason,
-    )
-
-
-def _almost_null(reference: pd.DataFrame) -> Claim:
-    rivals = _rivals(reference)
-    reason = _untestable(reference, DENSE_NAME)
-    verdict: Verdict = "not tested"
-    quantity, ratio = "test MSE, most different dense size ÷ dense-512", None
-    if not rivals:
-        reason = reason or "No other dense size to compare dense-512 with in this run."
-    else:
-        rival, ratio = max(rivals.items(), key=lambda item: abs(np.log(item[1].mean)))
-        quantity = f"test MSE, {rival} ÷ dense-512"
-        if reason is None:
-            null = 1 / ALMOST_NULL_RATIO <= ratio.mean <= ALMOST_NULL_RATIO
-            verdict = "reproduced" if null else "not reproduced"
-            reason = (
-                f"Counts as almost null up to a factor of {ALMOST_NULL_RATIO}; {rival} differs"
-                " most. The report does not name the sizes it compared."
-            ) + _seeds_note(ratio)
-    return Claim(
-        "The other dense sizes differ almost not at all from dense-512.",
-        "“almost null differences”",
-        quantity,
-        ratio,
-        verdict,
-        reason,
-    )
-
-
-def _seeds_note(estimate: Estimate) -> str:
-    return " Rests on one seed, so without an interval." if estimate.n == 1 else ""
+    searched = done[done["group"] == SEARCH].groupby(list(NAMED_SETTING), dropna=False)[OBJECTIVE]
+    chosen_by = searched.min().rename("chosen_by_val_mse").reset_index()
+    return winners.merge(chosen_by, "left", list(NAMED_SETTING)).sort_values(["name", "seed"])

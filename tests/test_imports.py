@@ -6,7 +6,20 @@ import sys
 import pytest
 
 HEAVY = {"tensorflow", "keras", "ray", "optuna"}
-ANALYSIS = ("analysis.load", "analysis.statistics", "analysis.figures", "analysis.report")
+ANALYSIS = tuple(
+    f"analysis.{name}"
+    for name in (
+        "load",
+        "statistics",
+        "claims",
+        "figures",
+        "words",
+        "drawings",
+        "tables",
+        "page",
+        "report",
+    )
+)
 
 
 def loaded_by(module):

@@ -16,6 +16,7 @@ Rows = list[dict[str, Any]]
 # First and last MSE and training seconds of an epoch, about those of a real run.
 NUMBERS = {
     ("conv", 8): (0.06, 0.009, 7.0),
+    ("conv", 16): (0.055, 0.007, 7.5),
     ("dense", 64): (0.05, 0.009, 0.6),
     ("dense", 128): (0.046, 0.0062, 0.9),
     ("dense", 256): (0.043, 0.005, 1.3),
@@ -149,6 +150,22 @@ def write_run(
         target.parent.mkdir(exist_ok=True)
         reconstructions(trial_id).to_parquet(target)
     return folder
+
+
+def run_of(
+    conv_mse: list[float], dense_mse: list[float], n_epochs: int = 50, **changes: Any
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A run whose test MSE ends at the given values, a seed each."""
+    return tables(
+        *(
+            trial("conv", 8, seed, mse=np.geomspace(0.06, end, n_epochs), **changes)
+            for seed, end in enumerate(conv_mse)
+        ),
+        *(
+            trial("dense", 512, seed, mse=np.geomspace(0.05, end, n_epochs), **changes)
+            for seed, end in enumerate(dense_mse)
+        ),
+    )
 
 
 def quick_trials() -> list[tuple[dict[str, Any], Rows]]:

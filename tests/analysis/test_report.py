@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
+from html import escape, unescape
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_runs import trial, write_run
+from synthetic_runs import MANIFEST, trial, write_run
 
 from analysis.load import RunFolderError
 from analysis.report import main, write_report
@@ -108,6 +109,9 @@ def test_numbers_of_the_summary(tmp_path: Path):
     claims = pd.read_csv(folder / "report" / "claims.csv")
     assert len(claims) == 7
     assert claims.loc[0, "n"] == 3
+    measured = claims[claims["value"].notna()]
+    assert measured["rests_on"].str.contains("batch size 256, dense hidden activation relu").all()
+    assert claims[claims["value"].isna()]["rests_on"].isna().all()
     assert claims.loc[0, "reason"] == "Trained for 3 epochs, the report's claim is about 50."
 
 
@@ -138,6 +142,75 @@ def test_gaps_are_said(tmp_path: Path, trials, manifest, sentences):
     page = page_of(write_run(tmp_path, *trials, **manifest))
     for sentence in sentences:
         assert sentence in page
+
+
+def section_of(page: str, title: str) -> str:
+    """A section of the page as plain text."""
+    found = re.search(rf"<h2>{escape(title)}</h2>(.*?)</section>", page, re.DOTALL)
+    assert found
+    return unescape(re.sub(r"<[^>]+>", "|", found[1])).replace("\N{NO-BREAK SPACE}", " ")
+
+
+@pytest.mark.parametrize(
+    ("n", "address", "words"),
+    [
+        (2, None, "evaluation; up to 2 trials trained at once on this machine; dots"),
+        (16, "auto", "evaluation; up to 16 trials trained at once on this cluster; dots"),
+        (1, None, "evaluation; dots"),
+    ],
+)
+def test_times_say_how_many_trials_trained_at_once(tmp_path: Path, n, address, words):
+    resources = MANIFEST["resources"] | {"max_concurrent": n, "address": address}
+    page = page_of(write_run(tmp_path, trial("conv", 8), resources=resources))
+    (card,) = [card for card in page.split("</figure>") if "<b>Figure 5" in card]
+    assert words in card[card.index("<figcaption>") :]
+
+
+def test_the_claims_say_which_readings_they_rest_on(tmp_path: Path):
+    trials = [trial("conv", 8, batch_size=64), trial("dense", 512, batch_size=64)]
+    claims = section_of(page_of(write_run(tmp_path, *trials)), "The report's claims")
+    assert "batch size 64, dense hidden activation relu, dense dropout 0," in claims
+
+
+def winner(model: str, size: int, seed: int, mse: float):
+    setting = {"learning_rate": 0.25, "momentum": 0.9, "batch_size": 64}
+    return trial(model, size, seed, mse=[0.05, 0.04, mse], group=schema.WINNER, **setting)
+
+
+def test_winners_of_one_seed_are_beside_the_reference_without_a_verdict(quick_run: Path):
+    chosen = trial("conv", 16, mse=[0.0055] * 3, group=schema.SEARCH, learning_rate=0.5)
+    found = trial("conv", 16, mse=[0.005] * 3, group=schema.WINNER, learning_rate=0.5)
+    page = page_of(write_run(quick_run, trial("conv", 8), trial("dense", 512), chosen, found))
+    text = section_of(page, "Search: best trials")
+    row = text[text.index("|conv, 16 latent filters||", text.index("Winners")) :]
+    setting = "epochs 3, batch size 256, learning rate 0.500, momentum 0.500, nesterov yes"
+    cells = [setting, "1", "0.00550", "0.00510", "0.00500", "conv: 0.00900 (n = 1)"]
+    assert row.startswith("|conv, 16 latent filters||" + "||".join(cells) + "|")
+    assert "One seed has no spread" in row
+    assert "The reference was not tuned; it has batch size 256, dense hidden" in row
+
+
+def test_winners_of_several_seeds_have_a_spread(tmp_path: Path):
+    seeds = range(3)
+    trials = [
+        *(trial("dense", size, seed) for size in (256, 512) for seed in seeds),
+        *(winner("dense", 256, seed, 0.004 + 0.0001 * seed) for seed in seeds),
+    ]
+    text = section_of(page_of(write_run(tmp_path, *trials)), "Search: best trials")
+    assert "hidden activation relu, dropout 0.00||3||–||" in text  # no search trial to be found
+    assert "0.00410 ± 0.00010" in text
+    assert re.search(r"\|dense-256\|: 0\.00505 ± 0\.00005 \(n = 3\)", text)
+    assert "One seed" not in text
+    assert "may be chance" in text
+
+
+def test_winners_without_a_reference_are_compared_with_nothing(tmp_path: Path):
+    page = page_of(write_run(tmp_path, winner("conv", 8, 0, 0.004)))
+    assert "no completed reference trial to compare with" in page
+
+
+def test_without_winners_there_is_no_table_of_them(quick_run: Path):
+    assert "<h3>Winners</h3>" not in page_of(quick_run)
 
 
 def test_a_uri_is_written_to(quick_run: Path):

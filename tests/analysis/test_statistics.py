@@ -1,36 +1,16 @@
-"""Statistics: intervals, pairing by seed, what enters an average, and the claims."""
+"""Statistics: intervals, pairing by seed, and what enters an average."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import quick_trials, tables, trial
+from synthetic_runs import quick_trials, run_of, tables, trial
 
 from analysis import statistics
 from study import schema
 
 METRICS = (schema.TRAIN_MSE, schema.TEST_MSE)
-
-
-def run_of(conv_mse: list[float], dense_mse: list[float], n_epochs: int = 50, **changes):
-    """A run whose test MSE ends at the given values, a seed each."""
-    return tables(
-        *(
-            trial("conv", 8, seed, mse=np.geomspace(0.06, end, n_epochs), **changes)
-            for seed, end in enumerate(conv_mse)
-        ),
-        *(
-            trial("dense", 512, seed, mse=np.geomspace(0.05, end, n_epochs), **changes)
-            for seed, end in enumerate(dense_mse)
-        ),
-    )
-
-
-def claim_about(words: str, run: tuple[pd.DataFrame, pd.DataFrame]) -> statistics.Claim:
-    found = [claim for claim in statistics.claims(*run) if words in claim.claim]
-    assert len(found) == 1
-    return found[0]
 
 
 def test_mean_has_the_t_interval():
@@ -159,95 +139,6 @@ def test_summary_of_nothing_is_empty():
     assert statistics.summary(statistics.reference_trials(trials)).empty
 
 
-@pytest.mark.parametrize(
-    ("conv", "dense", "verdict", "words"),
-    [
-        ([0.004, 0.004, 0.004], [0.0081, 0.0078, 0.0080], "reproduced", "within the interval"),
-        ([0.004, 0.004, 0.004], [0.0120, 0.0121, 0.0119], "reproduced", "or above"),
-        ([0.004, 0.004, 0.004], [0.0060, 0.0061, 0.0059], "not reproduced", "below 2"),
-        ([0.009, 0.009, 0.009], [0.0040, 0.0041, 0.0039], "not reproduced", "dense-512 has the"),
-        ([0.004, 0.004], [0.0040, 0.0080], "undecided", "too few seeds"),
-        ([0.004], [0.0081], "reproduced", "one seed"),
-        ([0.004], [0.0079], "not reproduced", "one seed"),
-    ],
-)
-@pytest.mark.parametrize("images", ["training", "test"])
-def test_half(conv, dense, verdict, words, images):
-    claim = claim_about(f"{images} set", run_of(conv, dense))
-    assert claim.verdict == verdict
-    assert words in claim.reason
-    assert claim.estimate.n == len(conv)
-
-
-def test_a_short_run_tests_nothing_and_says_why():
-    claims = statistics.claims(*run_of([0.004], [0.009], n_epochs=3))
-    assert {claim.verdict for claim in claims} == {"not tested", "not comparable"}
-    assert claims[0].reason == "Trained for 3 epochs, the report's claim is about 50."
-    assert claims[0].estimate.mean == pytest.approx(0.009 / 0.004)
-    slower = claim_about("longer to train", run_of([0.004], [0.009], n_epochs=3))
-    assert "Trained for 3 epochs, the report for 50." in slower.reason
-
-
-@pytest.mark.parametrize(
-    ("model", "size", "missing"), [("conv", 8, "dense-512"), ("dense", 512, "conv")]
-)
-def test_a_missing_model_is_named(model, size, missing):
-    for claim in statistics.claims(*tables(trial(model, size, n_epochs=50)))[:2]:
-        assert claim.verdict == "not tested"
-        assert claim.estimate is None
-        assert claim.reason == f"No completed reference trial of {missing} in this run."
-
-
-def test_claims_of_an_empty_run():
-    assert {claim.verdict for claim in statistics.claims(*tables())} == {"not tested"}
-
-
-@pytest.mark.parametrize(
-    ("curve", "verdict"),
-    [
-        (np.geomspace(0.06, 0.001, 50), "reproduced"),
-        (np.linspace(0.06, 0.001, 50), "not reproduced"),
-    ],
-)
-def test_steep_then_slow(curve, verdict):
-    claim = claim_about("steeply", tables(*(trial("conv", 8, s, mse=curve) for s in range(2))))
-    assert claim.verdict == verdict
-    assert claim.estimate.n == 2
-
-
-def test_times_are_never_comparable():
-    claim = claim_about("longer to train", run_of([0.009], [0.004]))
-    assert claim.verdict == "not comparable"
-    assert claim.estimate.mean == pytest.approx(3.5)
-    assert claim.reason.startswith("Conv was slower here, but hardware and versions differ")
-    faster = claim_about("longer to train", run_of([0.009], [0.004], train_seconds=1.0))
-    assert faster.reason.startswith("Conv was not clearly slower or faster here")
-
-
-@pytest.mark.parametrize(
-    ("other", "best", "null"),
-    [
-        (0.0041, "reproduced", "reproduced"),
-        (0.0039, "not reproduced", "reproduced"),
-        (0.0050, "reproduced", "not reproduced"),
-        (0.0030, "not reproduced", "not reproduced"),
-    ],
-)
-def test_dense_sizes(other, best, null):
-    run = tables(
-        trial("dense", 512, mse=np.geomspace(0.05, 0.004, 50)),
-        trial("dense", 256, mse=np.geomspace(0.05, other, 50)),
-    )
-    assert claim_about("best dense size", run).verdict == best
-    assert claim_about("almost not at all", run).verdict == null
-
-
-def test_one_dense_size_cannot_be_the_best():
-    claim = claim_about("best dense size", run_of([0.009], [0.004]))
-    assert claim.verdict == "not tested"
-    assert "No other dense size" in claim.reason
-
-
 def test_search_progress_takes_no_value_from_a_trial_that_did_not_complete():
     trials, _ = tables(*quick_trials())
     trials.loc[trials["state"] == schema.PRUNED, schema.VAL_MSE] = 1e-6
@@ -263,3 +154,29 @@ def test_best_search_trials_are_completed_ones():
     trials.loc[trials["state"] == schema.PRUNED, schema.VAL_MSE] = 1e-6
     best = statistics.best_search_trials(trials, 1)
     assert best["trial_id"].tolist() == ["search-conv-2", "search-dense-2"]
+
+
+def test_winners_know_what_they_were_chosen_by():
+    setting = {"learning_rate": 0.123, "momentum": 0.9, "batch_size": 64}
+    search = [
+        trial("dense", 512, group=schema.SEARCH, trial_id="a", mse=[0.03], **setting),
+        trial("dense", 512, group=schema.SEARCH, trial_id="b", mse=[0.01]),
+        trial("dense", 256, group=schema.SEARCH, trial_id="c", mse=[0.01], **setting),
+    ]
+    winners = [
+        trial("dense", 512, seed, mse=[0.02], group=schema.WINNER, **setting) for seed in range(2)
+    ]
+    bad = [
+        trial("dense", 512, 2, group=schema.WINNER, state=schema.FAILED),
+        trial("dense", 512, 3, group=schema.WINNER, test_mse=None),
+    ]
+    found = statistics.winner_trials(tables(*bad, *winners, *search, trial("dense", 512))[0])
+    assert found["trial_id"].tolist() == ["winner-dense-512-0", "winner-dense-512-1"]
+    assert found["name"].tolist() == ["dense-512"] * 2
+    assert found["chosen_by_val_mse"].tolist() == [0.03] * 2
+
+
+def test_a_winner_without_its_search_trial_has_no_objective():
+    trials, _ = tables(trial("conv", 8, group=schema.WINNER))
+    assert statistics.winner_trials(trials)["chosen_by_val_mse"].isna().tolist() == [True]
+    assert statistics.winner_trials(tables()[0]).empty

@@ -1,0 +1,242 @@
+"""Finished figures of a run: SVG and PNG, a title, alt text, and a note of what each rests on.
+
+`analysis.figures` draws on axes; this module chooses the data and says it in words.
+"""
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Final
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import figures, statistics
+from analysis.claims import REPORT_EPOCHS, REPORT_HARDWARE, REPORT_TRAIN_SECONDS
+from analysis.statistics import CONV_NAME, DENSE_NAME
+from analysis.words import (
+    count,
+    devices,
+    digits,
+    readings,
+    setting_note,
+    tensorflow,
+    values_of,
+)
+from study import schema
+
+PNG_DPI: Final = 200
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure.
+
+    Attributes:
+        name: of its files, without suffix.
+        title: in a few words.
+        alt: what it shows, in words and numbers.
+        note: what it rests on.
+        inline_svg: the figure without the note, for the page, its ids unique there.
+        files: contents by suffix; these have the note in the picture.
+    """
+
+    name: str
+    title: str
+    alt: str
+    note: str
+    inline_svg: str
+    files: Mapping[str, bytes]
+
+
+def draw_all(
+    manifest: Mapping[str, Any],
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame,
+    reference: pd.DataFrame,
+    reconstructions: pd.DataFrame,
+) -> list[Drawing]:
+    """The figures that the run has data for.
+
+    Args:
+        manifest: of `analysis.load.load_manifest`.
+        trials: of `analysis.load.load_run`.
+        epochs: of `analysis.load.load_run`.
+        reference: of `analysis.statistics.reference_trials`.
+        reconstructions: of `analysis.load.load_reconstructions`.
+    """
+    with figures.style():
+        drawn = [
+            _draw_reconstructions(manifest, reference, reconstructions),
+            _draw_conv(manifest, reference, epochs),
+            _draw_log(
+                manifest, reference, epochs, schema.TRAIN_MSE, "figure-3-training", "Training"
+            ),
+            _draw_log(manifest, reference, epochs, schema.TEST_MSE, "figure-4-test", "Test"),
+            _draw_times(manifest, reference),
+            _draw_search(manifest, trials),
+        ]
+    return [drawing for drawing in drawn if drawing is not None]
+
+
+def _draw_reconstructions(
+    manifest: Mapping[str, Any], reference: pd.DataFrame, reconstructions: pd.DataFrame
+) -> Drawing | None:
+    shown = figures.shown_trials(reconstructions, reference)
+    rows = figures.digit_rows(reconstructions, shown)
+    if not rows:
+        return None
+    n_digits = len(rows["original"])
+    figure, ax = figures.new_figure(0.44 * len(rows) + 0.15)
+    figures.plot_reconstructions(rows, ax)
+    shown = shown[shown["name"].isin(rows)]
+    return _drawing(
+        figure,
+        "figure-1-reconstructions",
+        "Figure 1. Random test digits and their reconstructions",
+        f"{n_digits} random test digits, a row each: {', '.join(rows)}.",
+        f"Seed {values_of(shown['seed'])}, {setting_note(manifest, shown)}",
+    )
+
+
+def _draw_conv(
+    manifest: Mapping[str, Any], reference: pd.DataFrame, epochs: pd.DataFrame
+) -> Drawing | None:
+    conv = reference[reference["name"] == CONV_NAME]
+    data = {
+        images: statistics.curves(conv, epochs, metric)
+        for images, metric in (("training", schema.TRAIN_MSE), ("test", schema.TEST_MSE))
+    }
+    if any(curve.empty for curve in data.values()):
+        return None
+    figure, ax = figures.new_figure()
+    figures.plot_conv_curves(data, ax)
+    ends = " and ".join(
+        f"{images} MSE falls from {digits(curve['mean'].iloc[0])} to"
+        f" {digits(curve['mean'].iloc[-1])}"
+        for images, curve in data.items()
+    )
+    return _drawing(
+        figure,
+        "figure-2-conv",
+        "Figure 2. Convolutional autoencoder: MSE against epoch",
+        f"Over {count(data['test']['epoch'].max(), 'epoch')}, {ends}.",
+        "The training MSE is the mean over the epoch while the weights move; the test MSE is"
+        f" measured at its end. {setting_note(manifest, conv)}",
+    )
+
+
+def _draw_log(
+    manifest: Mapping[str, Any],
+    reference: pd.DataFrame,
+    epochs: pd.DataFrame,
+    metric: str,
+    name: str,
+    images: str,
+) -> Drawing | None:
+    data = statistics.curves(reference, epochs, metric)
+    if data.empty:
+        return None
+    figure, ax = figures.new_figure()
+    figures.plot_log_mse(data, ax, images)
+    ends = data.groupby("name", sort=False).tail(1)
+    values = ", ".join(f"{row['name']} {digits(row['mean'])}" for _, row in ends.iterrows())
+    number = name.split("-")[1]
+    return _drawing(
+        figure,
+        name,
+        f"Figure {number}. {images} set: log MSE against epoch",
+        f"{images} MSE, log axis, after {count(data['epoch'].max(), 'epoch')}: {values}.",
+        setting_note(manifest, reference),
+    )
+
+
+def _draw_times(manifest: Mapping[str, Any], reference: pd.DataFrame) -> Drawing | None:
+    shown = reference[reference["name"].isin([CONV_NAME, DENSE_NAME])]
+    shown = shown.dropna(subset="train_seconds")
+    if shown.empty:
+        return None
+    here = f"this run\n{count(shown['epochs'].iloc[0], 'epoch')}"
+    report = f"the report\n{REPORT_EPOCHS} epochs\n{REPORT_HARDWARE}"
+    bars = []
+    for name in statistics.names(shown):
+        seconds = statistics.metric_by_seed(shown, name, "train_seconds")
+        bars.append(figures.TimeBar(here, name, float(seconds.mean()), tuple(seconds)))
+    stated = REPORT_TRAIN_SECONDS.items()
+    bars += [figures.TimeBar(report, name, seconds) for name, seconds in stated]
+    figure, ax = figures.new_figure()
+    figures.plot_times(bars, ax)
+    values = "; ".join(
+        f"{bar.source.splitlines()[0]}, {bar.name}: {bar.mean_seconds:.3g} s" for bar in bars
+    )
+    return _drawing(
+        figure,
+        "figure-5-times",
+        "Figure 5. Training time, measured and as the report states it",
+        f"Training times: {values}.",
+        f"Weight updates only, without compilation and evaluation{_side_by_side(manifest)}; dots"
+        " are seeds. Hardware and versions differ from the report's."
+        f" {setting_note(manifest, shown, spread=False)}",
+    )
+
+
+def _side_by_side(manifest: Mapping[str, Any]) -> str:
+    """How many trials trained at once: a time beside others is not a time alone."""
+    resources = manifest["resources"]
+    n = resources["max_concurrent"]
+    where = "cluster" if resources.get("address") else "machine"
+    return f"; up to {n} trials trained at once on this {where}" if n > 1 else ""
+
+
+def _draw_search(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Drawing | None:
+    data = statistics.search_progress(trials)
+    if data["value"].notna().sum() == 0:
+        return None
+    figure, ax = figures.new_figure(4.0)
+    figures.plot_search(data, ax)
+    search = trials[trials["group"] == schema.SEARCH]
+    best = data.dropna(subset="value").groupby("model")["value"].min()
+    counts = data.groupby("model").size()
+    values = ", ".join(f"{model} {digits(value)}" for model, value in best.items())
+    n_trials = ", ".join(f"{count(n, 'trial')} ({model})" for model, n in counts.items())
+    return _drawing(
+        figure,
+        "figure-6-search",
+        "Figure 6. Search: best validation MSE so far",
+        f"Best validation MSE of the search: {values}.",
+        f"{n_trials}, one seed each, at most {count(search['epochs'].max(), 'epoch')}; trained on"
+        " 50,000 images, validated on 10,000 others; the test set is not used. Trials that were"
+        " pruned, diverged or failed have no value and are marks at the bottom."
+        f" {devices(search)}; {tensorflow(manifest)}."
+        f" {readings(search, batch_sizes='searched')}",
+    )
+
+
+def _drawing(figure: Figure, name: str, title: str, alt: str, note: str) -> Drawing:
+    inline_svg = _inline(_svg(figure, name), name, f"{title}. {alt}")
+    figures.add_footnote(figure, note)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=PNG_DPI)
+    files = {"svg": _svg(figure, name), "png": png.getvalue()}
+    return Drawing(name, title, alt, note, inline_svg, files)
+
+
+def _svg(figure: Figure, name: str) -> bytes:
+    """The same bytes for the same figure: a fixed salt for the ids, and no date."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _inline(svg: bytes, name: str, label: str) -> str:
+    """An SVG for the page: ids unique there (glyphs would be mixed up), and a label."""
+    text = svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)

@@ -1,0 +1,302 @@
+"""The report's tables: rows of words for the page, and the Markdown and CSV files.
+
+In rows, the first is the header (blank cells for none) and the first cell of each names it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import pandas as pd
+
+from analysis import figures, statistics
+from analysis.claims import Claim
+from analysis.statistics import CONV_NAME, DENSE_NAME
+from analysis.words import (
+    count,
+    devices,
+    digits,
+    duration,
+    interval,
+    mean_and_sd,
+    open_values,
+    setting_value,
+    values_of,
+)
+from study import schema
+
+Rows = list[list[str]]
+
+# Where the report contradicts itself: what, what it says, this project's reading.
+CONTRADICTIONS: Final[Sequence[Sequence[str]]] = (
+    ("What", "The report", "Read as"),
+    ("Encoder, third convolution", "16 filters, but a 4×4×8 latent", "8 filters"),
+    (
+        "Decoder, third convolution",
+        "“same” padding, which would give 32×32 images",
+        "“valid” padding: 16×16 → 14×14 → 28×28",
+    ),
+)
+
+
+def run_rows(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Rows:
+    """What was run, on what; without a header."""
+    hardware, resources = manifest["hardware"], manifest["resources"]
+    memory = hardware["memory_gib"]
+    parts = [
+        str(hardware["cpu"]),
+        count(hardware["n_cpus"], "CPU"),
+        "" if memory is None else f"{memory:.0f} GiB of memory",
+        ", ".join(map(str, hardware["gpus"])) or "no GPU",
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    return [
+        ["", ""],
+        ["Preset", str(manifest["spec"]["preset"])],
+        ["Status", str(manifest["status"])],
+        ["Started (UTC)", str(manifest["started_utc"])[:16].replace("T", " ")],
+        ["Duration", duration(manifest["wall_seconds"])],
+        ["Trials", f"{count(len(trials), 'trial')} on {devices(trials)}"],
+        [
+            "Resources",
+            f"{resources['cpus_per_trial']} CPU and {resources['gpus_per_trial']} GPU a trial, at"
+            f" most {resources['max_concurrent']} at once",
+        ],
+        ["Hardware", ", ".join(part for part in parts if part)],
+        ["Versions", versions],
+        ["Code", code_version(manifest)],
+        ["Data", str(manifest["data"]["source"])],
+    ]
+
+
+def code_version(manifest: Mapping[str, Any]) -> str:
+    """The code that ran the study."""
+    code = manifest["code"]
+    commit = f"commit {code['git_commit']}" if code["git_commit"] else "git commit not recorded"
+    dirty = ", with uncommitted changes" if code["git_dirty"] else ""
+    return f"Version {code['version']}, {commit}{dirty}."
+
+
+def claim_rows(claims: Iterable[Claim]) -> Rows:
+    """A row a claim of the report."""
+    return [["Claim", "The report", "This run", "Verdict", "Why"]] + [
+        [claim.claim, claim.report, _measured(claim), claim.verdict, claim.reason]
+        for claim in claims
+    ]
+
+
+def _measured(claim: Claim) -> str:
+    if claim.estimate is None:
+        return "–"
+    return f"{claim.quantity}: {interval(claim.estimate)}"
+
+
+def summary_rows(reference: pd.DataFrame) -> Rows:
+    """A header, a row an architecture, then the ratios of the report's two models."""
+    rows = [["Model", "Parameters", "Seeds", "Training MSE", "Test MSE", "Training time (s)"]]
+    for name in statistics.names(reference):
+        trials = reference[reference["name"] == name]
+        estimates = [
+            statistics.mean_of(reference, name, metric)
+            for metric in (schema.TRAIN_MSE, schema.TEST_MSE, "train_seconds")
+        ]
+        n_parameters = trials["n_parameters"].iloc[0]
+        parameters = "–" if pd.isna(n_parameters) else f"{n_parameters:,}"
+        rows.append([name, parameters, str(len(trials)), *map(mean_and_sd, estimates)])
+    mse_ratios = [
+        statistics.ratio_of(reference, metric, DENSE_NAME, CONV_NAME)
+        for metric in (schema.TRAIN_MSE, schema.TEST_MSE)
+    ]
+    time_ratio = statistics.ratio_of(reference, "train_seconds", CONV_NAME, DENSE_NAME)
+    for label, ratios in (
+        (f"{DENSE_NAME} ÷ {CONV_NAME}", [*mse_ratios, None]),
+        (f"{CONV_NAME} ÷ {DENSE_NAME}", [None, None, time_ratio]),
+    ):
+        found = [ratio for ratio in ratios if ratio is not None]
+        if found:
+            rows.append([label, "–", str(found[0].n), *map(interval, ratios)])
+    return rows
+
+
+def search_rows(best: pd.DataFrame) -> Rows:
+    """A row a trial of `analysis.statistics.best_search_trials`."""
+    columns = {
+        "learning_rate": "Learning rate",
+        "momentum": "Momentum",
+        "batch_size": "Batch size",
+        "nesterov": "Nesterov",
+        "epochs": "Epochs",
+    }
+    return [["Trial", "Model", "Validation MSE", *columns.values()]] + [
+        [
+            trial["trial_id"],
+            statistics.architecture(trial),
+            digits(trial[schema.OBJECTIVE]),
+            *(setting_value(trial[column]) for column in columns),
+        ]
+        for _, trial in best.iterrows()
+    ]
+
+
+def winner_rows(winners: pd.DataFrame, reference: pd.DataFrame) -> Rows:
+    """A row a winning setting, beside the untuned reference.
+
+    The reference is that of the same architecture or, where the run has none of its size, the
+    report's model of the same kind; its cell names it.
+
+    Args:
+        winners: of `analysis.statistics.winner_trials`.
+        reference: of `analysis.statistics.reference_trials`.
+    """
+    rows = [
+        [
+            "Model",
+            "Setting",
+            "Seeds",
+            "Search's validation MSE",
+            "Training MSE",
+            "Test MSE",
+            "Reference's test MSE",
+        ]
+    ]
+    for _, of_setting in winners.groupby(list(statistics.NAMED_SETTING), dropna=False):
+        trial = of_setting.iloc[0]
+        beside = _reference_of(trial, reference)
+        estimate = statistics.mean_of(reference, beside, schema.TEST_MSE)
+        rows.append(
+            [
+                trial["name"],
+                _setting(trial),
+                str(len(of_setting)),
+                setting_value(trial["chosen_by_val_mse"]),
+                *(
+                    mean_and_sd(statistics.mean_over_seeds(of_setting[metric]))
+                    for metric in (schema.TRAIN_MSE, schema.TEST_MSE)
+                ),
+                f"{beside}: {mean_and_sd(estimate)} (n = {estimate.n})" if estimate else "–",
+            ]
+        )
+    return rows
+
+
+def winner_note(winners: pd.DataFrame, reference: pd.DataFrame) -> str:
+    """What may, and what may not, be read from `winner_rows`."""
+    note = (
+        "The setting with the least validation MSE in each model's search, trained again on all"
+        " 60,000 images and only then tested; mean ± sample standard deviation over seeds. That"
+        " validation MSE is the least of several trials, with one seed: it flatters its setting."
+    )
+    if reference.empty:
+        return note + " This run has no completed reference trial to compare with."
+    n_least = min(
+        winners.groupby(list(statistics.NAMED_SETTING), dropna=False).size().min(),
+        reference.groupby("name").size().min(),
+    )
+    if n_least == 1:
+        note += (
+            " One seed has no spread: whether a winner is better than the reference, or differs by"
+            " chance, this run cannot say."
+        )
+    else:
+        note += " A difference that is not much larger than the spreads may be chance."
+    return f"{note} The reference was not tuned; it has {open_values(reference)}."
+
+
+def _reference_of(trial: pd.Series, reference: pd.DataFrame) -> str:
+    if trial["name"] in statistics.names(reference):
+        return str(trial["name"])
+    return CONV_NAME if trial["model"] == schema.CONV else DENSE_NAME
+
+
+def _setting(trial: pd.Series) -> str:
+    columns = [*statistics.SETTING]
+    if trial["model"] == schema.DENSE:
+        columns += statistics.DENSE_SETTING
+    return ", ".join(f"{name.replace('_', ' ')} {setting_value(trial[name])}" for name in columns)
+
+
+def state_rows(trials: pd.DataFrame) -> Rows:
+    """How many trials of each group ended in each state."""
+    counts = trials.groupby(["group", "state"]).size()
+    return [["Group", *schema.STATES]] + [
+        [group, *(str(counts.get((group, state), 0)) for state in schema.STATES)]
+        for group in schema.GROUPS
+        if (trials["group"] == group).any()
+    ]
+
+
+def bad_rows(bad: pd.DataFrame) -> Rows:
+    """A row a trial that failed or diverged, with what happened."""
+    return [["Trial", "Group", "Model", "State", "What happened"]] + [
+        [
+            trial["trial_id"],
+            trial["group"],
+            statistics.architecture(trial),
+            trial["state"],
+            _what_happened(trial),
+        ]
+        for _, trial in bad.iterrows()
+    ]
+
+
+def _what_happened(trial: pd.Series) -> str:
+    parts = []
+    if not pd.isna(trial["diverged_epoch"]):
+        parts.append(f"The loss stopped being finite in epoch {trial['diverged_epoch']}.")
+    if not pd.isna(trial["error"]):
+        lines = trial["error"].strip().splitlines()
+        parts += lines[-1:]  # a traceback's last line; trials.csv has the whole
+    return " ".join(parts) or "No error recorded."
+
+
+def open_rows(reference: pd.DataFrame) -> Rows:
+    """What the report does not state, and what the reference trials have for it."""
+    dense = reference[reference["model"] == schema.DENSE]
+    sizes = [name for name in statistics.names(dense) if name != DENSE_NAME]
+    return [
+        ["Not stated", "In this run's reference trials"],
+        ["Batch size (“the same as before”)", values_of(reference["batch_size"]) or "–"],
+        ["Dense hidden activation", values_of(dense["hidden_activation"]) or "–"],
+        ["Dense output activation", "sigmoid"],
+        ["Dense dropout", values_of(dense["dropout"]) or "–"],
+        ["The other dense sizes", ", ".join(sizes) or "–"],
+        ["Initialisation", "Keras defaults: Glorot uniform, zero bias"],
+    ]
+
+
+def markdown(manifest: Mapping[str, Any], rows: Rows, note: str) -> str:
+    """The final values as a Markdown file.
+
+    Args:
+        manifest: of `analysis.load.load_manifest`.
+        rows: of `summary_rows`.
+        note: what the values rest on.
+    """
+    header, *body = rows
+    lines = [header, ["---"] * len(header), *body]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return (
+        f"# {manifest['name']}\n\nFinal values, mean ± sample standard deviation over seeds;"
+        f" MSE in {figures.MSE_UNIT}. Ratios are geometric means paired by seed.\n\n{table}\n\n"
+        f"{note}\n"
+    )
+
+
+def claims_csv(claims: Iterable[Claim], rests_on: str) -> str:
+    """The claims as a CSV file.
+
+    Args:
+        claims: of `analysis.claims.judge_claims`.
+        rests_on: the readings that what was measured rests on.
+    """
+    rows = []
+    for claim in claims:
+        row = asdict(claim)
+        estimate = row.pop("estimate") or {}
+        values = {key: estimate.get(key) for key in ("mean", "low", "high", "n")}
+        rested = rests_on if claim.estimate else None
+        rows.append(row | {"value": values.pop("mean"), "rests_on": rested} | values)
+    measured = ["quantity", "value", "low", "high", "n"]
+    columns = ["claim", "report", *measured, "verdict", "reason", "rests_on"]
+    frame = pd.DataFrame(rows, columns=columns).astype({"n": "Int64"})
+    return frame.to_csv(index=False)

@@ -1,0 +1,130 @@
+"""Numbers and readings as words, for notes, tables and the page.
+
+Whatever is not known is said in words or shown as –, never as a number.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.statistics import Estimate
+from study import schema
+
+
+def setting_note(
+    manifest: Mapping[str, Any], reference: pd.DataFrame, *, spread: bool = True
+) -> str:
+    """What numbers of the reference trials rest on: n, device, versions and readings."""
+    if reference.empty:
+        return "No completed reference trial."
+    n_seeds = reference.groupby("name", sort=False).size()
+    if n_seeds.nunique() == 1:
+        seeds = f"n = {count(n_seeds.iloc[0], 'seed')}"
+    else:
+        seeds = ", ".join(f"n = {n} ({name})" for name, n in n_seeds.items())
+    if spread and n_seeds.max() > 1:
+        seeds = f"Mean and min–max band over seeds, {seeds}"
+    return (
+        f"{seeds}; {count(reference['epochs'].iloc[0], 'epoch')}; {devices(reference)};"
+        f" {tensorflow(manifest)}. {readings(reference)}"
+    )
+
+
+def readings(trials: pd.DataFrame, batch_sizes: str | None = None) -> str:
+    """A sentence on what numbers of these trials rest on; see `open_values`."""
+    return f"Rests on readings of what the report leaves open: {open_values(trials, batch_sizes)}."
+
+
+def open_values(trials: pd.DataFrame, batch_sizes: str | None = None) -> str:
+    """The values that the report leaves open, as these trials have them.
+
+    Args:
+        trials: rows of the trials table.
+        batch_sizes: in words, if not those of the trials.
+    """
+    parts = [f"batch size {batch_sizes or values_of(trials['batch_size'])}"]
+    if (trials["model"] == schema.DENSE).any():
+        parts += [
+            f"dense hidden activation {values_of(trials['hidden_activation'])}",
+            f"dense dropout {values_of(trials['dropout'])}",
+        ]
+    if (trials["model"] == schema.CONV).any():
+        parts += [
+            f"latent filters {values_of(trials['latent_filters'])}",
+            "decoder's third convolution “valid”",
+        ]
+    return ", ".join(parts)
+
+
+def values_of(column: pd.Series) -> str:
+    """A column's values, each once: "64 or 256"."""
+    values = sorted(column.dropna().unique())
+    return " or ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+
+
+def devices(trials: pd.DataFrame) -> str:
+    """The devices that the trials ran on."""
+    return " and ".join(sorted(trials["device"].dropna().unique())) or "device not recorded"
+
+
+def tensorflow(manifest: Mapping[str, Any]) -> str:
+    """TensorFlow and its version."""
+    return f"TensorFlow {manifest['versions'].get('tensorflow', 'of unknown version')}"
+
+
+def count(n: int, noun: str) -> str:
+    """A number of things: "1 epoch", "1,000 epochs"."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def digits(value: float) -> str:
+    """Three significant digits, plain."""
+    return f"{value:.{_decimals(value)}f}"
+
+
+def _decimals(value: float) -> int:
+    """The decimals that show three significant digits."""
+    return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
+
+
+def mean_and_sd(estimate: Estimate | None) -> str:
+    """Mean ± sample standard deviation; the mean alone for one seed."""
+    if estimate is None:
+        return "–"
+    if not estimate.sd:
+        return digits(estimate.mean)
+    # A spread that is much smaller than the mean is still shown to one digit.
+    decimals = max(_decimals(estimate.mean), -math.floor(math.log10(estimate.sd)))
+    return f"{estimate.mean:.{decimals}f} ± {estimate.sd:.{decimals}f}"
+
+
+def interval(estimate: Estimate | None) -> str:
+    """The mean with its 95 % interval and n."""
+    if estimate is None:
+        return "–"
+    if estimate.low is None or estimate.high is None:
+        return f"{digits(estimate.mean)} (n = {estimate.n}, no interval)"
+    bounds = f"{digits(estimate.low)} to {digits(estimate.high)}"
+    return f"{digits(estimate.mean)} (95 % interval {bounds}, n = {estimate.n})"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as hours, minutes and seconds."""
+    if seconds is None:
+        return "not recorded"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join(f"{n} {unit}" for n, unit in parts if n) or "0 s"
+
+
+def setting_value(value: Any) -> str:
+    """A value of a trial's setting; yes or no for a truth value, – for a missing one."""
+    if pd.isna(value):
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return digits(value) if isinstance(value, float) else str(value)
