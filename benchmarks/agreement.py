@@ -4,10 +4,11 @@
     python -m benchmarks.agreement torch       (PyTorch, where it is installed; likewise)
     python -m benchmarks.agreement compare     (prints the table)
 
-Each of the first two takes about half an hour on one core: conv, dense-64 and dense-512 at batch
-sizes 128, 256 and 1000 for ten epochs, three seeds each. The PyTorch side shares nothing with this
-project but the images: its own layers, initialisation, shuffling, optimiser and measure. Seeds do
-not correspond, so what is compared is the mean over seeds, beside the spread over seeds.
+Conv, dense-64 and dense-512 at batch sizes 128, 256 and 1000 for ten epochs, three seeds each; what
+`results/` holds already is not run again. On one core the first takes about half an hour, the
+second an hour and a half. The PyTorch side shares nothing with this project but the images: its own
+layers, initialisation, shuffling, optimiser and measure. Seeds do not correspond, so what is
+compared is the mean over seeds, beside the spread over seeds.
 """
 
 import argparse
@@ -32,39 +33,44 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 BATCH_SIZES = (128, 256, 1000)
 N_SEEDS = 3
+Rows = list[dict[str, Any]]
 N_EPOCHS = 10
 
 
-def configs() -> Iterator[tuple[str, TrialConfig]]:
-    """What both sides train, a seed at a time."""
-    for seed in range(N_SEEDS):
-        for name, architecture in ARCHITECTURES.items():
+def configs(done: Rows) -> Iterator[tuple[str, TrialConfig]]:
+    """What both sides train, without what is done already."""
+    known = {(row["model"], row["batch_size"], row["seed"]) for row in done}
+    for name, architecture in ARCHITECTURES.items():
+        for seed in range(N_SEEDS):
             for batch_size in BATCH_SIZES:
                 settings = {"batch_size": batch_size, "epochs": N_EPOCHS, "seed": seed}
-                yield name, TrialConfig(**architecture, **settings)
+                if (name, batch_size, seed) not in known:
+                    yield name, TrialConfig(**architecture, **settings)
 
 
-def run_trainer(mnist: Mnist) -> Iterator[dict[str, Any]]:
+def run_trainer(mnist: Mnist, done: Rows) -> Iterator[dict[str, Any]]:
     """This project's trainer."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from convae.device import open_device
     from convae.training import Trainer
 
     trainer = Trainer(mnist, open_device(gpu=False, n_threads=1))
-    for name, config in configs():
+    for name, config in configs(done):
         training = trainer.start(config)
         results = [training.run_epoch() for _ in range(config.epochs)]
         yield _row(name, config, results[-1].train_mse, results[-1].eval_mse or 0.0)
 
 
-def run_torch(mnist: Mnist) -> Iterator[dict[str, Any]]:
+def run_torch(mnist: Mnist, done: Rows) -> Iterator[dict[str, Any]]:
     """The same trials written in PyTorch from the description of the models alone."""
     import torch
     from torch import nn
 
     torch.set_num_threads(1)
     train, test = (
-        torch.from_numpy(images.astype(np.float32) / 255).unsqueeze(1)
+        torch.from_numpy(images.astype(np.float32) / 255)
+        .unsqueeze(1)
+        .to(memory_format=torch.channels_last)  # 1.7 times faster here
         for images in (mnist.train_images, mnist.test_images)
     )
 
@@ -86,9 +92,9 @@ def run_torch(mnist: Mnist) -> Iterator[dict[str, Any]]:
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        return nn.Sequential(*layers)
+        return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
-    for name, config in configs():
+    for name, config in configs(done):
         torch.manual_seed(config.seed)
         model = build(config)
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.5, nesterov=True)
@@ -118,7 +124,7 @@ def compare() -> None:
         for side in ("trainer", "torch")
     }
     table = Table(
-        title=f"Test MSE after {N_EPOCHS} epochs, mean ± standard deviation, n = {N_SEEDS}"
+        title=f"Test MSE after {N_EPOCHS} epochs, mean ± standard deviation (number of seeds)"
     )
     for heading in ("model", "batch size", *sides, "difference ÷ pooled standard deviation"):
         table.add_column(heading)
@@ -135,7 +141,7 @@ def compare() -> None:
                 for rows in sides.values()
             ]
             spread = np.sqrt(np.mean([v.var(ddof=1) for v in values]))
-            cells = [f"{v.mean():.5f} ± {v.std(ddof=1):.5f}" for v in values]
+            cells = [f"{v.mean():.5f} ± {v.std(ddof=1):.5f} ({len(v)})" for v in values]
             difference = (values[0].mean() - values[1].mean()) / spread
             table.add_row(name, str(batch_size), *cells, f"{difference:+.1f}")
     Console(width=110).print(table)
@@ -151,11 +157,11 @@ def main() -> None:
         compare()
         return
     run = run_trainer if options.what == "trainer" else run_torch
-    rows = []
-    for row in run(load_mnist(options.data)):
+    path = RESULTS / f"agreement-{options.what}.json"
+    rows: Rows = json.loads(path.read_text()) if path.exists() else []
+    for row in run(load_mnist(options.data), list(rows)):
         rows.append(row)
         print(row, flush=True)
-        path = RESULTS / f"agreement-{options.what}.json"
         path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 

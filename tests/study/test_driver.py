@@ -20,6 +20,8 @@ from study.resources import Resources, ray_session
 # Workers cannot import from the tests' folder: the module travels with its class.
 cloudpickle.register_pickle_by_value(closed_form)
 
+pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
+
 NO_IMAGES = np.zeros((1, 28, 28), np.uint8)
 MNIST = Mnist(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")
 
@@ -140,6 +142,7 @@ def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
     assert set(trials.state) <= {"completed", "pruned", "running", "diverged"}
 
 
+@pytest.mark.slow
 def test_poisoned_test_images_change_neither_search_nor_winner(tmp_path):
     """Real training on real images: what the test set holds must not reach any choice."""
     real = load_mnist()

@@ -16,6 +16,9 @@ from study import schema
 from study.run import main
 
 
+pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
+
+
 @pytest.fixture
 def storage(tmp_path):
     return tmp_path / "results"
@@ -169,6 +172,7 @@ def test_kept_model_reconstructs_what_the_table_says(finished):
     assert shown[shown.choice == "worst"].mse.min() >= shown[shown.choice == "median"].mse.max()
 
 
+@pytest.mark.slow
 def test_interrupted_study_keeps_what_it_has_and_resumes(storage):
     """Ctrl-C reaches the whole process group, as in a terminal; the printed command finishes it."""
     command = [sys.executable, "-m", "study.run", "--gpus", "0", "--models", "dense"]
@@ -212,6 +216,7 @@ def test_resume_needs_a_study(storage, capsys):
     assert "--name" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_retried_then_kept_as_failed(storage):
     """A file lies where the models' folder should be, so every attempt fails at its end."""
     command = [sys.executable, "-m", "study.run", "--gpus", "0", "--models", "dense"]
