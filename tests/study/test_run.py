@@ -15,7 +15,6 @@ import pytest
 from study import schema
 from study.run import main
 
-
 pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
 
 
