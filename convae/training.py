@@ -20,7 +20,7 @@ from convae.config import TrialConfig
 from convae.data import VAL_MSE, Mnist, split
 from convae.device import Device
 from convae.errors import DivergenceError
-from convae.formulations import folded_upsampling
+from convae.formulations import as_defined, cheaper_on_cpu
 from convae.models import build_model
 
 # Large enough to keep a GPU busy, small enough for 100 MB of activations.
@@ -74,7 +74,8 @@ class EpochProgram:
         """
         self.model = build_model(config)
         # Measured on CPUs only, so a GPU computes the model as it is.
-        self._forward = self.model if jit_compile else folded_upsampling(self.model)
+        formulation = as_defined if jit_compile else cheaper_on_cpu
+        self._reconstruct = formulation(self.model)
         self._batch_size = min(config.batch_size, n_train)
         self._n_train = n_train
         self._n_full = n_train // self._batch_size
@@ -182,7 +183,7 @@ class EpochProgram:
             batch = _as_float(tf.gather(images, tf.slice(order, [start], [size])))
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(self._weights)
-                mse = _mse(self._forward(batch, training=True), batch)
+                mse = _mse(*self._reconstruct(batch, True))
             gradients = tape.gradient(mse, self._weights)
             self._update(gradients, learning_rate, momentum, nesterov)
             return mse * size
@@ -235,7 +236,7 @@ class EpochProgram:
 
         def squared_error(start: tf.Tensor, size: int) -> tf.Tensor:
             batch = _as_float(tf.slice(images, [start, 0, 0, 0], [size, *images.shape[1:]]))
-            return _mse(self._forward(batch, training=False), batch) * size
+            return _mse(*self._reconstruct(batch, False)) * size
 
         size = min(EVAL_BATCH_SIZE, n_images)
         n_full = n_images // size

@@ -9,7 +9,7 @@ from convae.config import TrialConfig
 from convae.data import Mnist
 from convae.device import Device
 from convae.errors import DivergenceError
-from convae.formulations import folded_upsampling
+from convae.formulations import as_defined, cheaper_on_cpu
 from convae.models import build_conv_autoencoder, build_dense_autoencoder, build_model
 from convae.training import EpochProgram, Trainer
 
@@ -200,25 +200,32 @@ def test_reconstruct_shape_and_range(mnist):
 
 
 @pytest.mark.parametrize("latent_filters", [8, 16])
-def test_folded_upsampling_equals_the_model(latent_filters):
-    """Outputs and gradients, borders included."""
+def test_cheaper_formulation_equals_the_model(latent_filters):
+    """Outputs pixel by pixel, borders included, and gradients."""
     model = build_conv_autoencoder(latent_filters)
-    images = tf.constant(np.random.default_rng(0).random((5, 28, 28, 1)), tf.float32)
-    weights = model.trainable_weights
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:  # biases are zero at first: a test that they are used
+        weight.assign(weight + rng.normal(0, 0.1, weight.shape))
+    images = tf.constant(rng.random((5, 28, 28, 1)), tf.float32)
+    weights = [weight.value for weight in model.trainable_weights]
 
-    def output_and_gradients(forward):
+    def run(reconstruct):
         with tf.GradientTape() as tape:
-            output = forward(images, training=True)
-            loss = tf.reduce_mean(tf.square(output - images))
-        return [output, *tape.gradient(loss, [weight.value for weight in weights])]
+            outputs, targets = reconstruct(images, True)
+            loss = tf.reduce_mean(tf.square(outputs - targets))
+        return outputs, targets, tape.gradient(loss, weights)
 
-    folded = folded_upsampling(model)
-    assert folded is not model
-    pairs = zip(output_and_gradients(folded), output_and_gradients(model), strict=True)
-    for ours, theirs in pairs:
-        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    phases, target_phases, gradients = run(cheaper_on_cpu(model))
+    outputs, _, expected = run(as_defined(model))
+    np.testing.assert_allclose(tf.nn.depth_to_space(phases, 2), outputs, atol=1e-6)
+    np.testing.assert_array_equal(tf.nn.depth_to_space(target_phases, 2), images)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
-def test_folded_upsampling_leaves_other_models_alone():
+def test_dense_models_are_computed_as_defined():
     model = build_dense_autoencoder(hidden_units=8)
-    assert folded_upsampling(model) is model
+    images = tf.zeros((2, 28, 28, 1))
+    outputs, targets = cheaper_on_cpu(model)(images, False)
+    np.testing.assert_array_equal(outputs, model(images, training=False))
+    assert targets is images
