@@ -1,6 +1,6 @@
 # Needs make, CPython 3.11 to 3.13 with venv, and a package index. Each target sets up .venv itself.
-#   make study   the quick study on real MNIST, to a finished report (about four minutes on two cores)
-#   make test    the tests                                          (about four minutes on two cores)
+#   make study   the quick study on real MNIST, to a finished report (two minutes on two cores)
+#   make test    the tests (six minutes on two cores)
 #   make lint    ruff and mypy
 #   make bench   an epoch of the trainer against Keras' model.fit
 #   make .venv   the set-up alone
