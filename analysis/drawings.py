@@ -1,6 +1,7 @@
 """Finished figures of a run: SVG and PNG, a title, alt text, and a note of what each rests on.
 
-`analysis.figures` draws on axes; this module chooses the data and says it in words.
+`analysis.figures` draws on axes; this module chooses the data and says it in words. The figures of
+the search are in `analysis.search_drawings`.
 """
 
 import io
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import matplotlib
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis import figures, statistics
@@ -19,11 +21,8 @@ from analysis.claims import REPORT_EPOCHS, REPORT_HARDWARE, REPORT_TRAIN_SECONDS
 from analysis.statistics import CONV_NAME, DENSE_NAME
 from analysis.words import (
     count,
-    devices,
     digits,
-    readings,
     setting_note,
-    tensorflow,
     values_of,
 )
 from study import schema
@@ -52,18 +51,16 @@ class Drawing:
     files: Mapping[str, bytes]
 
 
-def draw_all(
+def draw_reference(
     manifest: Mapping[str, Any],
-    trials: pd.DataFrame,
     epochs: pd.DataFrame,
     reference: pd.DataFrame,
     reconstructions: pd.DataFrame,
 ) -> list[Drawing]:
-    """The figures that the run has data for.
+    """The report's figures, as far as the run has data for them.
 
     Args:
         manifest: of `analysis.load.load_manifest`.
-        trials: of `analysis.load.load_run`.
         epochs: of `analysis.load.load_run`.
         reference: of `analysis.statistics.reference_trials`.
         reconstructions: of `analysis.load.load_reconstructions`.
@@ -77,7 +74,6 @@ def draw_all(
             ),
             _draw_log(manifest, reference, epochs, schema.TEST_MSE, "figure-4-test", "Test"),
             _draw_times(manifest, reference),
-            _draw_search(manifest, trials),
         ]
     return [drawing for drawing in drawn if drawing is not None]
 
@@ -93,7 +89,7 @@ def _draw_reconstructions(
     figure, ax = figures.new_figure(0.44 * len(rows) + 0.15)
     figures.plot_reconstructions(rows, ax)
     shown = shown[shown["name"].isin(rows)]
-    return _drawing(
+    return finish(
         figure,
         "figure-1-reconstructions",
         "Figure 1. Random test digits and their reconstructions",
@@ -119,7 +115,7 @@ def _draw_conv(
         f" {digits(curve['mean'].iloc[-1])}"
         for images, curve in data.items()
     )
-    return _drawing(
+    return finish(
         figure,
         "figure-2-conv",
         "Figure 2. Convolutional autoencoder: MSE against epoch",
@@ -145,7 +141,7 @@ def _draw_log(
     ends = data.groupby("name", sort=False).tail(1)
     values = ", ".join(f"{row['name']} {digits(row['mean'])}" for _, row in ends.iterrows())
     number = name.split("-")[1]
-    return _drawing(
+    return finish(
         figure,
         name,
         f"Figure {number}. {images} set: log MSE against epoch",
@@ -172,56 +168,37 @@ def _draw_times(manifest: Mapping[str, Any], reference: pd.DataFrame) -> Drawing
     values = "; ".join(
         f"{bar.source.splitlines()[0]}, {bar.name}: {bar.mean_seconds:.3g} s" for bar in bars
     )
-    return _drawing(
+    return finish(
         figure,
         "figure-5-times",
         "Figure 5. Training time, measured and as the report states it",
         f"Training times: {values}.",
-        f"Weight updates only, without compilation and evaluation{_side_by_side(manifest)}; dots"
+        f"Weight updates only, without compilation and evaluation{side_by_side(manifest)}; dots"
         " are seeds. Hardware and versions differ from the report's."
         f" {setting_note(manifest, shown, spread=False)}",
     )
 
 
-def _side_by_side(manifest: Mapping[str, Any]) -> str:
-    """How many trials trained at once: a time beside others is not a time alone."""
+def side_by_side(manifest: Mapping[str, Any]) -> str:
+    """How many trials trained at once: a time beside others is not a time alone; "" for one."""
     resources = manifest["resources"]
     n = resources["max_concurrent"]
     where = "cluster" if resources.get("address") else "machine"
     return f"; up to {n} trials trained at once on this {where}" if n > 1 else ""
 
 
-def _draw_search(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Drawing | None:
-    data = statistics.search_progress(trials)
-    if data["value"].notna().sum() == 0:
-        return None
-    figure, ax = figures.new_figure(4.0)
-    figures.plot_search(data, ax)
-    search = trials[trials["group"] == schema.SEARCH]
-    best = data.dropna(subset="value").groupby("model")["value"].min()
-    counts = data.groupby("model").size()
-    values = ", ".join(f"{model} {digits(value)}" for model, value in best.items())
-    n_trials = ", ".join(f"{count(n, 'trial')} ({model})" for model, n in counts.items())
-    return _drawing(
-        figure,
-        "figure-6-search",
-        "Figure 6. Search: best validation MSE so far",
-        f"Best validation MSE of the search: {values}.",
-        f"{n_trials}, one seed each, at most {count(search['epochs'].max(), 'epoch')}; trained on"
-        " 50,000 images, validated on 10,000 others; the test set is not used. Trials that were"
-        " pruned, diverged or failed have no value and are marks at the bottom."
-        f" {devices(search)}; {tensorflow(manifest)}."
-        f" {readings(search, batch_sizes='searched')}",
-    )
-
-
-def _drawing(figure: Figure, name: str, title: str, alt: str, note: str) -> Drawing:
-    inline_svg = _inline(_svg(figure, name), name, f"{title}. {alt}")
+def finish(figure: Figure, name: str, title: str, alt: str, note: str) -> Drawing:
+    """Saves a figure in every form that the report needs; see `Drawing` for the arguments."""
+    height_points = 72 * figure.get_figheight()  # without the note
     figures.add_footnote(figure, note)
+    svg = _svg(figure, name)
+    # Laid out by now, it is drawn without `savefig`, which would lay it out and draw it once more.
+    figure.set_layout_engine("none")
+    figure.set_dpi(PNG_DPI)
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=PNG_DPI)
-    files = {"svg": _svg(figure, name), "png": png.getvalue()}
-    return Drawing(name, title, alt, note, inline_svg, files)
+    FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]
+    inline_svg = _inline(svg, name, f"{title}. {alt}", height_points)
+    return Drawing(name, title, alt, note, inline_svg, {"svg": svg, "png": png.getvalue()})
 
 
 def _svg(figure: Figure, name: str) -> bytes:
@@ -232,11 +209,18 @@ def _svg(figure: Figure, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def _inline(svg: bytes, name: str, label: str) -> str:
-    """An SVG for the page: ids unique there (glyphs would be mixed up), and a label."""
+def _inline(svg: bytes, name: str, label: str, height_points: float) -> str:
+    """An SVG for the page: its ids unique there (glyphs would be mixed up), a label, no note."""
     text = svg.decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    group = rf'^( *)<g id="{figures.FOOTNOTE}">.*?^\1</g>\n'
+    text = re.sub(group, "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(
+        r'(<svg[^>]*?) width="[^"]*" height="[^"]*" viewBox="0 0 (\S+) [^"]*"',
+        rf'\g<1> viewBox="0 0 \g<2> {height_points:g}"',
+        text,
+        count=1,
+    )
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)

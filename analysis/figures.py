@@ -16,17 +16,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.statistics import CONV_NAME, DENSE_NAME
-from study.schema import CHOICES, CONV, DENSE, DIVERGED, FAILED, PRUNED
+from study.schema import CHOICES
 
 MSE_UNIT: Final = "(pixel/255)²"
 WIDTH_INCHES: Final = 4.8
 MAX_DIGITS: Final = 10
 PADDING: Final = {"w_pad": 0.1, "h_pad": 0.08}  # inches around the axes
 FOOTNOTE_POINTS: Final = 6.5
+FOOTNOTE: Final = "footnote"  # its id in SVG files
 FOOTNOTE_COLUMNS: Final = 92  # characters of that size on a figure's width
 
 STYLE: Final[dict[Any, Any]] = {
@@ -57,7 +59,6 @@ MODEL_STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 MUTED_LINES: Final = (":", "-.", (0, (6, 2)), (0, (1, 3)))
 BAR_HATCHES: Final = {CONV_NAME: "", DENSE_NAME: "///"}
-STATE_MARKERS: Final = {PRUNED: "x", DIVERGED: "v", FAILED: "P"}
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ def add_footnote(figure: Figure, text: str) -> None:
         linespacing=1.3,
         color="#444444",
         va="bottom",
+        gid=FOOTNOTE,
+        zorder=10,  # drawn last, so that nothing else refers to its glyphs
     )
 
 
@@ -184,7 +187,7 @@ def plot_conv_curves(data: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
         _plot_curve(curve, ax, label, look, offset)
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f"MSE, {MSE_UNIT}")
-    _epoch_axis(ax, max(curve["epoch"].max() for curve in data.values()))
+    epoch_axis(ax, max(curve["epoch"].max() for curve in data.values()))
     ax.legend(loc="upper right")
     return ax
 
@@ -204,8 +207,8 @@ def plot_log_mse(data: pd.DataFrame, ax: Axes, images: str) -> Axes:
             look = {"color": MUTED, "linestyle": next(muted), "linewidth": 1.0, "zorder": 2.5}
         _plot_curve(curve, ax, str(name), look, offset)
     ax.set_ylabel(f"{images} MSE, {MSE_UNIT}, log axis")
-    _epoch_axis(ax, data["epoch"].max())
-    _log_axis(ax)
+    epoch_axis(ax, data["epoch"].max())
+    log_axis(ax.yaxis)
     ax.legend(loc="upper right")
     return ax
 
@@ -253,71 +256,11 @@ def plot_times(data: Sequence[TimeBar], ax: Axes) -> Axes:
     ax.grid(visible=False, axis="x")
     ax.tick_params(axis="x", length=0)
     ax.set_ylabel("Training time (s)")
-    _legend_above(ax)
+    legend_above(ax)
     return ax
 
 
-def plot_search(data: pd.DataFrame, ax: Axes) -> Axes:
-    """Best objective so far against the search trial's number, a line a model, log axis.
-
-    Trials without a final value are marks at the bottom, one row a model: they have no height.
-
-    Args:
-        data: of `analysis.statistics.search_progress`.
-        ax: where to draw.
-    """
-    looks = {CONV: MODEL_STYLES[CONV_NAME], DENSE: MODEL_STYLES[DENSE_NAME]}
-    groups = {str(model): rows for model, rows in data.groupby("model")}
-    for model, rows in groups.items():
-        look = looks[model]
-        found = rows.dropna(subset="best")
-        n = len(rows)
-        ax.step(
-            [*found["number"], n],
-            [*found["best"], *found["best"].tail(1)] if len(found) else [math.nan],
-            where="post",
-            color=look["color"],
-            linestyle=look["linestyle"],
-            label=f"{model}, best so far",
-        )
-        ax.plot(
-            rows["number"].astype(float),
-            rows["value"],
-            look["marker"],
-            color=look["color"],
-            alpha=0.75,
-            label=f"{model}, completed",
-        )
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low / (high / low) ** 0.2, high)  # room for the marks
-    labelled: set[str] = set()
-    for row_number, (model, rows) in enumerate(groups.items()):
-        height = 0.04 + 0.06 * row_number
-        ax.text(1.01, height, model, transform=ax.transAxes, fontsize=7, va="center")
-        for state, marker in STATE_MARKERS.items():
-            numbers = rows.loc[rows["state"] == state, "number"].astype(float)
-            ax.plot(
-                numbers,
-                [height] * len(numbers),
-                marker,
-                color=looks[model]["color"],
-                transform=ax.get_xaxis_transform(),
-                zorder=4,
-            )
-            if len(numbers) and state not in labelled:
-                labelled.add(state)
-                label = f"{state}: no value"
-                ax.plot([], [], marker, color="#444444", linestyle="none", label=label)
-    ax.set_ylabel(f"Validation MSE, {MSE_UNIT}, log axis")
-    _epoch_axis(ax, data["number"].max())
-    ax.set_xlabel("Search trial of the model")
-    _log_axis(ax)
-    _legend_above(ax)
-    return ax
-
-
-def _legend_above(ax: Axes) -> None:
+def legend_above(ax: Axes) -> None:
     """A legend where no data can lie."""
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1.5)
 
@@ -336,17 +279,31 @@ def _plot_curve(
         ax.fill_between(epoch, *band, color=look["color"], alpha=0.22, linewidth=0)
 
 
-def _epoch_axis(ax: Axes, n: int) -> None:
+def epoch_axis(ax: Axes, n: int) -> None:
+    """An x axis of whole numbers from 1 to n."""
     padding = min(max(0.015 * n, 0.1), 0.9)  # below 1: there is no epoch 0
     ax.set_xlim(1 - padding, n + padding)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     ax.set_xlabel("Epoch")
 
 
-def _log_axis(ax: Axes) -> None:
-    """A log y axis with up to eight ticks written as plain decimals, as dense as fits."""
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
+def log_axis(axis: Axis, most: int = 8) -> None:
+    """A log axis with a few ticks written as plain decimals.
+
+    Args:
+        axis: x or y of an `Axes`, its limits already set.
+        most: ticks.
+    """
+    axis.axes.set(**{"xscale" if axis is axis.axes.xaxis else "yscale": "log"})
+    ticks = log_ticks(*axis.get_view_interval(), most)
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axis.set_minor_locator(LogLocator(subs=range(1, 10)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def log_ticks(low: float, high: float, most: int = 8) -> list[float]:
+    """Round numbers between two positive ones, as many as fit."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
     for steps in (
@@ -359,14 +316,12 @@ def _log_axis(ax: Axes) -> None:
     ):
         candidates = [step * 10.0**decade for decade in decades for step in steps]
         inside = [tick for tick in candidates if low <= tick <= high]
-        if len(inside) <= 8:
+        if len(inside) <= most:
             ticks = inside
-    if len(ticks) < 3:  # less than a small part of a decade: there the log axis is nearly linear
-        ticks = [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-    ax.yaxis.set_minor_locator(LogLocator(subs=range(1, 10)))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    if high / low < 2 or len(ticks) < 3:  # there a log axis is nearly linear
+        linear = MaxNLocator(min(5, most)).tick_values(low, high)
+        ticks = [tick for tick in linear if low <= tick <= high]
+    return ticks
 
 
 def plain(value: float) -> str:

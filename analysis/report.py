@@ -17,7 +17,7 @@ from pyarrow import fs
 
 from analysis import statistics, tables
 from analysis.claims import judge_claims
-from analysis.drawings import draw_all
+from analysis.drawings import draw_reference
 from analysis.load import (
     RunFolderError,
     load_manifest,
@@ -26,6 +26,7 @@ from analysis.load import (
     open_folder,
 )
 from analysis.page import html_page
+from analysis.search_drawings import draw_search
 from analysis.words import readings, setting_note
 from study import schema
 
@@ -48,15 +49,16 @@ def write_report(path: str | Path) -> str:
     trials, epochs = load_run(path)
     reconstructions = load_reconstructions(path)
     reference = statistics.reference_trials(trials)
-    drawings = draw_all(manifest, trials, epochs, reference, reconstructions)
+    drawings = draw_reference(manifest, epochs, reference, reconstructions)
+    search_drawings = draw_search(manifest, trials)
     claims = judge_claims(trials, epochs)
     summary = statistics.summary(reference)
     note = setting_note(manifest, reference, spread=False)
 
-    page = html_page(manifest, trials, reference, claims, drawings, note)
+    page = html_page(manifest, trials, reference, claims, drawings, search_drawings, note)
     files = {
         f"{drawing.name}.{suffix}": content
-        for drawing in drawings
+        for drawing in (*drawings, *search_drawings)
         for suffix, content in drawing.files.items()
     }
     files |= {

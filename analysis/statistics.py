@@ -1,4 +1,4 @@
-"""What a run's numbers are: means over seeds, ratios between models, curves, search results.
+"""What a run's numbers are: means over seeds, ratios between models, curves.
 
 Pure functions on the tables of `analysis.load`. Only reference trials that completed on the full
 split enter an average; pruned, diverged, failed and unfinished trials never do.
@@ -16,12 +16,9 @@ from study.schema import (
     CONV,
     DENSE,
     FULL_SPLIT,
-    OBJECTIVE,
     REFERENCE,
-    SEARCH,
     TEST_MSE,
     TRAIN_MSE,
-    WINNER,
 )
 
 CONFIDENCE: Final = 0.95
@@ -246,50 +243,3 @@ def _flat(estimates: dict[str, Estimate | None]) -> dict[str, float | None]:
         if estimate is not None
         for part in ("mean", "sd", "low", "high")
     }
-
-
-def search_progress(trials: pd.DataFrame) -> pd.DataFrame:
-    """The search's trials in the order of the table, numbered from 1 for each model.
-
-    Returns:
-        Columns model, number, state, value (the objective of a completed trial, otherwise
-        missing) and best (the least value so far, missing before the first).
-    """
-    search = trials[trials["group"] == SEARCH]
-    value = search[OBJECTIVE].where(search["state"] == COMPLETED)
-    by_model = search["model"]
-    best = value.groupby(by_model).cummin().groupby(by_model).ffill()
-    number = search.groupby("model").cumcount() + 1
-    return pd.DataFrame(
-        {
-            "model": by_model,
-            "number": number,
-            "state": search["state"],
-            "value": value,
-            "best": best,
-        }
-    ).reset_index(drop=True)
-
-
-def best_search_trials(trials: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n completed search trials of each model with the least objective, best first."""
-    done = trials[(trials["group"] == SEARCH) & (trials["state"] == COMPLETED)]
-    done = done.dropna(subset=OBJECTIVE).sort_values(["model", OBJECTIVE])
-    return done.groupby("model").head(n).reset_index(drop=True)
-
-
-def winner_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """The completed trials of the searches' winning settings, trained on the full split and tested.
-
-    Returns:
-        Rows of `trials` with the columns `name` and `chosen_by_val_mse`: the objective of the
-        completed search trial with the same setting, missing if there is none.
-    """
-    done = trials[trials["state"] == COMPLETED]
-    done = done.assign(name=[architecture(row) for _, row in done.iterrows()])
-    winners = done[
-        (done["group"] == WINNER) & (done["split"] == FULL_SPLIT) & done[TEST_MSE].notna()
-    ]
-    searched = done[done["group"] == SEARCH].groupby(list(NAMED_SETTING), dropna=False)[OBJECTIVE]
-    chosen_by = searched.min().rename("chosen_by_val_mse").reset_index()
-    return winners.merge(chosen_by, "left", list(NAMED_SETTING)).sort_values(["name", "seed"])

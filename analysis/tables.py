@@ -15,12 +15,9 @@ from analysis.statistics import CONV_NAME, DENSE_NAME
 from analysis.words import (
     count,
     devices,
-    digits,
     duration,
     interval,
     mean_and_sd,
-    open_values,
-    setting_value,
     values_of,
 )
 from study import schema
@@ -116,103 +113,6 @@ def summary_rows(reference: pd.DataFrame) -> Rows:
         if found:
             rows.append([label, "–", str(found[0].n), *map(interval, ratios)])
     return rows
-
-
-def search_rows(best: pd.DataFrame) -> Rows:
-    """A row a trial of `analysis.statistics.best_search_trials`."""
-    columns = {
-        "learning_rate": "Learning rate",
-        "momentum": "Momentum",
-        "batch_size": "Batch size",
-        "nesterov": "Nesterov",
-        "epochs": "Epochs",
-    }
-    return [["Trial", "Model", "Validation MSE", *columns.values()]] + [
-        [
-            trial["trial_id"],
-            statistics.architecture(trial),
-            digits(trial[schema.OBJECTIVE]),
-            *(setting_value(trial[column]) for column in columns),
-        ]
-        for _, trial in best.iterrows()
-    ]
-
-
-def winner_rows(winners: pd.DataFrame, reference: pd.DataFrame) -> Rows:
-    """A row a winning setting, beside the untuned reference.
-
-    The reference is that of the same architecture or, where the run has none of its size, the
-    report's model of the same kind; its cell names it.
-
-    Args:
-        winners: of `analysis.statistics.winner_trials`.
-        reference: of `analysis.statistics.reference_trials`.
-    """
-    rows = [
-        [
-            "Model",
-            "Setting",
-            "Seeds",
-            "Search's validation MSE",
-            "Training MSE",
-            "Test MSE",
-            "Reference's test MSE",
-        ]
-    ]
-    for _, of_setting in winners.groupby(list(statistics.NAMED_SETTING), dropna=False):
-        trial = of_setting.iloc[0]
-        beside = _reference_of(trial, reference)
-        estimate = statistics.mean_of(reference, beside, schema.TEST_MSE)
-        rows.append(
-            [
-                trial["name"],
-                _setting(trial),
-                str(len(of_setting)),
-                setting_value(trial["chosen_by_val_mse"]),
-                *(
-                    mean_and_sd(statistics.mean_over_seeds(of_setting[metric]))
-                    for metric in (schema.TRAIN_MSE, schema.TEST_MSE)
-                ),
-                f"{beside}: {mean_and_sd(estimate)} (n = {estimate.n})" if estimate else "–",
-            ]
-        )
-    return rows
-
-
-def winner_note(winners: pd.DataFrame, reference: pd.DataFrame) -> str:
-    """What may, and what may not, be read from `winner_rows`."""
-    note = (
-        "The setting with the least validation MSE in each model's search, trained again on all"
-        " 60,000 images and only then tested; mean ± sample standard deviation over seeds. That"
-        " validation MSE is the least of several trials, with one seed: it flatters its setting."
-    )
-    if reference.empty:
-        return note + " This run has no completed reference trial to compare with."
-    n_least = min(
-        winners.groupby(list(statistics.NAMED_SETTING), dropna=False).size().min(),
-        reference.groupby("name").size().min(),
-    )
-    if n_least == 1:
-        note += (
-            " One seed has no spread: whether a winner is better than the reference, or differs by"
-            " chance, this run cannot say."
-        )
-    else:
-        note += " A difference that is not much larger than the spreads may be chance."
-    return f"{note} The reference was not tuned; it has {open_values(reference)}."
-
-
-def _reference_of(trial: pd.Series, reference: pd.DataFrame) -> str:
-    if trial["name"] in statistics.names(reference):
-        return str(trial["name"])
-    return CONV_NAME if trial["model"] == schema.CONV else DENSE_NAME
-
-
-def _setting(trial: pd.Series) -> str:
-    columns = [*statistics.SETTING]
-    if trial["model"] == schema.DENSE:
-        columns += statistics.DENSE_SETTING
-    return ", ".join(f"{name.replace('_', ' ')} {setting_value(trial[name])}" for name in columns)
 
 
 def state_rows(trials: pd.DataFrame) -> Rows:

@@ -128,3 +128,18 @@ def setting_value(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     return digits(value) if isinstance(value, float) else str(value)
+
+
+def parameter_label(name: str) -> str:
+    """A parameter of the search or a column of a setting: "Learning rate", "1 − momentum"."""
+    return name.replace("one_minus_", "1 − ").replace("_", " ").capitalize()
+
+
+def factor_value(value: Any) -> str:
+    """A value of a setting as short as three digits allow: "0.5", "64", "yes"."""
+    return f"{value:.3g}" if isinstance(value, float) else setting_value(value)
+
+
+def share(value: float) -> str:
+    """A relative size in per cent, small ones with a decimal."""
+    return f"{100 * value:.{0 if value >= 0.0995 else 1}f} %"

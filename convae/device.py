@@ -3,6 +3,7 @@
 TensorFlow fixes threads and GPU memory policy at its first operation, so this comes first.
 """
 
+import os
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -29,11 +30,13 @@ class Device:
         description: for tables, such as "CPU, 1 thread: AMD EPYC" or "GPU: NVIDIA H200".
         jit_compile: whether XLA compiles for it. XLA's CPU convolutions are about ten times
             slower than oneDNN's, so on a CPU TensorFlow's graph runs as it is.
+        n_threads: parts of a batch that are computed at once; 1 on a GPU.
     """
 
     name: str
     description: str
     jit_compile: bool
+    n_threads: int = 1
 
 
 def open_device(*, gpu: bool | None = None, n_threads: int | None = None) -> Device:
@@ -46,9 +49,6 @@ def open_device(*, gpu: bool | None = None, n_threads: int | None = None) -> Dev
     Raises:
         GpuUnavailableError: a GPU was asked for, but TensorFlow sees none.
     """
-    if n_threads is not None:
-        tf.config.threading.set_intra_op_parallelism_threads(n_threads)
-        tf.config.threading.set_inter_op_parallelism_threads(n_threads)
     gpus = tf.config.list_physical_devices("GPU") if gpu is not False else []
     if gpu and not gpus:
         raise GpuUnavailableError
@@ -56,10 +56,20 @@ def open_device(*, gpu: bool | None = None, n_threads: int | None = None) -> Dev
         for physical in gpus:
             # Grow as needed: several processes may share a GPU.
             tf.config.experimental.set_memory_growth(physical, True)
+        if n_threads is not None:
+            _set_threads(n_threads, n_threads)
         details = tf.config.experimental.get_device_details(gpus[0])
         name = details.get("device_name", "unknown")
         return Device("/GPU:0", f"GPU: {name}", jit_compile=True)
     tf.config.set_visible_devices([], "GPU")
-    threads = tf.config.threading.get_intra_op_parallelism_threads()
-    count = f", {threads} thread{'s' if threads > 1 else ''}" if threads else ""
-    return Device("/CPU:0", f"CPU{count}: {cpu_name()}", jit_compile=False)
+    count = n_threads or len(os.sched_getaffinity(0))
+    # The trainer gives every thread a part of the batch, which wastes less than threads that share
+    # one operation.
+    _set_threads(1, count)
+    threads = f"{count} thread{'s' if count > 1 else ''}"
+    return Device("/CPU:0", f"CPU, {threads}: {cpu_name()}", jit_compile=False, n_threads=count)
+
+
+def _set_threads(in_an_operation: int, n_operations: int) -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(in_an_operation)
+    tf.config.threading.set_inter_op_parallelism_threads(n_operations)

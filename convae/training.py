@@ -7,9 +7,10 @@ keeps the images and the compiled epochs, so that a further trial of a known sha
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -20,11 +21,13 @@ from convae.config import TrialConfig
 from convae.data import VAL_MSE, Mnist, split
 from convae.device import Device
 from convae.errors import DivergenceError
-from convae.formulations import as_defined, cheaper_on_cpu
+from convae.formulations import FORMULATIONS, choose
 from convae.models import build_model
 
 # Large enough to keep a GPU busy, small enough for 100 MB of activations.
 EVAL_BATCH_SIZE = 1000
+# Threads take parts of a batch, but none so small that operations cost more than arithmetic.
+MIN_PART_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class EpochProgram:
         eval_images: tf.Tensor,
         *,
         jit_compile: bool,
+        n_threads: int = 1,
     ) -> None:
         """Traces and compiles.
 
@@ -71,11 +75,11 @@ class EpochProgram:
             n_train: images an epoch.
             eval_images: (m, 28, 28, 1) uint8 on the device.
             jit_compile: by XLA, or run TensorFlow's graph as it is.
+            n_threads: parts of a batch to compute at once.
         """
         self.model = build_model(config)
-        # Measured on CPUs only, so a GPU computes the model as it is.
-        formulation = as_defined if jit_compile else cheaper_on_cpu
-        self._reconstruct = formulation(self.model)
+        self._reconstruct = FORMULATIONS[choose(jit_compile=jit_compile)](self.model)
+        self._n_threads = n_threads
         self._batch_size = min(config.batch_size, n_train)
         self._n_train = n_train
         self._n_full = n_train // self._batch_size
@@ -116,6 +120,22 @@ class EpochProgram:
                 state.assign(np.array([layer_seed, 0], dtype=state.dtype))
         for velocity in self._velocities:
             velocity.assign(tf.zeros_like(velocity))
+
+    @property
+    def _state(self) -> list[Any]:
+        """Whatever training changes: weights, velocities and the random states of dropout."""
+        dropouts = [x for x in self.model.layers if isinstance(x, keras.layers.Dropout)]
+        random = [layer.seed_generator.state.value for layer in dropouts]
+        return [*self._weights, *self._velocities, *random]
+
+    def get_state(self) -> list[np.ndarray]:
+        """Copies of the weights, the velocities and the random states."""
+        return [variable.numpy() for variable in self._state]
+
+    def set_state(self, state: Sequence[np.ndarray]) -> None:
+        """The inverse of `get_state`, for a program of the same shape."""
+        for variable, value in zip(self._state, state, strict=True):
+            variable.assign(value)
 
     def train_epoch(
         self,
@@ -180,11 +200,14 @@ class EpochProgram:
         order = tf.argsort(keys)
 
         def step(start: tf.Tensor, size: int) -> tf.Tensor:
-            batch = _as_float(tf.gather(images, tf.slice(order, [start], [size])))
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(self._weights)
-                mse = _mse(*self._reconstruct(batch, True))
-            gradients = tape.gradient(mse, self._weights)
+            def part(first: int, n: int) -> tuple[tf.Tensor, list[tf.Tensor]]:
+                chosen = tf.gather(images, tf.slice(order, [start + first], [n]))
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(self._weights)
+                    mse = self._share_of_mse(chosen, size, training=True)
+                return mse, tape.gradient(mse, self._weights)
+
+            mse, gradients = self._sum_over_parts(size, part)
             self._update(gradients, learning_rate, momentum, nesterov)
             return mse * size
 
@@ -193,6 +216,23 @@ class EpochProgram:
         if rest := self._n_train - self._n_full * size:
             total += step(tf.constant(self._n_full * size), rest)
         return total / self._n_train
+
+    def _share_of_mse(self, images: tf.Tensor, size: int, *, training: bool) -> tf.Tensor:
+        """What these images contribute to the MSE of a batch of `size`."""
+        targets = _as_float(images)
+        outputs = self._reconstruct(targets, training)
+        mse = tf.reduce_mean(tf.math.squared_difference(outputs, targets))
+        return mse * (images.shape[0] / size)
+
+    def _sum_over_parts(self, size: int, share: Callable[[int, int], Any]) -> Any:
+        """Σ share(first, n) over a batch's parts [first, first + n).
+
+        TensorFlow computes the parts at once where it has threads; their order in the sum is fixed.
+        """
+        n_parts = max(1, min(self._n_threads, size // MIN_PART_SIZE))
+        bounds = [i * size // n_parts for i in range(n_parts + 1)]
+        shares = [share(first, end - first) for first, end in pairwise(bounds)]
+        return tf.nest.map_structure(lambda *terms: tf.add_n(terms), *shares)
 
     def _update(
         self,
@@ -235,8 +275,11 @@ class EpochProgram:
         n_images = images.shape[0]
 
         def squared_error(start: tf.Tensor, size: int) -> tf.Tensor:
-            batch = _as_float(tf.slice(images, [start, 0, 0, 0], [size, *images.shape[1:]]))
-            return _mse(*self._reconstruct(batch, False)) * size
+            def part(first: int, n: int) -> tf.Tensor:
+                chosen = tf.slice(images, [start + first, 0, 0, 0], [n, *images.shape[1:]])
+                return self._share_of_mse(chosen, size, training=False)
+
+            return self._sum_over_parts(size, part) * size
 
         size = min(EVAL_BATCH_SIZE, n_images)
         n_full = n_images // size
@@ -306,6 +349,19 @@ class Training:
         self.epoch = epoch
         return EpochResult(epoch, train_mse, eval_mse, train_time(), eval_seconds)
 
+    def get_state(self) -> list[np.ndarray]:
+        """What training has changed so far. `resume` goes on from it, in any process."""
+        return self._program.get_state()
+
+    def resume(self, epoch: int, state: Sequence[np.ndarray]) -> None:
+        """Goes on after so many epochs, as if it had trained them.
+
+        Raises:
+            ValueError: the state is that of another shape.
+        """
+        self._program.set_state(state)
+        self.epoch = epoch
+
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """Reconstructions in (0, 1) of uint8 images (n, 28, 28), as float32 of the same shape."""
         outputs = [
@@ -348,6 +404,7 @@ class Trainer:
                         n_train,
                         eval_images,
                         jit_compile=self.device.jit_compile,
+                        n_threads=self.device.n_threads,
                     )
                 compile_seconds = compile_time()
                 self._programs[key] = program
@@ -363,10 +420,6 @@ def _spec(images: tf.Tensor) -> tf.TensorSpec:
 def _as_float(images: Any) -> tf.Tensor:
     """Pixels 0..255 as float32 in [0, 1]."""
     return tf.cast(images, tf.float32) / 255.0
-
-
-def _mse(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(tf.math.squared_difference(outputs, targets))
 
 
 def _sum_over(n: int | tf.Tensor, term: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:

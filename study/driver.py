@@ -9,9 +9,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
@@ -20,13 +20,20 @@ from ray import tune
 from convae.data import SHA256, Mnist
 from convae.hardware import describe_machine
 from study import schema
+from study.log import logging_to
+from study.optuna_file import OptunaFile
 from study.presets import StudySpec
 from study.progress import MAX_RETRIES, Progress, trial_id_of
 from study.records import Manifest, Records
-from study.resources import Resources, Slots, check_gpu, claim
+from study.resources import Resources, Slots, check_gpu, check_storage, claim
 from study.scheduling import SearchScheduler, check_sampler
 from study.search import StudySearch
+from study.storage import RunFolder, StorageError
 from study.trainable import AutoencoderTrial
+from study.warm_start import earlier_trials
+
+# From a person at the terminal, and from a machine that is about to be taken away.
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 # Ray Tune's own files of a trial repeat what the tables hold.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -37,10 +44,11 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 
 
 class _Stop(tune.Stopper):
-    """Stops the whole study at its time budget or at the first Ctrl-C."""
+    """Stops the whole study at its time budget, at the first Ctrl-C, or when its storage fails."""
 
-    def __init__(self, search: StudySearch, budget_seconds: float | None) -> None:
+    def __init__(self, search: StudySearch, records: Records, budget_seconds: float | None) -> None:
         self._search = search
+        self._records = records
         self._deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
         self.interrupted = False
         self.out_of_time = False
@@ -55,12 +63,13 @@ class _Stop(tune.Stopper):
         """Asked by Ray Tune all the time."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.out_of_time = True
-        self._search.stopping = self.interrupted or self.out_of_time
-        return self._search.stopping
+        stop = self.interrupted or self.out_of_time or self._records.trouble is not None
+        self._search.stopping = stop
+        return stop
 
     @contextmanager
     def catching_interrupts(self) -> Iterator[None]:
-        """While the block runs, the first Ctrl-C stops the study in an orderly way."""
+        """While the block runs, the first Ctrl-C or SIGTERM stops the study in an orderly way."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -70,11 +79,12 @@ class _Stop(tune.Stopper):
                 raise KeyboardInterrupt
             self.interrupted = True
 
-        previous = signal.signal(signal.SIGINT, interrupt)
+        previous = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
@@ -90,22 +100,25 @@ class Outcome:
     n_failed: int
 
 
-def _plan(spec: StudySpec, search: StudySearch, slots: Slots) -> str:
+def describe_plan(spec: StudySpec, search: StudySearch, slots: Slots) -> str:
+    """The study in a line: how many trials of what, how many at once, on what."""
     trials = ", ".join(f"{n} {group}" for group, n in search.n_trials.items())
-    device = f"{slots.cpus_per_trial} CPU"
-    if slots.gpus_per_trial:
-        device = f"{slots.gpus_per_trial:g} GPU and {device}"
-    return f"plan: {trials} trials of {spec.epochs} epochs; {slots.n_slots} at once, {device} each"
+    note = ", no two sharing a device" if spec.timed else ""
+    return (
+        f"plan: {trials} trials of {spec.epochs} epochs;"
+        f" {slots.n_slots} at once, {slots.needs} each{note}"
+    )
 
 
 def run_study(
     spec: StudySpec,
     resources: Resources,
     mnist: Mnist,
-    folder: Path,
+    folder: RunFolder,
     *,
     command: list[str],
     resume: bool = False,
+    quiet: bool = False,
     trainable: type[AutoencoderTrial] = AutoencoderTrial,
 ) -> Outcome:
     """Runs a study inside a Ray session and leaves its results in the run folder.
@@ -116,17 +129,20 @@ def run_study(
         mnist: the images, put into Ray's object store once.
         folder: the run folder, to be made, or that of an earlier session of the study.
         command: the command line, for the manifest.
-        resume: go on where the earlier session stopped; trials it finished are not run again.
+        resume: go on where the earlier session stopped: trials it ended are not run again, others
+            go on from their checkpoints.
+        quiet: print the plan and failures only; the log file has the rest.
         trainable: what trains; the tests replace the training by a closed form.
 
     Raises:
         SpecError: the request is impossible; nothing was written.
+        StorageError: the run folder cannot be written or is torn; the study can be resumed.
     """
     check_sampler(spec)
-    slots = claim(resources)
+    slots = claim(resources, timed=spec.timed)
+    known = {} if resume else earlier_trials(spec)
+    check_storage(folder.parent)
     gpu = check_gpu(slots)
-    folder.mkdir(parents=True, exist_ok=resume)
-    records = Records(folder, resume=resume)
     manifest = Manifest(
         folder,
         resume=resume,
@@ -141,58 +157,85 @@ def run_study(
             "address": resources.address,
         },
     )
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / schema.OPTUNA_FILE}")
-    search = StudySearch(spec, storage, ended=records.trial_ids)
-    stop = _Stop(search, spec.time_budget_seconds)
+    records = Records(folder, resume=resume, on_write=manifest.write)
     records.write()
-    progress = Progress(records, search)
-    progress.say(_plan(spec, search, slots))
-    placed_trainable = tune.with_resources(
-        tune.with_parameters(
-            trainable,
-            mnist=mnist,
-            n_threads=slots.cpus_per_trial,
-            gpu=bool(slots.gpus_per_trial),
-            run_folder=str(folder.resolve()),
-        ),
-        {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
-    )
-    tuner = tune.Tuner(
-        placed_trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=search,
-            scheduler=SearchScheduler(spec),
-            num_samples=-1,  # the search says when it is finished
-            max_concurrent_trials=slots.n_slots,
-            reuse_actors=True,
-            trial_name_creator=trial_id_of,
-            trial_dirname_creator=trial_id_of,
-        ),
-        run_config=tune.RunConfig(
-            name=schema.TUNE_FOLDER,
-            storage_path=str(folder.resolve()),
-            callbacks=[progress],
-            stop=stop,
-            # No checkpoint that nobody asked for: trials that are worth it keep their model.
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
-            verbose=0,
-        ),
-    )
-    status = "failed"
-    try:
-        with stop.catching_interrupts(), progress.live():
-            tuner.fit()
-        status = "finished"
-        if stop.interrupted:
+    if records.trouble:
+        raise records.trouble
+    with closing(OptunaFile(folder)) as optuna_file, TemporaryDirectory() as elsewhere:
+        search = StudySearch(
+            spec, optuna_file.storage, records=records, known=known, save=optuna_file.save
+        )
+        budget = spec.time_budget_seconds
+        stop = _Stop(search, records, budget and budget - manifest.earlier_seconds)
+        progress = Progress(records, search, spec, slots.n_slots, slots.needs, quiet=quiet)
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(
+                    trainable,
+                    mnist=mnist,
+                    n_threads=slots.cpus_per_trial,
+                    gpu=bool(slots.gpus_per_trial),
+                    folder=folder,
+                ),
+                {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                scheduler=_scheduler(spec, records),
+                num_samples=-1,  # the search says when it is finished
+                max_concurrent_trials=slots.n_slots,
+                reuse_actors=True,
+                trial_name_creator=trial_id_of,
+                trial_dirname_creator=trial_id_of,
+            ),
+            run_config=tune.RunConfig(
+                name=schema.TUNE_FOLDER,
+                # Nobody reads Ray Tune's own files: they stay out of a bucket.
+                storage_path=str(folder.local or elsewhere),
+                callbacks=[progress],
+                stop=stop,
+                # Trials keep checkpoints of their own, see study.checkpoints.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
+                verbose=0,
+            ),
+        )
+        status = "failed"
+        try:
+            with stop.catching_interrupts(), logging_to(folder), progress.live():
+                progress.say(describe_plan(spec, search, slots), always=True)
+                tuner.fit()
+            status = "finished"
+            if records.trouble:
+                status = "storage failed"
+            elif stop.interrupted:
+                status = "interrupted"
+            elif stop.out_of_time:
+                status = "out of time"
+        except KeyboardInterrupt:
             status = "interrupted"
-        elif stop.out_of_time:
-            status = "out of time"
-    except KeyboardInterrupt:
-        status = "interrupted"
-    finally:
-        records.write()
-        manifest.finish(status)
-        storage.engine.dispose()
+        except (StorageError, OSError, optuna.exceptions.StorageInternalError) as error:
+            status = "storage failed"
+            records.trouble = records.trouble or StorageError(f"{folder} cannot be used: {error}.")
+        finally:
+            trouble = records.trouble
+            records.write()
+            with suppress(StorageError):
+                manifest.finish(status)
+    if trouble:
+        raise trouble
     return Outcome(status, records.count(schema.FAILED))
+
+
+def _scheduler(spec: StudySpec, records: Records) -> SearchScheduler:
+    """The study's scheduler, which knows the search trials that an earlier session ended."""
+    scheduler = SearchScheduler(spec)
+    for row in records.rows():
+        if row["group"] == schema.SEARCH:
+            values = {
+                epoch["epoch"]: epoch[schema.OBJECTIVE]
+                for epoch in records.epochs_of(row["trial_id"])
+                if epoch.get(schema.OBJECTIVE) is not None
+            }
+            scheduler.learn(row["model"], row["trial_id"], values)
+    return scheduler

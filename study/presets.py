@@ -30,6 +30,8 @@ class StudySpec:
         seed: of the first reference trial, and of the samplers.
         n_search_trials: search trials together; the architectures get equal shares.
         neighbours: also train the reference with one factor changed at a time.
+        objective: of the search, of `schema.OBJECTIVES`.
+        warm_start: an older run folder, whose search trials the sampler learns from.
         sampler: of the search, of `SAMPLERS`.
         scheduler: ends search trials early, of `SCHEDULERS`.
         grace_epochs: that every search trial gets; None for a tenth of `epochs`, at least one.
@@ -49,6 +51,8 @@ class StudySpec:
     seed: int = 0
     n_search_trials: int = 0
     neighbours: bool = False
+    objective: str = schema.MSE_ALONE
+    warm_start: str | None = None
     sampler: str = "tpe"
     scheduler: str = "asha"
     grace_epochs: int | None = None
@@ -73,11 +77,22 @@ class StudySpec:
                 listed = " ".join(map(str, values))
                 raise SpecError(f"{option} is {listed}, but takes whole numbers from {minimum}.")
         for option, value, known in (
+            ("--objective", self.objective, schema.OBJECTIVES),
             ("--sampler", self.sampler, SAMPLERS),
             ("--scheduler", self.scheduler, SCHEDULERS),
         ):
             if value not in known:
                 raise SpecError(f"{option} is {value!r}, but takes one of {', '.join(known)}.")
+        if self.timed and self.scheduler != "none":
+            raise SpecError(
+                f"--objective {self.objective} needs --scheduler none: a trial that was ended early"
+                " has no training time to compare."
+            )
+        if self.timed and self.warm_start is not None:
+            raise SpecError(
+                f"--objective {self.objective} cannot go with --warm-start: the times of another"
+                " run are not comparable."
+            )
         if self.time_budget_seconds is not None and not self.time_budget_seconds > 0:
             raise SpecError("--time-budget takes a number of seconds above 0.")
         for option, items in (("--models", self.models), ("--hidden", self.hidden_units)):
@@ -93,6 +108,16 @@ class StudySpec:
     def grace(self) -> int:
         """Epochs that every search trial gets before a scheduler may end it."""
         return max(1, self.epochs // 10) if self.grace_epochs is None else self.grace_epochs
+
+    @property
+    def timed(self) -> bool:
+        """Whether the training time is an objective."""
+        return self.objective == schema.MSE_AND_TIME
+
+    @property
+    def share(self) -> int:
+        """Search trials of each architecture."""
+        return self.n_search_trials // len(self.models)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""

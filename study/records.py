@@ -1,13 +1,15 @@
 """The run folder: the manifest, and the tables of trials and epochs, written while the study runs.
 
 The tables are complete, whatever Ray Tune keeps of its own; `analysis` and pandas read only them.
+They are rewritten whole at times; until then a journal holds each trial that has ended since.
 """
 
 import json
 import math
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ import pyarrow.parquet as pq
 import convae
 from convae.hardware import versions
 from study import schema
-from study.files import replacing
 from study.space import PlannedTrial
+from study.storage import RunFolder, StorageError, without_secrets
 
 ARROW_TYPES = {
     "text": pa.string(),
@@ -39,8 +41,9 @@ RESULT_COLUMNS = (
     "wall_seconds",
     "device",
 )
-# Tables are rewritten whole, so not more often than this; the last write is always made.
+# Tables are rewritten whole: not more often than this, and for a twentieth of the time at most.
 WRITE_SECONDS = 2.0
+WRITE_SHARE = 0.05
 
 
 def arrow_schema(columns: Mapping[str, schema.Kind]) -> pa.Schema:
@@ -53,28 +56,78 @@ class Records:
 
     Args:
         folder: the run folder; it exists.
-        resume: keep the trials that an earlier session finished. Failed and unfinished ones are
-            forgotten: they run again.
+        resume: keep the trials that an earlier session ended. Of unfinished ones, and of failed
+            ones that the study needs, only the number of retries is kept: they run again.
+        on_write: called after the tables were written.
+
+    Raises:
+        StorageError: the earlier session's tables are torn.
     """
 
-    def __init__(self, folder: Path, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        resume: bool = False,
+        on_write: Callable[[], None] = lambda: None,
+    ) -> None:
         self.folder = folder
+        self._on_write = on_write
         self._trials: dict[str, dict[str, Any]] = {}
         self._epochs: dict[str, dict[int, dict[str, Any]]] = {}
-        self._written = -math.inf
+        self._journal: set[str] = set()  # names of files that the tables make needless
+        self._n_retries: dict[str, int] = {}
+        self._next_write = -math.inf
+        self.trouble: StorageError | None = None
         if resume:
-            for row in pq.read_table(folder / schema.TRIALS_FILE).to_pylist():
-                if row["state"] not in (schema.FAILED, schema.RUNNING):
-                    self._trials[row["trial_id"]] = row
-                    self._epochs[row["trial_id"]] = {}
-            for row in pq.read_table(folder / schema.EPOCHS_FILE).to_pylist():
-                if row["trial_id"] in self._epochs:
-                    self._epochs[row["trial_id"]][row["epoch"]] = row
+            self._load()
+
+    def _load(self) -> None:
+        names = (schema.TRIALS_FILE, schema.EPOCHS_FILE)
+        if all(self.folder.read(name) is None for name in names):
+            return  # the earlier session died before its first trial
+        tables = [self._rows(name) for name in names]
+        trials = {row["trial_id"]: row for row in tables[0]}
+        epochs: dict[str, dict[int, dict[str, Any]]] = {trial_id: {} for trial_id in trials}
+        for row in tables[1]:
+            epochs[row["trial_id"]][row["epoch"]] = row
+        for name in self.folder.names(schema.JOURNAL_FOLDER):
+            entry = json.loads(self.folder.read(name) or b"{}")
+            trial_id = entry["trial"]["trial_id"]
+            trials[trial_id] = entry["trial"]
+            epochs[trial_id] = {row["epoch"]: row for row in entry["epochs"]}
+            self._journal.add(name)
+        for trial_id, row in trials.items():
+            # A search goes on with other settings; the other groups' trials are all needed.
+            again = row["state"] == schema.FAILED and row["group"] != schema.SEARCH
+            if again or row["state"] == schema.RUNNING:
+                self._n_retries[trial_id] = row["n_retries"] or 0
+            else:
+                self._trials[trial_id], self._epochs[trial_id] = row, epochs[trial_id]
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        content = self.folder.read(name)
+        try:
+            rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(content)).to_pylist()
+        except (pa.ArrowException, OSError, TypeError) as error:
+            raise StorageError(
+                f"{self.folder}/{name} is missing or torn, so the study cannot go on; restore it"
+                " from a copy, or start a new study."
+            ) from error
+        return rows
 
     @property
     def trial_ids(self) -> frozenset[str]:
         """The trials entered so far."""
         return frozenset(self._trials)
+
+    def row(self, trial_id: str) -> dict[str, Any]:
+        """A trial's row so far."""
+        return self._trials[trial_id]
+
+    def epochs_of(self, trial_id: str) -> list[dict[str, Any]]:
+        """A trial's epochs, in order."""
+        return [row for _, row in sorted(self._epochs[trial_id].items())]
 
     def start(self, planned: PlannedTrial) -> None:
         """Enters a trial, in the order in which trials start."""
@@ -85,7 +138,7 @@ class Records:
                 "group": planned.group,
                 **planned.config.to_dict(),
                 "state": schema.RUNNING,
-                "n_retries": 0,
+                "n_retries": self._n_retries.get(planned.trial_id, 0),
             },
         )
         self._epochs.setdefault(planned.trial_id, {})
@@ -95,22 +148,29 @@ class Records:
         row, history = self._trials[trial_id], self._epochs[trial_id]
         for epoch in result["history"]:
             if epoch["epoch"] == 1:
-                history.clear()  # the trial was retried from its beginning
+                history.clear()  # it goes on from a checkpoint, or anew: all epochs come again
             history[epoch["epoch"]] = {"trial_id": trial_id, **epoch}
         row.update({name: result[name] for name in RESULT_COLUMNS})
         row.update(_summary(history))
         self.write(at_leisure=True)
 
     def retry(self, trial_id: str, n_retries: int, error: str) -> None:
-        """Notes that a trial failed and starts again."""
-        self._trials[trial_id].update(n_retries=n_retries, error=error)
+        """Notes that a trial failed and starts again: for the so-many-th time in this session."""
+        n_earlier = self._n_retries.get(trial_id, 0)
+        self._trials[trial_id].update(n_retries=n_earlier + n_retries, error=error)
 
     def end(self, trial_id: str, state: str, error: str | None = None) -> dict[str, Any]:
-        """Sets how a trial ended and returns its row."""
+        """Sets how a trial ended and returns its row. From here on a crash does not lose it."""
         row = self._trials[trial_id]
         row["state"] = state
         if error is not None:
             row["error"] = error
+        if state != schema.RUNNING:
+            name = f"{schema.JOURNAL_FOLDER}/{trial_id}.json"
+            entry = {"trial": row, "epochs": list(self._epochs[trial_id].values())}
+            with self._noting_trouble():
+                self.folder.write(name, json.dumps(entry).encode())
+                self._journal.add(name)
         self.write(at_leisure=True)
         return row
 
@@ -123,20 +183,43 @@ class Records:
         return list(self._trials.values())
 
     def write(self, *, at_leisure: bool = False) -> None:
-        """Writes both tables; at leisure: only if the last time was a while ago."""
-        if at_leisure and time.monotonic() - self._written < WRITE_SECONDS:
+        """Writes both tables; at leisure: only if the last time was a while ago.
+
+        Storage that fails is noted in `trouble`, and tried again the next time.
+        """
+        started = time.monotonic()
+        if at_leisure and started < self._next_write:
             return
+        with self._noting_trouble():
+            self._write_tables()
+            self._on_write()
+            self.trouble = None
+        took = time.monotonic() - started
+        self._next_write = time.monotonic() + max(WRITE_SECONDS, took / WRITE_SHARE)
+
+    def _write_tables(self) -> None:
         epochs = [row for history in self._epochs.values() for row in history.values()]
         for rows, columns, parquet, csv in (
             (self.rows(), schema.TRIAL_COLUMNS, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE),
             (epochs, schema.EPOCH_COLUMNS, schema.EPOCHS_FILE, schema.EPOCHS_CSV_FILE),
         ):
             table = pa.Table.from_pylist(rows, arrow_schema(columns))
-            with replacing(self.folder / parquet) as path:
-                pq.write_table(table, path)
-            with replacing(self.folder / csv) as path:
-                pa.csv.write_csv(table, path)
-        self._written = time.monotonic()
+            for name, write in ((parquet, pq.write_table), (csv, pa.csv.write_csv)):
+                sink = pa.BufferOutputStream()
+                write(table, sink)
+                self.folder.write(name, sink.getvalue().to_pybytes())
+        # What the tables hold needs no journal, and what has ended no checkpoint.
+        while self._journal:
+            name = self._journal.pop()
+            self.folder.delete(name)
+            self.folder.delete(f"{schema.CHECKPOINTS_FOLDER}/{Path(name).stem}.npz")
+
+    @contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except StorageError as error:
+            self.trouble = error
 
 
 def _summary(history: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -152,10 +235,20 @@ def _summary(history: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """`study.json` of a run folder."""
-    text = (folder / schema.MANIFEST_FILE).read_text(encoding="utf-8")
-    manifest: dict[str, Any] = json.loads(text)
+def read_manifest(folder: RunFolder) -> dict[str, Any]:
+    """`study.json` of a run folder.
+
+    Raises:
+        StorageError: it is missing or torn.
+    """
+    content = folder.read(schema.MANIFEST_FILE)
+    try:
+        manifest: dict[str, Any] = json.loads(content or b"")
+    except ValueError as error:
+        raise StorageError(
+            f"{folder}/{schema.MANIFEST_FILE} is missing or damaged, so the study cannot go on;"
+            " restore it from a copy, or start a new study."
+        ) from error
     return manifest
 
 
@@ -166,13 +259,16 @@ class Manifest:
         folder: the run folder.
         resume: go on with the manifest that is there; times add up over sessions.
         entries: further entries.
+
+    Raises:
+        StorageError: it cannot be written, or is to be resumed and is torn.
     """
 
-    def __init__(self, folder: Path, *, resume: bool = False, **entries: Any) -> None:
+    def __init__(self, folder: RunFolder, *, resume: bool = False, **entries: Any) -> None:
         self._folder = folder
         self._started = time.monotonic()
         earlier = read_manifest(folder) if resume else {}
-        self._earlier_seconds = earlier.get("wall_seconds") or 0.0
+        self.earlier_seconds: float = earlier.get("wall_seconds") or 0.0
         self._entries: dict[str, Any] = {
             "schema_version": schema.SCHEMA_VERSION,
             "name": folder.name,
@@ -180,26 +276,31 @@ class Manifest:
             "started_utc": earlier.get("started_utc", _now()),
             "n_sessions": earlier.get("n_sessions", 0) + 1,
             "finished_utc": None,
-            "wall_seconds": None,
             "code": _code(),
             "versions": versions(),
             **entries,
         }
-        self._write()
+        self.write()
 
     def finish(self, status: str, **entries: Any) -> None:
-        """Notes how the study ended."""
-        self._entries.update(
-            status=status,
-            finished_utc=_now(),
-            wall_seconds=round(self._earlier_seconds + time.monotonic() - self._started, 3),
-            **entries,
-        )
-        self._write()
+        """Notes how the study ended.
 
-    def _write(self) -> None:
-        with replacing(self._folder / schema.MANIFEST_FILE) as path:
-            path.write_text(json.dumps(self._entries, indent=2) + "\n", encoding="utf-8")
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._entries.update(status=status, finished_utc=_now(), **entries)
+        self.write()
+
+    def write(self) -> None:
+        """Writes it with the time spent so far, which a session that is killed would not tell.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        seconds = self.earlier_seconds + time.monotonic() - self._started
+        self._entries["wall_seconds"] = round(seconds, 3)
+        text = without_secrets(json.dumps(self._entries, indent=2)) + "\n"
+        self._folder.write(schema.MANIFEST_FILE, text.encode())
 
 
 def _now() -> str:

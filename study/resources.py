@@ -1,14 +1,19 @@
 """Finds out what Ray has to train on, and refuses at once what it does not have."""
 
 import logging
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.presets import SpecError
+from study.storage import TEMPORARY_PREFIX, RunFolder
+
+ACCELERATOR_PREFIX = "accelerator_type:"  # of Ray's resources that name a node's kind of GPU
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,12 @@ class Slots:
     cpus_per_trial: int
     gpus_per_trial: float
 
+    @property
+    def needs(self) -> str:
+        """What a trial takes, in words."""
+        gpu = f"{self.gpus_per_trial:g} GPU and " if self.gpus_per_trial else ""
+        return f"{gpu}{self.cpus_per_trial} CPU"
+
 
 @contextmanager
 def ray_session(address: str | None) -> Iterator[None]:
@@ -68,44 +79,153 @@ def ray_session(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def claim(resources: Resources) -> Slots:
-    """Matches what was asked for with what Ray sees.
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes of one kind.
+
+    Attributes:
+        n: how many.
+        cpus: of each.
+        gpus: of each.
+    """
+
+    n: int
+    cpus: float
+    gpus: float
+
+    def n_slots(self, cpus: int, gpus: float) -> int:
+        """Trials of this size that they hold at once. Fractions of a GPU never span two."""
+        by_gpu = int(self.cpus)
+        if gpus:
+            by_gpu = int(self.gpus) * int(1 / gpus + 1e-9) if gpus <= 1 else int(self.gpus // gpus)
+        return self.n * min(int(self.cpus // cpus), by_gpu)
+
+
+def nodes_alive() -> list[Nodes]:
+    """The nodes that Ray has now."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Nodes(1, seen.get("CPU", 0), seen.get("GPU", 0)) for seen in alive]
+
+
+def nodes_to_come() -> list[Nodes]:
+    """The nodes that Ray's autoscaler may have, if there is one: all of them, also those alive."""
+    # The one place where Ray 2.60 says it; its own libraries ask there too.
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config else ()
+    return [
+        Nodes(group.max_count, group.resources.get("CPU", 0), group.resources.get("GPU", 0))
+        for group in groups
+    ]
+
+
+def claim(resources: Resources, *, timed: bool = False) -> Slots:
+    """Matches what was asked for with what Ray has, or can have if it autoscales.
+
+    Args:
+        resources: what was asked for.
+        timed: trials must have a device of their own, all of one kind, so that their times are
+            comparable: a whole GPU each, or one trial at a time on CPUs.
 
     Raises:
-        SpecError: more than there is was asked for.
+        SpecError: more than there is was asked for, or what no node can hold, or cannot be timed.
     """
-    seen = ray.cluster_resources()
-    n_cpus, n_gpus = int(seen.get("CPU", 0)), int(seen.get("GPU", 0))
+    clusters = [nodes for nodes in (nodes_alive(), nodes_to_come()) if nodes]
+    n_cpus = max(int(sum(kind.n * kind.cpus for kind in nodes)) for nodes in clusters)
+    n_gpus = max(int(sum(kind.n * kind.gpus for kind in nodes)) for nodes in clusters)
     wanted = n_gpus if resources.n_gpus is None else resources.n_gpus
+    if timed:
+        _check_timed(resources, wanted, ray.cluster_resources())
     if wanted > n_gpus:
         raise SpecError(
             f"--gpus {wanted} asks for more GPUs than Ray sees ({n_gpus}); "
             f"ask for fewer, or use --gpus 0 for the CPU."
         )
     # One thread a trial wastes least; wide machines would then run more trials than there are.
-    cpus = resources.cpus_per_trial or (1 if wanted else max(1, n_cpus // 8))
+    widest = max(int(kind.cpus) for nodes in clusters for kind in nodes)
+    cpus = resources.cpus_per_trial or (1 if wanted else max(1, widest // 8))
     if cpus > n_cpus:
         raise SpecError(f"--cpus-per-trial {cpus} is more than the {n_cpus} CPUs that Ray sees.")
-    n_slots = min(n_cpus // cpus, resources.max_concurrent or n_cpus)
-    if not wanted:
-        return Slots(n_slots, cpus, 0)
-    share = resources.gpus_per_trial
+    share = resources.gpus_per_trial if wanted else 0
     if share > wanted:
         raise SpecError(f"--gpus-per-trial {share:g} is more than the {wanted} GPUs to be used.")
     if share > 1 and share != int(share):
         raise SpecError(f"--gpus-per-trial {share:g} must be a fraction or a whole number of GPUs.")
-    # Fractions never span GPUs.
-    per_gpu = wanted * int(1 / share + 1e-9) if share <= 1 else int(wanted // share)
-    return Slots(min(n_slots, per_gpu), cpus, share)
+    n_slots = max(sum(kind.n_slots(cpus, share) for kind in nodes) for nodes in clusters)
+    if not n_slots:
+        raise SpecError(
+            f"No node can hold a trial of {Slots(0, cpus, share).needs}; ask for less with"
+            " --cpus-per-trial or --gpus-per-trial."
+        )
+    if share:
+        n_slots = min(n_slots, Nodes(1, n_slots * cpus, wanted).n_slots(cpus, share))
+    elif timed:
+        n_slots = 1
+    return Slots(min(n_slots, resources.max_concurrent or n_slots), cpus, share)
+
+
+def fits_now(slots: Slots) -> bool:
+    """Whether a node that is there already can hold a trial."""
+    return any(n.n_slots(slots.cpus_per_trial, slots.gpus_per_trial) for n in nodes_alive())
+
+
+def check_storage(folder: RunFolder) -> None:
+    """Makes sure that every node there is now sees what this process writes.
+
+    Raises:
+        SpecError: a node does not.
+    """
+    if folder.local is None:
+        return
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def sees(name: str) -> bool:
+        return folder.read(name) is not None
+
+    token = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    folder.write(token, b"seen")
+    try:
+        for node in ray.nodes():
+            if not node["Alive"]:
+                continue
+            where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            if not ray.get(sees.options(scheduling_strategy=where).remote(token)):
+                raise SpecError(
+                    f"--storage: {folder} is not seen by node {node['NodeManagerAddress']}; give a"
+                    " path on a disk that all nodes share, or a bucket (s3://, gs://)."
+                )
+    finally:
+        folder.delete(token)
+
+
+def _check_timed(resources: Resources, n_gpus: int, seen: Mapping[str, float]) -> None:
+    if n_gpus and resources.gpus_per_trial < 1:
+        raise SpecError(
+            f"--gpus-per-trial {resources.gpus_per_trial:g} lets trials share a GPU, so that their"
+            " times would not be comparable; leave it out with --objective mse,time."
+        )
+    kinds = sorted(name for name in seen if name.startswith(ACCELERATOR_PREFIX))
+    if n_gpus and len(kinds) > 1:
+        listed = ", ".join(kind.removeprefix(ACCELERATOR_PREFIX) for kind in kinds)
+        raise SpecError(
+            f"The cluster has several kinds of GPU ({listed}), so times would not be comparable;"
+            " use one kind with --objective mse,time."
+        )
+    if not n_gpus and (resources.max_concurrent or 1) > 1:
+        raise SpecError(
+            f"--max-concurrent {resources.max_concurrent} lets trials share the CPU, so that their"
+            " times would not be comparable; leave it out with --objective mse,time."
+        )
 
 
 def check_gpu(slots: Slots) -> str | None:
     """Opens a GPU as a trial would; returns its description, None on a CPU.
 
+    None too where the cluster has yet to start a node with a GPU.
+
     Raises:
         SpecError: TensorFlow cannot open it.
     """
-    if not slots.gpus_per_trial:
+    if not slots.gpus_per_trial or not fits_now(slots):
         return None
 
     @ray.remote(num_gpus=slots.gpus_per_trial, num_cpus=slots.cpus_per_trial, max_retries=0)

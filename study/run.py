@@ -13,9 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study import schema
 from study.presets import PRESETS, SAMPLERS, SCHEDULERS, SpecError, StudySpec
+
+if TYPE_CHECKING:
+    from study.storage import RunFolder
 
 EXIT_DONE, EXIT_FAILED_TRIALS, EXIT_BAD_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -40,10 +44,16 @@ def build_parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="the reference with one factor changed at a time",
     )
+    what.add_argument(
+        "--objective", choices=schema.OBJECTIVES, help="of the search (default: mse, of validation)"
+    )
     what.add_argument("--sampler", choices=SAMPLERS, help="of the search (default: tpe)")
     what.add_argument("--scheduler", choices=SCHEDULERS, help="ends search trials early")
     what.add_argument("--grace-epochs", type=int, metavar="N", help="that every search trial gets")
     what.add_argument("--reduction-factor", type=int, metavar="N", help="of asha (default: 3)")
+    what.add_argument(
+        "--warm-start", metavar="DIR", help="an older run folder whose search trials to learn from"
+    )
     what.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop then")
     where = parser.add_argument_group("what to run it on")
     where.add_argument("--gpus", type=int, metavar="N", help="default: those that Ray sees")
@@ -53,9 +63,15 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--address", help="a running Ray cluster, such as auto; default: start Ray")
     files = parser.add_argument_group("files")
     files.add_argument("--data", metavar="PATH", help="mnist.npz or a folder of IDX files")
-    files.add_argument("--storage", metavar="PATH", type=Path, default=Path("results"))
+    files.add_argument("--storage", metavar="PATH_OR_URI", default="results")
     files.add_argument("--name", help="of the run folder; default: preset and time")
     files.add_argument("--resume", action="store_true", help="finish the study called --name")
+    files.add_argument(
+        "--dry-run", action="store_true", help="print the trials and an estimate of their time"
+    )
+    files.add_argument(
+        "--quiet", action="store_true", help="print the plan, failures and the end, no more"
+    )
     files.add_argument("--no-report", action="store_true", help="leave the figures undrawn")
     return parser
 
@@ -78,12 +94,16 @@ def spec_from(options: argparse.Namespace, earlier: StudySpec | None = None) -> 
         "seed": options.seed,
         "n_search_trials": options.trials,
         "neighbours": options.neighbours,
+        "objective": options.objective,
+        "warm_start": options.warm_start,
         "sampler": options.sampler,
         "scheduler": options.scheduler,
         "grace_epochs": options.grace_epochs,
         "reduction_factor": options.reduction_factor,
         "time_budget_seconds": options.time_budget,
     }
+    if options.objective == schema.MSE_AND_TIME and options.scheduler is None:
+        changes["scheduler"] = "none"
     given = {name: value for name, value in changes.items() if value is not None}
     spec = replace(base, **given)
     if earlier is not None and spec != earlier:
@@ -96,8 +116,8 @@ def spec_from(options: argparse.Namespace, earlier: StudySpec | None = None) -> 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
-    0: done. 1: the study ended with failed trials. 2: a bad or impossible request, said in one
-    line before any trial starts. 130: interrupted.
+    0: done. 1: the study ended with failed trials, or its storage failed. 2: a bad or impossible
+    request, said in one line before any trial starts. 130: interrupted.
     """
     options = build_parser().parse_args(arguments)
     command = ["python", "-m", "study.run", *(sys.argv[1:] if arguments is None else arguments)]
@@ -110,9 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, command: list[str]) -> int:
     _check_resources(options)
+    if options.dry_run and options.resume:
+        raise SpecError("--dry-run tells of a new study; leave --resume out.")
     if options.resume:
-        folder = _folder_to_resume(options.storage, options.name)
-        spec = spec_from(options, _earlier_spec(folder))
+        folder, earlier = _study_to_resume(options.storage, options.name)
+        spec = spec_from(options, earlier)
+    elif options.dry_run:
+        spec, folder = spec_from(options), _run_folder(options.storage, "dry-run")
     else:
         spec = spec_from(options)
         folder = _new_folder(
@@ -125,11 +149,13 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         mnist = load_mnist(options.data)
     except DataError as error:
         raise SpecError(str(error)) from error
-    print(f"MNIST from {mnist.source}", flush=True)
+    if not options.quiet:
+        print(f"MNIST from {mnist.source}", flush=True)
 
     # Ray takes seconds to import, so whoever asks for --help does not wait for it.
     from study.driver import run_study
     from study.resources import Resources, ray_session
+    from study.storage import StorageError, without_secrets
 
     resources = Resources(
         n_gpus=options.gpus,
@@ -138,20 +164,38 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         address=options.address,
         max_concurrent=options.max_concurrent,
     )
+    where = shlex.join(["--storage", without_secrets(options.storage), "--name", folder.name])
+    resume_command = f"resume with: python -m study.run --resume {where}"
     with ray_session(options.address):
-        outcome = run_study(spec, resources, mnist, folder, command=command, resume=options.resume)
+        if options.dry_run:
+            from study.estimate import print_plan
+
+            print_plan(spec, resources, mnist)
+            return EXIT_DONE
+        try:
+            outcome = run_study(
+                spec,
+                resources,
+                mnist,
+                folder,
+                command=command,
+                resume=options.resume,
+                quiet=options.quiet,
+            )
+        except StorageError as error:
+            print(f"{error} Mend it, then {resume_command}", file=sys.stderr)
+            return EXIT_FAILED_TRIALS
     print(f"study {outcome.status}; results in {folder}", flush=True)
     if not options.no_report:
         from analysis.report import write_report
 
-        print(f"report: {write_report(str(folder))}")
+        print(f"report: {without_secrets(write_report(folder.where))}")
     if outcome.status == "interrupted":
-        where = shlex.join(["--storage", str(options.storage), "--name", folder.name])
-        print(f"resume with: python -m study.run --resume {where}")
+        print(resume_command)
         return EXIT_INTERRUPTED
     if outcome.n_failed:
         noun = "trial" if outcome.n_failed == 1 else "trials"
-        print(f"{outcome.n_failed} {noun} failed; see {folder / schema.TRIALS_CSV_FILE}")
+        print(f"{outcome.n_failed} {noun} failed; see {folder}/{schema.LOG_FILE}")
         return EXIT_FAILED_TRIALS
     if spec.preset == "quick":
         print("next: python -m study.run --gpus 1 (or --gpus 0): 50 epochs, and a larger search")
@@ -173,39 +217,51 @@ def _check_resources(options: argparse.Namespace) -> None:
             raise SpecError(f"{name} is {value}, but takes a whole number from 1.")
 
 
-def _new_folder(storage: Path, name: str) -> Path:
-    if Path(name).name != name or name in (".", ".."):
-        raise SpecError(f"--name {name!r} must be a plain folder name.")
-    folder = storage / name
+def _new_folder(storage: str, name: str) -> "RunFolder":
+    from study.storage import TEMPORARY_PREFIX, StorageError
+
+    folder = _run_folder(storage, name)
     if folder.exists():
         raise SpecError(f"{folder} exists already; choose another --name, or --resume it.")
-    probe = storage / f".{name}.writable"
+    probe = f"{TEMPORARY_PREFIX}{name}"
     try:
-        storage.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise SpecError(f"--storage {storage} cannot be written to: {error.strerror}.") from error
+        folder.parent.write(probe, b"")
+        folder.parent.delete(probe)
+    except StorageError as error:
+        raise SpecError(f"--storage cannot be written to: {error}") from error
     return folder
 
 
-def _folder_to_resume(storage: Path, name: str | None) -> Path:
+def _run_folder(storage: str, name: str) -> "RunFolder":
+    from analysis.load import RunFolderError
+    from study.storage import RunFolder, inside
+
+    if Path(name).name != name or name in (".", ".."):
+        raise SpecError(f"--name {name!r} must be a plain folder name.")
+    try:
+        return RunFolder(inside(storage, name))
+    except RunFolderError as error:
+        raise SpecError(f"--storage: {error}") from error
+
+
+def _study_to_resume(storage: str, name: str | None) -> tuple["RunFolder", StudySpec]:
+    from study.records import read_manifest
+    from study.storage import StorageError
+
     if name is None:
         raise SpecError("--resume needs the --name of the study to finish.")
-    folder = storage / name
-    if not (folder / schema.TRIALS_FILE).is_file():
-        raise SpecError(f"{folder} holds no study to --resume; start it without --resume.")
-    return folder
-
-
-def _earlier_spec(folder: Path) -> StudySpec:
-    from study.records import read_manifest
-
+    folder = _run_folder(storage, name)
     try:
-        return StudySpec.from_dict(read_manifest(folder)["spec"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        path = folder / schema.MANIFEST_FILE
-        raise SpecError(f"{path} is missing or damaged, so the study cannot go on.") from error
+        if folder.read(schema.MANIFEST_FILE) is None:
+            raise SpecError(f"{folder} holds no study to --resume; start it without --resume.")
+        return folder, StudySpec.from_dict(read_manifest(folder)["spec"])
+    except StorageError as error:
+        raise SpecError(str(error)) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SpecError(
+            f"{folder}/{schema.MANIFEST_FILE} holds no study that this version can go on with;"
+            " start a new one."
+        ) from error
 
 
 if __name__ == "__main__":

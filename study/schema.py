@@ -20,6 +20,10 @@ METRICS: Final = (TRAIN_MSE, VAL_MSE, TEST_MSE)
 # What the search minimises. The direction is stated, never guessed from the name.
 OBJECTIVE: Final = VAL_MSE
 MODE: Final = "min"
+TIME_OBJECTIVE: Final = "train_seconds"  # the second one of MSE_AND_TIME, minimised too
+MSE_ALONE: Final = "mse"
+MSE_AND_TIME: Final = "mse,time"
+OBJECTIVES: Final = (MSE_ALONE, MSE_AND_TIME)
 
 # Why a trial is in the study.
 REFERENCE: Final = "reference"
@@ -54,7 +58,10 @@ EPOCHS_CSV_FILE: Final = "epochs.csv"
 OPTUNA_FILE: Final = "optuna.db"
 MODELS_FOLDER: Final = "models"  # TRIAL_ID.keras
 RECONSTRUCTIONS_FOLDER: Final = "reconstructions"  # TRIAL_ID.parquet
+CHECKPOINTS_FOLDER: Final = "checkpoints"  # TRIAL_ID.npz, of trials that run
+JOURNAL_FOLDER: Final = "journal"  # TRIAL_ID.json, of ended trials that the tables lack yet
 REPORT_FOLDER: Final = "report"
+LOG_FILE: Final = "study.log"  # what would else flood the terminal, and every traceback
 TUNE_FOLDER: Final = "tune"  # Ray Tune's own files
 
 # The fields of convae.config.TrialConfig (a test holds the two together).

@@ -4,40 +4,68 @@ One Tune experiment serves all three, so that warm workers go on from one phase 
 Each architecture has its own Optuna study, and an equal share of the trials.
 """
 
+import warnings
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from study import schema
 from study.presets import StudySpec
+from study.records import Records
 from study.scheduling import make_sampler, rungs
 from study.space import (
     SPACES,
     PlannedTrial,
     config_from_params,
+    first_points,
     neighbour_trials,
-    reference_params,
     reference_trials,
 )
+from study.warm_start import DIVERGED_EPOCH
 
-# Optuna has no state for a diverged trial: it is failed there, with this attribute.
-DIVERGED_EPOCH = "diverged_epoch"
+
+class _Unfinished(NamedTuple):
+    """A trial that was running when the earlier session died: Optuna's number, and its setting."""
+
+    number: int
+    params: dict[str, Any]
 
 
 class ArchitectureSearch(OptunaSearch):
-    """Ray's OptunaSearch, telling Optuna every epoch and each way in which a trial can end."""
+    """Ray's OptunaSearch, telling Optuna every epoch and each way in which a trial can end.
+
+    It can go on with a study whose process died: see `adopt` and `settle`.
+    """
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next setting. Ray warns if that takes a second; a busy disk under SQLite may."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Define-by-run function passed")
+            suggestion: dict[str, Any] | None = super().suggest(trial_id)
+        return suggestion
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Reports the objective of each epoch that the result brings."""
+        """Reports the objective of each epoch that the result brings.
+
+        Optuna keeps no intermediate values of a trial with two objectives.
+        """
+        trial = self._ot_trials[trial_id]
+        if len(self.study.directions) > 1:
+            return
+        n_known = self._n_reported.get(trial_id, 0)
         for row in result["history"]:
-            if row.get(schema.OBJECTIVE) is not None:
-                self._ot_trials[trial_id].report(row[schema.OBJECTIVE], row["epoch"])
+            # A trial that goes on from a checkpoint tells all its epochs again.
+            if row.get(schema.OBJECTIVE) is not None and row["epoch"] > n_known:
+                trial.report(row[schema.OBJECTIVE], row["epoch"])
+                self._n_reported[trial_id] = row["epoch"]
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
@@ -45,16 +73,38 @@ class ArchitectureSearch(OptunaSearch):
         """Tells Optuna how the trial ended: complete, pruned or failed. Never a made-up number."""
         trial = self._ot_trials[trial_id]
         if error or not result:
-            self._ot_study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._ot_study.tell(trial, state=TrialState.FAIL)
             return
         self.on_trial_result(trial_id, result)
         if result["state"] == schema.DIVERGED:
             trial.set_user_attr(DIVERGED_EPOCH, result["diverged_epoch"])
-            self._ot_study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._ot_study.tell(trial, state=TrialState.FAIL)
         elif result["state"] == schema.RUNNING:  # stopped by the scheduler
-            self._ot_study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            self._ot_study.tell(trial, state=TrialState.PRUNED)
+        elif len(self.study.directions) > 1:
+            self._ot_study.tell(trial, [result[schema.OBJECTIVE], result[schema.TIME_OBJECTIVE]])
         else:
             self._ot_study.tell(trial, result[schema.OBJECTIVE])
+
+    def adopt(self, trial_id: str, number: int) -> None:
+        """Takes a trial that Optuna knows as running for the one that Ray knows by this id."""
+        frozen = self.study.trials[number]
+        self._ot_trials[trial_id] = optuna.trial.Trial(self.study, frozen._trial_id)
+        self._n_reported[trial_id] = max(frozen.intermediate_values, default=0)
+
+    def settle(self, number: int, row: Mapping[str, Any], epochs: list[dict[str, Any]]) -> None:
+        """Tells Optuna how a trial ended that it knows as running, from the tables' rows."""
+        trial_id = str(row["trial_id"])
+        self.adopt(trial_id, number)
+        state = schema.RUNNING if row["state"] == schema.PRUNED else row["state"]
+        result = {**row, "state": state, "history": epochs}
+        self.on_trial_complete(trial_id, result, error=row["state"] == schema.FAILED)
+
+    @property
+    def _n_reported(self) -> dict[str, int]:
+        """The last epoch that Optuna has heard of, by Ray's id."""
+        reported: dict[str, int] = self.__dict__.setdefault("_reported", {})
+        return reported
 
     @property
     def study(self) -> optuna.Study:
@@ -74,27 +124,37 @@ class StudySearch(Searcher):
     Args:
         spec: the study.
         storage: Optuna's, which outlives the process.
-        ended: ids of trials that an earlier session of the study finished.
+        records: what an earlier session of the study ended. Each search trial's end is entered
+            there before Optuna hears of it, so that after a crash the tables know all that Optuna
+            knows. None for a study that keeps none.
+        known: trials of an older run by architecture, which the sampler learns from.
+        save: called whenever Optuna has learned something.
     """
 
     def __init__(
         self,
         spec: StudySpec,
         storage: optuna.storages.BaseStorage,
-        ended: Collection[str] = (),
+        records: Records | None = None,
+        known: Mapping[str, Sequence[FrozenTrial]] = MappingProxyType({}),
+        save: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(metric=schema.OBJECTIVE, mode=schema.MODE)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spec = spec
-        self._ended = ended
-        self._fixed = deque(self._not_ended(_fixed_trials(spec)))
+        self._records = records
+        self._save = save
+        self._ended = records.trial_ids if records else frozenset()
+        self._fixed = deque(self._not_ended(fixed_trials(spec)))
         self._report_epochs = rungs(spec)
         self._running: dict[str, PlannedTrial] = {}
         self._searches = {
-            model: _architecture_search(model, i, spec, storage)
+            model: _architecture_search(model, i, spec, storage, known.get(model, ()))
             for i, model in enumerate(spec.models if spec.n_search_trials else ())
         }
+        self._unfinished = {model: deque(self._catch_up(model)) for model in self._searches}
         self._n_asked = {
-            model: sum(trial_id.startswith(_search_id(model)) for trial_id in ended)
+            model: sum(trial_id.startswith(_search_id(model)) for trial_id in self._ended)
             for model in self._searches
         }
         self._winners: deque[PlannedTrial] | None = None
@@ -103,7 +163,7 @@ class StudySearch(Searcher):
     @property
     def n_trials(self) -> dict[str, int]:
         """Trials of the whole study by group, if nothing stops it early."""
-        counts = Counter(planned.group for planned in _fixed_trials(self._spec))
+        counts = Counter(planned.group for planned in fixed_trials(self._spec))
         counts[schema.SEARCH] = self._spec.n_search_trials
         counts[schema.WINNER] = len(self._searches) * self._spec.n_seeds
         return {group: counts[group] for group in schema.GROUPS if counts[group]}
@@ -119,8 +179,7 @@ class StudySearch(Searcher):
     def _next(self, trial_id: str) -> PlannedTrial | str | None:
         if self._fixed:
             return self._fixed.popleft()
-        share = self._spec.n_search_trials // len(self._spec.models)
-        open_searches = [model for model, n in self._n_asked.items() if n < share]
+        open_searches = [model for model, n in self._n_asked.items() if n < self._spec.share]
         if open_searches:
             return self._ask(min(open_searches, key=self._n_asked.__getitem__), trial_id)
         if self._winners is None:
@@ -133,19 +192,39 @@ class StudySearch(Searcher):
             )
         return self._winners.popleft() if self._winners else Searcher.FINISHED
 
+    def _catch_up(self, model: str) -> Iterator[_Unfinished]:
+        """Brings Optuna up to the tables; yields the trials that neither knows the end of."""
+        search = self._searches[model]
+        for frozen in search.study.get_trials(states=(TrialState.RUNNING,)):
+            trial_id = f"{_search_id(model)}{frozen.number:03d}"
+            if self._records and trial_id in self._ended:
+                row = self._records.row(trial_id)
+                search.settle(frozen.number, row, self._records.epochs_of(trial_id))
+            else:
+                yield _Unfinished(frozen.number, frozen.params)
+
     def _ask(self, model: str, trial_id: str) -> PlannedTrial:
-        params = self._searches[model].suggest(trial_id)
+        search = self._searches[model]
+        if self._unfinished[model]:
+            number, params = self._unfinished[model].popleft()
+            search.adopt(trial_id, number)
+        else:
+            params = search.suggest(trial_id) or {}
+            number = search.number_of(trial_id)
         self._n_asked[model] += 1
+        self._save()
         spec = self._spec
         # One seed for all search trials: settings are compared on the same footing.
         config = config_from_params(
             model, params, epochs=spec.epochs, split=schema.SEARCH_SPLIT, seed=spec.seed
         )
-        number = self._searches[model].number_of(trial_id)
+        reference = first_points(model, spec, 1)
         return PlannedTrial(
             f"{_search_id(model)}{number:03d}",
             schema.SEARCH,
             config,
+            # The setting that all others are measured by has a final value.
+            prunable=params not in reference,
             report_epochs=self._report_epochs,
         )
 
@@ -154,12 +233,14 @@ class StudySearch(Searcher):
 
     def _winner_trials(self, model: str) -> list[PlannedTrial]:
         """The architecture's best setting by the validation images, on all training images."""
-        study = self._searches[model].study
-        if not study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
+        done = self._searches[model].study.get_trials(states=(TrialState.COMPLETE,))
+        if not done:
             return []  # all pruned, diverged or failed: there is no winner
         spec = self._spec
+        # The first of the objectives; a tie goes to the earlier trial.
+        params = min(done, key=lambda trial: trial.values[0]).params
         best = config_from_params(
-            model, study.best_params, epochs=spec.epochs, split=schema.FULL_SPLIT, seed=spec.seed
+            model, params, epochs=spec.epochs, split=schema.FULL_SPLIT, seed=spec.seed
         )
         return [
             PlannedTrial(
@@ -181,10 +262,22 @@ class StudySearch(Searcher):
     ) -> None:
         """Passes a search trial's end on to Optuna, unless the whole study is being stopped."""
         search = self._search_of(trial_id)
-        self._running.pop(trial_id, None)
-        unfinished = not error and result is not None and result["state"] == schema.RUNNING
-        if search and not (self.stopping and unfinished):
-            search.on_trial_complete(trial_id, result, error)
+        planned = self._running.pop(trial_id, None)
+        state = self.state_of(result, error)
+        if search is None or planned is None or state == schema.RUNNING:
+            return
+        if self._records and planned.trial_id in self._records.trial_ids:
+            self._records.end(planned.trial_id, state)
+        search.on_trial_complete(trial_id, result, error)
+        self._save()
+
+    def state_of(self, result: Mapping[str, Any] | None, error: bool = False) -> str:
+        """How a trial ended with this last result, of `schema.STATES`."""
+        if error or not result:
+            return schema.FAILED
+        if result["state"] == schema.RUNNING and not self.stopping:
+            return schema.PRUNED
+        return str(result["state"])
 
     def _search_of(self, trial_id: str) -> ArchitectureSearch | None:
         planned = self._running.get(trial_id)
@@ -206,7 +299,8 @@ class StudySearch(Searcher):
         raise NotImplementedError("A study is not restored from Ray Tune's own files.")
 
 
-def _fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
+def fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
+    """The trials that are known before the study starts, in the order in which they start."""
     return reference_trials(spec) + (neighbour_trials(spec) if spec.neighbours else [])
 
 
@@ -215,25 +309,32 @@ def _search_id(model: str) -> str:
 
 
 def _architecture_search(
-    model: str, stream: int, spec: StudySpec, storage: optuna.storages.BaseStorage
+    model: str,
+    stream: int,
+    spec: StudySpec,
+    storage: optuna.storages.BaseStorage,
+    known: Sequence[FrozenTrial],
 ) -> ArchitectureSearch:
     n_earlier = 0
     if model in optuna.get_all_study_names(storage):
         earlier = optuna.load_study(study_name=model, storage=storage)
-        for trial in earlier.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-            earlier.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # was cut off
         n_earlier = len(earlier.trials)
-    # A grid has its own order, and holds the reference among its points.
-    enqueue = not n_earlier and spec.sampler != "grid"
-    first = reference_params(model, spec) if enqueue else None
-    return ArchitectureSearch(
+    # At most half of the trials are given, so that the sampler has a say in small searches too.
+    # An older run knows the neighbours; a grid has its own order, and holds them among its points.
+    n_given = 0 if n_earlier or spec.sampler == "grid" else 1 if known else (spec.share + 1) // 2
+    metrics = [schema.OBJECTIVE, schema.TIME_OBJECTIVE][: 1 + spec.timed]
+    search = ArchitectureSearch(
         space=SPACES[model],
-        metric=schema.OBJECTIVE,
-        mode=schema.MODE,
-        points_to_evaluate=[first] if first else None,
+        metric=metrics if spec.timed else schema.OBJECTIVE,
+        mode=[schema.MODE] * len(metrics) if spec.timed else schema.MODE,
+        points_to_evaluate=first_points(model, spec, n_given) or None,
         # OptunaSearch ignores its own seed when it is given a sampler. A resumed study must not
         # draw its first points again.
         sampler=make_sampler(spec, model, spec.seed + 1_000_003 * stream + 10_007 * n_earlier),
         study_name=model,
         storage=storage,
     )
+    search.study.set_user_attr("objectives", metrics)
+    if not n_earlier:
+        search.study.add_trials(known)
+    return search

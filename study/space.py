@@ -5,9 +5,10 @@ The space functions only suggest; `config_from_params` turns what they suggested
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
-import optuna
+from optuna.trial import BaseTrial
 
 from convae.config import HIDDEN_ACTIVATIONS, TrialConfig
 from study import schema
@@ -25,6 +26,7 @@ class PlannedTrial:
         group: of `schema.GROUPS`.
         config: what to train.
         keep_model: whether to save the trained model and show what it reconstructs.
+        prunable: whether the scheduler may end it early.
         report_epochs: after these epochs the study wants to hear of it at once.
     """
 
@@ -32,6 +34,7 @@ class PlannedTrial:
     group: str
     config: TrialConfig
     keep_model: bool = False
+    prunable: bool = False
     report_epochs: tuple[int, ...] = ()
 
     def to_tune(self) -> dict[str, Any]:
@@ -41,6 +44,7 @@ class PlannedTrial:
             "group": self.group,
             "trial": self.config.to_dict(),
             "keep_model": self.keep_model,
+            "prunable": self.prunable,
             "report_epochs": self.report_epochs,
         }
 
@@ -52,6 +56,7 @@ class PlannedTrial:
             config["group"],
             TrialConfig.from_dict(config["trial"]),
             config["keep_model"],
+            config["prunable"],
             tuple(config["report_epochs"]),
         )
 
@@ -83,38 +88,57 @@ def reference_trials(spec: StudySpec) -> list[PlannedTrial]:
 
 # One factor changed at a time, by the architecture that has it; None stands for both.
 _NEIGHBOURS: tuple[tuple[str | None, str, tuple[Any, ...]], ...] = (
-    (None, "learning_rate", (0.25, 0.5, 2.0, 4.0)),
-    (None, "momentum", (0.0, 0.9)),
+    (None, "learning_rate", (2.0, 0.5, 4.0, 0.25)),
+    (None, "momentum", (0.9, 0.0)),
     (None, "nesterov", (False,)),
     (None, "batch_size", BATCH_SIZES),
     (schema.CONV, "latent_filters", (16,)),
+    (schema.DENSE, "hidden_units", DENSE_SIZES),
     (schema.DENSE, "hidden_activation", ("sigmoid",)),
     (schema.DENSE, "dropout", (0.1,)),
 )
 
 
-def neighbour_trials(spec: StudySpec) -> list[PlannedTrial]:
-    """The conv and dense-512 reference with one factor changed at a time, for each seed.
+def _changes(reference: TrialConfig) -> dict[str, list[Any]]:
+    """The values to change to, by factor, of a model's reference setting."""
+    return {
+        name: [value for value in values if value != getattr(reference, name)]
+        for owner, name, values in _NEIGHBOURS
+        if owner in (None, reference.model)
+    }
 
-    The other dense sizes are reference trials already.
+
+def neighbour_trials(spec: StudySpec) -> list[PlannedTrial]:
+    """The conv and dense-512 reference, and each with one factor changed, for each seed.
+
+    Settings are compared here, so they train on the search's 50,000 images and are judged by the
+    validation images; the test images stay out of it.
     """
     trials = []
     for model in spec.models:
         for seed in range(spec.seed, spec.seed + spec.n_seeds):
             reference = TrialConfig(
-                model=model, epochs=spec.epochs, batch_size=spec.batch_size, seed=seed
+                model=model,
+                epochs=spec.epochs,
+                batch_size=spec.batch_size,
+                split=schema.SEARCH_SPLIT,
+                seed=seed,
             )
-            for owner, name, values in _NEIGHBOURS:
-                for value in values:
-                    if owner not in (None, model) or value == getattr(reference, name):
-                        continue
-                    trial_id = f"{schema.NEIGHBOUR}-{model}-{name}={value}-s{seed}"
-                    config = replace(reference, **{name: value})
-                    trials.append(PlannedTrial(trial_id, schema.NEIGHBOUR, config))
+            settings = {"reference": reference} | {
+                f"{name}={value}": replace(reference, **{name: value})
+                for name, values in _changes(reference).items()
+                for value in values
+            }
+            trials += [
+                PlannedTrial(
+                    f"{schema.NEIGHBOUR}-{model}-{label}-s{seed}", schema.NEIGHBOUR, config
+                )
+                for label, config in settings.items()
+            ]
     return trials
 
 
-def _suggest_shared(trial: optuna.Trial) -> None:
+def _suggest_shared(trial: BaseTrial) -> None:
     # Both act multiplicatively, so they are searched on a log scale, momentum as 1 − momentum.
     trial.suggest_float("learning_rate", 0.05, 5.0, log=True)
     trial.suggest_float("one_minus_momentum", 0.05, 1.0, log=True)
@@ -122,13 +146,13 @@ def _suggest_shared(trial: optuna.Trial) -> None:
     trial.suggest_categorical("batch_size", BATCH_SIZES)
 
 
-def suggest_conv(trial: optuna.Trial) -> None:
+def suggest_conv(trial: BaseTrial) -> None:
     """The neighbourhood of the report's convolutional autoencoder."""
     _suggest_shared(trial)
     trial.suggest_categorical("latent_filters", (8, 16))
 
 
-def suggest_dense(trial: optuna.Trial) -> None:
+def suggest_dense(trial: BaseTrial) -> None:
     """The neighbourhood of the report's dense autoencoder."""
     _suggest_shared(trial)
     trial.suggest_categorical("hidden_units", DENSE_SIZES)
@@ -136,7 +160,7 @@ def suggest_dense(trial: optuna.Trial) -> None:
     trial.suggest_categorical("dropout", (0.0, 0.1))
 
 
-SPACES: dict[str, Callable[[optuna.Trial], None]] = {
+SPACES: dict[str, Callable[[BaseTrial], None]] = {
     schema.CONV: suggest_conv,
     schema.DENSE: suggest_dense,
 }
@@ -160,18 +184,36 @@ def grid(model: str) -> dict[str, list[Any]]:
     }
 
 
-def reference_params(model: str, spec: StudySpec) -> dict[str, Any] | None:
-    """The reference setting as a point of the model's space; None if it lies outside."""
-    config = TrialConfig(model=model, batch_size=spec.batch_size).to_dict()
-    if config["batch_size"] not in BATCH_SIZES:
-        return None
-    params = {"one_minus_momentum": 1 - config["momentum"]}
-    own = {schema.CONV: ("latent_filters",), schema.DENSE: ("hidden_units", "hidden_activation")}
-    for name in ("learning_rate", "nesterov", "batch_size", *own[model]):
-        params[name] = config[name]
-    if model == schema.DENSE:
-        params["dropout"] = config["dropout"]
-    return params
+# The parameters that only one architecture has; both have the others.
+_OWN_PARAMS = {
+    schema.CONV: ("latent_filters",),
+    schema.DENSE: ("hidden_units", "hidden_activation", "dropout"),
+}
+
+
+def params_from_config(config: TrialConfig) -> dict[str, Any]:
+    """The inverse of `config_from_params`. The point may lie outside the space."""
+    names = ("learning_rate", "nesterov", "batch_size", *_OWN_PARAMS[config.model])
+    # Rounded for the same reason as there.
+    return {"one_minus_momentum": round(1 - config.momentum, 12)} | {
+        name: getattr(config, name) for name in names
+    }
+
+
+def first_points(model: str, spec: StudySpec, n: int) -> list[dict[str, Any]]:
+    """The reference setting and its neighbours as points of the model's space, at most n.
+
+    Neighbours come in rounds, a value of every factor in each, so that a small n knows most
+    factors. There are none if the reference's batch size lies outside the space.
+    """
+    reference = TrialConfig(model=model, batch_size=spec.batch_size)
+    if spec.batch_size not in BATCH_SIZES:
+        return []
+    rounds = zip_longest(
+        *([replace(reference, **{k: v}) for v in vs] for k, vs in _changes(reference).items())
+    )
+    settings = [reference, *(config for configs in rounds for config in configs if config)]
+    return [params_from_config(config) for config in settings[:n]]
 
 
 def config_from_params(

@@ -3,36 +3,48 @@
 A worker outlives its trial: it keeps the images on its device and every program it has compiled.
 """
 
+import logging
 import os
+import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 from ray import tune
 
 from convae.errors import DivergenceError
 from study import schema
-from study.files import replacing
+from study.checkpoints import Checkpoint, Spent, load_checkpoint, save_checkpoint
 from study.scheduling import EPOCH
 from study.space import PlannedTrial
+from study.storage import RunFolder, StorageError
 
 if TYPE_CHECKING:
     from convae.data import Mnist
     from convae.training import EpochResult, Training
 
-# A result costs the driver several milliseconds, an epoch on a GPU may take fifteen: epochs are
-# sent together, as often as a person watching needs them.
-REPORT_SECONDS = 1.0
-
 N_RANDOM_IMAGES = 10
 N_RANKED_IMAGES = 5  # of each: best, median, worst
 
+_log = logging.getLogger(__name__)
+
 
 class AutoencoderTrial(tune.Trainable):
-    """Trains the planned trials that it is given, one after the other."""
+    """Trains the planned trials that it is given, one after the other.
+
+    Attributes:
+        report_seconds: between results. One costs the driver several milliseconds, an epoch on a
+            GPU may take fifteen: epochs are sent together, as often as a person watching needs.
+        checkpoint_seconds: between checkpoints. Of a trial's work, a crash costs about this.
+    """
+
+    report_seconds = 1.0
+    checkpoint_seconds = 30.0
 
     def setup(
         self,
@@ -40,20 +52,21 @@ class AutoencoderTrial(tune.Trainable):
         mnist: "Mnist | None" = None,
         n_threads: int = 1,
         gpu: bool = False,
-        run_folder: str = "",
+        folder: RunFolder | None = None,
     ) -> None:
         """Opens the device and puts the images there.
 
         Raises:
             GpuUnavailableError: Ray gave the trial a GPU that TensorFlow cannot open.
+            StorageError: this node does not see the run folder.
         """
         started = time.perf_counter()
+        self._open(folder)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         from convae.device import open_device
         from convae.training import Trainer
 
         assert mnist is not None
-        self._run_folder = Path(run_folder)
         self._trainer = Trainer(mnist, open_device(gpu=gpu, n_threads=n_threads))
         self._begin(config, started)
 
@@ -62,28 +75,45 @@ class AutoencoderTrial(tune.Trainable):
         self._begin(new_config, time.perf_counter())
         return True
 
+    def _open(self, folder: RunFolder | None) -> None:
+        assert folder is not None
+        if folder.read(schema.MANIFEST_FILE) is None:
+            raise StorageError(
+                f"{folder} is not there on node {ray.util.get_node_ip_address()}; give --storage on"
+                " a disk that all nodes share, or in a bucket."
+            )
+        self._folder = folder
+
     def _begin(self, config: dict[str, Any], started: float) -> None:
         self._started = started
         self._planned = PlannedTrial.from_tune(config)
-        self._train_seconds = 0.0
-        self._eval_seconds = 0.0
         self._training: Training = self._trainer.start(self._planned.config)
+        self._spent = Spent(compile_seconds=self._training.compile_seconds)
+        # What the driver has not heard of yet. After a checkpoint it is all epochs so far.
+        self._unsent: list[dict[str, Any]] = []
+        self._epochs: list[dict[str, Any]] = []
+        self._state = schema.RUNNING
+        if checkpoint := load_checkpoint(self._folder, self._planned):
+            self._training.resume(len(checkpoint.epochs), checkpoint.state)
+            self._spent = checkpoint.spent + self._spent
+            self._epochs = list(checkpoint.epochs)
+            self._unsent = list(checkpoint.epochs)
+        self._kept_epoch, self._kept_at = self._training.epoch, time.monotonic()
 
     def step(self) -> dict[str, Any]:
-        """Trains for about `REPORT_SECONDS`, at least an epoch, and returns the epochs' rows."""
-        deadline = time.perf_counter() + REPORT_SECONDS
-        rows: list[dict[str, Any]] = []
+        """Trains for about `report_seconds`, at least an epoch, and returns the epochs' rows."""
+        deadline = time.perf_counter() + self.report_seconds
         diverged_epoch = None
-        while True:
+        while self._training.epoch < self._planned.config.epochs:
             try:
                 result = self._training.run_epoch()
             except DivergenceError as error:
                 diverged_epoch = error.epoch
                 break
-            self._train_seconds += result.train_seconds
-            self._eval_seconds += result.eval_seconds
-            rows.append(self._row(result))
-            if self._training.epoch in (self._planned.config.epochs, *self._planned.report_epochs):
+            self._spent += Spent(result.train_seconds, result.eval_seconds)
+            self._epochs.append(self._row(result))
+            self._unsent.append(self._epochs[-1])
+            if self._training.epoch in self._planned.report_epochs:
                 break
             if time.perf_counter() >= deadline:
                 break
@@ -93,7 +123,13 @@ class AutoencoderTrial(tune.Trainable):
         state = schema.COMPLETED if finished else schema.RUNNING
         if diverged_epoch is not None:
             state = schema.DIVERGED
+        self._state = state
+        rows, self._unsent = self._unsent, []
         last = rows[-1] if rows else {}
+        now = time.perf_counter()
+        self._spent, self._started = self._spent + Spent(wall_seconds=now - self._started), now
+        if time.monotonic() - self._kept_at >= self.checkpoint_seconds:
+            self._keep_checkpoint()
         return {
             "state": state,
             "done": state != schema.RUNNING,
@@ -102,10 +138,7 @@ class AutoencoderTrial(tune.Trainable):
             EPOCH: self._training.epoch,
             schema.OBJECTIVE: last.get(schema.OBJECTIVE),
             "n_parameters": self._training.n_parameters,
-            "train_seconds": self._train_seconds,
-            "eval_seconds": self._eval_seconds,
-            "compile_seconds": self._training.compile_seconds,
-            "wall_seconds": time.perf_counter() - self._started,
+            **asdict(self._spent),
             "device": self._trainer.device.description,
         }
 
@@ -118,16 +151,35 @@ class AutoencoderTrial(tune.Trainable):
             "eval_seconds": result.eval_seconds,
         }
 
+    def cleanup(self) -> None:
+        """Keeps what an unfinished trial has trained, when its worker is told to stop."""
+        self._keep_checkpoint()
+
+    def _keep_checkpoint(self) -> None:
+        """A trial that cannot keep a checkpoint goes on all the same: it may not need it."""
+        if self._state != schema.RUNNING or self._training.epoch == self._kept_epoch:
+            return
+        checkpoint = Checkpoint(self._epochs, self._spent, self._training.get_state())
+        try:
+            save_checkpoint(self._folder, self._planned, checkpoint)
+        except StorageError:
+            _log.exception("no checkpoint of %s", self._planned.trial_id)
+        self._kept_epoch, self._kept_at = self._training.epoch, time.monotonic()
+
     def _keep_model(self) -> None:
         trial_id = self._planned.trial_id
-        with replacing(self._run_folder / schema.MODELS_FOLDER / f"{trial_id}.keras") as path:
-            self._training.model.save(path)
+        # Keras looks at the ending.
+        with tempfile.NamedTemporaryFile(suffix=".keras") as file:
+            self._training.model.save(file.name)
+            content = Path(file.name).read_bytes()
+        self._folder.write(f"{schema.MODELS_FOLDER}/{trial_id}.keras", content)
         images = self._trainer.mnist.test_images
         outputs = self._training.reconstruct(images)
         table = reconstruction_table(trial_id, images, self._trainer.mnist.test_labels, outputs)
-        folder = self._run_folder / schema.RECONSTRUCTIONS_FOLDER
-        with replacing(folder / f"{trial_id}.parquet") as path:
-            pq.write_table(table, path)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        name = f"{schema.RECONSTRUCTIONS_FOLDER}/{trial_id}.parquet"
+        self._folder.write(name, sink.getvalue().to_pybytes())
 
 
 def reconstruction_table(

@@ -18,6 +18,16 @@ ANALYSIS = tuple(
         "tables",
         "page",
         "report",
+        "compare",
+        "search",
+        "neighbours",
+        "importances",
+        "search_figures",
+        "setting_figures",
+        "search_drawings",
+        "search_tables",
+        "search_page",
+        "markup",
     )
 )
 
@@ -35,7 +45,8 @@ def loaded_by(module):
         *((module, HEAVY | {"convae", "study.presets"}) for module in ANALYSIS),
         ("study.schema", HEAVY | {"convae", "numpy", "pandas", "analysis"}),
         ("study.run", HEAVY | {"pandas", "pyarrow", "matplotlib", "analysis"}),
-        ("study.driver", {"tensorflow", "keras", "analysis"}),
+        # analysis.load reads run folders for both sides.
+        ("study.driver", {"tensorflow", "keras", "matplotlib", "analysis.statistics"}),
         ("convae.config", HEAVY | {"numpy", "study"}),
         ("convae.data", HEAVY | {"study"}),
         ("convae.train", HEAVY | {"study"}),

@@ -3,11 +3,16 @@
 from pathlib import Path
 
 import pytest
-from synthetic_runs import quick_trials, write_run
+from synthetic_runs import trial, write_quick_run, write_run
 
 
 @pytest.fixture
 def quick_run(tmp_path: Path) -> Path:
     """A finished run of 3 epochs and one seed, with a search and reconstructions."""
-    shown = ("reference-conv-8-0", "reference-dense-512-0")
-    return write_run(tmp_path / "quick", *quick_trials(), shown=shown)
+    return write_quick_run(tmp_path / "quick")
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> Path:
+    """A finished run of one trial, quick to report."""
+    return write_run(tmp_path / "small", trial("conv", 8))

@@ -56,7 +56,8 @@ def trial(
         mse = first * (last / first) ** progress * (1 + 0.01 * seed)
     group = changes.get("group", schema.REFERENCE)
     trial_id = changes.pop("trial_id", f"{group}-{model}-{size}-{seed}")
-    metric = schema.VAL_MSE if group == schema.SEARCH else schema.TEST_MSE
+    searched = group in (schema.SEARCH, schema.NEIGHBOUR)
+    metric = schema.VAL_MSE if searched else schema.TEST_MSE
     history: Rows = [
         {
             "trial_id": trial_id,
@@ -82,7 +83,7 @@ def trial(
         "nesterov": True,
         "batch_size": 256,
         "epochs": len(history),
-        "split": "search" if group == schema.SEARCH else "full",
+        "split": schema.SEARCH_SPLIT if searched else schema.FULL_SPLIT,
         "seed": seed,
         "state": schema.COMPLETED,
         "epochs_completed": len(history),
@@ -191,3 +192,92 @@ def quick_trials() -> list[tuple[dict[str, Any], Rows]]:
             mse = [0.05, 0.03, 0.02 - 0.001 * number]
             search.append(trial(model, size, mse=mse, **changes))
     return [trial("conv", 8), trial("dense", 512), *search]
+
+
+def write_quick_run(folder: Path) -> Path:
+    """Writes a finished run of 3 epochs and one seed, with a search and reconstructions."""
+    shown = ("reference-conv-8-0", "reference-dense-512-0")
+    return write_run(folder, *quick_trials(), shown=shown)
+
+
+# A setting's effective learning rate at which the synthetic validation MSE is least, by size.
+BEST_RATE = 4.0
+
+
+def search_trials(
+    model: str, n: int, *, prune: bool = True, n_epochs: int = 50
+) -> list[tuple[dict[str, Any], Rows]]:
+    """A search around the reference: the effective learning rate matters, and nothing else does.
+
+    The first trial has the reference's setting. High rates diverge; with `prune`, poor trials end
+    early with a value that is poorer still.
+    """
+    rng = np.random.default_rng(n)
+    trials = []
+    for number in range(n):
+        setting: dict[str, Any] = {
+            "learning_rate": float(np.exp(rng.uniform(np.log(0.05), np.log(5)))),
+            "momentum": float(1 - np.exp(rng.uniform(np.log(0.05), 0))),
+            "nesterov": bool(rng.random() < 0.5),
+            "batch_size": int(rng.choice([64, 128, 256, 512, 1000])),
+        }
+        size = 8 if model == schema.CONV else 512
+        if model == schema.CONV:
+            setting["latent_filters"] = int(rng.choice([8, 16]))
+        else:
+            setting["hidden_units"] = int(rng.choice([64, 128, 256, 512]))
+            setting["hidden_activation"] = str(rng.choice(["relu", "sigmoid"]))
+            setting["dropout"] = float(rng.choice([0.0, 0.1]))
+        noise = float(rng.normal())
+        if number == 0:
+            setting = {}
+        rate = setting.get("learning_rate", 1.0) / (1 - setting.get("momentum", 0.5))
+        last = NUMBERS[model, size][1]
+        end = last * float(np.exp(0.35 * abs(np.log(rate / BEST_RATE)) + 0.05 * noise))
+        state, epochs = schema.COMPLETED, n_epochs
+        if rate > 30:
+            state, epochs = schema.DIVERGED, 2
+        elif prune and number and end > 1.3 * last:
+            state, epochs = schema.PRUNED, max(1, n_epochs // 10)
+        changes = setting | {
+            "group": schema.SEARCH,
+            "trial_id": f"search-{model}-{number:03d}",
+            "state": state,
+        }
+        if state == schema.DIVERGED:
+            changes |= {schema.VAL_MSE: None, "diverged_epoch": epochs}
+        stopped = end if state == schema.COMPLETED else 2 * end
+        mse = np.geomspace(0.06, stopped, epochs)
+        row, history = trial(model, size, mse=mse, **changes)
+        trials.append((row | {"epochs": n_epochs}, history))
+    return trials
+
+
+def neighbour_trials(
+    model: str, ratios: Mapping[str, Mapping[Any, float | None]], n_seeds: int = 5
+) -> list[tuple[dict[str, Any], Rows]]:
+    """The reference and its neighbours on the search's images, a few seeds each.
+
+    Args:
+        model: the architecture.
+        ratios: of the validation MSE to the reference's, by factor and value; None diverges.
+        n_seeds: each seed's reference is 1 % above the one before.
+    """
+    size = 8 if model == schema.CONV else 512
+    last = NUMBERS[model, size][1]
+    changed = [("reference", {}, 1.0)] + [
+        (f"{factor}={value}", {factor: value}, ratio)
+        for factor, values in ratios.items()
+        for value, ratio in values.items()
+    ]
+    trials = []
+    for label, change, ratio in changed:
+        for seed in range(n_seeds):
+            state = schema.DIVERGED if ratio is None else schema.COMPLETED
+            changes: dict[str, Any] = change | {"group": schema.NEIGHBOUR, "state": state}
+            if ratio is None:
+                changes[schema.VAL_MSE] = None
+            mse = [0.06, last * (ratio or 1.0) * 1.01**seed]
+            trial_id = f"neighbour-{model}-{label}-s{seed}"
+            trials.append(trial(model, size, seed, mse=mse, trial_id=trial_id, **changes))
+    return trials

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
-from synthetic_runs import NUMBERS, quick_trials, reconstructions, tables, trial
+from synthetic_runs import NUMBERS, reconstructions, tables, trial
 
 from analysis import figures, statistics
 from analysis.figures import TimeBar
@@ -18,10 +18,6 @@ def curves(n_epochs: int, n_seeds: int = 1) -> pd.DataFrame:
     seeds = range(n_seeds)
     trials, epochs = tables(*(trial(*size, seed, n_epochs) for size in NUMBERS for seed in seeds))
     return statistics.curves(statistics.reference_trials(trials), epochs, schema.TEST_MSE)
-
-
-def search() -> pd.DataFrame:
-    return statistics.search_progress(tables(*quick_trials())[0])
 
 
 TIMES = [
@@ -40,7 +36,6 @@ PLOTS = {
     "log, 3 epochs": lambda ax: figures.plot_log_mse(curves(3), ax, "Training"),
     "log, 50 epochs": lambda ax: figures.plot_log_mse(curves(50, 3), ax, "Test"),
     "times": lambda ax: figures.plot_times(TIMES, ax),
-    "search": lambda ax: figures.plot_search(search(), ax),
 }
 
 
@@ -134,27 +129,6 @@ def test_times_show_every_seed_and_label():
     ax = drawn(PLOTS["times"])
     assert [text.get_text() for text in ax.texts] == ["350 s", "100 s", "28 s", "10 s"]
     assert [len(line.get_xdata()) for line in ax.get_lines()] == [2, 1, 0, 0]
-
-
-def test_trials_without_a_value_have_no_height():
-    ax = drawn(PLOTS["search"])
-    in_axes = [line for line in ax.get_lines() if line.get_transform() != ax.transData]
-    marks = {line.get_marker(): list(line.get_xdata()) for line in in_axes if len(line.get_xdata())}
-    assert marks == {"x": [2], "v": [4], "P": [5]}
-    values = [line for line in ax.get_lines() if line.get_marker() in ("o", "s")]
-    heights = np.concatenate([line.get_ydata() for line in values])
-    finite = heights[np.isfinite(heights)]
-    assert sorted(set(np.round(finite, 6))) == [0.018, 0.02]
-    # The marks' strip holds no value.
-    bottom = ax.transAxes.inverted().transform(ax.transData.transform((1, finite.min())))[1]
-    assert bottom > 0.14
-
-
-def test_a_search_of_one_model_without_values_in_the_other():
-    data = search()
-    data.loc[data["model"] == "dense", ["value", "best"]] = np.nan
-    ax = drawn(lambda ax: figures.plot_search(data, ax))
-    assert np.isfinite(ax.get_ylim()).all()
 
 
 def test_digits_are_the_random_ones_of_the_least_seed():

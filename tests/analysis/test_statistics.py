@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import quick_trials, run_of, tables, trial
+from synthetic_runs import run_of, tables, trial
 
 from analysis import statistics
 from study import schema
@@ -137,46 +137,3 @@ def test_summary_has_a_row_a_model_and_the_ratios():
 def test_summary_of_nothing_is_empty():
     trials, _ = tables()
     assert statistics.summary(statistics.reference_trials(trials)).empty
-
-
-def test_search_progress_takes_no_value_from_a_trial_that_did_not_complete():
-    trials, _ = tables(*quick_trials())
-    trials.loc[trials["state"] == schema.PRUNED, schema.VAL_MSE] = 1e-6
-    progress = statistics.search_progress(trials)
-    conv = progress[progress["model"] == "conv"]
-    assert conv["number"].tolist() == [1, 2, 3, 4, 5]
-    assert conv["value"].isna().tolist() == [False, True, False, True, True]
-    assert conv["best"].tolist() == pytest.approx([0.02, 0.02, 0.018, 0.018, 0.018])
-
-
-def test_best_search_trials_are_completed_ones():
-    trials, _ = tables(*quick_trials())
-    trials.loc[trials["state"] == schema.PRUNED, schema.VAL_MSE] = 1e-6
-    best = statistics.best_search_trials(trials, 1)
-    assert best["trial_id"].tolist() == ["search-conv-2", "search-dense-2"]
-
-
-def test_winners_know_what_they_were_chosen_by():
-    setting = {"learning_rate": 0.123, "momentum": 0.9, "batch_size": 64}
-    search = [
-        trial("dense", 512, group=schema.SEARCH, trial_id="a", mse=[0.03], **setting),
-        trial("dense", 512, group=schema.SEARCH, trial_id="b", mse=[0.01]),
-        trial("dense", 256, group=schema.SEARCH, trial_id="c", mse=[0.01], **setting),
-    ]
-    winners = [
-        trial("dense", 512, seed, mse=[0.02], group=schema.WINNER, **setting) for seed in range(2)
-    ]
-    bad = [
-        trial("dense", 512, 2, group=schema.WINNER, state=schema.FAILED),
-        trial("dense", 512, 3, group=schema.WINNER, test_mse=None),
-    ]
-    found = statistics.winner_trials(tables(*bad, *winners, *search, trial("dense", 512))[0])
-    assert found["trial_id"].tolist() == ["winner-dense-512-0", "winner-dense-512-1"]
-    assert found["name"].tolist() == ["dense-512"] * 2
-    assert found["chosen_by_val_mse"].tolist() == [0.03] * 2
-
-
-def test_a_winner_without_its_search_trial_has_no_objective():
-    trials, _ = tables(trial("conv", 8, group=schema.WINNER))
-    assert statistics.winner_trials(trials)["chosen_by_val_mse"].isna().tolist() == [True]
-    assert statistics.winner_trials(tables()[0]).empty

@@ -9,12 +9,13 @@ from convae.config import TrialConfig
 from convae.data import Mnist
 from convae.device import Device
 from convae.errors import DivergenceError
-from convae.formulations import as_defined, cheaper_on_cpu
+from convae.formulations import FORMULATIONS, VARIABLE, as_defined, choose
 from convae.models import build_conv_autoencoder, build_dense_autoencoder, build_model
 from convae.training import EpochProgram, Trainer
 
 N_TRAIN, N_TEST, BATCH = 400, 150, 64  # six full batches and one of 16
 GRAPH = Device("/CPU:0", "CPU as TensorFlow's graph", jit_compile=False)
+THREADS = Device("/CPU:0", "CPU, batches in parts", jit_compile=False, n_threads=2)
 XLA = Device("/CPU:0", "CPU by XLA, the way a GPU runs", jit_compile=True)
 
 
@@ -68,10 +69,30 @@ def epoch_order(seed, epoch, n):
     return np.argsort(keys.numpy(), kind="stable")
 
 
-@pytest.mark.parametrize("device", [GRAPH, XLA], ids=["graph", "xla"])
-@pytest.mark.parametrize("nesterov", [True, False], ids=["nesterov", "plain"])
-@pytest.mark.parametrize("model", ["conv", "dense"])
-def test_equals_model_fit(mnist, model, nesterov, device):
+WAYS = {
+    "as-defined": (GRAPH, "as-defined"),
+    "cheaper-on-cpu": (GRAPH, "cheaper-on-cpu"),
+    "in parts": (THREADS, "cheaper-on-cpu"),
+    "by XLA": (XLA, "as-defined"),
+    "cheaper by XLA": (XLA, "cheaper-on-cpu"),
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "nesterov", "way"),
+    [
+        *(("conv", True, way) for way in WAYS),
+        ("conv", False, "in parts"),
+        ("dense", True, "as-defined"),
+        ("dense", True, "in parts"),
+        ("dense", True, "by XLA"),
+        ("dense", False, "as-defined"),
+        ("dense", False, "by XLA"),
+    ],
+)
+def test_equals_model_fit(mnist, model, nesterov, way, monkeypatch):
+    device, formulation = WAYS[way]
+    monkeypatch.setenv(VARIABLE, formulation)
     config = TrialConfig(model=model, nesterov=nesterov, batch_size=BATCH, epochs=2, seed=5)
     training = Trainer(mnist, device).start(config)
     orders = [epoch_order(config.seed, epoch, N_TRAIN) for epoch in (1, 2)]
@@ -199,8 +220,9 @@ def test_reconstruct_shape_and_range(mnist):
     assert output.max() < 1
 
 
+@pytest.mark.parametrize("formulation", [name for name in FORMULATIONS if name != "as-defined"])
 @pytest.mark.parametrize("latent_filters", [8, 16])
-def test_cheaper_formulation_equals_the_model(latent_filters):
+def test_formulation_equals_the_model(latent_filters, formulation):
     """Outputs pixel by pixel, borders included, and gradients."""
     model = build_conv_autoencoder(latent_filters)
     rng = np.random.default_rng(0)
@@ -211,21 +233,30 @@ def test_cheaper_formulation_equals_the_model(latent_filters):
 
     def run(reconstruct):
         with tf.GradientTape() as tape:
-            outputs, targets = reconstruct(images, True)
-            loss = tf.reduce_mean(tf.square(outputs - targets))
-        return outputs, targets, tape.gradient(loss, weights)
+            outputs = reconstruct(images, True)
+            loss = tf.reduce_mean(tf.square(outputs - images))
+        return outputs, tape.gradient(loss, weights)
 
-    phases, target_phases, gradients = run(cheaper_on_cpu(model))
-    outputs, _, expected = run(as_defined(model))
-    np.testing.assert_allclose(tf.nn.depth_to_space(phases, 2), outputs, atol=1e-6)
-    np.testing.assert_array_equal(tf.nn.depth_to_space(target_phases, 2), images)
+    outputs, gradients = run(FORMULATIONS[formulation](model))
+    expected_outputs, expected = run(as_defined(model))
+    np.testing.assert_allclose(outputs, expected_outputs, atol=1e-6)
     for ours, theirs in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
-def test_dense_models_are_computed_as_defined():
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_dense_models_are_computed_as_defined(formulation):
     model = build_dense_autoencoder(hidden_units=8)
     images = tf.zeros((2, 28, 28, 1))
-    outputs, targets = cheaper_on_cpu(model)(images, False)
+    outputs = FORMULATIONS[formulation](model)(images, False)
     np.testing.assert_array_equal(outputs, model(images, training=False))
-    assert targets is images
+
+
+def test_every_formulation_is_held_to_model_fit():
+    assert {formulation for _, formulation in WAYS.values()} == set(FORMULATIONS)
+
+
+def test_an_unknown_formulation_is_named_with_the_known_ones(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "fastest")
+    with pytest.raises(ValueError, match="'fastest', but takes one of as-defined"):
+        choose(jit_compile=False)

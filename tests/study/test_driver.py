@@ -1,5 +1,6 @@
 """The whole driver, Ray Tune included, with a closed form in place of the training."""
 
+import json
 from dataclasses import replace
 
 import closed_form
@@ -14,8 +15,9 @@ from ray import cloudpickle
 from convae.data import Mnist, load_mnist
 from study import schema
 from study.driver import run_study
-from study.presets import StudySpec
+from study.presets import SpecError, StudySpec
 from study.resources import Resources, ray_session
+from study.storage import RunFolder
 
 # Workers cannot import from the tests' folder: the module travels with its class.
 cloudpickle.register_pickle_by_value(closed_form)
@@ -32,16 +34,17 @@ def session():
         yield
 
 
-def run(folder, **settings):
+def run(folder, *, resources=None, **settings):
     """Runs a sequential study of the dense model; returns its tables."""
     defaults = {"preset": "test", "models": ("dense",), "hidden_units": (64,), "epochs": 9}
     spec = StudySpec(**{**defaults, **settings})
     n_cpus = int(ray.cluster_resources()["CPU"])
     outcome = run_study(
         spec,
-        Resources(n_gpus=0, cpus_per_trial=n_cpus),  # all of them: one trial at a time
+        # All of the CPUs: one trial at a time.
+        resources or Resources(n_gpus=0, cpus_per_trial=n_cpus),
         MNIST,
-        folder,
+        RunFolder(folder),
         command=["test"],
         trainable=ClosedFormTrial,
     )
@@ -80,7 +83,7 @@ def test_states_agree_between_tables_and_optuna(tmp_path):
             assert trial.diverged_epoch == 2
             assert trial.epochs_completed == 1
             assert "epoch 2" in trial.error
-    study = optuna.load_study(study_name="dense", storage=f"sqlite:///{folder / 'optuna.db'}")
+    study = load_optuna(folder)
     as_optuna = {"completed": "COMPLETE", "pruned": "PRUNED", "diverged": "FAIL"}
     for frozen in study.trials:
         trial = trials.loc[f"search-dense-{frozen.number:03d}"]
@@ -121,25 +124,117 @@ def test_the_search_finds_the_minimum(tmp_path):
     assert winner.momentum == pytest.approx(0.8, abs=0.08)
 
 
+@pytest.mark.slow
+def test_tpe_beats_random_at_equal_budget_over_20_seeds(tmp_path):
+    """Sequential studies repeat themselves exactly, so this comparison cannot flicker."""
+    best = {
+        sampler: [
+            search_of(
+                run(
+                    tmp_path / f"{sampler}-{seed}",
+                    n_search_trials=24,
+                    sampler=sampler,
+                    scheduler="none",
+                    epochs=1,
+                    seed=seed,
+                )[0]
+            ).val_mse.min()
+            for seed in range(20)
+        ]
+        for sampler in ("tpe", "random")
+    }
+    ratios = np.array(best["tpe"]) / np.array(best["random"])
+    assert np.median(ratios) < 0.95
+    assert (ratios < 1).sum() >= 14
+
+
 def test_fixed_trials_and_winners_are_never_ended_early(tmp_path):
     trials, _ = run(tmp_path / "study", n_search_trials=6, neighbours=True)
     others = trials[trials.group != schema.SEARCH]
     assert set(others.group) == {"reference", "neighbour", "winner"}
-    assert set(others.state) == {"completed"}
+    expected = others.hidden_units.map(lambda units: "diverged" if units == 128 else "completed")
+    assert list(others.state) == list(expected)
 
 
 def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
     folder = tmp_path / "study"
     spec = StudySpec(
-        preset="test", models=("dense",), epochs=2, n_search_trials=10_000, time_budget_seconds=4
+        preset="test", models=("dense",), epochs=2, n_search_trials=10_000, time_budget_seconds=12
     )
     outcome = run_study(
-        spec, Resources(n_gpus=0), MNIST, folder, command=["test"], trainable=ClosedFormTrial
+        spec,
+        Resources(n_gpus=0),
+        MNIST,
+        RunFolder(folder),
+        command=["test"],
+        trainable=ClosedFormTrial,
     )
     assert outcome.status == "out of time"
     trials = pd.read_parquet(folder / schema.TRIALS_FILE)
     assert (trials.state == "completed").sum() >= 4
     assert set(trials.state) <= {"completed", "pruned", "running", "diverged"}
+
+
+def load_optuna(folder):
+    return optuna.load_study(study_name="dense", storage=f"sqlite:///{folder / 'optuna.db'}")
+
+
+def test_warm_start_tells_the_sampler_what_an_older_run_found(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    earlier, epochs = run(old, n_search_trials=20, sampler="random", neighbours=True)
+    kept = earlier[earlier.group.isin(["search", "neighbour"])].set_index("trial_id")
+    assert set(kept.state) == {"completed", "pruned", "diverged"}
+    trials, _ = run(new, n_search_trials=4, warm_start=str(old))
+    study = load_optuna(new)
+    known = {
+        trial.user_attrs["warm_start"].removeprefix(f"{old}: "): trial
+        for trial in study.trials
+        if "warm_start" in trial.user_attrs
+    }
+    assert set(known) == set(kept.index)
+    as_optuna = {"completed": "COMPLETE", "pruned": "PRUNED", "diverged": "FAIL"}
+    for trial_id, trial in known.items():
+        row = kept.loc[trial_id]
+        assert trial.state.name == as_optuna[row.state]
+        assert trial.params["learning_rate"] == row.learning_rate
+        assert trial.value == (row.val_mse if row.state == "completed" else None)
+        history = epochs[epochs.trial_id == trial_id]
+        assert trial.intermediate_values == dict(zip(history.epoch, history.val_mse, strict=True))
+    # Only its own trials are in its tables, the reference setting first.
+    searched = search_of(trials)
+    assert len(searched) == 4
+    assert searched.learning_rate.iloc[0] == 1.0
+    # The winner is the best that is known.
+    best = pd.concat([kept[kept.state == "completed"], searched[searched.state == "completed"]])
+    winner = trials[trials.group == schema.WINNER].iloc[0]
+    assert winner.learning_rate == best.sort_values("val_mse").learning_rate.iloc[0]
+
+
+def test_warm_start_refuses_what_holds_nothing_to_learn(tmp_path):
+    old = tmp_path / "old"
+    run(old, n_search_trials=2, epochs=2)
+    for settings, named in (
+        ({"warm_start": str(tmp_path / "none")}, "none/trials.parquet"),
+        ({"warm_start": str(old)}, "no search trial of 9 epochs"),
+    ):
+        with pytest.raises(SpecError, match=named):
+            run(tmp_path / "new", n_search_trials=2, **settings)
+    assert not (tmp_path / "new").exists()
+
+
+def test_time_as_an_objective_runs_one_trial_at_a_time(tmp_path):
+    folder = tmp_path / "study"
+    trials, _ = run(
+        folder,
+        resources=Resources(n_gpus=0),
+        n_search_trials=8,
+        objective="mse,time",
+        scheduler="none",
+    )
+    assert json.loads((folder / "study.json").read_text())["resources"]["max_concurrent"] == 1
+    completed = search_of(trials)[search_of(trials).state == "completed"]
+    values = {tuple(trial.values) for trial in load_optuna(folder).trials if trial.values}
+    assert values == set(zip(completed.val_mse, completed.train_seconds, strict=True))
 
 
 @pytest.mark.slow
@@ -153,7 +248,7 @@ def test_poisoned_test_images_change_neither_search_nor_winner(tmp_path):
     tables = []
     for name, mnist in (("real", real), ("poisoned", poisoned)):
         resources = Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
-        run_study(spec, resources, mnist, tmp_path / name, command=["test"])
+        run_study(spec, resources, mnist, RunFolder(tmp_path / name), command=["test"])
         trials = pd.read_parquet(tmp_path / name / schema.TRIALS_FILE).set_index("trial_id")
         tables.append(trials)
     clean, dirty = tables

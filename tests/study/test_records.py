@@ -7,9 +7,9 @@ import pytest
 
 from convae.config import TrialConfig
 from study import schema
-from study.files import replacing
 from study.records import Manifest, Records
 from study.space import PlannedTrial
+from study.storage import RunFolder
 
 PLANNED = PlannedTrial("reference-conv-s0", schema.REFERENCE, TrialConfig(model="conv", epochs=3))
 
@@ -27,7 +27,7 @@ def result(*epochs, **totals):
 
 @pytest.fixture
 def records(tmp_path):
-    records = Records(tmp_path)
+    records = Records(RunFolder(tmp_path))
     records.start(PLANNED)
     return records
 
@@ -35,7 +35,7 @@ def records(tmp_path):
 def tables(records):
     records.write()
     return [
-        pq.read_table(records.folder / name).to_pylist()
+        pq.read_table(records.folder.local / name).to_pylist()
         for name in (schema.TRIALS_FILE, schema.EPOCHS_FILE)
     ]
 
@@ -74,31 +74,16 @@ def test_columns_are_the_schemas(records):
         (schema.TRIALS_FILE, schema.TRIAL_COLUMNS),
         (schema.EPOCHS_FILE, schema.EPOCH_COLUMNS),
     ):
-        assert pq.read_schema(records.folder / name).names == list(columns)
-    header = (records.folder / schema.TRIALS_CSV_FILE).read_text().splitlines()[0]
+        assert pq.read_schema(records.folder.local / name).names == list(columns)
+    header = (records.folder.local / schema.TRIALS_CSV_FILE).read_text().splitlines()[0]
     assert header.replace('"', "").split(",") == list(schema.TRIAL_COLUMNS)
 
 
 def test_manifest_tells_how_it_ended(tmp_path):
-    manifest = Manifest(tmp_path, command=["python"])
+    manifest = Manifest(RunFolder(tmp_path), command=["python"])
     assert json.loads((tmp_path / "study.json").read_text())["status"] == "running"
     manifest.finish("finished")
     entries = json.loads((tmp_path / "study.json").read_text())
     assert (entries["status"], entries["command"]) == ("finished", ["python"])
     assert entries["wall_seconds"] >= 0
     assert entries["versions"]["ray"]
-
-
-def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text("old")
-
-    def write_half():
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_half()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -4,13 +4,16 @@ import pytest
 
 from study import resources
 from study.presets import SpecError
-from study.resources import Resources, Slots, claim
+from study.resources import Nodes, Resources, Slots, claim
 
 
 @pytest.fixture
 def ray_sees(monkeypatch):
     def set_resources(**seen):
+        node = Nodes(1, seen["CPU"], seen.get("GPU", 0))
         monkeypatch.setattr(resources.ray, "cluster_resources", lambda: seen)
+        monkeypatch.setattr(resources, "nodes_alive", lambda: [node])
+        monkeypatch.setattr(resources, "nodes_to_come", list)
 
     return set_resources
 
@@ -51,3 +54,60 @@ def test_impossible_requests(ray_sees, seen, asked, named):
     ray_sees(**seen)
     with pytest.raises(SpecError, match=named):
         claim(Resources(**asked))
+
+
+@pytest.mark.parametrize(
+    ("seen", "asked", "expected"),
+    [
+        ({"CPU": 4}, {}, Slots(1, 1, 0)),
+        ({"CPU": 4}, {"cpus_per_trial": 2}, Slots(1, 2, 0)),
+        ({"CPU": 16, "GPU": 4, "accelerator_type:H100": 1.0}, {}, Slots(4, 1, 1)),
+    ],
+)
+def test_timed_trials_have_a_device_of_their_own(ray_sees, seen, asked, expected):
+    ray_sees(**seen)
+    assert claim(Resources(**asked), timed=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("seen", "asked", "named"),
+    [
+        ({"CPU": 16, "GPU": 1}, {"gpus_per_trial": 0.5}, "--gpus-per-trial 0.5"),
+        ({"CPU": 16}, {"max_concurrent": 2}, "--max-concurrent 2"),
+        (
+            {"CPU": 16, "GPU": 2, "accelerator_type:H100": 1.0, "accelerator_type:A100": 1.0},
+            {},
+            "A100, H100",
+        ),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(ray_sees, seen, asked, named):
+    ray_sees(**seen)
+    claim(Resources(**asked))
+    with pytest.raises(SpecError, match=named):
+        claim(Resources(**asked), timed=True)
+
+
+@pytest.mark.parametrize(
+    ("alive", "to_come", "asked", "expected"),
+    [
+        ([Nodes(1, 4, 0)] * 2, [], {"cpus_per_trial": 3}, Slots(2, 3, 0)),
+        ([Nodes(1, 8, 1)] * 3, [], {}, Slots(3, 1, 1)),
+        ([Nodes(1, 8, 1), Nodes(1, 1, 4)], [], {"n_gpus": 5}, Slots(2, 1, 1)),
+        # The head alone is there; GPU nodes start when trials ask for them.
+        ([Nodes(1, 0, 0)], [Nodes(1, 0, 0), Nodes(10, 8, 1)], {}, Slots(10, 1, 1)),
+        ([Nodes(1, 0, 0)], [Nodes(10, 8, 1)], {"n_gpus": 4}, Slots(4, 1, 1)),
+    ],
+)
+def test_slots_of_clusters(monkeypatch, alive, to_come, asked, expected):
+    monkeypatch.setattr(resources, "nodes_alive", lambda: alive)
+    monkeypatch.setattr(resources, "nodes_to_come", lambda: to_come)
+    assert claim(Resources(**asked)) == expected
+
+
+def test_what_no_node_can_hold_is_refused(monkeypatch):
+    """Sixteen CPUs in all, but no node has more than four: such a trial would wait for ever."""
+    monkeypatch.setattr(resources, "nodes_alive", lambda: [Nodes(1, 4, 0)] * 4)
+    monkeypatch.setattr(resources, "nodes_to_come", lambda: [Nodes(9, 4, 0)])
+    with pytest.raises(SpecError, match="No node can hold a trial of 8 CPU"):
+        claim(Resources(cpus_per_trial=8))

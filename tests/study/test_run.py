@@ -4,9 +4,12 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from pathlib import Path
 
 import optuna
 import pandas as pd
@@ -39,6 +42,8 @@ def storage(tmp_path):
         (["--hidden", "64", "64"], "--hidden"),
         (["--name", "a/b"], "--name"),
         (["--data", "no/such/mnist.npz"], "no/such/mnist.npz"),
+        (["--objective", "mse,time", "--scheduler", "asha"], "--scheduler none"),
+        (["--dry-run", "--resume", "--name", "x"], "--dry-run"),
     ],
 )
 def test_bad_arguments_end_at_once(arguments, named, storage, capsys):
@@ -87,6 +92,23 @@ def test_more_cpus_than_there_are_is_an_error_before_any_trial(storage):
     assert not any(storage.glob("*"))
 
 
+def test_a_dry_run_tells_the_trials_and_writes_nothing(storage):
+    run = run_command(
+        *("--gpus", "0", "--dry-run", "--models", "dense", "--hidden", "64", "--epochs", "7"),
+        *("--trials", "4", "--storage", str(storage)),
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    lines = [line.split() for line in run.stdout.splitlines()]
+    rows = {line[0]: line for line in lines if line and "dense" in line[0]}
+    assert {name: row[-6] for name, row in rows.items()} == {
+        "reference-dense64": "1",
+        "search-dense": "4",
+        "winner-dense": "1",
+    }
+    assert any("estimate: at most" in line for line in run.stdout.splitlines())
+    assert not storage.exists()
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A real study: one reference trial, two search trials and their winner, an epoch each."""
@@ -97,6 +119,40 @@ def finished(tmp_path_factory):
     )
     assert run.returncode == 0, run.stderr + run.stdout
     return run, storage / "small"
+
+
+def test_optuna_dashboard_opens_the_storage_as_it_is(finished):
+    _, folder = finished
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["optuna-dashboard", f"sqlite:///{folder / 'optuna.db'}", "--port", str(port)]
+    executable = Path(sys.executable).with_name(command[0])
+    with subprocess.Popen([executable, *command[1:]], stderr=subprocess.DEVNULL) as server:
+        try:
+            studies = wait_for_json(f"http://127.0.0.1:{port}/api/studies")
+            assert [study["study_name"] for study in studies["study_summaries"]] == ["dense"]
+            number = studies["study_summaries"][0]["study_id"]
+            study = wait_for_json(f"http://127.0.0.1:{port}/api/studies/{number}")
+        finally:
+            server.terminate()
+    trials = pd.read_parquet(folder / schema.TRIALS_FILE)
+    values = trials.val_mse[trials.group == schema.SEARCH]
+    assert [trial["state"] for trial in study["trials"]] == ["Complete"] * 2
+    assert [trial["values"] for trial in study["trials"]] == [[value] for value in values]
+    assert [len(trial["intermediate_values"]) for trial in study["trials"]] == [2, 2]
+
+
+def wait_for_json(url, seconds=60):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return json.load(answer)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def test_study_says_what_it_does(finished):

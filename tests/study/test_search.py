@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 from study import schema
 from study.presets import StudySpec
 from study.search import StudySearch
-from study.space import PlannedTrial
+from study.space import PlannedTrial, config_from_params, first_points
 
 SPEC = StudySpec(preset="test", hidden_units=(64,), epochs=2, n_search_trials=6, n_seeds=2)
 
@@ -64,9 +64,18 @@ def test_winner_is_the_best_by_validation(storage):
         assert {winner.batch_size for winner in winners} == {best.batch_size}
 
 
-def test_first_search_trial_is_the_reference_setting(storage):
-    first = next(t for t in run(StudySearch(SPEC, storage)) if t.group == schema.SEARCH)
-    assert (first.config.learning_rate, first.config.momentum) == (1.0, 0.5)
+def test_half_of_a_search_is_given_and_starts_with_the_reference_setting(storage):
+    planned = [t for t in run(StudySearch(SPEC, storage)) if t.group == schema.SEARCH]
+    for model in schema.MODELS:
+        trials = [trial for trial in planned if trial.config.model == model]
+        given = [
+            config_from_params(model, point, epochs=2, split="search", seed=0)
+            for point in first_points(model, SPEC, 3)
+        ]
+        assert [trial.config for trial in trials[:2]] == given[:2]
+        assert trials[2].config != given[2]
+        # The yardstick has a final value whatever the scheduler thinks of it.
+        assert [trial.prunable for trial in trials] == [False, True, True]
 
 
 def test_same_seed_same_suggestions():
@@ -133,3 +142,27 @@ def test_a_stopped_study_calls_no_trial_pruned(storage):
     search.stopping = True
     search.on_trial_complete("cut off", result(config, schema.RUNNING))
     assert states(storage) == ["RUNNING"]
+
+
+def test_two_objectives_reach_optuna(storage):
+    spec = StudySpec(
+        preset="test",
+        models=("dense",),
+        hidden_units=(64,),
+        n_search_trials=4,
+        objective="mse,time",
+        scheduler="none",
+    )
+
+    def finish(config):  # the better the slower
+        return result(config, train_seconds=1 / val_mse(config))
+
+    planned = run(StudySearch(spec, storage), finish)
+    study = optuna.load_study(study_name="dense", storage=storage)
+    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MINIMIZE"]
+    searched = [t.config for t in planned if t.group == schema.SEARCH]
+    assert [trial.values for trial in study.trials] == [
+        pytest.approx([val_mse(config), 1 / val_mse(config)]) for config in searched
+    ]
+    # The winner is the best by the validation images, not the fastest.
+    assert planned[-1].config.learning_rate == min(searched, key=val_mse).learning_rate

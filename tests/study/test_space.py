@@ -9,13 +9,14 @@ from convae import config as convae_config
 from convae.config import TrialConfig
 from study import schema
 from study.presets import PRESETS, SpecError, StudySpec
-from study.scheduling import make_sampler, rungs
+from study.scheduling import check_sampler, make_sampler, rungs
 from study.space import (
     SPACES,
     PlannedTrial,
     config_from_params,
+    first_points,
     neighbour_trials,
-    reference_params,
+    params_from_config,
     reference_trials,
 )
 
@@ -56,16 +57,28 @@ def test_planned_trial_survives_tune():
 
 
 @pytest.mark.parametrize("model", schema.MODELS)
-def test_reference_is_a_point_of_the_space(model):
-    """Enqueued first, it must come back as the report's own trial."""
+def test_reference_and_neighbours_are_points_of_the_space(model):
+    """Enqueued, they must come back as the neighbour trials, the reference first."""
+    spec = StudySpec(preset="test", models=(model,))
+    points = first_points(model, spec, 100)
     study = optuna.create_study()
-    params = reference_params(model, STANDARD)
-    study.enqueue_trial(params)
-    trial = study.ask()
-    SPACES[model](trial)
-    assert trial.params == params
-    config = config_from_params(model, trial.params, epochs=50, split="full", seed=0)
-    assert config == TrialConfig(model=model)
+    found = []
+    for params in points:
+        study.enqueue_trial(params)
+        trial = study.ask()
+        SPACES[model](trial)
+        assert trial.params == params
+        found.append(config_from_params(model, params, epochs=50, split="search", seed=0))
+    assert found[0] == TrialConfig(model=model, split="search")
+    planned = [trial.config for trial in neighbour_trials(spec)]
+    assert sorted(map(str, found)) == sorted(map(str, planned))
+    assert first_points(model, spec, 3) == points[:3]
+
+
+def test_a_few_first_points_change_different_factors():
+    points = first_points("conv", STANDARD, 6)
+    changed = [next(k for k in points[0] if p[k] != points[0][k]) for p in points[1:]]
+    assert len(set(changed)) == 5
 
 
 @pytest.mark.parametrize("model", schema.MODELS)
@@ -77,10 +90,11 @@ def test_every_point_is_a_valid_trial(model):
         config = config_from_params(model, trial.params, epochs=3, split="search", seed=1)
         assert config.model == model
         assert 0 <= config.momentum <= 0.95
+        assert params_from_config(config) == pytest.approx(trial.params)
 
 
 def test_no_reference_point_outside_the_space():
-    assert reference_params("conv", StudySpec(preset="test", batch_size=300)) is None
+    assert first_points("conv", StudySpec(preset="test", batch_size=300), 5) == []
 
 
 @pytest.mark.parametrize(
@@ -96,6 +110,9 @@ def test_no_reference_point_outside_the_space():
         ({"n_search_trials": -2}, "--trials"),
         ({"n_search_trials": 5}, "--trials"),
         ({"time_budget_seconds": 0.0}, "--time-budget"),
+        ({"objective": "time"}, "--objective"),
+        ({"objective": "mse,time"}, "--scheduler none"),
+        ({"objective": "mse,time", "scheduler": "none", "warm_start": "old"}, "--warm-start"),
     ],
 )
 def test_spec_refuses_and_names_the_option(wrong, option):
@@ -107,11 +124,12 @@ def test_neighbours_change_one_factor_at_a_time():
     spec = StudySpec(preset="test", neighbours=True)
     trials = neighbour_trials(spec)
     assert len({trial.trial_id for trial in trials}) == len(trials)
+    assert len({trial.config for trial in trials}) == len(trials)
     for trial in trials:
-        reference = TrialConfig(model=trial.config.model).to_dict()
+        reference = TrialConfig(model=trial.config.model, split="search").to_dict()
         changed = {k for k, v in trial.config.to_dict().items() if v != reference[k]}
-        assert len(changed) == 1
-        assert changed.pop() in trial.trial_id
+        assert len(changed) == ("-reference-" not in trial.trial_id)
+        assert all(name in trial.trial_id for name in changed)
     names = {trial.trial_id.split("=")[0] for trial in trials}
     assert "neighbour-conv-latent_filters" in names
     assert "neighbour-dense-hidden_activation" in names
@@ -135,10 +153,10 @@ def test_rungs(settings, expected):
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
 @pytest.mark.parametrize("model", schema.MODELS)
 def test_samplers_are_seeded_and_stay_in_the_space(model, sampler):
+    spec = StudySpec(preset="test", sampler=sampler, n_search_trials=20)
+
     def points(seed):
-        study = optuna.create_study(
-            sampler=make_sampler(StudySpec(preset="test", sampler=sampler), model, seed)
-        )
+        study = optuna.create_study(sampler=make_sampler(spec, model, seed))
         found = []
         for i in range(15):
             trial = study.ask()
@@ -151,3 +169,19 @@ def test_samplers_are_seeded_and_stay_in_the_space(model, sampler):
     assert points(0) != points(1)
     for params in points(0):
         config_from_params(model, params, epochs=1, split="search", seed=0)
+
+
+def test_a_grid_gives_each_of_its_points_once_and_no_more():
+    """The 300 points of the convolutional model; Optuna's own grid would stop its study here."""
+    spec = StudySpec(preset="test", models=("conv",), sampler="grid", n_search_trials=300)
+    check_sampler(spec)
+    study = optuna.create_study(sampler=make_sampler(spec, "conv", 0))
+    found = set()
+    for i in range(spec.share):
+        trial = study.ask()
+        SPACES["conv"](trial)
+        study.tell(trial, float(i))
+        found.add(tuple(sorted(trial.params.items())))
+    assert len(found) == spec.share
+    with pytest.raises(SpecError, match="at most 600"):
+        check_sampler(StudySpec(preset="test", sampler="grid", n_search_trials=602))

@@ -1,0 +1,110 @@
+"""Pieces of the report's page: its style sheet, sections, tables and figures as HTML.
+
+Whatever text they are given is escaped.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Final
+
+from analysis.drawings import Drawing
+
+STYLE_SHEET: Final = """
+:root { color-scheme: light dark; --ink: #1d2329; --soft: #59636e; --line: #d5dae0;
+  --page: #fbfbfa; --card: #fff; --accent: #0b4a7f; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e5e8eb; --soft: #a3adb8; --line: #39424c;
+  --page: #14181c; --card: #1c2228; --accent: #7fb8e6; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 68rem; color: var(--ink);
+  background: var(--page); font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .4rem; }
+h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; padding-bottom: .25rem;
+  border-bottom: 2px solid var(--accent); }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
+p, ul { max-width: 46rem; }
+ul { padding-left: 1.2rem; }
+.soft { color: var(--soft); }
+pre { overflow-x: auto; padding: .7rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: 4px; font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem;
+  font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0;
+  border-bottom: 1px solid var(--line); overflow-wrap: break-word; }
+thead th { color: var(--soft); font-weight: 600; }
+tbody th { font-weight: 600; }
+.verdict { font-weight: 700; }
+.verdict, .name { white-space: nowrap; }
+.figures { display: grid; gap: 1.2rem; align-items: start;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
+.figures + .figures { margin-top: 1.2rem; }
+figure { margin: 0; padding: .8rem; background: #fff; color: #1d2329; border-radius: 6px;
+  border: 1px solid var(--line); break-inside: avoid; }
+figure svg { display: block; width: 100%; height: auto; max-width: 36rem; margin: 0 auto; }
+figcaption { font-size: .85rem; line-height: 1.4; margin-top: .5rem; }
+figcaption span { color: #59636e; }
+@media (max-width: 44rem) {
+  thead { display: none; }
+  tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  th, td { display: block; border: 0; padding: .1rem 0; overflow-wrap: anywhere; }
+  td[data-label]::before { content: attr(data-label) ": "; color: var(--soft); }
+}
+@media print { :root { --ink: #000; --soft: #444; --line: #ccc; --page: #fff; --card: #fff;
+  --accent: #0b4a7f; }
+  body { max-width: none; padding: 0; background: #fff; color: #000; }
+  h2 { break-after: avoid; } tr { break-inside: avoid; } figure { border: 0; }
+  figure svg { max-width: 25rem; } }
+"""
+
+
+def section(title: str, content: str) -> str:
+    """A section with its heading."""
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
+
+
+def soft(text: str) -> str:
+    """A paragraph that explains."""
+    return f'<p class="soft">{escape(text)}</p>'
+
+
+def items(sentences: Iterable[str]) -> str:
+    """A list."""
+    return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A table: its first row is the header (left out if blank), first cells are row headers."""
+    header, *body = rows
+    lines = []
+    for first, *rest in body:
+        cells = "".join(
+            f"<td{_cell_attributes(label)}>{_unbroken(escape(cell))}</td>"
+            for label, cell in zip(header[1:], rest, strict=True)
+        )
+        lines.append(f'<tr><th scope="row">{_unbroken(escape(first))}</th>{cells}</tr>')
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    head = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
+    return f"<table>{head}<tbody>{''.join(lines)}</tbody></table>"
+
+
+def _unbroken(text: str) -> str:
+    """Keeps n, percentages and names of models on one line."""
+    text = text.replace("n = ", "n&nbsp;=&nbsp;").replace("95 %", "95&nbsp;%")
+    return re.sub(r"\bdense-\d+", r'<span class="name">\g<0></span>', text)
+
+
+def _cell_attributes(label: str) -> str:
+    style = ' class="verdict"' if label == "Verdict" else ""
+    return f'{style} data-label="{escape(label)}"' if label else style
+
+
+def cards(drawings: Sequence[Drawing]) -> str:
+    """Figures with their captions, side by side where there is room; nothing for none."""
+    if not drawings:
+        return ""
+    figures = "\n".join(
+        f"<figure>\n{drawing.inline_svg}\n<figcaption><b>{escape(drawing.title)}.</b>"
+        f" {escape(drawing.alt)} <span>{escape(drawing.note)}</span></figcaption>\n</figure>"
+        for drawing in drawings
+    )
+    return f'<div class="figures">\n{figures}\n</div>'

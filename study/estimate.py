@@ -1,0 +1,229 @@
+"""What `--dry-run` prints: the trials that a study would run, and an estimate of their time.
+
+The estimate rests on a measurement: every shape of trial that is known beforehand trains for a
+moment on the very resources that the study would use. Nothing is written.
+"""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import ray
+from rich.console import Console
+from rich.table import Table
+
+from convae.config import TrialConfig
+from study import schema
+from study.driver import describe_plan
+from study.presets import StudySpec
+from study.resources import Resources, Slots, check_gpu, claim
+from study.scheduling import check_sampler, rungs
+from study.search import StudySearch, fixed_trials
+from study.space import PlannedTrial, config_from_params, first_points
+from study.warm_start import earlier_trials
+
+if TYPE_CHECKING:
+    from convae.data import Mnist
+
+N_MEASURED_EPOCHS = 3
+# A part of an epoch is enough on a CPU; on a GPU the calls themselves would weigh too much.
+CPU_SHARE_OF_IMAGES = 1 / 12
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a shape of trial costs.
+
+    Attributes:
+        epoch_seconds: training and evaluation, on all images.
+        compile_seconds: once in each worker.
+    """
+
+    epoch_seconds: float
+    compile_seconds: float
+
+
+def print_plan(spec: StudySpec, resources: Resources, mnist: "Mnist") -> None:
+    """Prints what the study would run; needs a Ray session.
+
+    Raises:
+        SpecError: the study could not run.
+    """
+    check_sampler(spec)
+    slots = claim(resources, timed=spec.timed)
+    known = earlier_trials(spec)
+    check_gpu(slots)
+    search = StudySearch(spec, optuna.storages.InMemoryStorage(), known=known)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(describe_plan(spec, search, slots), markup=False)
+
+    fixed = fixed_trials(spec)
+    points = {model: _given(model, spec) for model in spec.models}
+    configs = [planned.config for planned in fixed]
+    configs += [config for given in points.values() for config in given]
+    costs = _measure(_shapes(configs), slots, mnist)
+    console.print(_table(spec, fixed, points, costs))
+    for line in estimate(spec, slots, fixed, points, costs):
+        console.print(line, markup=False)
+
+
+def estimate(
+    spec: StudySpec,
+    slots: Slots,
+    fixed: Sequence[PlannedTrial],
+    points: dict[str, list[TrialConfig]],
+    costs: dict[TrialConfig, Cost],
+) -> list[str]:
+    """The study's time in sentences, from the measured costs of its shapes."""
+
+    def seconds(config: TrialConfig, n_epochs: int) -> float:
+        return n_epochs * costs[_shape(config)].epoch_seconds
+
+    searched = [_mean_cost(given, costs) for given in points.values() if given]
+    first = [seconds(planned.config, spec.epochs) for planned in fixed]
+    bounds = []
+    for n_epochs in (spec.epochs, min((*rungs(spec), spec.epochs))):
+        search = [n_epochs * cost for cost in searched for _ in range(spec.share)]
+        busy = _makespan(first + search, slots.n_slots)
+        if spec.share:
+            winners = [spec.epochs * cost for cost in searched for _ in range(spec.n_seeds)]
+            busy += _makespan(winners, slots.n_slots)
+        bounds.append(busy)
+    most, least = (in_words(bound) for bound in bounds)
+    compilation = in_words(sum(cost.compile_seconds for cost in costs.values()))
+    lines = [f"estimate: {most} of training and evaluation"]
+    if bounds[1] < bounds[0]:
+        lines = [
+            f"estimate: at most {most} of training and evaluation; {least} if the scheduler ended"
+            f" every search trial after {min(rungs(spec))} epochs"
+        ]
+    lines.append(f"besides: {compilation} of compilation in each worker, and a few seconds' start")
+    if spec.time_budget_seconds is not None:
+        lines.append(f"the time budget stops it after {in_words(spec.time_budget_seconds)}")
+    return lines
+
+
+def in_words(seconds: float) -> str:
+    """A duration as people say it: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _given(model: str, spec: StudySpec) -> list[TrialConfig]:
+    """The points of the search that are known beforehand; at least the reference stands for it."""
+    points = first_points(model, spec, max(1, (spec.share + 1) // 2))
+    if not points:
+        return [TrialConfig(model=model, batch_size=spec.batch_size, epochs=spec.epochs)]
+    split = schema.SEARCH_SPLIT
+    return [
+        config_from_params(model, params, epochs=spec.epochs, split=split, seed=spec.seed)
+        for params in points
+    ]
+
+
+def _shape(config: TrialConfig) -> TrialConfig:
+    """The config with everything set to its default that does not change an epoch's cost.
+
+    The split does: a sixth of the images. It is left out all the same, so that costs err high.
+    """
+    plain = TrialConfig(model=config.model)
+    names = ("learning_rate", "momentum", "nesterov", "epochs", "split", "seed")
+    return replace(config, **{name: getattr(plain, name) for name in names})
+
+
+def _shapes(configs: Iterable[TrialConfig]) -> list[TrialConfig]:
+    return list(dict.fromkeys(_shape(config) for config in configs))
+
+
+def _mean_cost(configs: Sequence[TrialConfig], costs: dict[TrialConfig, Cost]) -> float:
+    return sum(costs[_shape(config)].epoch_seconds for config in configs) / len(configs)
+
+
+def _makespan(seconds: Iterable[float], n_slots: int) -> float:
+    """When the last trial ends, if each starts in the slot that is free first."""
+    free = [0.0] * n_slots
+    for duration in seconds:
+        heapq.heappush(free, heapq.heappop(free) + duration)
+    return max(free)
+
+
+def _measure(
+    shapes: Sequence[TrialConfig], slots: Slots, mnist: "Mnist"
+) -> dict[TrialConfig, Cost]:
+    """Trains each shape for a moment in every slot at once, as the study would."""
+    task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(
+        _measure_here
+    )
+    n_tasks = 1 if slots.gpus_per_trial >= 1 else slots.n_slots
+    images = ray.put(mnist)
+    configs = [shape.to_dict() for shape in shapes]
+    measured = ray.get(
+        [
+            task.remote(configs, images, slots.cpus_per_trial, bool(slots.gpus_per_trial))
+            for _ in range(n_tasks)
+        ]
+    )
+    return {
+        shape: Cost(
+            median(costs[i].epoch_seconds for costs in measured),
+            median(costs[i].compile_seconds for costs in measured),
+        )
+        for i, shape in enumerate(shapes)
+    }
+
+
+def _measure_here(
+    configs: list[dict[str, Any]], mnist: "Mnist", n_threads: int, gpu: bool
+) -> list[Cost]:
+    from convae.device import open_device
+    from convae.training import Trainer
+
+    share = 1.0 if gpu else CPU_SHARE_OF_IMAGES
+    n_train, n_test = (int(share * len(i)) for i in (mnist.train_images, mnist.test_images))
+    part = replace(mnist, train_images=mnist.train_images[:n_train])
+    part = replace(part, test_images=mnist.test_images[:n_test])
+    trainer = Trainer(part, open_device(gpu=gpu, n_threads=n_threads))
+    costs = []
+    for values in configs:
+        # A gentle step: what diverges would end before it is measured.
+        training = trainer.start(replace(TrialConfig.from_dict(values), learning_rate=0.01))
+        epochs = [training.run_epoch() for _ in range(1 + N_MEASURED_EPOCHS)]
+        seconds = median(epoch.train_seconds + epoch.eval_seconds for epoch in epochs[1:])
+        costs.append(Cost(seconds / share, training.compile_seconds))
+    return costs
+
+
+def _table(
+    spec: StudySpec,
+    fixed: Sequence[PlannedTrial],
+    points: dict[str, list[TrialConfig]],
+    costs: dict[TrialConfig, Cost],
+) -> Table:
+    """A row a setting, its seeds together."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("trials")
+    for name in ("n", "epochs", "an epoch", "each"):
+        table.add_column(name, justify="right")
+
+    def add(label: str, n: int, epoch_seconds: float) -> None:
+        each = in_words(spec.epochs * epoch_seconds)
+        table.add_row(label, str(n), str(spec.epochs), f"{epoch_seconds:.2g} s", each)
+
+    settings: dict[str, list[TrialConfig]] = {}
+    for planned in fixed:
+        settings.setdefault(planned.trial_id.rpartition("-s")[0], []).append(planned.config)
+    for label, configs in settings.items():
+        add(label, len(configs), costs[_shape(configs[0])].epoch_seconds)
+    for model in spec.models if spec.share else ():
+        cost = _mean_cost(points[model], costs)
+        n_given = 0 if spec.sampler == "grid" else min(spec.share, len(points[model]))
+        given = f", {n_given} of them given" if n_given else ""
+        add(f"{schema.SEARCH}-{model} ({spec.sampler}{given})", spec.share, cost)
+        add(f"{schema.WINNER}-{model}", spec.n_seeds, cost)
+    return table

@@ -1,0 +1,50 @@
+"""The run folder's Optuna storage: an SQLite file that Optuna Dashboard opens as it is.
+
+On a disk Optuna works in the file itself. SQLite cannot work in a bucket, so there Optuna works in
+a copy on this machine, which is sent to the bucket whenever Optuna has learned something.
+"""
+
+import tempfile
+from pathlib import Path
+
+import optuna
+
+from study import schema
+from study.storage import RunFolder
+
+
+class OptunaFile:
+    """Optuna's storage for a run folder; close it at the end.
+
+    Attributes:
+        storage: what Optuna works with.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._copy = None if folder.local else tempfile.TemporaryDirectory()
+        if self._copy is None:
+            self._path = Path(str(folder.local)) / schema.OPTUNA_FILE
+        else:
+            self._path = Path(self._copy.name) / schema.OPTUNA_FILE
+            if content := folder.read(schema.OPTUNA_FILE):
+                self._path.write_bytes(content)
+        self.storage = optuna.storages.RDBStorage(f"sqlite:///{self._path}")
+
+    def save(self) -> None:
+        """Brings the run folder's file up to date.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self._copy is not None:
+            self._folder.write(schema.OPTUNA_FILE, self._path.read_bytes())
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self.storage.engine.dispose()
+        if self._copy is not None:
+            self._copy.cleanup()

@@ -1,0 +1,50 @@
+"""The dry run's arithmetic against hand-computed numbers."""
+
+import pytest
+
+from convae.config import TrialConfig
+from study.estimate import Cost, estimate, in_words
+from study.presets import StudySpec
+from study.resources import Slots
+from study.space import reference_trials
+
+CONV, DENSE = TrialConfig(model="conv"), TrialConfig(model="dense")
+COSTS = {CONV: Cost(6.0, 2.0), DENSE: Cost(2.0, 1.0)}  # seconds
+POINTS = {"conv": [CONV], "dense": [DENSE]}
+
+
+def lines(n_slots, **settings):
+    spec = StudySpec(preset="test", hidden_units=(512,), **settings)
+    return estimate(spec, Slots(n_slots, 1, 0), reference_trials(spec), POINTS, COSTS)
+
+
+def test_one_after_the_other():
+    # 10 epochs of 6 s and of 2 s.
+    first, second = lines(1, epochs=10)
+    assert first == "estimate: 80 s of training and evaluation"
+    assert second.startswith("besides: 3 s of compilation")
+
+
+def test_the_longest_decides_where_two_train_at_once():
+    assert lines(2, epochs=10)[0].startswith("estimate: 60 s ")
+
+
+def test_a_scheduler_makes_it_a_range():
+    # Reference 400 s, winners 400 s, and a search of 3 × 300 s + 3 × 100 s, or of 5 of 50 epochs.
+    line = lines(1, n_search_trials=6)[0]
+    assert line.startswith("estimate: at most 33 min ")
+    assert "15 min if the scheduler ended every search trial after 5 epochs" in line
+    line = lines(1, n_search_trials=6, scheduler="none")[0]
+    assert line == "estimate: 33 min of training and evaluation"
+
+
+def test_a_time_budget_is_named():
+    assert lines(1, time_budget_seconds=600.0)[-1] == "the time budget stops it after 10 min"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h")],
+)
+def test_durations(seconds, words):
+    assert in_words(seconds) == words

@@ -1,0 +1,389 @@
+"""What a person watching is told: lines, the live view, the time left, and the log file."""
+
+import io
+import logging
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from rich.console import Console
+
+from convae.config import TrialConfig
+from study import schema
+from study.live import LiveView, RunningTrial, Status
+from study.log import logging_to
+from study.pace import Pace, Remaining, duration
+from study.presets import StudySpec
+from study.progress import STATUS_SECONDS, Progress
+from study.records import Records
+from study.search import StudySearch
+from study.space import PlannedTrial, reference_trials
+from study.storage import RunFolder
+
+# 2 reference trials, 4 search trials, 2 winners.
+SPEC = StudySpec(preset="test", hidden_units=(512,), epochs=10, n_search_trials=4)
+N_SLOTS = 2
+
+
+def test_seconds_of_a_trial():
+    pace = Pace()
+    assert pace.seconds_of(Remaining("conv", 10)) is None
+    pace.add_epochs("conv", 3, 6.0)
+    pace.add_epochs("conv", 1, 4.0)
+    assert pace.seconds_of(Remaining("conv", 10)) == 25.0  # 10 epochs of 2.5 s
+    for overhead in (9.0, 1.0, 2.0):
+        pace.add_trial("conv", overhead)
+    assert pace.seconds_of(Remaining("conv", 10)) == 27.0
+    assert pace.seconds_of(Remaining("conv", 4, epoch_seconds=3.0)) == 12.0  # it runs already
+    assert pace.seconds_of(Remaining("dense", 1)) is None
+
+
+def test_seconds_left_by_slots_and_phases():
+    def trials(*seconds):
+        return [Remaining("conv", 1, float(s)) for s in seconds]
+
+    left = Pace().seconds_left
+    assert left([trials(10, 4, 3)], 1) == 17
+    assert left([trials(10, 4, 3)], 2) == 10  # the long one alone
+    assert left([trials(4, 4, 4)], 2) == 8  # not 12 / 2
+    assert left([trials(10, 4, 3), trials(5, 5)], 2) == 15
+    assert left([trials(10, 4, 3), trials(5, 5)], 100) == 15
+    assert left([[]], 2) == 0
+    assert left([trials(10), [Remaining("dense", 1)]], 2) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "5 s"),
+        (41, "45 s"),
+        (89.9, "90 s"),
+        (90, "2 min"),
+        (89 * 60, "89 min"),
+        (90 * 60, "1 h 30 min"),
+        (3 * 3600 + 241, "3 h 05 min"),
+    ],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+class Watched:
+    """A Progress with hand-made trials, a clock that stands still, and its output."""
+
+    def __init__(self, folder, monkeypatch, spec=SPEC, *, terminal=False, quiet=False):
+        self.now = 1000.0
+        monkeypatch.setattr("study.progress.time", SimpleNamespace(monotonic=lambda: self.now))
+        self.folder = folder
+        self.search = StudySearch(spec, optuna.storages.InMemoryStorage())
+        self.output = io.StringIO()
+        console = Console(
+            file=self.output,
+            force_terminal=terminal,
+            width=80,
+            height=24,
+            highlight=False,
+            _environ={"TERM": "xterm"},
+        )
+        self.progress = Progress(
+            Records(RunFolder(folder)), self.search, spec, N_SLOTS, quiet=quiet, console=console
+        )
+        self.conv, self.dense = map(self._trial, reference_trials(spec))
+
+    def _trial(self, planned):
+        return SimpleNamespace(
+            config=planned.to_tune(),
+            last_result={},
+            num_failures=0,
+            error_file=str(self.folder / "error.txt"),
+        )
+
+    def searched(self, model, number):
+        config = TrialConfig(model=model, epochs=10, split=schema.SEARCH_SPLIT)
+        name = f"search-{model}-{number:03d}"
+        return self._trial(PlannedTrial(name, schema.SEARCH, config, prunable=True))
+
+    def start(self, trial):
+        self.progress.on_trial_start(0, [], trial)
+
+    def report(self, trial, epochs, mse, epoch_seconds, state=schema.RUNNING, overhead=0.0):
+        """The trial's only report: epochs, the last with this MSE."""
+        metric = schema.VAL_MSE if trial.config["group"] == schema.SEARCH else schema.TEST_MSE
+        total = epochs * epoch_seconds
+        trial.last_result = {
+            "state": state,
+            "history": [
+                {
+                    "epoch": epoch,
+                    schema.TRAIN_MSE: 2 * mse,
+                    metric: mse,
+                    "train_seconds": 0.75 * epoch_seconds,
+                    "eval_seconds": 0.25 * epoch_seconds,
+                }
+                for epoch in range(1, epochs + 1)
+            ],
+            "diverged_epoch": epochs + 1 if state == schema.DIVERGED else None,
+            "n_parameters": 1,
+            "train_seconds": 0.75 * total,
+            "eval_seconds": 0.25 * total,
+            "compile_seconds": 0.0,
+            "wall_seconds": total + overhead,
+            "device": "a formula",
+        }
+        self.progress.on_trial_result(0, [], trial, trial.last_result)
+
+    def end(self, trial, epochs, mse, epoch_seconds, state=schema.COMPLETED, overhead=0.0):
+        self.start(trial)
+        self.report(trial, epochs, mse, epoch_seconds, state, overhead)
+        self.progress.on_trial_complete(0, [], trial)
+
+    def fail(self, trial, *lines):
+        trial.num_failures += 1
+        with Path(trial.error_file).open("a", encoding="utf-8") as file:
+            file.write("\n".join((f"Failure # {trial.num_failures}", *lines)) + "\n")
+
+    def lines(self):
+        return self.output.getvalue().splitlines()
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    return Watched(tmp_path, monkeypatch)
+
+
+def under_way(watched):
+    """A conv trial after 4 of 10 epochs of 2 s; dense-512 took 10 of 0.5 s and 1 s besides."""
+    watched.start(watched.conv)
+    watched.report(watched.conv, 4, 0.03, 2.0)
+    watched.end(watched.dense, 10, 0.01, 0.5, overhead=1.0)
+
+
+def test_time_left(watched):
+    assert watched.progress.status().left == "time left not known yet"
+    watched.start(watched.conv)
+    watched.report(watched.conv, 4, 0.03, 2.0)
+    # The dense ones have nothing to go by.
+    assert watched.progress.status().left == "time left not known yet"
+    watched.end(watched.dense, 10, 0.01, 0.5, overhead=1.0)
+    # The conv trial: 12 s. Search: conv 20, dense 6, conv 20, dense 6 s; slots free at 12 and 20,
+    # then 18, 38, 26. Winners from 38 on: conv 20 s.
+    assert watched.progress.status().left == "at most about 60 s left"
+
+
+def test_nothing_shortens_a_study_without_scheduler(tmp_path, monkeypatch):
+    spec = StudySpec(**{**SPEC.to_dict(), "scheduler": "none"})
+    watched = Watched(tmp_path, monkeypatch, spec)
+    under_way(watched)
+    assert watched.progress.status().left == "about 60 s left"
+
+
+def test_time_left_by_the_budget(tmp_path, monkeypatch):
+    spec = StudySpec(**{**SPEC.to_dict(), "time_budget_seconds": 100.0})
+    watched = Watched(tmp_path, monkeypatch, spec)
+    assert watched.progress.status().left == "at most 2 min left, by --time-budget"
+    under_way(watched)
+    assert watched.progress.status().left == "at most about 60 s left"
+    watched.now += 60
+    assert watched.progress.status().left == "at most 40 s left, by --time-budget"
+
+
+def test_status_counts_every_state_and_takes_the_best_of_completed_trials_only(watched):
+    under_way(watched)
+    watched.end(watched.searched("conv", 0), 10, 0.02, 1.0)
+    watched.end(watched.searched("conv", 1), 3, 0.001, 1.0, state=schema.RUNNING)  # is pruned
+    watched.end(watched.searched("dense", 0), 2, 0.002, 1.0, state=schema.DIVERGED)
+    failing = watched.searched("dense", 1)
+    watched.start(failing)
+    watched.fail(failing, "Traceback", "  File", "ValueError: no")
+    watched.progress.on_trial_error(0, [], failing)
+    status = watched.progress.status()
+    assert status.states == {
+        schema.COMPLETED: 2,
+        schema.PRUNED: 1,
+        schema.DIVERGED: 1,
+        schema.FAILED: 1,
+        schema.RUNNING: 1,
+        "to come": 2,
+    }
+    assert status.best == {
+        "conv": {schema.SEARCH: (0.02, "conv-000"), schema.REFERENCE: None},
+        "dense": {schema.SEARCH: None, schema.REFERENCE: (0.01, "dense512-s0")},
+    }
+    assert status.running == [RunningTrial("reference-conv-s0", 4, 10, "test_mse 0.03000")]
+    # 4 · 2 + 10 · 0.5 + 10 + 3 + 2
+    assert status.spent == "29 epochs, 28 device seconds"
+
+
+def test_a_resumed_study_counts_what_was_spent_before(tmp_path, watched):
+    under_way(watched)
+    watched.progress._records.write()
+    records = Records(RunFolder(tmp_path), resume=True)
+    status = Progress(records, watched.search, SPEC, N_SLOTS).status()
+    assert status.states[schema.COMPLETED] == 1
+    assert status.states["to come"] == 7  # what was cut off runs again
+    assert status.spent == "10 epochs, 5 device seconds"
+    assert status.left == "time left not known yet"
+
+
+def test_lines_where_there_is_no_terminal(watched):
+    with watched.progress.live():
+        under_way(watched)
+        watched.end(watched.searched("dense", 0), 1, 0.5, 0.5, state=schema.DIVERGED)
+    assert watched.lines() == [
+        "[    0 s] training on a formula",
+        "[    0 s] (1/8) reference-dense512-s0  completed  10 epochs"
+        "  train_mse 0.02000  test_mse 0.01000  trained 3.8 s",
+        "[    0 s] (2/8) search-dense-000  diverged  1 epoch  train_mse 1.00000  val_mse 0.50000"
+        "  trained 0.4 s  The loss stopped being finite in epoch 2.",
+    ]
+
+
+def test_the_status_is_a_line_a_minute(watched):
+    under_way(watched)
+    n_lines = len(watched.lines())
+    for seconds in (0, STATUS_SECONDS - 1, 1, 1, STATUS_SECONDS - 2):
+        watched.now += seconds
+        watched.progress.on_step_end(0, [])
+    assert watched.lines()[n_lines:] == [
+        "[   60 s] 1 completed, 1 running, 6 to come; 14 epochs, 13 device seconds; "
+        "at most about 60 s left"
+    ]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_failure_is_one_line_that_names_the_log(tmp_path, monkeypatch, quiet):
+    watched = Watched(tmp_path, monkeypatch, quiet=quiet)
+    watched.progress.say("a plan", always=True)
+    under_way(watched)
+    trial = watched.searched("dense", 0)
+    watched.fail(trial, "Traceback:", '  File "x.py", line 1', "OSError: disk full", "two lines")
+    watched.progress.on_trial_recover(0, [], trial)  # its worker failed before it started
+    watched.start(trial)
+    killed = "The actor is dead because its worker process has died. " + "Why? " * 99
+    watched.fail(trial, "The actor died.", "\tpid: 1", killed)
+    watched.progress.on_trial_error(0, [], trial)
+    lines = watched.lines()
+    log = tmp_path / schema.LOG_FILE
+    assert lines[-2].endswith(f"failed, retry 1 of 2  OSError: disk full (in full: {log})")
+    assert f"failed  0 epochs  {killed[:55]}" in lines[-1]
+    assert lines[-1].endswith(f"… (in full: {log})")
+    assert len(lines) == 3 + 2 * (not quiet)
+    row = next(row for row in watched.progress._records.rows() if row["state"] == schema.FAILED)
+    assert row["error"] == killed.strip()
+
+
+def drawn(status, width=80, height=24):
+    console = Console(file=io.StringIO(), width=width, height=height, _environ={})
+    console.print(LiveView(lambda: status))
+    return console.file.getvalue().splitlines()
+
+
+def test_the_view_fits_whatever_runs():
+    def status(n):
+        running = [RunningTrial(f"search-conv-{i:03d}", i, 50, f"val_mse {i}") for i in range(n)]
+        running[2] = RunningTrial("neighbour-" + "dense" * 20, 13, 50, "val_mse 0.01234")
+        states = dict.fromkeys((*schema.STATES, "to come"), 123)
+        best = {model: {schema.SEARCH: (0.5, "conv-000")} for model in schema.MODELS}
+        return Status(states, "1,000 epochs", "about 60 s left", best, running)
+
+    few = drawn(status(3))
+    assert [line.split()[0] for line in few[-3:-1]] == ["search-conv-000", "search-conv-001"]
+    assert re.match(r"neighbour-dense\w*… .* 13/50 +val_mse 0.01234$", few[-1])
+    for width, height in ((80, 24), (80, 60), (60, 12)):
+        many = drawn(status(64), width, height)
+        shown = sum("/50 " in line for line in many)
+        assert many[-1] == f"and {64 - shown} more"
+        assert shown >= 1
+        assert max(map(len, many)) <= width
+        if height >= 24:
+            assert len(many) <= height - 8  # the finished trials above it stay in sight
+            assert len(many) >= height - 9
+    assert any("123 pruned" in line for line in many)
+
+
+def test_a_terminal_gets_the_view_below_the_lines_and_its_cursor_back(tmp_path, monkeypatch):
+    watched = Watched(tmp_path, monkeypatch, terminal=True)
+
+    def interrupted():
+        with watched.progress.live():
+            under_way(watched)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    output = watched.output.getvalue()
+    assert "reference-dense512-s0  completed" in output
+    assert "4/10  test_mse 0.03000" in output
+    assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
+
+
+def test_a_quiet_terminal_gets_no_view(tmp_path, monkeypatch):
+    watched = Watched(tmp_path, monkeypatch, terminal=True, quiet=True)
+    with watched.progress.live():
+        under_way(watched)
+    assert watched.output.getvalue() == ""
+
+
+def test_the_log_takes_what_ray_says_and_gives_everything_back(tmp_path, capsys):
+    ray_logger = logging.getLogger("ray")
+    before = ray_logger.handlers, ray_logger.level, ray_logger.propagate, sys.stdout
+    path = tmp_path / schema.LOG_FILE
+    for word in ("first", "second"):
+        with logging_to(RunFolder(tmp_path)):
+            logging.getLogger("ray.tune").warning("%s warning", word)
+            logging.getLogger("study.progress").info("%s line", word)
+            print("(raylet)", word, "complaint")
+            print(word, "error", file=sys.stderr)
+    assert capsys.readouterr() == ("", "")
+    after = ray_logger.handlers, ray_logger.level, ray_logger.propagate, sys.stdout
+    assert after == before
+    log = path.read_text()
+    for word in ("first", "second"):
+        for what in ("warning", "line", "complaint", "error"):
+            assert f"{word} {what}\n" in log
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
+def test_ray_workers_that_fail_are_told_of_and_logged(tmp_path, capfd):
+    """With the real Ray Tune: one trial fails in its worker's set-up, another in its training."""
+    import closed_form
+    import numpy as np
+    from closed_form import ClosedFormTrial
+    from ray import cloudpickle
+
+    from convae.data import Mnist
+    from study.driver import run_study
+    from study.resources import Resources, ray_session
+
+    class Failing(ClosedFormTrial):
+        def setup(self, config, **arguments):
+            if config["trial"]["seed"] == 0:
+                raise OSError("no device")
+            super().setup(config, **arguments)
+
+        def step(self):
+            raise ValueError("no number")
+
+    cloudpickle.register_pickle_by_value(closed_form)
+    image = np.zeros((1, 28, 28), np.uint8)
+    mnist = Mnist(image, np.zeros(1, np.uint8), image, np.zeros(1, np.uint8), "a formula")
+    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), n_seeds=2)
+    folder = tmp_path / "study"
+    with ray_session(None):
+        outcome = run_study(
+            spec, Resources(n_gpus=0), mnist, RunFolder(folder), command=["test"], trainable=Failing
+        )
+    assert (outcome.status, outcome.n_failed) == ("finished", 2)
+    output, errors = capfd.readouterr()
+    assert errors == ""
+    lines = output.splitlines()[1:]
+    log = folder / schema.LOG_FILE
+    for seed, error in ((0, "OSError: no device"), (1, "ValueError: no number")):
+        own = [line for line in lines if f"-s{seed} " in line]
+        assert len(own) == 3
+        assert all(line.endswith(f"{error} (in full: {log})") for line in own)
+        assert log.read_text().splitlines().count(error) == 3  # a traceback an attempt
