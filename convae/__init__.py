@@ -1,3 +1,9 @@
 """The two autoencoders, their data and a trainer that runs whole epochs on the device. No Ray."""
 
+import os
+
 __version__ = "0.1.0"
+
+# Where a processor lacks AVX-512, TensorFlow leaves oneDNN off unless told otherwise, and then a
+# convolutional epoch takes four times as long (benchmarks/README.md). It reads this when imported.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
