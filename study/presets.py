@@ -29,6 +29,7 @@ class StudySpec:
         n_seeds: the reference and the winners are trained with seeds seed, seed + 1, …
         seed: of the first reference trial, and of the samplers.
         n_search_trials: search trials together; the architectures get equal shares.
+        readings: also train the reference under the other readings of what the report leaves open.
         neighbours: also train the reference with one factor changed at a time.
         objective: of the search, of `schema.OBJECTIVES`.
         warm_start: an older run folder, whose search trials the sampler learns from.
@@ -50,6 +51,7 @@ class StudySpec:
     n_seeds: int = 1
     seed: int = 0
     n_search_trials: int = 0
+    readings: bool = False
     neighbours: bool = False
     objective: str = schema.MSE_ALONE
     warm_start: str | None = None
@@ -143,6 +145,8 @@ PRESETS = MappingProxyType(
             StudySpec(preset="reference"),
             # The report's trials and a small search.
             StudySpec(preset="standard", n_search_trials=12),
+            # The report's claims under every reading of what it leaves open.
+            StudySpec(preset="audit", n_seeds=5, readings=True),
             # For a GPU: spread over seeds, and a search worth its name.
             StudySpec(preset="full", n_seeds=5, neighbours=True, n_search_trials=100),
         )

@@ -40,6 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--seed", type=int, help="the first seed, also the search's")
     what.add_argument("--trials", type=int, metavar="N", help="search trials, all models together")
     what.add_argument(
+        "--readings",
+        action=argparse.BooleanOptionalAction,
+        help="the reference under other readings of the report",
+    )
+    what.add_argument(
         "--neighbours",
         action=argparse.BooleanOptionalAction,
         help="the reference with one factor changed at a time",
@@ -93,6 +98,7 @@ def spec_from(options: argparse.Namespace, earlier: StudySpec | None = None) -> 
         "n_seeds": options.seeds,
         "seed": options.seed,
         "n_search_trials": options.trials,
+        "readings": options.readings,
         "neighbours": options.neighbours,
         "objective": options.objective,
         "warm_start": options.warm_start,

@@ -27,10 +27,11 @@ OBJECTIVES: Final = (MSE_ALONE, MSE_AND_TIME)
 
 # Why a trial is in the study.
 REFERENCE: Final = "reference"
+READING: Final = "reading"  # the reference under another reading of what the report leaves open
 NEIGHBOUR: Final = "neighbour"
 SEARCH: Final = "search"
 WINNER: Final = "winner"
-GROUPS: Final = (REFERENCE, NEIGHBOUR, SEARCH, WINNER)
+GROUPS: Final = (REFERENCE, READING, NEIGHBOUR, SEARCH, WINNER)
 
 # Architectures.
 CONV: Final = "conv"

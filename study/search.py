@@ -27,6 +27,7 @@ from study.space import (
     config_from_params,
     first_points,
     neighbour_trials,
+    reading_trials,
     reference_trials,
 )
 from study.warm_start import DIVERGED_EPOCH
@@ -300,8 +301,14 @@ class StudySearch(Searcher):
 
 
 def fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
-    """The trials that are known before the study starts, in the order in which they start."""
-    return reference_trials(spec) + (neighbour_trials(spec) if spec.neighbours else [])
+    """The trials that are known before the study starts, in the order in which they start.
+
+    Seed by seed: a study that stops early has whole seeds, not whole settings.
+    """
+    trials = reference_trials(spec)
+    trials += reading_trials(spec) if spec.readings else []
+    trials += neighbour_trials(spec) if spec.neighbours else []
+    return sorted(trials, key=lambda trial: trial.config.seed)
 
 
 def _search_id(model: str) -> str:

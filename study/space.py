@@ -5,7 +5,7 @@ The space functions only suggest; `config_from_params` turns what they suggested
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import product, zip_longest
 from typing import Any
 
 from optuna.trial import BaseTrial
@@ -66,24 +66,61 @@ def reference_trials(spec: StudySpec) -> list[PlannedTrial]:
 
     Long ones come first, so that no slot waits for one at the end; the first seed keeps its models.
     """
-    architectures: list[tuple[str, dict[str, Any]]] = []
-    if schema.CONV in spec.models:
-        architectures.append((schema.CONV, {"model": schema.CONV}))
-    if schema.DENSE in spec.models:
-        architectures += [
-            (f"{schema.DENSE}{units}", {"model": schema.DENSE, "hidden_units": units})
-            for units in sorted(spec.hidden_units, reverse=True)
-        ]
     return [
         PlannedTrial(
             f"{schema.REFERENCE}-{label}-s{seed}",
             schema.REFERENCE,
-            TrialConfig(**architecture, epochs=spec.epochs, batch_size=spec.batch_size, seed=seed),
+            replace(config, seed=seed),
             keep_model=seed == spec.seed,
         )
-        for label, architecture in architectures
+        for label, config in _architectures(spec).items()
         for seed in range(spec.seed, spec.seed + spec.n_seeds)
     ]
+
+
+def _architectures(spec: StudySpec) -> dict[str, TrialConfig]:
+    """The report's models at its setting, by a short name, long ones first."""
+    shared: dict[str, Any] = {"epochs": spec.epochs, "batch_size": spec.batch_size}
+    found = {}
+    if schema.CONV in spec.models:
+        found[schema.CONV] = TrialConfig(model=schema.CONV, **shared)
+    if schema.DENSE in spec.models:
+        for units in sorted(spec.hidden_units, reverse=True):
+            dense = TrialConfig(model=schema.DENSE, hidden_units=units, **shared)
+            found[f"{schema.DENSE}{units}"] = dense
+    return found
+
+
+# What the report leaves open, by the architecture that has it; None stands for both.
+_READINGS: tuple[tuple[str | None, str, tuple[Any, ...]], ...] = (
+    (None, "batch_size", (128, 256, 1000)),
+    (schema.CONV, "latent_filters", (8, 16)),
+    (schema.DENSE, "hidden_activation", HIDDEN_ACTIVATIONS),
+)
+
+
+def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
+    """The report's models under every other combination of readings, for each seed.
+
+    Trained and tested like the reference trials, which are the one combination left out here.
+    """
+    trials = []
+    for label, reference in _architectures(spec).items():
+        factors = {n: vs for owner, n, vs in _READINGS if owner in (None, reference.model)}
+        for values in product(*factors.values()):
+            reading = dict(zip(factors, values, strict=True))
+            config = replace(reference, **reading)
+            name = "-".join(f"{factor}={value}" for factor, value in reading.items())
+            trials += [
+                PlannedTrial(
+                    f"{schema.READING}-{label}-{name}-s{seed}",
+                    schema.READING,
+                    replace(config, seed=seed),
+                )
+                for seed in range(spec.seed, spec.seed + spec.n_seeds)
+                if config != reference
+            ]
+    return trials
 
 
 # One factor changed at a time, by the architecture that has it; None stands for both.

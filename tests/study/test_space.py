@@ -1,6 +1,7 @@
 """The fixed trials and the search space, and the names that both sides share."""
 
 from dataclasses import fields
+from itertools import product
 
 import optuna
 import pytest
@@ -10,6 +11,7 @@ from convae.config import TrialConfig
 from study import schema
 from study.presets import PRESETS, SpecError, StudySpec
 from study.scheduling import check_sampler, make_sampler, rungs
+from study.search import fixed_trials
 from study.space import (
     SPACES,
     PlannedTrial,
@@ -17,6 +19,7 @@ from study.space import (
     first_points,
     neighbour_trials,
     params_from_config,
+    reading_trials,
     reference_trials,
 )
 
@@ -185,3 +188,36 @@ def test_a_grid_gives_each_of_its_points_once_and_no_more():
     assert len(found) == spec.share
     with pytest.raises(SpecError, match="at most 600"):
         check_sampler(StudySpec(preset="test", sampler="grid", n_search_trials=602))
+
+
+def test_readings_are_every_combination_but_the_reference():
+    spec = StudySpec(preset="test", readings=True, n_seeds=2)
+    trials = reading_trials(spec)
+    assert len({trial.trial_id for trial in trials}) == len(trials)
+    configs = [trial.config for trial in trials]
+    assert len(set(configs)) == len(configs)
+    references = [trial.config for trial in reference_trials(spec)]
+    assert not set(configs) & set(references)
+    conv = {
+        (c.batch_size, c.latent_filters) for c in configs + references if c.model == schema.CONV
+    }
+    assert conv == set(product((128, 256, 1000), (8, 16)))
+    dense = {
+        (c.batch_size, c.hidden_activation, c.hidden_units)
+        for c in configs + references
+        if c.model == schema.DENSE
+    }
+    assert dense == set(product((128, 256, 1000), ("relu", "sigmoid"), (64, 128, 256, 512)))
+    assert len(configs) + len(references) == 2 * (6 + 24)
+    assert {config.split for config in configs} == {schema.FULL_SPLIT}
+
+
+def test_fixed_trials_go_seed_by_seed():
+    trials = fixed_trials(StudySpec(preset="test", readings=True, neighbours=True, n_seeds=3))
+    seeds = [trial.config.seed for trial in trials]
+    assert seeds == sorted(seeds)
+    assert {trial.group for trial in trials[: len(trials) // 3]} == {
+        schema.REFERENCE,
+        schema.READING,
+        schema.NEIGHBOUR,
+    }
