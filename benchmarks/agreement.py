@@ -74,29 +74,9 @@ def run_torch(mnist: Mnist, done: Rows) -> Iterator[dict[str, Any]]:
         for images in (mnist.train_images, mnist.test_images)
     )
 
-    def build(config: TrialConfig) -> nn.Module:
-        if config.model == "dense":
-            units = config.hidden_units or 0
-            layers: list[nn.Module] = [nn.Flatten(), nn.Linear(784, units), nn.ReLU()]
-            layers += [nn.Linear(units, 784), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28))]
-        else:
-            layers = []
-            for n_in, n_out in ((1, 16), (16, 8), (8, 8)):
-                layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.ReLU()]
-                layers += [nn.MaxPool2d(2, ceil_mode=True)]
-            for n_in, n_out, padding in ((8, 8, 1), (8, 8, 1), (8, 16, 0)):
-                layers += [nn.Conv2d(n_in, n_out, 3, padding=padding), nn.ReLU()]
-                layers += [nn.Upsample(scale_factor=2)]
-            layers += [nn.Conv2d(16, 1, 3, padding=1), nn.Sigmoid()]
-        for layer in layers:
-            if isinstance(layer, nn.Linear | nn.Conv2d):
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        return nn.Sequential(*layers).to(memory_format=torch.channels_last)
-
     for name, config in configs(done):
         torch.manual_seed(config.seed)
-        model = build(config)
+        model = build_torch(config)
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.5, nesterov=True)
         for _ in range(config.epochs):
             total = 0.0
@@ -110,6 +90,31 @@ def run_torch(mnist: Mnist, done: Rows) -> Iterator[dict[str, Any]]:
         with torch.no_grad():
             errors = [nn.functional.mse_loss(model(part), part).item() for part in test.split(1000)]
         yield _row(name, config, total / len(train), float(np.mean(errors)))
+
+
+def build_torch(config: TrialConfig) -> Any:
+    """The model as a PyTorch module, with Keras' default initial distributions."""
+    import torch
+    from torch import nn
+
+    if config.model == "dense":
+        units = config.hidden_units or 0
+        layers: list[nn.Module] = [nn.Flatten(), nn.Linear(784, units), nn.ReLU()]
+        layers += [nn.Linear(units, 784), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28))]
+    else:
+        layers = []
+        for n_in, n_out in ((1, 16), (16, 8), (8, 8)):
+            layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.ReLU()]
+            layers += [nn.MaxPool2d(2, ceil_mode=True)]
+        for n_in, n_out, padding in ((8, 8, 1), (8, 8, 1), (8, 16, 0)):
+            layers += [nn.Conv2d(n_in, n_out, 3, padding=padding), nn.ReLU()]
+            layers += [nn.Upsample(scale_factor=2)]
+        layers += [nn.Conv2d(16, 1, 3, padding=1), nn.Sigmoid()]
+    for layer in layers:
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
 def _row(name: str, config: TrialConfig, train_mse: float, test_mse: float) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""An epoch of the trainer against its peers: Keras' `model.fit` and PyTorch where installed.
+
+    python -m benchmarks.peers            (five epochs each; about eight minutes on two CPU cores)
+    python -m benchmarks.peers --short    (one each)
+
+All train on the 60,000 images at batch size 256 with the report's optimiser. Peers are written as
+their own guides have it. Keras: `fit` with float32 NumPy arrays and a batch size, on a GPU with
+`jit_compile=True`. PyTorch: a `DataLoader` over a `TensorDataset` and the usual loop, channels
+last, once as it is and once through `torch.compile`.
+"""
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from benchmarks.race import Epoch, Peer, build_parser, cell, print_table, race, write_result
+from convae.config import TrialConfig
+from convae.data import load_mnist
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Peers' processes share a GPU: none may take all its memory.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+TRAINER, FIT = "trainer", "model.fit"
+
+
+def trainer(config: TrialConfig, data: str | None) -> tuple[Epoch, str]:
+    """This project's."""
+    from convae.device import open_device
+    from convae.training import Trainer
+
+    device = open_device()
+    training = Trainer(load_mnist(data), device).start(config)
+
+    def epoch() -> None:
+        training.run_epoch(evaluate=False)
+
+    return epoch, device.description
+
+
+def model_fit(config: TrialConfig, data: str | None) -> tuple[Epoch, str]:
+    """Keras' own loop over the same Keras model."""
+    import keras
+    import tensorflow as tf
+
+    from convae.models import build_model
+
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    model = build_model(config)
+    optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
+    model.compile(optimizer, loss="mse", jit_compile=on_gpu)
+    images = (load_mnist(data).train_images[..., np.newaxis] / 255).astype(np.float32)
+
+    def epoch() -> None:
+        model.fit(images, images, batch_size=config.batch_size, epochs=1, verbose=0)
+
+    return epoch, "GPU" if on_gpu else "CPU"
+
+
+def torch_eager(config: TrialConfig, data: str | None) -> tuple[Epoch, str]:
+    """PyTorch as it is."""
+    return _torch(config, data, compiled=False)
+
+
+def torch_compiled(config: TrialConfig, data: str | None) -> tuple[Epoch, str]:
+    """PyTorch through `torch.compile`."""
+    return _torch(config, data, compiled=True)
+
+
+def _torch(config: TrialConfig, data: str | None, *, compiled: bool) -> tuple[Epoch, str]:
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from benchmarks.agreement import build_torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    module = build_torch(config).to(device)
+    model: Any = torch.compile(module) if compiled else module
+    optimizer = torch.optim.SGD(
+        module.parameters(), config.learning_rate, config.momentum, nesterov=config.nesterov
+    )
+    images = torch.from_numpy(load_mnist(data).train_images.astype(np.float32) / 255)
+    loader = DataLoader(TensorDataset(images.unsqueeze(1)), config.batch_size, shuffle=True)
+
+    def epoch() -> None:
+        for (batch,) in loader:
+            x = batch.to(device, memory_format=torch.channels_last)
+            loss = nn.functional.mse_loss(model(x), x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return epoch, f"{device}, PyTorch {torch.__version__}"
+
+
+PEERS: dict[str, Peer] = {
+    FIT: model_fit,
+    "PyTorch": torch_eager,
+    "PyTorch compiled": torch_compiled,
+    TRAINER: trainer,
+}
+
+
+def run(names: Sequence[str], n: int, data: str | None, result_name: str | None) -> None:
+    """Races these peers on both models, prints the table and writes the result if it has a name."""
+    load_mnist(data)  # fetched once, here, if need be
+    rows, table, device = [], [], ""
+    for label, config in (
+        ("conv", TrialConfig(model="conv")),
+        ("dense-512", TrialConfig(model="dense")),
+    ):
+        result = race({name: PEERS[name] for name in names}, config, data, n)
+        ratios, cpu_ratios = result.ratios(TRAINER), result.cpu_ratios(TRAINER)
+        device = result.notes[TRAINER]
+        for name in names:
+            if name not in result.seconds:
+                table.append([label, name, result.notes[name], "", "", ""])
+                continue
+            times = [cell(result.seconds[name]), cell(result.cpu_seconds[name])]
+            each = [f"{r[name]:.2f}" if name in r else "" for r in (ratios, cpu_ratios)]
+            table.append([label, name, times[0], each[0], times[1], each[1]])
+        facts = {"ratios_of_medians": ratios, "cpu_ratios_of_medians": cpu_ratios}
+        rows.append({"model": label, **asdict(result), **facts})
+    title = f"Seconds an epoch, median of {n} (lowest to highest), {device}"
+    headings = ["model", "by", "seconds", "÷ trainer", "processor seconds", "÷ trainer"]
+    print_table(title, headings, table)
+    if result_name:
+        kind = "gpu" if device.startswith("GPU") else "cpu"
+        what = "seconds a training epoch of 60,000 MNIST images, batch size 256, float32"
+        write_result(f"{result_name}-{kind}", {"what": what, "n": n, "rows": rows})
+
+
+def main() -> None:
+    """Measures, prints a table and writes `benchmarks/results/peers-DEVICE.json`."""
+    options = build_parser("peers", __doc__, "one epoch of each").parse_args()
+    names = list(PEERS)
+    if importlib.util.find_spec("torch") is None:
+        print("PyTorch is not installed: without it.")
+        names = [FIT, TRAINER]
+    n, result_name = (1, None) if options.short else (5, "peers")
+    run(names, n, options.data, result_name)
+
+
+if __name__ == "__main__":
+    main()

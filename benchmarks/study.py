@@ -1,0 +1,201 @@
+"""A small study by this project against one written the usual way with Ray Tune and `model.fit`.
+
+    python -m benchmarks.study            (8 conv + 8 dense-512 trials of 5 epochs, once each)
+    python -m benchmarks.study --short    (1 + 1 trials of 2 epochs)
+
+Each side is one command in a process of its own, and its time is the command's: imports, Ray's
+start, compilation and all, but no report. Ours is `python -m study.run` with 8 seeds. The peer is
+Ray's own Keras example with this model: a function that loads the data, builds, compiles and fits,
+reported by a callback, searched with `OptunaSearch`; learning rate and momentum vary in a range
+without divergence. Both train on all 60,000 images at batch size 256 with as many trials at once as
+there are cores, and test after every epoch. On two cores the full form takes about ten minutes.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.race import build_parser, print_table, write_result
+from convae.data import load_mnist
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+SIDES = ("Ray Tune + model.fit", "study.run")
+POLL_SECONDS = 1.0
+
+
+def run_peer(n_trials: int, n_epochs: int, data: str | None, n_gpus: int) -> None:
+    """The study as one would write it after Ray's documentation."""
+    import ray
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    def train_autoencoder(config: dict[str, Any]) -> None:
+        import keras
+        from ray.tune.integration.keras import TuneReportCheckpointCallback
+
+        from convae.config import TrialConfig
+        from convae.models import build_model
+
+        mnist = load_mnist(data)
+        train, test = (
+            (images[..., np.newaxis] / 255).astype("float32")
+            for images in (mnist.train_images, mnist.test_images)
+        )
+        model = build_model(TrialConfig(model=config["model"]))
+        optimizer = keras.optimizers.SGD(config["learning_rate"], config["momentum"], nesterov=True)
+        model.compile(optimizer, loss="mse", jit_compile=bool(n_gpus))
+        model.fit(
+            train,
+            train,
+            batch_size=256,
+            epochs=n_epochs,
+            validation_data=(test, test),
+            verbose=0,
+            callbacks=[TuneReportCheckpointCallback({"val_loss": "val_loss"}, checkpoint_on=[])],
+        )
+
+    ray.init(log_to_driver=False)
+    for model in ("conv", "dense"):
+        tuner = tune.Tuner(
+            tune.with_resources(train_autoencoder, {"cpu": 1, "gpu": 1 if n_gpus else 0}),
+            tune_config=tune.TuneConfig(
+                search_alg=OptunaSearch(), metric="val_loss", mode="min", num_samples=n_trials
+            ),
+            run_config=tune.RunConfig(storage_path=tempfile.mkdtemp(prefix="convae-bench-")),
+            param_space={
+                "model": model,
+                "learning_rate": tune.loguniform(0.1, 1.0),
+                "momentum": tune.uniform(0.0, 0.6),
+            },
+        )
+        results = tuner.fit()
+        if results.num_errors or len(results) != n_trials:
+            sys.exit(f"{results.num_errors} of the peer's {len(results)} trials failed.")
+
+
+class _PeakMemory:
+    """The largest peak resident memory of Ray's workers below this process, in GiB.
+
+    Read from /proc; 0 where there is none.
+    """
+
+    def __init__(self) -> None:
+        self.gib = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            parents: dict[int, int] = {}
+            peaks: dict[int, float] = {}
+            for folder in Path("/proc").glob("[0-9]*"):
+                try:
+                    title = (folder / "cmdline").read_text(errors="replace")
+                    lines = (folder / "status").read_text().splitlines()
+                except OSError:
+                    continue  # it has ended
+                status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+                parents[int(folder.name)] = int(status["PPid"])
+                if title.startswith("ray::") and "VmHWM" in status:
+                    peaks[int(folder.name)] = int(status["VmHWM"].split()[0]) / 2**20
+            for process, peak in peaks.items():
+                ancestor = process
+                while ancestor in parents and ancestor != os.getpid():
+                    ancestor = parents[ancestor]
+                if ancestor == os.getpid():
+                    self.gib = max(self.gib, peak)
+
+    def stop(self) -> float:
+        self._stop.set()
+        self._thread.join()
+        return self.gib
+
+
+def measure(
+    side: str, n_trials: int, n_epochs: int, data: str | None, n_gpus: int
+) -> dict[str, Any]:
+    """Runs one side to its end.
+
+    Returns:
+        seconds: of the whole command.
+        worker_peak_gib: the largest worker's peak resident memory.
+        busy_share: Σ train_seconds ÷ (seconds × slots); ours only.
+    """
+    with tempfile.TemporaryDirectory(prefix="convae-bench-") as folder:
+        if side == SIDES[0]:
+            command = ["benchmarks.study", "--peer", str(n_trials), str(n_epochs), str(n_gpus)]
+        else:
+            command = ["study.run", "--preset", "reference", "--models", "conv", "dense"]
+            command += ["--hidden", "512", "--seeds", str(n_trials), "--epochs", str(n_epochs)]
+            command += ["--gpus", str(n_gpus), "--storage", folder, "--name", "run", "--no-report"]
+        command += ["--data", data] if data else []
+        memory = _PeakMemory()
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", *command], capture_output=True, text=True, check=False
+        )
+        seconds = time.perf_counter() - start
+        peak = memory.stop()
+        if done.returncode:
+            sys.exit(f"{side} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        result: dict[str, Any] = {"side": side, "seconds": seconds, "worker_peak_gib": peak}
+        if side == SIDES[1]:
+            trials = pd.read_parquet(Path(folder) / "run" / "trials.parquet")
+            if len(trials) != 2 * n_trials or (trials["state"] != "completed").any():
+                sys.exit(f"{side}: not all trials completed: {trials['state'].tolist()}")
+            n_slots = n_gpus or os.cpu_count() or 1
+            result["n_slots"] = n_slots
+            result["busy_share"] = float(trials["train_seconds"].sum()) / (seconds * n_slots)
+            result["compile_seconds"] = trials["compile_seconds"].tolist()
+    return result
+
+
+def main() -> None:
+    """Measures, prints a table and writes `benchmarks/results/study-DEVICE.json`."""
+    parser = build_parser("study", __doc__, "1 + 1 trials of 2 epochs")
+    parser.add_argument("--turns", type=int, default=1, help="of each side")
+    parser.add_argument("--gpus", type=int, default=0, help="to use; default: the CPU")
+    parser.add_argument("--peer", nargs=3, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peer:
+        n_trials, n_epochs, n_gpus = options.peer
+        run_peer(n_trials, n_epochs, options.data, n_gpus)
+        return
+    load_mnist(options.data)  # fetched once, here, if need be
+    n_trials, n_epochs = (1, 2) if options.short else (8, 5)
+    runs = [
+        measure(side, n_trials, n_epochs, options.data, options.gpus)
+        for _ in range(options.turns)
+        for side in SIDES
+    ]
+    medians, table = {}, []
+    for side in SIDES:
+        own = [run for run in runs if run["side"] == side]
+        medians[side] = statistics.median(run["seconds"] for run in own)
+        busy = f"{own[-1]['busy_share']:.2f}" if "busy_share" in own[-1] else "not measured"
+        peak = max(run["worker_peak_gib"] for run in own)
+        table.append([side, f"{medians[side]:.0f}", busy, f"{peak:.2f}"])
+    ratio = medians[SIDES[0]] / medians[SIDES[1]]
+    what = f"{n_trials} conv + {n_trials} dense-512 trials of {n_epochs} epochs"
+    title = f"{what}, median of n = {options.turns}: ratio {ratio:.2f}"
+    print_table(title, ["by", "seconds", "busy share", "worker's peak GiB"], table)
+    if not options.short:
+        kind = "gpu" if options.gpus else "cpu"
+        result = {"what": what, "n": options.turns, "ratio_of_medians": ratio, "runs": runs}
+        write_result(f"study-{kind}", result)
+
+
+if __name__ == "__main__":
+    main()
