@@ -123,16 +123,17 @@ def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
     return trials
 
 
-# One factor changed at a time, by the architecture that has it; None stands for both.
+# One factor changed at a time, by the architecture that has it; None stands for both. What the
+# report leaves open comes before its optimiser: a small search is given the first ones only.
 _NEIGHBOURS: tuple[tuple[str | None, str, tuple[Any, ...]], ...] = (
+    (None, "batch_size", BATCH_SIZES),
+    (schema.CONV, "latent_filters", (16,)),
+    (schema.DENSE, "hidden_activation", ("sigmoid",)),
+    (schema.DENSE, "dropout", (0.1,)),
+    (schema.DENSE, "hidden_units", DENSE_SIZES),
     (None, "learning_rate", (2.0, 0.5, 4.0, 0.25)),
     (None, "momentum", (0.9, 0.0)),
     (None, "nesterov", (False,)),
-    (None, "batch_size", BATCH_SIZES),
-    (schema.CONV, "latent_filters", (16,)),
-    (schema.DENSE, "hidden_units", DENSE_SIZES),
-    (schema.DENSE, "hidden_activation", ("sigmoid",)),
-    (schema.DENSE, "dropout", (0.1,)),
 )
 
 
