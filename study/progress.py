@@ -224,7 +224,7 @@ class Progress(tune.Callback):
         """Says that the study is being stopped, and without a live view the status at times."""
         if self._search.stopping and not self._stop_said:
             self._stop_said = True
-            self.say("stopping; trials that run are given up")
+            self.say("stopping; --resume goes on with the trials that run")
         now = time.monotonic()
         if self._running:
             self._idle_since = self._wait_said = now
