@@ -284,7 +284,13 @@ def _read(path: Path, source: str | None = None) -> Mnist:
             raise _SourceError(f"{path} does not exist")
     except OSError as error:
         raise _SourceError(f"{path} cannot be read ({error})") from error
-    return Mnist(**arrays, source=source or str(path))
+    return Mnist(**arrays, source=source or _shown(path))
+
+
+def _shown(path: Path) -> str:
+    """The path without the user's name: it goes into manifests and pages that people publish."""
+    home = Path.home()
+    return str("~" / path.relative_to(home) if path.is_relative_to(home) else path)
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[np.uint8]]:

@@ -131,6 +131,11 @@ def test_splits(mnist):
 # An explicit path.
 
 
+def test_the_users_home_is_not_named(npz, monkeypatch):
+    monkeypatch.setenv("HOME", str(npz.parent))
+    assert load_mnist(npz).source == "~/mnist.npz"
+
+
 def test_npz(npz, mnist):
     loaded = load_mnist(npz)
     assert_is_mnist(loaded, mnist)
