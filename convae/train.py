@@ -39,6 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
             type=str if field.name in CHOICES else TYPES.get(field.name, int),
             help=field.name.replace("_", " ") + default,
         )
+    parser.add_argument(
+        "--eval-every",
+        type=int,
+        default=1,
+        metavar="EPOCHS",
+        help="the last one always (default 1)",
+    )
     parser.add_argument("--data", help="mnist.npz or a folder of IDX files (or set CONVAE_DATA)")
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads for TensorFlow (default: all)")
@@ -49,19 +56,19 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 trained, 1 diverged, 2 bad request."""
     options = vars(build_parser().parse_args(arguments))
-    data, device_name, threads, save = (
-        options.pop(name) for name in ("data", "device", "threads", "save")
+    data, device_name, threads, save, eval_every = (
+        options.pop(name) for name in ("data", "device", "threads", "save", "eval_every")
     )
     try:
         config = TrialConfig.from_dict(options)
         _check_save_path(save)
-        if threads is not None and threads < 1:
-            raise ConfigError(f"--threads is {threads}, but takes a whole number from 1.")
+        for option, value in (("--threads", threads), ("--eval-every", eval_every)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{option} is {value}, but takes a whole number from 1.")
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes
     from convae.data import DataError, load_mnist
 
     try:
@@ -70,37 +77,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
 
-    from convae.device import GpuUnavailableError, open_device
     from convae.errors import DivergenceError
-    from convae.training import Trainer
+    from convae.quiet import without_native_notes
 
-    try:
-        gpu = {"auto": None, "cpu": False, "gpu": True}[device_name]
-        device = open_device(gpu=gpu, n_threads=threads)
-    except GpuUnavailableError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"MNIST from {mnist.source}. {device.description}.")
-    training = Trainer(mnist, device).start(config)
+    with without_native_notes():
+        from convae.device import GpuUnavailableError, open_device
+        from convae.training import Trainer
+
+        try:
+            gpu = {"auto": None, "cpu": False, "gpu": True}[device_name]
+            device = open_device(gpu=gpu, n_threads=threads)
+        except GpuUnavailableError as error:
+            print(error, file=sys.stderr)
+            return 2
+        print(f"MNIST from {mnist.source}. {device.description}.", flush=True)
+        training = Trainer(mnist, device).start(config)
     print(
         f"{config.model}: {training.n_parameters:,} parameters, "
         f"compiled in {training.compile_seconds:.1f} s",
         flush=True,
     )
     train_seconds = 0.0
-    for _ in range(config.epochs):
+    for epoch in range(1, config.epochs + 1):
         try:
-            result = training.run_epoch()
+            evaluate = epoch % eval_every == 0 or epoch == config.epochs
+            result = training.run_epoch(evaluate=evaluate)
         except DivergenceError as error:
             print(error)
             return 1
         train_seconds += result.train_seconds
-        print(
-            f"epoch {result.epoch:>{len(str(config.epochs))}}/{config.epochs}"
-            f"  train_mse {result.train_mse:.6f}  {training.eval_metric} {result.eval_mse:.6f}"
-            f"  train {result.train_seconds:.2f} s  eval {result.eval_seconds:.2f} s",
-            flush=True,
-        )
+        parts = [
+            f"epoch {epoch:>{len(str(config.epochs))}}/{config.epochs}",
+            f"train_mse {result.train_mse:.6f}",
+            f"train {result.train_seconds:.2f} s",
+        ]
+        if result.eval_mse is not None:
+            parts.insert(2, f"{training.eval_metric} {result.eval_mse:.6f}")
+            parts.append(f"eval {result.eval_seconds:.2f} s")
+        print("  ".join(parts), flush=True)
     print(f"trained for {train_seconds:.1f} s, compilation and evaluation not included")
     if save is not None:
         training.model.save(save)

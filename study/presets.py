@@ -37,6 +37,8 @@ class StudySpec:
         scheduler: ends search trials early, of `SCHEDULERS`.
         grace_epochs: that every search trial gets; None for a tenth of `epochs`, at least one.
         reduction_factor: of ASHA: one in so many trials goes on from each rung.
+        eval_every: epochs from one evaluation to the next; the last one is always evaluated, and so
+            is each at which a scheduler compares trials.
         time_budget_seconds: the study stops then with what it has; None for no limit.
 
     Raises:
@@ -59,6 +61,7 @@ class StudySpec:
     scheduler: str = "asha"
     grace_epochs: int | None = None
     reduction_factor: int = 3
+    eval_every: int = 1
     time_budget_seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -74,6 +77,7 @@ class StudySpec:
             ("--trials", (self.n_search_trials,), 0),
             ("--grace-epochs", (self.grace,), 1),
             ("--reduction-factor", (self.reduction_factor,), 2),
+            ("--eval-every", (self.eval_every,), 1),
         ):
             if any(value < minimum for value in values):
                 listed = " ".join(map(str, values))

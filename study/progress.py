@@ -182,8 +182,10 @@ class Progress(tune.Callback):
         running.epoch = history[-1]["epoch"]
         running.n_measured += len(history)
         running.seconds += seconds
-        metric = schema.VAL_MSE if schema.VAL_MSE in history[-1] else schema.TEST_MSE
-        running.mse = f"{metric} {history[-1][metric]:.5f}"
+        for row in history:
+            for metric in (schema.VAL_MSE, schema.TEST_MSE):
+                if row.get(metric) is not None:
+                    running.mse = f"{metric} {row[metric]:.5f}"
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

@@ -59,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--warm-start", metavar="DIR", help="an older run folder whose search trials to learn from"
     )
+    what.add_argument(
+        "--eval-every", type=int, metavar="EPOCHS", help="epochs between evaluations (default: 1)"
+    )
     what.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop then")
     where = parser.add_argument_group("what to run it on")
     where.add_argument("--gpus", type=int, metavar="N", help="default: those that Ray sees")
@@ -106,6 +109,7 @@ def spec_from(options: argparse.Namespace, earlier: StudySpec | None = None) -> 
         "scheduler": options.scheduler,
         "grace_epochs": options.grace_epochs,
         "reduction_factor": options.reduction_factor,
+        "eval_every": options.eval_every,
         "time_budget_seconds": options.time_budget,
     }
     if options.objective == schema.MSE_AND_TIME and options.scheduler is None:

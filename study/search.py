@@ -173,6 +173,7 @@ class StudySearch(Searcher):
         """The next trial's config; None while winners wait for the search; FINISHED at the end."""
         planned = self._next(trial_id)
         if isinstance(planned, PlannedTrial):
+            planned = replace(planned, eval_every=self._spec.eval_every)
             self._running[trial_id] = planned
             return planned.to_tune()
         return planned

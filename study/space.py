@@ -28,6 +28,7 @@ class PlannedTrial:
         keep_model: whether to save the trained model and show what it reconstructs.
         prunable: whether the scheduler may end it early.
         report_epochs: after these epochs the study wants to hear of it at once.
+        eval_every: epochs from one evaluation to the next.
     """
 
     trial_id: str
@@ -36,6 +37,12 @@ class PlannedTrial:
     keep_model: bool = False
     prunable: bool = False
     report_epochs: tuple[int, ...] = ()
+    eval_every: int = 1
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether the trial is evaluated at the end of this epoch, counted from 1."""
+        due = epoch % self.eval_every == 0 or epoch == self.config.epochs
+        return due or epoch in self.report_epochs
 
     def to_tune(self) -> dict[str, Any]:
         """As the plain dictionary that Ray Tune hands to the worker."""
@@ -46,6 +53,7 @@ class PlannedTrial:
             "keep_model": self.keep_model,
             "prunable": self.prunable,
             "report_epochs": self.report_epochs,
+            "eval_every": self.eval_every,
         }
 
     @classmethod
@@ -58,6 +66,7 @@ class PlannedTrial:
             config["keep_model"],
             config["prunable"],
             tuple(config["report_epochs"]),
+            config["eval_every"],
         )
 
 

@@ -106,7 +106,8 @@ class AutoencoderTrial(tune.Trainable):
         diverged_epoch = None
         while self._training.epoch < self._planned.config.epochs:
             try:
-                result = self._training.run_epoch()
+                evaluate = self._planned.evaluates(self._training.epoch + 1)
+                result = self._training.run_epoch(evaluate=evaluate)
             except DivergenceError as error:
                 diverged_epoch = error.epoch
                 break
@@ -148,7 +149,7 @@ class AutoencoderTrial(tune.Trainable):
             schema.TRAIN_MSE: result.train_mse,
             self._training.eval_metric: result.eval_mse,
             "train_seconds": result.train_seconds,
-            "eval_seconds": result.eval_seconds,
+            "eval_seconds": None if result.eval_mse is None else result.eval_seconds,
         }
 
     def cleanup(self) -> None:

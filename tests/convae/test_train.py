@@ -15,18 +15,23 @@ def test_trains_prints_and_saves(tmp_path):
     """The printed test MSE is what plain Keras finds with the saved model."""
     path = tmp_path / "dense.keras"
     command = [sys.executable, "-m", "convae.train", "--model", "dense", "--hidden-units", "64"]
-    command += ["--epochs", "2", "--threads", "1", "--device", "cpu", "--save", str(path)]
+    command += ["--epochs", "3", "--threads", "1", "--device", "cpu", "--save", str(path)]
+    command += ["--eval-every", "2"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    printed = re.findall(r"epoch (\d)/2  train_mse ([\d.]+)  test_mse ([\d.]+)", run.stdout)
-    assert [epoch for epoch, *_ in printed] == ["1", "2"]
+    assert (run.returncode, run.stderr) == (0, "")
+    printed = re.findall(r"epoch (\d)/3  train_mse ([\d.]+)(?:  test_mse ([\d.]+))?", run.stdout)
+    assert [(epoch, bool(test_mse)) for epoch, _, test_mse in printed] == [
+        ("1", False),
+        ("2", True),
+        ("3", True),
+    ]
     assert float(printed[1][1]) < float(printed[0][1])
 
     import keras
 
     images = (load_mnist().test_images[..., None] / 255).astype(np.float32)
     output = keras.models.load_model(path).predict(images, batch_size=1000, verbose=0)
-    assert np.mean((output - images) ** 2) == pytest.approx(float(printed[1][2]), abs=1e-6)
+    assert np.mean((output - images) ** 2) == pytest.approx(float(printed[2][2]), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,7 @@ def test_trains_prints_and_saves(tmp_path):
         (["--model", "conv", "--momentum", "1"], "momentum"),
         (["--model", "conv", "--epochs", "0"], "epochs"),
         (["--model", "conv", "--threads", "0"], "--threads"),
+        (["--model", "conv", "--eval-every", "0"], "--eval-every"),
         (["--model", "conv", "--save", "model.h5"], "--save"),
         (["--model", "conv", "--save", "no/such/folder/model.keras"], "no/such/folder"),
         (["--model", "conv", "--data", "no/such/mnist.npz"], "no/such/mnist.npz"),

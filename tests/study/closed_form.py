@@ -38,7 +38,7 @@ class ClosedFormTraining:
         self.epoch = 0
         self.eval_metric = "val_mse" if config.split == "search" else "test_mse"
 
-    def run_epoch(self):
+    def run_epoch(self, *, evaluate=True):
         if self.config.hidden_units == 128 and self.epoch == 1:
             raise DivergenceError(2)
         self.epoch += 1
@@ -46,7 +46,7 @@ class ClosedFormTraining:
         return SimpleNamespace(
             epoch=self.epoch,
             train_mse=2 * mse,
-            eval_mse=mse,
+            eval_mse=mse if evaluate else None,
             train_seconds=0.001,
             eval_seconds=0.0,
         )

@@ -156,6 +156,20 @@ def test_fixed_trials_and_winners_are_never_ended_early(tmp_path):
     assert list(others.state) == list(expected)
 
 
+def test_evaluation_only_as_often_as_asked_and_where_trials_are_compared(tmp_path):
+    """Nine epochs, one in four evaluated, ASHA's rungs and the last one too; no gap becomes 0."""
+    trials, epochs = run(tmp_path / "study", n_search_trials=4, sampler="random", eval_every=4)
+    assert not trials.state.eq("running").any()
+    expected = {"full": {4, 8, 9}, "search": {1, 3, 4, 8, 9}}
+    for trial in trials[trials.state == "completed"].itertuples():
+        own = epochs[epochs.trial_id == trial.trial_id]
+        metric = own.val_mse if trial.split == "search" else own.test_mse
+        assert set(own.epoch[metric.notna()]) == expected[trial.split]
+        assert own.train_mse.notna().all()
+        assert list(own.eval_seconds.notna()) == list(metric.notna())
+        assert metric.iloc[-1] == (trial.val_mse if trial.split == "search" else trial.test_mse)
+
+
 def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
     folder = tmp_path / "study"
     spec = StudySpec(
