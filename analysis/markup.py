@@ -53,7 +53,7 @@ summary { cursor: pointer; font-weight: 600; color: var(--accent); }
   outline: 2px solid var(--accent); outline-offset: -2px; }
 .scroll table { font-size: .8rem; }
 .scroll th, .scroll td { padding: .25rem .7rem; white-space: nowrap; }
-.scroll tbody th { font-weight: 400; white-space: normal; min-width: 11rem; max-width: 17rem;
+.scroll tbody th { font-weight: 400; white-space: normal; min-width: min(17rem, 40vw);
   overflow-wrap: anywhere; }
 .scroll thead th { position: sticky; top: 0; background: var(--card);
   box-shadow: 0 1px var(--line); }
@@ -75,7 +75,7 @@ th[aria-sort=descending] button::after { content: " ↓"; color: var(--accent); 
   h2, h3 { break-after: avoid; } tr { break-inside: avoid; } figure { border: 0; }
   .scroll { max-height: none; overflow: visible; border: 0; } .scroll table { font-size: .5rem; }
   .scroll th, .scroll td { padding: .1rem .25rem; white-space: normal; }
-  .scroll tbody th { min-width: 0; } .scroll thead th { position: static; box-shadow: none; }
+  .scroll tbody th { min-width: 18em; } .scroll thead th { position: static; box-shadow: none; }
   th button::after { content: none !important; }
   figure svg { max-width: 25rem; } }
 """
