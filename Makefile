@@ -1,6 +1,7 @@
 # Needs make, CPython 3.11 to 3.13 with venv, and a package index. Each target sets up .venv itself.
 #   make study   the quick study on real MNIST, to a finished report (two minutes on two cores)
-#   make test    the tests (six minutes on two cores)
+#   make test    the tests, but for the next ones
+#   make test-cluster   studies on several Ray nodes, with faults that are real ones
 #   make lint    ruff and mypy
 #   make bench   an epoch of the trainer against Keras' model.fit
 #   make .venv   the set-up alone
@@ -9,7 +10,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 comma := ,
 EXTRAS := test$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
-.PHONY: study test lint bench .venv clean
+.PHONY: study test test-cluster lint bench .venv clean
 .DEFAULT_GOAL := study
 
 .venv: .venv/installed
@@ -25,7 +26,10 @@ study: .venv
 	.venv/bin/python -m study.run --preset quick
 
 test: .venv
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -m "not cluster"
+
+test-cluster: .venv
+	.venv/bin/python -m pytest -m cluster
 
 lint: .venv
 	.venv/bin/ruff check .

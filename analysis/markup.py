@@ -22,7 +22,7 @@ h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .4rem; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; padding-bottom: .25rem;
   border-bottom: 2px solid var(--accent); }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p, ul { max-width: 46rem; }
+p, ul { max-width: 46rem; overflow-wrap: break-word; }
 ul { padding-left: 1.2rem; }
 .soft { color: var(--soft); }
 pre { overflow-x: auto; padding: .7rem; background: var(--card); border: 1px solid var(--line);

@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 
 import optuna
+from sqlalchemy.exc import SQLAlchemyError
 
 from study import schema
-from study.storage import RunFolder
+from study.storage import RunFolder, StorageError
 
 
 class OptunaFile:
@@ -20,7 +21,7 @@ class OptunaFile:
         storage: what Optuna works with.
 
     Raises:
-        StorageError: the folder cannot be read.
+        StorageError: the folder cannot be read, or the file not be used.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -32,7 +33,13 @@ class OptunaFile:
             self._path = Path(self._copy.name) / schema.OPTUNA_FILE
             if content := folder.read(schema.OPTUNA_FILE):
                 self._path.write_bytes(content)
-        self.storage = optuna.storages.RDBStorage(f"sqlite:///{self._path}")
+        try:
+            self.storage = optuna.storages.RDBStorage(f"sqlite:///{self._path}")
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            reason = getattr(error, "orig", error)
+            raise StorageError(
+                f"{folder}/{schema.OPTUNA_FILE} cannot be used: {reason}."
+            ) from error
 
     def save(self) -> None:
         """Brings the run folder's file up to date.

@@ -267,6 +267,7 @@ class Manifest:
     def __init__(self, folder: RunFolder, *, resume: bool = False, **entries: Any) -> None:
         self._folder = folder
         self._started = time.monotonic()
+        self._written = False
         earlier = read_manifest(folder) if resume else {}
         self.earlier_seconds: float = earlier.get("wall_seconds") or 0.0
         self._entries: dict[str, Any] = {
@@ -297,10 +298,14 @@ class Manifest:
         Raises:
             StorageError: it cannot be written.
         """
+        if self._written and self._folder.read(schema.MANIFEST_FILE) is None:
+            # The next file would make the folder anew, without the rest.
+            raise StorageError(f"{self._folder} has vanished while the study ran.")
         seconds = self.earlier_seconds + time.monotonic() - self._started
         self._entries["wall_seconds"] = round(seconds, 3)
         text = without_secrets(json.dumps(self._entries, indent=2)) + "\n"
         self._folder.write(schema.MANIFEST_FILE, text.encode())
+        self._written = True
 
 
 def _now() -> str:

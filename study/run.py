@@ -19,6 +19,7 @@ from study import schema
 from study.presets import PRESETS, SAMPLERS, SCHEDULERS, SpecError, StudySpec
 
 if TYPE_CHECKING:
+    from study.driver import Outcome
     from study.storage import RunFolder
 
 EXIT_DONE, EXIT_FAILED_TRIALS, EXIT_BAD_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -176,28 +177,42 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
     )
     where = shlex.join(["--storage", without_secrets(options.storage), "--name", folder.name])
     resume_command = f"resume with: python -m study.run --resume {where}"
-    with ray_session(options.address):
-        if options.dry_run:
-            from study.estimate import print_plan
+    try:
+        with ray_session(options.address):
+            if options.dry_run:
+                from study.estimate import print_plan
 
-            print_plan(spec, resources, mnist)
-            return EXIT_DONE
-        try:
-            outcome = run_study(
-                spec,
-                resources,
-                mnist,
-                folder,
-                command=command,
-                resume=options.resume,
-                quiet=options.quiet,
-            )
-        except StorageError as error:
-            print(f"{error} Mend it, then {resume_command}", file=sys.stderr)
-            return EXIT_FAILED_TRIALS
+                print_plan(spec, resources, mnist)
+                return EXIT_DONE
+            try:
+                outcome = run_study(
+                    spec,
+                    resources,
+                    mnist,
+                    folder,
+                    command=command,
+                    resume=options.resume,
+                    quiet=options.quiet,
+                )
+            except StorageError as error:
+                print(f"{error} Mend it, then {resume_command}", file=sys.stderr)
+                return EXIT_FAILED_TRIALS
+        return _tell(
+            outcome, folder, resume_command, report=not options.no_report, preset=spec.preset
+        )
+    except KeyboardInterrupt:  # a second one, or before or after the trials
+        print(resume_command if folder.exists() else "interrupted; nothing was written", flush=True)
+        return EXIT_INTERRUPTED
+
+
+def _tell(
+    outcome: "Outcome", folder: "RunFolder", resume_command: str, *, report: bool, preset: str
+) -> int:
+    """Says how the study ended, writes the report, and returns the exit code."""
     print(f"study {outcome.status}; results in {folder}", flush=True)
-    if not options.no_report:
+    if report:
         from analysis.report import write_report
+        from study.storage import without_secrets
 
         print(f"report: {without_secrets(write_report(folder.where))}")
     if outcome.status == "interrupted":
@@ -207,7 +222,7 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         noun = "trial" if outcome.n_failed == 1 else "trials"
         print(f"{outcome.n_failed} {noun} failed; see {folder}/{schema.LOG_FILE}")
         return EXIT_FAILED_TRIALS
-    if spec.preset == "quick":
+    if preset == "quick":
         print("next: python -m study.run --gpus 1 (or --gpus 0): 50 epochs, and a larger search")
     return EXIT_DONE
 

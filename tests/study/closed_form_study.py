@@ -1,0 +1,52 @@
+"""`python -m study.run` with a closed form in place of the training, for studies to be disturbed.
+
+    python closed_form_study.py [options of study.run]
+
+The environment sets the pace: EPOCH_SECONDS, CHECKPOINT_SECONDS. Prints "started" once the trials
+may start.
+"""
+
+import os
+import sys
+import time
+from functools import partial
+
+import closed_form
+import numpy as np
+from closed_form import ClosedFormTraining, ClosedFormTrial
+from ray import cloudpickle
+
+import convae.data
+import study.driver
+import study.run
+from convae.data import Mnist
+
+EPOCH_SECONDS = float(os.environ.get("EPOCH_SECONDS", "0.05"))
+CHECKPOINT_SECONDS = float(os.environ.get("CHECKPOINT_SECONDS", "0.1"))
+
+
+class SlowTraining(ClosedFormTraining):
+    epoch_seconds = EPOCH_SECONDS
+
+    def run_epoch(self, *, evaluate=True):
+        time.sleep(self.epoch_seconds)
+        return super().run_epoch(evaluate=evaluate)
+
+
+class SlowTrial(ClosedFormTrial):
+    report_seconds = 0.0  # every epoch
+    checkpoint_seconds = CHECKPOINT_SECONDS
+    training = SlowTraining
+
+
+def started(run_study, *arguments, **settings):
+    print("started", flush=True)
+    return run_study(*arguments, **settings)
+
+
+if __name__ == "__main__":
+    cloudpickle.register_pickle_by_value(closed_form)
+    image, label = np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.uint8)
+    convae.data.load_mnist = lambda _: Mnist(image, label, image, label, "a formula")
+    study.driver.run_study = partial(started, study.driver.run_study, trainable=SlowTrial)
+    sys.exit(study.run.main([*sys.argv[1:], "--no-report"]))

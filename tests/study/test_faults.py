@@ -1,0 +1,212 @@
+"""What happens to a study when something breaks: each fault is a real one.
+
+Killed workers, lost nodes, a full disk, a folder that is taken away, signals. The training is a
+closed form, everything else is the command line's own.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ray_nodes import Started, marked, ray_cluster
+
+from analysis.load import load_run
+from study import schema
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+PROGRAM = Path(__file__).with_name("closed_form_study.py")
+RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]
+OPTIONS = ["--preset", "reference", "--models", "dense", "--hidden", "64", "512", *RESOURCES]
+OPTIONS += ["--seeds", "4", "--epochs", "30"]  # eight trials
+N_TRIALS, N_EPOCHS = 8, 30
+RESUME = "resume with: python -m study.run "
+
+
+def command(storage, *options):
+    return [sys.executable, str(PROGRAM), "--storage", str(storage), "--name", "study", *options]
+
+
+class Study:
+    """A study that runs, and the lines that it prints."""
+
+    def __init__(self, storage, *options, environment=None, epoch_seconds=0.1):
+        self.folder = storage / "study"
+        self._started = Started(
+            command(storage, *options),
+            {"EPOCH_SECONDS": str(epoch_seconds), **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self.process = self._started.process
+
+    def wait_for(self, sign):
+        """Reads on until a line matches."""
+        for line in self.process.stdout:
+            if re.search(sign, line):
+                return
+        raise AssertionError(f"ended without {sign!r}")
+
+    def workers(self):
+        """The processes that train at this moment."""
+        return [
+            pid
+            for pid in marked(self._started.mark)
+            if cmdline(pid).startswith(b"ray::ResourceTrainable")
+        ]
+
+    def rest(self):
+        """The exit code, and all lines that are left; nothing may run on."""
+        lines = self.process.stdout.read().splitlines()
+        code = self.process.wait()
+        self._started.kill()
+        return code, lines
+
+
+def cmdline(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def assert_complete(folder, n_retried=0):
+    """Every trial has completed with every epoch; returns the trials."""
+    trials, epochs = load_run(folder)
+    assert list(trials.state) == [schema.COMPLETED] * N_TRIALS
+    counts = epochs.groupby("trial_id").epoch.agg(["count", "max"])
+    assert (counts.loc[trials.trial_id] == N_EPOCHS).all(axis=None)
+    assert (trials.n_retries > 0).sum() == n_retried
+    return trials
+
+
+def resumed(storage, lines):
+    """Runs the command that the study printed."""
+    printed = next(line for line in lines if RESUME in line)
+    options = shlex.split(printed.partition(RESUME)[2])
+    assert options == ["--resume", "--storage", str(storage), "--name", "study"]
+    code, lines = Study(storage, "--resume", *RESOURCES).rest()
+    assert code == 0, lines
+
+
+def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path):
+    study = Study(tmp_path, *OPTIONS)
+    study.wait_for("completed")
+    deadline = time.monotonic() + 60
+    while not (workers := study.workers()):
+        assert time.monotonic() < deadline
+    os.kill(workers[0], signal.SIGKILL)
+    code, lines = study.rest()
+    assert code == 0, lines
+    (retried,) = [line for line in lines if "retry 1 of 2" in line]
+    assert schema.LOG_FILE in retried
+    assert_complete(tmp_path / "study", n_retried=1)
+
+
+@pytest.mark.parametrize(("number", "times"), [("SIGTERM", 1), ("SIGINT", 1), ("SIGINT", 2)])
+def test_a_signal_stops_the_study_and_keeps_what_it_has(tmp_path, number, times):
+    """A spot notice is a SIGTERM; a second Ctrl-C does not wait for anything."""
+    study = Study(tmp_path, *OPTIONS, epoch_seconds=0.2)
+    study.wait_for("completed")
+    for _ in range(times):
+        study.process.send_signal(getattr(signal, number))
+        time.sleep(0.5)
+    code, lines = study.rest()
+    assert code == 130, lines
+    trials, _ = load_run(tmp_path / "study")
+    assert schema.COMPLETED in set(trials.state)
+    assert set(trials.state) <= {schema.COMPLETED, schema.RUNNING}
+    resumed(tmp_path, lines)
+    after = assert_complete(tmp_path / "study").set_index("trial_id")
+    kept = trials[trials.state == schema.COMPLETED].set_index("trial_id")
+    assert after.test_mse[kept.index].equals(kept.test_mse)
+
+
+def test_a_folder_that_is_taken_away_ends_the_study_and_comes_back_whole(tmp_path):
+    study = Study(tmp_path, *OPTIONS)
+    study.wait_for("completed")
+    (tmp_path / "study").rename(tmp_path / "elsewhere")
+    code, lines = study.rest()
+    assert code == 1
+    (told,) = [line for line in lines if RESUME in line]
+    assert str(tmp_path / "study") in told
+    shutil.rmtree(tmp_path / "study", ignore_errors=True)  # what the last writers made anew
+    (tmp_path / "elsewhere").rename(tmp_path / "study")
+    resumed(tmp_path, [told])
+    assert_complete(tmp_path / "study")
+
+
+def test_a_full_disk_ends_the_study_in_a_sentence_and_loses_nothing(tmp_path):
+    """On a file system of its own, which is filled to the last byte while trials run."""
+    storage, printed = tmp_path / "disk", tmp_path / "printed"
+    storage.mkdir()
+    run = shlex.join(command(storage, *OPTIONS))
+    resume = shlex.join(command(storage, "--resume", *RESOURCES))
+    table = storage / "study" / schema.TRIALS_CSV_FILE
+    script = f"""
+        mount -t tmpfs -o size=8m none {storage}
+        {run} > {printed} 2>&1 &
+        while ! grep -q '"completed"' {table}; do sleep 0.1; kill -0 $! || exit 9; done
+        cat /dev/zero > {storage}/filler
+        wait $!; echo "exit code $?" >> {printed}
+        rm {storage}/filler
+        {resume} >> {printed} 2>&1; echo "exit code $?" >> {printed}
+        cp -r {storage}/study {tmp_path}
+    """
+    Started(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
+        {"EPOCH_SECONDS": "0.1"},
+        stderr=subprocess.DEVNULL,
+    ).process.wait()
+    lines = printed.read_text().splitlines()
+    assert [line for line in lines if line.startswith("exit code")] == [
+        "exit code 1",
+        "exit code 0",
+    ]
+    (told,) = [line for line in lines if RESUME in line]
+    assert "No space left on device" in told
+    assert_complete(tmp_path / "study")
+
+
+def test_a_lost_node_costs_its_trials_a_retry_and_the_study_ends_complete(tmp_path):
+    """A head without trials and two nodes with a slot each; the study is driven from outside."""
+    with ray_cluster() as cluster:
+        nodes = [cluster.add("--num-cpus=1") for _ in range(2)]
+        options = [*OPTIONS, "--address", cluster.address]
+        study = Study(tmp_path, *options, environment=cluster.environment)
+        study.wait_for("completed")
+        checkpoints = tmp_path / "study" / schema.CHECKPOINTS_FOLDER
+        deadline = time.monotonic() + 60
+        while len(list(checkpoints.glob("*.npz"))) < 2:  # both nodes train
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        nodes[1].kill()
+        code, lines = study.rest()
+        assert code == 0, lines
+    assert_complete(tmp_path / "study", n_retried=1)
+
+
+def test_storage_that_a_node_does_not_see_is_refused_before_anything_starts(tmp_path):
+    """One node has a disk of its own where the others have the storage."""
+    storage = tmp_path / "results"
+    storage.mkdir()
+    own_disk = f'mount -t tmpfs none {storage} && exec "$0" "$@"'
+    with ray_cluster() as cluster:
+        cluster.add("--num-cpus=1")
+        cluster.add(
+            "--num-cpus=1", within=("unshare", "--map-root-user", "--mount", "sh", "-c", own_disk)
+        )
+        study = Study(
+            storage, *OPTIONS, "--address", cluster.address, environment=cluster.environment
+        )
+        code, lines = study.rest()
+    assert code == 2, lines
+    assert "is not seen by node" in lines[-1]
+    assert list(storage.iterdir()) == []
