@@ -28,7 +28,9 @@ from study.records import Records
 from study.search import StudySearch, fixed_trials
 from study.space import PlannedTrial
 
-MAX_RETRIES = 2  # of a trial that failed with an error
+MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
+MAX_LOST_NODES = 10  # that a trial may lose without using up its retries
+NODE_LOST = "its node has died"  # in the words of Ray's ActorDiedError
 STATUS_SECONDS = 60.0  # between two lines about the study as a whole
 WAIT_SECONDS = 30.0  # without a trial, before saying so, and between saying so
 ERROR_LENGTH = 150  # characters of an error on the terminal
@@ -203,14 +205,21 @@ class Progress(tune.Callback):
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Counts a retry."""
+        """Counts a retry. A lost node is no fault of the trial's: it gets another one for it.
+
+        Except the trial that has used up its retries already: Ray decides before it asks here.
+        """
         trial_id = trial_id_of(trial)
         error = _error_of(trial)
         planned = PlannedTrial.from_tune(trial.config)
         self._records.start(planned)  # its worker may have failed before the trial started
-        self._records.retry(trial_id, trial.num_failures, error)
+        self._records.retry(trial_id, error)
         self._running[trial_id] = _Running(planned)
-        retry = f"failed, retry {trial.num_failures} of {MAX_RETRIES}"
+        n_lost = trial.max_failures - MAX_RETRIES
+        retry = f"failed, retry {trial.num_failures - n_lost} of {MAX_RETRIES}"
+        if n_lost < MAX_LOST_NODES and _lost_its_node(trial):
+            trial.max_failures += 1
+            retry = "lost its node, starts again"
         self.say(f"{trial_id}  {retry}  {self._explain(error)}", always=True)
 
     def on_trial_error(
@@ -219,7 +228,6 @@ class Progress(tune.Callback):
         """Ends the trial as failed."""
         error = _error_of(trial)
         self._records.start(PlannedTrial.from_tune(trial.config))  # its worker may never have
-        self._records.retry(trial_id_of(trial), MAX_RETRIES, error)
         self._end(trial, schema.FAILED, error)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -320,6 +328,12 @@ def _error_of(trial: Trial) -> str:
     lines = Path(trial.error_file).read_text(encoding="utf-8").rstrip().splitlines()
     indented = [i for i, line in enumerate(lines) if line.startswith((" ", "\t"))]
     return lines[min(max(indented, default=-1) + 1, len(lines) - 1)].strip()
+
+
+def _lost_its_node(trial: Trial) -> bool:
+    """Whether that ended the trial's latest attempt."""
+    text = Path(trial.error_file).read_text(encoding="utf-8")
+    return NODE_LOST in text.rpartition("Failure # ")[2]
 
 
 def _epochs(n: int) -> str:

@@ -84,8 +84,10 @@ class Records:
 
     def _load(self) -> None:
         names = (schema.TRIALS_FILE, schema.EPOCHS_FILE)
-        if all(self.folder.read(name) is None for name in names):
-            return  # the earlier session died before its first trial
+        missing = [name for name in names if self.folder.read(name) is None]
+        # The earlier session died before its first trial: over its first, empty tables, perhaps.
+        if missing == list(names) or (missing == [names[1]] and not self._rows(names[0])):
+            return
         tables = [self._rows(name) for name in names]
         trials = {row["trial_id"]: row for row in tables[0]}
         epochs: dict[str, dict[int, dict[str, Any]]] = {trial_id: {} for trial_id in trials}
@@ -154,10 +156,10 @@ class Records:
         row.update(_summary(history))
         self.write(at_leisure=True)
 
-    def retry(self, trial_id: str, n_retries: int, error: str) -> None:
-        """Notes that a trial failed and starts again: for the so-many-th time in this session."""
-        n_earlier = self._n_retries.get(trial_id, 0)
-        self._trials[trial_id].update(n_retries=n_earlier + n_retries, error=error)
+    def retry(self, trial_id: str, error: str) -> None:
+        """Notes that a trial failed, or lost its node, and starts again."""
+        row = self._trials[trial_id]
+        row.update(n_retries=row["n_retries"] + 1, error=error)
 
     def end(self, trial_id: str, state: str, error: str | None = None) -> dict[str, Any]:
         """Sets how a trial ended and returns its row. From here on a crash does not lose it."""

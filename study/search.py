@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -31,13 +31,6 @@ from study.space import (
     reference_trials,
 )
 from study.warm_start import DIVERGED_EPOCH
-
-
-class _Unfinished(NamedTuple):
-    """A trial that was running when the earlier session died: Optuna's number, and its setting."""
-
-    number: int
-    params: dict[str, Any]
 
 
 class ArchitectureSearch(OptunaSearch):
@@ -88,8 +81,11 @@ class ArchitectureSearch(OptunaSearch):
             self._ot_study.tell(trial, result[schema.OBJECTIVE])
 
     def adopt(self, trial_id: str, number: int) -> None:
-        """Takes a trial that Optuna knows as running for the one that Ray knows by this id."""
-        frozen = self.study.trials[number]
+        """Takes a trial that Optuna knows as running for the one that Ray knows by this id.
+
+        `suggest` then gives its setting, and completes it if the earlier session died over that.
+        """
+        frozen = self.study.get_trials(deepcopy=False)[number]
         self._ot_trials[trial_id] = optuna.trial.Trial(self.study, frozen._trial_id)
         self._n_reported[trial_id] = max(frozen.intermediate_values, default=0)
 
@@ -194,8 +190,8 @@ class StudySearch(Searcher):
             )
         return self._winners.popleft() if self._winners else Searcher.FINISHED
 
-    def _catch_up(self, model: str) -> Iterator[_Unfinished]:
-        """Brings Optuna up to the tables; yields the trials that neither knows the end of."""
+    def _catch_up(self, model: str) -> Iterator[int]:
+        """Brings Optuna up to the tables; yields the numbers of trials without an end in either."""
         search = self._searches[model]
         for frozen in search.study.get_trials(states=(TrialState.RUNNING,)):
             trial_id = f"{_search_id(model)}{frozen.number:03d}"
@@ -203,16 +199,14 @@ class StudySearch(Searcher):
                 row = self._records.row(trial_id)
                 search.settle(frozen.number, row, self._records.epochs_of(trial_id))
             else:
-                yield _Unfinished(frozen.number, frozen.params)
+                yield frozen.number
 
     def _ask(self, model: str, trial_id: str) -> PlannedTrial:
         search = self._searches[model]
         if self._unfinished[model]:
-            number, params = self._unfinished[model].popleft()
-            search.adopt(trial_id, number)
-        else:
-            params = search.suggest(trial_id) or {}
-            number = search.number_of(trial_id)
+            search.adopt(trial_id, self._unfinished[model].popleft())
+        params = search.suggest(trial_id) or {}
+        number = search.number_of(trial_id)
         self._n_asked[model] += 1
         self._save()
         spec = self._spec

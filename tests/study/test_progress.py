@@ -17,7 +17,7 @@ from study.live import LiveView, RunningTrial, Status
 from study.log import logging_to
 from study.pace import Pace, Remaining, duration
 from study.presets import StudySpec
-from study.progress import STATUS_SECONDS, Progress
+from study.progress import MAX_LOST_NODES, MAX_RETRIES, STATUS_SECONDS, Progress
 from study.records import Records
 from study.search import StudySearch
 from study.space import PlannedTrial, reference_trials
@@ -98,6 +98,7 @@ class Watched:
             config=planned.to_tune(),
             last_result={},
             num_failures=0,
+            max_failures=MAX_RETRIES,
             error_file=str(self.folder / "error.txt"),
         )
 
@@ -272,7 +273,22 @@ def test_a_failure_is_one_line_that_names_the_log(tmp_path, monkeypatch, quiet):
     assert lines[-1].endswith(f"… (in full: {log})")
     assert len(lines) == 3 + 2 * (not quiet)
     row = next(row for row in watched.progress._records.rows() if row["state"] == schema.FAILED)
-    assert row["error"] == killed.strip()
+    assert (row["error"], row["n_retries"]) == (killed.strip(), 1)
+
+
+def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(watched):
+    trial = watched.conv
+    watched.start(trial)
+    for n_lost in range(1, MAX_LOST_NODES + 3):
+        watched.fail(trial, "The actor died.", "\tpid: 1", "It died because its node has died.")
+        watched.progress.on_trial_recover(0, [], trial)
+        n_left = trial.max_failures - trial.num_failures
+        assert n_left == MAX_RETRIES - max(0, n_lost - MAX_LOST_NODES)
+    lines = watched.lines()
+    assert "lost its node, starts again" in lines[0]
+    assert "failed, retry 2 of 2" in lines[-1]
+    (row,) = watched.progress._records.rows()
+    assert row["n_retries"] == MAX_LOST_NODES + 2
 
 
 def drawn(status, width=80, height=24):

@@ -9,7 +9,7 @@ from convae.config import TrialConfig
 from study import schema
 from study.records import Manifest, Records
 from study.space import PlannedTrial
-from study.storage import RunFolder
+from study.storage import RunFolder, StorageError
 
 PLANNED = PlannedTrial("reference-conv-s0", schema.REFERENCE, TrialConfig(model="conv", epochs=3))
 
@@ -61,11 +61,24 @@ def test_final_and_best(records):
 
 def test_a_retried_trial_has_each_epoch_once(records):
     records.report(PLANNED.trial_id, result(epoch(1, 0.9, 0.5), epoch(2, 0.8, 0.4)))
-    records.retry(PLANNED.trial_id, 1, "worker died")
+    records.retry(PLANNED.trial_id, "worker died")
     records.report(PLANNED.trial_id, result(epoch(1, 0.7, 0.3)))
     (trial,), epochs = tables(records)
     assert [(row["epoch"], row["train_mse"]) for row in epochs] == [(1, 0.7)]
     assert (trial["n_retries"], trial["error"]) == (1, "worker died")
+
+
+def test_goes_on_after_a_death_over_the_first_tables(records):
+    Records(records.folder).write()
+    records.folder.delete(schema.EPOCHS_FILE)
+    assert Records(records.folder, resume=True).rows() == []
+
+
+def test_a_lost_epochs_table_is_named(records):
+    records.write()
+    records.folder.delete(schema.EPOCHS_FILE)
+    with pytest.raises(StorageError, match=r"epochs\.parquet is missing"):
+        Records(records.folder, resume=True)
 
 
 def test_columns_are_the_schemas(records):

@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 from study import schema
 from study.presets import StudySpec
 from study.search import StudySearch
-from study.space import PlannedTrial, config_from_params, first_points
+from study.space import PlannedTrial, config_from_params, first_points, suggest_conv
 
 SPEC = StudySpec(preset="test", hidden_units=(64,), epochs=2, n_search_trials=6, n_seeds=2)
 
@@ -76,6 +76,25 @@ def test_half_of_a_search_is_given_and_starts_with_the_reference_setting(storage
         assert trials[2].config != given[2]
         # The yardstick has a final value whatever the scheduler thinks of it.
         assert [trial.prunable for trial in trials] == [False, True, True]
+
+
+@pytest.mark.parametrize("n_before", [0, 2], ids=["given", "sampled"])
+def test_a_setting_that_a_death_left_half_drawn_is_completed(storage, n_before):
+    """Optuna stores a trial's parameters one by one, so that a death may come between two."""
+    spec = StudySpec(preset="test", models=("conv",), n_search_trials=4, epochs=2)
+    study = StudySearch(spec, storage)._searches["conv"].study  # the first two points are given
+    for _ in range(n_before):
+        suggest_conv(study.ask())
+    half = study.ask()
+    rate = half.suggest_float("learning_rate", 0.05, 5.0, log=True)
+    planned = run(StudySearch(spec, storage))
+    searched = [trial for trial in planned if trial.group == schema.SEARCH]
+    assert [trial.trial_id for trial in searched] == [f"search-conv-{n:03d}" for n in range(4)]
+    config = searched[half.number].config
+    assert config.learning_rate == rate
+    stored = study.trials[half.number].params
+    assert config == config_from_params("conv", stored, epochs=2, split="search", seed=0)
+    assert states(storage) == ["COMPLETE"] * 4
 
 
 def test_same_seed_same_suggestions():
