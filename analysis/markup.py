@@ -22,7 +22,7 @@ h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .4rem; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; padding-bottom: .25rem;
   border-bottom: 2px solid var(--accent); }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p, ul { max-width: 46rem; }
+p, ul { max-width: 46rem; overflow-wrap: break-word; }
 ul { padding-left: 1.2rem; }
 .soft { color: var(--soft); }
 pre { overflow-x: auto; padding: .7rem; background: var(--card); border: 1px solid var(--line);
@@ -74,8 +74,8 @@ th[aria-sort=descending] button::after { content: " ↓"; color: var(--accent); 
   body { max-width: none; padding: 0; background: #fff; color: #000; }
   h2, h3 { break-after: avoid; } tr { break-inside: avoid; } figure { border: 0; }
   .scroll { max-height: none; overflow: visible; border: 0; } .scroll table { font-size: .5rem; }
-  .scroll th, .scroll td { padding: .1rem .25rem; white-space: normal; }
-  .scroll tbody th { min-width: 18em; } .scroll thead th { position: static; box-shadow: none; }
+  .scroll th, .scroll td { padding: .1rem .25rem .1rem 0; white-space: normal; }
+  .scroll tbody th { min-width: 16em; } .scroll thead th { position: static; box-shadow: none; }
   th button::after { content: none !important; }
   figure svg { max-width: 25rem; } }
 """
