@@ -74,8 +74,8 @@ th[aria-sort=descending] button::after { content: " ↓"; color: var(--accent); 
   body { max-width: none; padding: 0; background: #fff; color: #000; }
   h2, h3 { break-after: avoid; } tr { break-inside: avoid; } figure { border: 0; }
   .scroll { max-height: none; overflow: visible; border: 0; } .scroll table { font-size: .5rem; }
-  .scroll th, .scroll td { padding: .1rem .25rem; white-space: normal; }
-  .scroll tbody th { min-width: 18em; } .scroll thead th { position: static; box-shadow: none; }
+  .scroll th, .scroll td { padding: .1rem .25rem .1rem 0; white-space: normal; }
+  .scroll tbody th { min-width: 16em; } .scroll thead th { position: static; box-shadow: none; }
   th button::after { content: none !important; }
   figure svg { max-width: 25rem; } }
 """

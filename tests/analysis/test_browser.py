@@ -30,6 +30,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+A4 = 700  # CSS pixels between its margins, a little less than there are
 LIGHT, DARK, PRINT = "light", "dark", "print"
 
 pytestmark = pytest.mark.slow
@@ -217,8 +218,10 @@ def test_the_table_sorts_by_keyboard_and_numbers_by_size(page: webdriver.Chrome)
     assert page.switch_to.active_element.text != before
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("how", [LIGHT, DARK, PRINT])
+@pytest.mark.parametrize(
+    ("width", "how"),
+    [(390, LIGHT), (390, DARK), (1280, LIGHT), (1280, DARK), (A4, PRINT)],
+)
 def test_nothing_is_wider_than_the_page_and_texts_can_be_read(
     page: webdriver.Chrome, width: int, how: str
 ):
@@ -245,7 +248,7 @@ def test_the_dark_scheme_is_dark(page: webdriver.Chrome):
 
 
 def test_print_shows_the_whole_table_of_trials(page: webdriver.Chrome):
-    look(page, 740, PRINT)
+    look(page, A4, PRINT)
     box = page.execute_script(
         """
         const box = document.querySelector(".scroll");

@@ -26,6 +26,8 @@ FIGURES = (
     "figure-9-slices-dense",
     "figure-10-parallel-conv",
     "figure-10-parallel-dense",
+    "figure-14-images-reference-conv-8-0",
+    "figure-14-images-reference-dense-512-0",
 )
 
 
@@ -76,7 +78,9 @@ def test_ids_of_the_page_are_unique_and_found(reported_page: str):
 
 def test_the_page_asks_for_nothing(reported_page: str):
     page = reported_page
-    assert "<script" not in page
+    (script,) = re.findall(r"<script[^>]*>", page)  # its own, which sorts the table
+    assert script == "<script>"
+    assert "default-src 'none'" in page
     assert "@import" not in page
     assert not re.search(r'(?:src|href)="(?!#|data:)', page)
     assert not re.search(r"url\((?!#)", page)
