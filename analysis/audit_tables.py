@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis import audit, statistics
 from analysis.audit import AuditedClaim, Effect, LikelyReading, Reading
-from analysis.claims import REPORT_EPOCHS, REPORT_TIME_RATIO
+from analysis.claims import REPORT_EPOCHS, REPORT_TIME_RATIO, Verdict
 from analysis.statistics import CONV_NAME, DENSE_NAME, Estimate
 from analysis.tables import Rows, markdown_table
 from analysis.words import count, digits, interval, mean_and_sd
@@ -95,11 +95,10 @@ def _depends(audited: AuditedClaim) -> str:
         " and ".join(FACTOR_NAMES[name] for name in subset) for subset in audited.depends_on
     )
     subset = audited.depends_on[0]
-    by_verdict = (
-        f"{verdict} with {_cells(audited.under(verdict), subset)}"
-        for verdict in ("reproduced", "not reproduced")
-    )
-    return f"Depends on {choices}: {'; '.join(by_verdict)}."
+    verdicts: list[Verdict] = ["reproduced", "not reproduced"]
+    fewer, more = sorted(verdicts, key=lambda verdict: len(audited.under(verdict)))
+    listed = _cells(audited.under(fewer), subset)
+    return f"Depends on {choices}: {fewer} with {listed}; {more} with the others."
 
 
 def _cells(readings: Iterable[Reading], subset: Sequence[str]) -> str:
