@@ -30,7 +30,8 @@ from study.space import PlannedTrial
 
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
 MAX_LOST_NODES = 10  # that a trial may lose without using up its retries
-NODE_LOST = "its node has died"  # in the words of Ray's ActorDiedError
+# In the words of Ray's ActorDiedError; or no node answers any more, before Ray knows why.
+NODE_LOST = ("its node has died", "is unavailable: ")
 STATUS_SECONDS = 60.0  # between two lines about the study as a whole
 WAIT_SECONDS = 30.0  # without a trial, before saying so, and between saying so
 ERROR_LENGTH = 150  # characters of an error on the terminal
@@ -320,20 +321,25 @@ def trial_id_of(trial: Trial) -> str:
     return str(trial.config["trial_id"])
 
 
+def _latest_attempt(trial: Trial) -> list[str]:
+    """What Ray Tune has logged of the trial's latest failure, below its heading."""
+    text = Path(trial.error_file).read_text(encoding="utf-8")
+    return text.rpartition("Failure # ")[2].rstrip().splitlines()[1:]
+
+
 def _error_of(trial: Trial) -> str:
     """The error of the trial's latest attempt: what follows on its traceback.
 
     Ray Tune logs the traceback. Its get_error() reads a copy that is written later.
     """
-    lines = Path(trial.error_file).read_text(encoding="utf-8").rstrip().splitlines()
+    lines = _latest_attempt(trial)
     indented = [i for i, line in enumerate(lines) if line.startswith((" ", "\t"))]
     return lines[min(max(indented, default=-1) + 1, len(lines) - 1)].strip()
 
 
 def _lost_its_node(trial: Trial) -> bool:
     """Whether that ended the trial's latest attempt."""
-    text = Path(trial.error_file).read_text(encoding="utf-8")
-    return NODE_LOST in text.rpartition("Failure # ")[2]
+    return any(sign in line for line in _latest_attempt(trial) for sign in NODE_LOST)
 
 
 def _epochs(n: int) -> str:

@@ -276,16 +276,22 @@ def test_a_failure_is_one_line_that_names_the_log(tmp_path, monkeypatch, quiet):
     assert (row["error"], row["n_retries"]) == (killed.strip(), 1)
 
 
-def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(watched):
+# What Ray 2.60 says of a node that is gone, once it knows it and before that.
+LOST = "The actor died.", "\tpid: 1", "The actor died because its node has died. Node Id: 00"
+UNAVAILABLE = ("The actor 00 is unavailable: RpcError: Socket closed rpc_code: 14.",)
+
+
+@pytest.mark.parametrize("said", [LOST, UNAVAILABLE], ids=["known", "not known yet"])
+def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(watched, said):
     trial = watched.conv
     watched.start(trial)
     for n_lost in range(1, MAX_LOST_NODES + 3):
-        watched.fail(trial, "The actor died.", "\tpid: 1", "It died because its node has died.")
+        watched.fail(trial, *said)
         watched.progress.on_trial_recover(0, [], trial)
         n_left = trial.max_failures - trial.num_failures
         assert n_left == MAX_RETRIES - max(0, n_lost - MAX_LOST_NODES)
     lines = watched.lines()
-    assert "lost its node, starts again" in lines[0]
+    assert f"lost its node, starts again  {said[-1]}" in lines[0]
     assert "failed, retry 2 of 2" in lines[-1]
     (row,) = watched.progress._records.rows()
     assert row["n_retries"] == MAX_LOST_NODES + 2
