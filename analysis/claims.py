@@ -17,9 +17,8 @@ from analysis.statistics import (
     names,
     ratio_of,
     reference_epochs,
-    reference_trials,
 )
-from study.schema import DENSE, TEST_MSE, TRAIN_MSE
+from study.schema import CONV, DENSE, MODELS, TEST_MSE, TRAIN_MSE
 
 # What the report says in numbers.
 REPORT_EPOCHS: Final = 50
@@ -40,10 +39,11 @@ Verdict = Literal["reproduced", "not reproduced", "undecided", "not tested", "no
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the report, and what this run has to say about it.
+    """A claim of the report, and what trials of one setting have to say about it.
 
     Attributes:
         claim: what is claimed.
+        models: the architectures that it is about.
         report: what the report says of it.
         quantity: what was measured, in words.
         estimate: the measurement; None if there is none.
@@ -52,6 +52,7 @@ class Claim:
     """
 
     claim: str
+    models: tuple[str, ...]
     report: str
     quantity: str
     estimate: Estimate | None
@@ -59,8 +60,13 @@ class Claim:
     reason: str
 
 
-def judge_claims(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Claim]:
-    """The report's claims beside this run's numbers.
+def judge_claims(reference: pd.DataFrame, epochs: pd.DataFrame) -> list[Claim]:
+    """The report's claims beside the numbers of trials that share one setting.
+
+    Args:
+        reference: of `analysis.statistics.reference_trials`, or the trials under another reading
+            of what the report leaves open, of `analysis.audit.trials_under`.
+        epochs: of `analysis.load.load_run`.
 
     Verdicts:
         "Half" is reproduced if the 95 % interval of dense-512 ÷ conv contains 2 or lies above it,
@@ -73,7 +79,6 @@ def judge_claims(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Claim]:
         One seed gives no interval; the verdict then rests on the value alone and says so.
         Nothing is tested by a run that is shorter than the report's 50 epochs.
     """
-    reference = reference_trials(trials)
     return [
         _half(reference, TRAIN_MSE, "training"),
         _half(reference, TEST_MSE, "test"),
@@ -83,6 +88,7 @@ def judge_claims(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Claim]:
         _almost_null(reference),
         Claim(
             "Reconstructions of random test digits look good.",
+            (CONV,),
             "“the autoencoder works well”, by eye",
             "",
             None,
@@ -96,7 +102,7 @@ def _untestable(reference: pd.DataFrame, *needed: str) -> str | None:
     """Why the named architectures cannot test a claim about the report's 50 epochs, if so."""
     missing = [name for name in needed if name not in names(reference)]
     if missing:
-        return f"No completed reference trial of {' or of '.join(missing)} in this run."
+        return f"No completed trial of {' or of '.join(missing)} at this setting."
     n_epochs = reference["epochs"].iloc[0]
     if n_epochs < REPORT_EPOCHS:
         plural = "" if n_epochs == 1 else "s"
@@ -122,7 +128,7 @@ def _half(reference: pd.DataFrame, metric: str, images: str) -> Claim:
         else:
             verdict, reason = "reproduced", "The ratio is 2, within the interval, or above."
         reason += _seeds_note(ratio)
-    return Claim(claim, "ratio 2", quantity, ratio, verdict, str(reason))
+    return Claim(claim, MODELS, "ratio 2", quantity, ratio, verdict, str(reason))
 
 
 def _steep_then_slow(reference: pd.DataFrame, epochs: pd.DataFrame) -> Claim:
@@ -152,6 +158,7 @@ def _steep_then_slow(reference: pd.DataFrame, epochs: pd.DataFrame) -> Claim:
             ) + _seeds_note(share)
     return Claim(
         "The convolutional model's loss falls steeply at first, then slowly.",
+        (CONV,),
         "a great fall at the beginning, then little by little",
         "share of the fall of the training MSE in the first fifth of the epochs",
         share,
@@ -182,6 +189,7 @@ def _slower(reference: pd.DataFrame) -> Claim:
         reason += _seeds_note(ratio)
     return Claim(
         "The convolutional model takes longer to train: 28 s against 10 s.",
+        MODELS,
         f"ratio {REPORT_TIME_RATIO}",
         "training time, conv ÷ dense-512",
         ratio,
@@ -206,7 +214,7 @@ def _best_size(reference: pd.DataFrame) -> Claim:
     verdict: Verdict = "not tested"
     quantity, ratio = "test MSE, best other dense size ÷ dense-512", None
     if not rivals:
-        reason = reason or "No other dense size to compare dense-512 with in this run."
+        reason = reason or "No other dense size to compare dense-512 with."
     else:
         rival, ratio = min(rivals.items(), key=lambda item: item[1].mean)
         quantity = f"test MSE, {rival} ÷ dense-512"
@@ -220,6 +228,7 @@ def _best_size(reference: pd.DataFrame) -> Claim:
             reason += _seeds_note(ratio)
     return Claim(
         "512 hidden units are the best dense size.",
+        (DENSE,),
         "the best of the previous work's sizes",
         quantity,
         ratio,
@@ -234,7 +243,7 @@ def _almost_null(reference: pd.DataFrame) -> Claim:
     verdict: Verdict = "not tested"
     quantity, ratio = "test MSE, most different dense size ÷ dense-512", None
     if not rivals:
-        reason = reason or "No other dense size to compare dense-512 with in this run."
+        reason = reason or "No other dense size to compare dense-512 with."
     else:
         rival, ratio = max(rivals.items(), key=lambda item: abs(np.log(item[1].mean)))
         quantity = f"test MSE, {rival} ÷ dense-512"
@@ -247,6 +256,7 @@ def _almost_null(reference: pd.DataFrame) -> Claim:
             ) + _seeds_note(ratio)
     return Claim(
         "The other dense sizes differ almost not at all from dense-512.",
+        (DENSE,),
         "“almost null differences”",
         quantity,
         ratio,

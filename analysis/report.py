@@ -51,7 +51,7 @@ def write_report(path: str | Path) -> str:
     reference = statistics.reference_trials(trials)
     drawings = draw_reference(manifest, epochs, reference, reconstructions)
     search_drawings = draw_search(manifest, trials)
-    claims = judge_claims(trials, epochs)
+    claims = judge_claims(reference, epochs)
     summary = statistics.summary(reference)
     note = setting_note(manifest, reference, spread=False)
 

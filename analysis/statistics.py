@@ -4,6 +4,7 @@ Pure functions on the tables of `analysis.load`. Only reference trials that comp
 split enter an average; pruned, diverged, failed and unfinished trials never do.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -107,15 +108,8 @@ def reference_trials(trials: pd.DataFrame) -> pd.DataFrame:
         Rows of `trials` with a column `name` ("conv", "dense-512"), conv first, then by size and
         seed; a row a name and seed.
     """
-    kept = trials[
-        (trials["group"] == REFERENCE)
-        & (trials["state"] == COMPLETED)
-        & (trials["split"] == FULL_SPLIT)
-        & trials[TEST_MSE].notna()
-    ]
-    kept = kept[kept["epochs"] == kept["epochs"].max()]
-    kept = _most_frequent(kept, SETTING)
-    dense = _most_frequent(kept[kept["model"] == DENSE], DENSE_SETTING)
+    kept = most_frequent(tested_trials(trials, (REFERENCE,)), SETTING)
+    dense = most_frequent(kept[kept["model"] == DENSE], DENSE_SETTING)
     kept = kept[(kept["model"] == CONV) | kept.index.isin(dense.index)]
     kept = kept.assign(name=[architecture(row) for _, row in kept.iterrows()])
     # The report's conv model comes before its variants.
@@ -123,7 +117,18 @@ def reference_trials(trials: pd.DataFrame) -> pd.DataFrame:
     return kept.sort_values(order).drop_duplicates(["name", "seed"]).reset_index(drop=True)
 
 
-def _most_frequent(trials: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+def tested_trials(trials: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
+    """The completed trials of some groups that were tested after the longest training of them."""
+    kept = trials[
+        trials["group"].isin(groups)
+        & (trials["state"] == COMPLETED)
+        & (trials["split"] == FULL_SPLIT)
+        & trials[TEST_MSE].notna()
+    ]
+    return kept[kept["epochs"] == kept["epochs"].max()]
+
+
+def most_frequent(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """The rows that share the most frequent combination of values in some columns."""
     if trials.empty:
         return trials

@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 from synthetic_runs import run_of, tables, trial
 
-from analysis.claims import Claim, judge_claims
+from analysis import claims
+from analysis.claims import Claim
+from analysis.statistics import reference_trials
+
+
+def judge_claims(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Claim]:
+    return claims.judge_claims(reference_trials(trials), epochs)
 
 
 def claim_about(words: str, run: tuple[pd.DataFrame, pd.DataFrame]) -> Claim:
@@ -35,10 +41,10 @@ def test_half(conv, dense, verdict, words, images):
 
 
 def test_a_short_run_tests_nothing_and_says_why():
-    claims = judge_claims(*run_of([0.004], [0.009], n_epochs=3))
-    assert {claim.verdict for claim in claims} == {"not tested", "not comparable"}
-    assert claims[0].reason == "Trained for 3 epochs, the report's claim is about 50."
-    assert claims[0].estimate.mean == pytest.approx(0.009 / 0.004)
+    judged = judge_claims(*run_of([0.004], [0.009], n_epochs=3))
+    assert {claim.verdict for claim in judged} == {"not tested", "not comparable"}
+    assert judged[0].reason == "Trained for 3 epochs, the report's claim is about 50."
+    assert judged[0].estimate.mean == pytest.approx(0.009 / 0.004)
     slower = claim_about("longer to train", run_of([0.004], [0.009], n_epochs=3))
     assert "Trained for 3 epochs, the report for 50." in slower.reason
 
@@ -50,7 +56,7 @@ def test_a_missing_model_is_named(model, size, missing):
     for claim in judge_claims(*tables(trial(model, size, n_epochs=50)))[:2]:
         assert claim.verdict == "not tested"
         assert claim.estimate is None
-        assert claim.reason == f"No completed reference trial of {missing} in this run."
+        assert claim.reason == f"No completed trial of {missing} at this setting."
 
 
 def test_claims_of_an_empty_run():
