@@ -17,11 +17,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis import figures, statistics
-from analysis.claims import REPORT_EPOCHS, REPORT_HARDWARE, REPORT_TRAIN_SECONDS
+from analysis.claims import (
+    REPORT_EPOCHS,
+    REPORT_HARDWARE,
+    REPORT_MSE_RATIO,
+    REPORT_TIME_RATIO,
+    REPORT_TRAIN_SECONDS,
+)
 from analysis.statistics import CONV_NAME, DENSE_NAME
 from analysis.words import (
     count,
     digits,
+    interval,
     setting_note,
     values_of,
 )
@@ -41,6 +48,7 @@ class Drawing:
         note: what it rests on.
         inline_svg: the figure without the note, for the page, its ids unique there.
         files: contents by suffix; these have the note in the picture.
+        report: what the reference report shows or states in its place; "" for nothing.
     """
 
     name: str
@@ -49,6 +57,7 @@ class Drawing:
     note: str
     inline_svg: str
     files: Mapping[str, bytes]
+    report: str = ""
 
 
 def draw_reference(
@@ -95,6 +104,8 @@ def _draw_reconstructions(
         "Figure 1. Random test digits and their reconstructions",
         f"{n_digits} random test digits, a row each: {', '.join(rows)}.",
         f"Seed {values_of(shown['seed'])}, {setting_note(manifest, shown)}",
+        "random test digits, original above, reconstruction below; “the autoencoder works well”,"
+        " by eye.",
     )
 
 
@@ -122,6 +133,8 @@ def _draw_conv(
         f"Over {count(data['test']['epoch'].max(), 'epoch')}, {ends}.",
         "The training MSE is the mean over the epoch while the weights move; the test MSE is"
         f" measured at its end. {setting_note(manifest, conv)}",
+        f"over {REPORT_EPOCHS} epochs a great fall at the beginning, then little by little; it"
+        " states no value.",
     )
 
 
@@ -147,6 +160,9 @@ def _draw_log(
         f"Figure {number}. {images} set: log MSE against epoch",
         f"{images} MSE, log axis, after {count(data['epoch'].max(), 'epoch')}: {values}.",
         setting_note(manifest, reference),
+        f"{CONV_NAME} at half of {DENSE_NAME}'s MSE, {DENSE_NAME} ÷ {CONV_NAME}"
+        f" {REPORT_MSE_RATIO:g}; here"
+        f" {interval(statistics.ratio_of(reference, metric, DENSE_NAME, CONV_NAME))}.",
     )
 
 
@@ -176,6 +192,9 @@ def _draw_times(manifest: Mapping[str, Any], reference: pd.DataFrame) -> Drawing
         f"Weight updates only, without compilation and evaluation{side_by_side(manifest)}; dots"
         " are seeds. Hardware and versions differ from the report's."
         f" {setting_note(manifest, shown, spread=False)}",
+        f"{REPORT_TRAIN_SECONDS[CONV_NAME]:g} s against {REPORT_TRAIN_SECONDS[DENSE_NAME]:g} s,"
+        f" {CONV_NAME} ÷ {DENSE_NAME} {REPORT_TIME_RATIO}; here"
+        f" {interval(statistics.ratio_of(shown, 'train_seconds', CONV_NAME, DENSE_NAME))}.",
     )
 
 
@@ -187,7 +206,7 @@ def side_by_side(manifest: Mapping[str, Any]) -> str:
     return f"; up to {n} trials trained at once on this {where}" if n > 1 else ""
 
 
-def finish(figure: Figure, name: str, title: str, alt: str, note: str) -> Drawing:
+def finish(figure: Figure, name: str, title: str, alt: str, note: str, report: str = "") -> Drawing:
     """Saves a figure in every form that the report needs; see `Drawing` for the arguments."""
     height_points = 72 * figure.get_figheight()  # without the note
     figures.add_footnote(figure, note)
@@ -198,7 +217,7 @@ def finish(figure: Figure, name: str, title: str, alt: str, note: str) -> Drawin
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]
     inline_svg = _inline(svg, name, f"{title}. {alt}", height_points)
-    return Drawing(name, title, alt, note, inline_svg, {"svg": svg, "png": png.getvalue()})
+    return Drawing(name, title, alt, note, inline_svg, {"svg": svg, "png": png.getvalue()}, report)
 
 
 def _svg(figure: Figure, name: str) -> bytes:

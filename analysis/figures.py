@@ -265,6 +265,49 @@ def legend_above(ax: Axes) -> None:
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1.5)
 
 
+def interval_limits(data: pd.DataFrame, always: Sequence[float]) -> tuple[float, float]:
+    """The ends of a log axis on which ratios and their intervals are seen.
+
+    An interval from few seeds can be so wide that nothing else would be seen: it is cut off.
+
+    Args:
+        data: columns mean, low and high; what is missing has no say.
+        always: values to show in any case.
+    """
+    margin = 4.0
+    low, high = min([*always, *data["low"].dropna()]), max([*always, *data["high"].dropna()])
+    means = [*always, *data["mean"].dropna()]
+    left = min(max(low, min(means) / margin), min(means))
+    right = max(min(high, max(means) * margin), max(means))
+    padding = 1.08 * (right / left) ** 0.03
+    return left / padding, right * padding
+
+
+def plot_intervals(
+    data: pd.DataFrame,
+    ax: Axes,
+    heights: npt.NDArray[Any],
+    limits: tuple[float, float],
+    color: str,
+) -> None:
+    """Horizontal intervals, with an arrow where one goes on beyond the axis.
+
+    Args:
+        data: columns low and high; a row without them gets no line.
+        ax: where to draw.
+        heights: of the rows.
+        limits: of the x axis.
+        color: of the lines.
+    """
+    left, right = limits
+    for height, ends in zip(heights, data[["low", "high"]].to_numpy(dtype=float), strict=True):
+        if np.isfinite(ends).all():
+            ax.plot(np.clip(ends, left, right), [height, height], color=color, linewidth=1.4)
+            for end, edge, arrow in zip(ends, limits, ("<", ">"), strict=True):
+                if (end < left) if arrow == "<" else (end > right):
+                    ax.plot(edge, height, arrow, color=color, markersize=5, clip_on=False)
+
+
 def _plot_curve(
     curve: pd.DataFrame, ax: Axes, name: str, look: Mapping[str, Any], offset: int
 ) -> None:

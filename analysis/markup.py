@@ -43,16 +43,40 @@ figure { margin: 0; padding: .8rem; background: #fff; color: #1d2329; border-rad
 figure svg { display: block; width: 100%; height: auto; max-width: 36rem; margin: 0 auto; }
 figcaption { font-size: .85rem; line-height: 1.4; margin-top: .5rem; }
 figcaption span { color: #59636e; }
+figcaption .report { display: block; margin: .3rem 0; font-weight: 400; padding-left: .6rem;
+  border-left: 3px solid #c2185b; }
+details { margin: 1rem 0; }
+summary { cursor: pointer; font-weight: 600; color: var(--accent); }
+.scroll { overflow: auto; max-height: 75vh; background: var(--card); border: 1px solid var(--line);
+  border-radius: 4px; }
+.scroll:focus-visible, button:focus-visible, summary:focus-visible {
+  outline: 2px solid var(--accent); outline-offset: -2px; }
+.scroll table { font-size: .8rem; }
+.scroll th, .scroll td { padding: .25rem .7rem; white-space: nowrap; }
+.scroll tbody th { font-weight: 400; white-space: normal; min-width: 11rem; max-width: 17rem;
+  overflow-wrap: anywhere; }
+.scroll thead th { position: sticky; top: 0; background: var(--card);
+  box-shadow: 0 1px var(--line); }
+.number { text-align: right; }
+th button { all: unset; cursor: pointer; }
+th button::after { content: " ↕"; }
+th[aria-sort=ascending] button::after { content: " ↑"; color: var(--accent); }
+th[aria-sort=descending] button::after { content: " ↓"; color: var(--accent); }
 @media (max-width: 44rem) {
-  thead { display: none; }
-  tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
-  th, td { display: block; border: 0; padding: .1rem 0; overflow-wrap: anywhere; }
+  .stacked thead { display: none; }
+  .stacked tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  .stacked th, .stacked td { display: block; border: 0; padding: .1rem 0;
+    overflow-wrap: anywhere; }
   td[data-label]::before { content: attr(data-label) ": "; color: var(--soft); }
 }
 @media print { :root { --ink: #000; --soft: #444; --line: #ccc; --page: #fff; --card: #fff;
   --accent: #0b4a7f; }
   body { max-width: none; padding: 0; background: #fff; color: #000; }
-  h2 { break-after: avoid; } tr { break-inside: avoid; } figure { border: 0; }
+  h2, h3 { break-after: avoid; } tr { break-inside: avoid; } figure { border: 0; }
+  .scroll { max-height: none; overflow: visible; border: 0; } .scroll table { font-size: .5rem; }
+  .scroll th, .scroll td { padding: .1rem .25rem; white-space: normal; }
+  .scroll tbody th { min-width: 0; } .scroll thead th { position: static; box-shadow: none; }
+  th button::after { content: none !important; }
   figure svg { max-width: 25rem; } }
 """
 
@@ -72,6 +96,11 @@ def items(sentences: Iterable[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>"
 
 
+def details(summary: str, *content: str) -> str:
+    """Content that is folded away until asked for."""
+    return f"<details><summary>{escape(summary)}</summary>\n{''.join(content)}\n</details>"
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """A table: its first row is the header (left out if blank), first cells are row headers."""
     header, *body = rows
@@ -84,7 +113,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
         lines.append(f'<tr><th scope="row">{_unbroken(escape(first))}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     head = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
-    return f"<table>{head}<tbody>{''.join(lines)}</tbody></table>"
+    return f'<table class="stacked">{head}<tbody>{"".join(lines)}</tbody></table>'
 
 
 def _unbroken(text: str) -> str:
@@ -104,7 +133,12 @@ def cards(drawings: Sequence[Drawing]) -> str:
         return ""
     figures = "\n".join(
         f"<figure>\n{drawing.inline_svg}\n<figcaption><b>{escape(drawing.title)}.</b>"
-        f" {escape(drawing.alt)} <span>{escape(drawing.note)}</span></figcaption>\n</figure>"
+        f" {escape(drawing.alt)}{_beside(drawing.report)} <span>{escape(drawing.note)}</span>"
+        "</figcaption>\n</figure>"
         for drawing in drawings
     )
     return f'<div class="figures">\n{figures}\n</div>'
+
+
+def _beside(report: str) -> str:
+    return f' <b class="report">The report: {escape(report)}</b>' if report else ""

@@ -4,21 +4,27 @@
 are in `analysis.search_page`.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
-from analysis import figures, statistics, tables
+from analysis import audit_page, figures, statistics, tables
+from analysis.audit_page import AuditReport
 from analysis.claims import REPORT_EPOCHS, Claim
 from analysis.drawings import Drawing
 from analysis.markup import STYLE_SHEET, cards, items, section, soft, table
 from analysis.search_page import search_gaps, search_section, sensitivity_section
 from analysis.statistics import CONV_NAME, DENSE_NAME
-from analysis.words import count, readings
+from analysis.trials_table import SORT_SCRIPT, SORT_SCRIPT_HASH, trials_table
+from analysis.words import count, readings, shell_line
 from study import schema
+
+# What the page may load and run: nothing from elsewhere, and no script but its own.
+CONTENT_POLICY: Final = (
+    f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src '{SORT_SCRIPT_HASH}'"
+)
 
 
 def html_page(
@@ -28,6 +34,8 @@ def html_page(
     claims: Sequence[Claim],
     drawings: Sequence[Drawing],
     search_drawings: Sequence[Drawing],
+    image_drawings: Sequence[Drawing],
+    audited: AuditReport,
     note: str,
 ) -> str:
     """The report as one self-contained page.
@@ -39,10 +47,12 @@ def html_page(
         claims: of `analysis.claims.judge_claims`.
         drawings: of `analysis.drawings.draw_reference`.
         search_drawings: of `analysis.search_drawings.draw_search`.
+        image_drawings: of `analysis.image_drawings.draw_images`.
+        audited: of `analysis.audit_page.audit_report`.
         note: what the final values rest on.
     """
     title = "Convolutional and dense autoencoders on MNIST"
-    gaps = _gaps(manifest, trials, reference, drawings)
+    gaps = [*_gaps(manifest, trials, reference, drawings), *audited.gaps]
     sections = [
         f"<h1>{title}</h1>"
         f'<p class="soft">Study {escape(str(manifest["name"]))}: a reproduction of L. Biedma,'
@@ -54,10 +64,12 @@ def html_page(
             table(tables.claim_rows(claims))
             + ("" if reference.empty else soft(readings(reference))),
         ),
+        audited.section,
         section(
             "Figures",
             cards(drawings) or "<p>No figure: the run has no completed trials to draw.</p>",
         ),
+        _reconstructions(image_drawings),
         section(
             "Final values",
             soft(
@@ -69,20 +81,19 @@ def html_page(
         ),
         search_section(manifest, trials, reference, search_drawings),
         sensitivity_section(trials, search_drawings),
-        section("Trials", _states(trials)),
-        section("Readings of the report", _readings_of_the_report(reference)),
-        section(
-            "Run it again",
-            f"<pre>{escape(shlex.join(manifest['command']))}</pre><p>{escape(tables.code_version(manifest))}</p>",
-        ),
+        section("Readings of the report", _readings_of_the_report(trials, reference)),
+        section("Trials", _states(trials) + trials_table(trials)),
+        section("Run it again", _run_it_again(manifest)),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">\n'
+        '<link rel="icon" href="data:,">\n'
         f"<title>{title}: {escape(str(manifest['name']))}</title>\n"
         f"<style>{STYLE_SHEET}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(filter(None, sections))
-        + "\n</main>\n</body>\n</html>\n"
+        + f"\n</main>\n<script>{SORT_SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
@@ -94,13 +105,35 @@ def _states(trials: pd.DataFrame) -> str:
     return content + "<h3>Failed and diverged trials</h3>" + table(tables.bad_rows(bad))
 
 
-def _readings_of_the_report(reference: pd.DataFrame) -> str:
+def _reconstructions(drawings: Sequence[Drawing]) -> str:
+    if not drawings:
+        return ""
+    return section("Reconstructions", cards(drawings))
+
+
+def _run_it_again(manifest: Mapping[str, Any]) -> str:
+    """The commands, from the sources to the study."""
+    lines = ["make .venv", ". .venv/bin/activate", shell_line(manifest["command"])]
+    if manifest["code"]["git_commit"]:
+        lines.insert(0, f"git checkout {manifest['code']['git_commit']}")
+    return (
+        f"<pre>{escape(chr(10).join(lines))}</pre><p>{escape(tables.code_version(manifest))} In a"
+        " clone of the project; the last line is the command as it was given. A study never"
+        " overwrites a folder: where there is one of its name, give another --name.</p>"
+    )
+
+
+def _readings_of_the_report(trials: pd.DataFrame, reference: pd.DataFrame) -> str:
     return (
         "<h3>Where the report contradicts itself</h3>"
         + table(tables.CONTRADICTIONS)
-        + "<h3>What the report does not state</h3>"
-        + table(tables.open_rows(reference))
-        + "<p>The claims may hold under some of these readings and fail under others.</p>"
+        + "<h3>What the report leaves open</h3>"
+        + table(tables.open_rows(trials, reference))
+        + soft(
+            "The claims may hold under some of these readings and fail under others. The effect of"
+            f" other values is in “{audit_page.TITLE}” (reading trials) and in “Sensitivity”"
+            " (neighbour trials), where the run has them."
+        )
     )
 
 

@@ -3,8 +3,9 @@
     python -m analysis.report results/NAME
 
 In a few seconds on one core it writes results/NAME/report/: index.html, one self-contained page to
-open in a browser; the figures as PNG and SVG; summary.csv, summary.md and claims.csv. It prints
-the page's path. The folder may be a URI (s3://, gs://). Exit 2 for a folder that is not a run.
+open in a browser; the figures as PNG and SVG; summary.csv, summary.md and claims.csv; of an audit,
+audit.csv and audit.md. It prints the page's path. The folder may be a URI (s3://, gs://). Exit 2
+for a folder that is not a run.
 """
 
 import argparse
@@ -16,8 +17,10 @@ from typing import Final
 from pyarrow import fs
 
 from analysis import statistics, tables
+from analysis.audit_page import CSV_FILE, MARKDOWN_FILE, audit_report
 from analysis.claims import judge_claims
 from analysis.drawings import draw_reference
+from analysis.image_drawings import draw_images
 from analysis.load import (
     RunFolderError,
     load_manifest,
@@ -31,6 +34,7 @@ from analysis.words import readings, setting_note
 from study import schema
 
 PAGE_FILE: Final = "index.html"
+AUDIT_FILES: Final = (CSV_FILE, MARKDOWN_FILE)
 
 
 def write_report(path: str | Path) -> str:
@@ -51,16 +55,29 @@ def write_report(path: str | Path) -> str:
     reference = statistics.reference_trials(trials)
     drawings = draw_reference(manifest, epochs, reference, reconstructions)
     search_drawings = draw_search(manifest, trials)
+    image_drawings = draw_images(manifest, trials, reference, reconstructions)
+    audited = audit_report(manifest, trials, epochs)
     claims = judge_claims(reference, epochs)
     summary = statistics.summary(reference)
     note = setting_note(manifest, reference, spread=False)
 
-    page = html_page(manifest, trials, reference, claims, drawings, search_drawings, note)
+    page = html_page(
+        manifest,
+        trials,
+        reference,
+        claims,
+        drawings,
+        search_drawings,
+        image_drawings,
+        audited,
+        note,
+    )
     files = {
         f"{drawing.name}.{suffix}": content
-        for drawing in (*drawings, *search_drawings)
+        for drawing in (*drawings, *search_drawings, *image_drawings, *audited.drawings)
         for suffix, content in drawing.files.items()
     }
+    files |= audited.files
     files |= {
         "summary.csv": summary.to_csv(index=False).encode(),
         "summary.md": tables.markdown(manifest, tables.summary_rows(reference), note).encode(),
@@ -95,10 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_files(filesystem: fs.FileSystem, folder: str, files: Mapping[str, bytes]) -> None:
-    """Writes each file under a temporary name, then renames it; removes figures of before."""
+    """Writes each file under a temporary name, then renames it; removes those of before."""
     filesystem.create_dir(folder, recursive=True)
     for info in filesystem.get_file_info(fs.FileSelector(folder)):
-        if info.base_name.startswith("figure-") and info.base_name not in files:
+        of_before = info.base_name.startswith("figure-") or info.base_name in AUDIT_FILES
+        if of_before and info.base_name not in files:
             filesystem.delete_file(info.path)
     for name, content in files.items():
         with filesystem.open_output_stream(f"{folder}/{name}.tmp") as stream:

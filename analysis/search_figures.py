@@ -19,8 +19,10 @@ from analysis.figures import (
     MSE_UNIT,
     MUTED,
     epoch_axis,
+    interval_limits,
     legend_above,
     log_axis,
+    plot_intervals,
 )
 from analysis.statistics import CONV_NAME, DENSE_NAME
 from analysis.words import factor_value, parameter_label
@@ -156,25 +158,15 @@ def plot_sensitivity(
     """
     data = data.reset_index(drop=True)
     mean = data["mean"].to_numpy()
-    margin = 4.0  # an interval from few seeds can be so wide that nothing else would be seen
-    low, high = min([1.0, *data["low"].dropna()]), max([1.0, *data["high"].dropna()])
-    means = [1.0, *mean[np.isfinite(mean)], *([1 + spread, 1 / (1 + spread)] if spread else [])]
-    left = min(max(low, min(means) / margin), min(means))
-    right = max(min(high, max(means) * margin), max(means))
-    padding = 1.08 * (right / left) ** 0.03
-    left, right = left / padding, right * padding
+    always = [1.0, *([1 + spread, 1 / (1 + spread)] if spread else [])]
+    left, right = interval_limits(data, always)
     ax.set_xscale("log")
     ax.set_xlim(left, right)
     if spread:
         band = ax.axvspan(1 / (1 + spread), 1 + spread, color="#d9d9d9", alpha=0.8, linewidth=0)
         band.set_label("the reference's spread over seeds (sd)")
     ax.axvline(1, color="#444444", linewidth=1, label="the reference")
-    for row, ends in enumerate(data[["low", "high"]].to_numpy()):
-        if np.isfinite(ends).all():
-            ax.plot(np.clip(ends, left, right), [row, row], color=color, linewidth=1.4)
-            for end, edge, arrow in zip(ends, (left, right), ("<", ">"), strict=True):
-                if (end < left) if arrow == "<" else (end > right):
-                    ax.plot(edge, row, arrow, color=color, markersize=5, clip_on=False)
+    plot_intervals(data, ax, np.arange(len(data)), (left, right), color)
     ax.plot(mean, np.arange(len(data)), "o", color=color, markersize=5)
     labels = [
         f"{parameter_label(factor)} {factor_value(value)}"

@@ -125,7 +125,8 @@ def tested_trials(trials: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
         & (trials["split"] == FULL_SPLIT)
         & trials[TEST_MSE].notna()
     ]
-    return kept[kept["epochs"] == kept["epochs"].max()]
+    longest: pd.DataFrame = kept[kept["epochs"] == kept["epochs"].max()]
+    return longest
 
 
 def most_frequent(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from analysis.words import (
     interval,
     mean_and_sd,
     values_of,
+    without_home,
 )
 from study import schema
 
@@ -62,7 +63,7 @@ def run_rows(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Rows:
         ["Hardware", ", ".join(part for part in parts if part)],
         ["Versions", versions],
         ["Code", code_version(manifest)],
-        ["Data", str(manifest["data"]["source"])],
+        ["Data", without_home(str(manifest["data"]["source"]))],
     ]
 
 
@@ -145,22 +146,46 @@ def _what_happened(trial: pd.Series) -> str:
         parts.append(f"The loss stopped being finite in epoch {trial['diverged_epoch']}.")
     if not pd.isna(trial["error"]):
         lines = trial["error"].strip().splitlines()
-        parts += lines[-1:]  # a traceback's last line; trials.csv has the whole
+        parts += map(without_home, lines[-1:])  # a traceback's last line; trials.csv has the whole
     return " ".join(parts) or "No error recorded."
 
 
-def open_rows(reference: pd.DataFrame) -> Rows:
-    """What the report does not state, and what the reference trials have for it."""
+def open_rows(trials: pd.DataFrame, reference: pd.DataFrame) -> Rows:
+    """What the report leaves open, what the reference trials have, and what else was trained."""
     dense = reference[reference["model"] == schema.DENSE]
     sizes = [name for name in statistics.names(dense) if name != DENSE_NAME]
+
+    def others(column: str, model: str) -> str:
+        """What trials of other groups have instead."""
+        its = trials[(trials["model"] == model) & trials["state"].eq(schema.COMPLETED)]
+        rest = its[~its[column].isin(reference[column].dropna())]
+        tried = [
+            f"{group} trials: {values_of(rows[column])}"
+            for group in (schema.READING, schema.NEIGHBOUR)
+            if len(rows := rest[rest["group"] == group])
+        ]
+        return "; ".join(tried) or "not tested"
+
+    conv, of_dense = schema.CONV, schema.DENSE
+    latent = reference.loc[reference["model"] == conv, "latent_filters"]
     return [
-        ["Not stated", "In this run's reference trials"],
-        ["Batch size (“the same as before”)", values_of(reference["batch_size"]) or "–"],
-        ["Dense hidden activation", values_of(dense["hidden_activation"]) or "–"],
-        ["Dense output activation", "sigmoid"],
-        ["Dense dropout", values_of(dense["dropout"]) or "–"],
-        ["The other dense sizes", ", ".join(sizes) or "–"],
-        ["Initialisation", "Keras defaults: Glorot uniform, zero bias"],
+        ["Left open", "In this run's reference trials", "Other values trained, for their effect"],
+        [
+            "Batch size (“the same as before”)",
+            values_of(reference["batch_size"]) or "–",
+            "; ".join(f"{model}: {others('batch_size', model)}" for model in schema.MODELS),
+        ],
+        ["Latent filters", values_of(latent) or "–", others("latent_filters", conv)],
+        [
+            "Dense hidden activation",
+            values_of(dense["hidden_activation"]) or "–",
+            others("hidden_activation", of_dense),
+        ],
+        ["Dense output activation", "sigmoid", "not tested"],
+        ["Dense dropout", values_of(dense["dropout"]) or "–", others("dropout", of_dense)],
+        ["The other dense sizes", ", ".join(sizes) or "–", "beside the claims"],
+        ["Initialisation", "Keras defaults: Glorot uniform, zero bias", "not tested"],
+        ["Decoder, third convolution", "“valid” padding", "not tested: “same” gives no 28×28"],
     ]
 
 
@@ -172,14 +197,18 @@ def markdown(manifest: Mapping[str, Any], rows: Rows, note: str) -> str:
         rows: of `summary_rows`.
         note: what the values rest on.
     """
-    header, *body = rows
-    lines = [header, ["---"] * len(header), *body]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     return (
         f"# {manifest['name']}\n\nFinal values, mean ± sample standard deviation over seeds;"
-        f" MSE in {figures.MSE_UNIT}. Ratios are geometric means paired by seed.\n\n{table}\n\n"
-        f"{note}\n"
+        f" MSE in {figures.MSE_UNIT}. Ratios are geometric means paired by seed.\n\n"
+        f"{markdown_table(rows)}\n\n{note}\n"
     )
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words as a table in Markdown."""
+    header, *body = rows
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def claims_csv(claims: Iterable[Claim], rests_on: str) -> str:

@@ -4,14 +4,21 @@ Whatever is not known is said in words or shown as –, never as a number.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from analysis.statistics import Estimate
 from study import schema
+
+# Where home folders lie on Linux, macOS and Windows.
+_HOMES: Final = re.compile(r"(?<![\w.~/-])(/home/[^/\s]+|/Users/[^/\s]+|/(?:var/)?root)(?=/|$)")
+_WINDOWS_HOMES: Final = re.compile(r"\b[A-Za-z]:\\\\?Users\\\\?[^\\\s]+")
 
 
 def setting_note(
@@ -143,3 +150,24 @@ def factor_value(value: Any) -> str:
 def share(value: float) -> str:
     """A relative size in per cent, small ones with a decimal."""
     return f"{100 * value:.{0 if value >= 0.0995 else 1}f} %"
+
+
+def without_home(text: str) -> str:
+    """A text with ~ for home folders, which hold a person's name."""
+    home = str(Path.home())
+    if len(home) > 1:
+        text = re.sub(rf"(?<![\w.~/-]){re.escape(home)}(?=/|\\|$)", "~", text)
+    return _WINDOWS_HOMES.sub("~", _HOMES.sub("~", text))
+
+
+def shell_line(command: Iterable[str]) -> str:
+    """A command as a shell takes it, without the name of a home folder."""
+    return " ".join(map(_shell_word, command))
+
+
+def _shell_word(argument: str) -> str:
+    before, home, after = without_home(argument).partition("~/")
+    if not home or home in argument:
+        return shlex.quote(argument)
+    # A shell takes ~ for the home folder at the start of a word only, and never inside quotes.
+    return (f'{shlex.quote(before)}"$HOME"/' if before else home) + shlex.quote(after)

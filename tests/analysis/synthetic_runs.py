@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -280,4 +281,47 @@ def neighbour_trials(
             mse = [0.06, last * (ratio or 1.0) * 1.01**seed]
             trial_id = f"neighbour-{model}-{label}-s{seed}"
             trials.append(trial(model, size, seed, mse=mse, trial_id=trial_id, **changes))
+    return trials
+
+
+# Factors on the last MSE, by model and open value; 1 for what is not named.
+REFERENCE_READINGS = ((256, 8), (256, "relu"))
+READING_FACTORS: Mapping[str, Mapping[Any, float]] = {
+    schema.CONV: {128: 0.8, 1000: 1.6, 16: 0.75},
+    schema.DENSE: {128: 0.9, 1000: 1.3, "sigmoid": 2.5},
+}
+
+
+def audit_trials(
+    n_seeds: int = 3,
+    sizes: Iterable[int] = (256, 512),
+    factors: Mapping[str, Mapping[Any, float]] = READING_FACTORS,
+    n_epochs: int = 50,
+) -> list[tuple[dict[str, Any], Rows]]:
+    """The report's models under every reading, as preset `audit` trains them.
+
+    Args:
+        n_seeds: a seed's MSE differs by a per cent or two from the next one's.
+        sizes: of the dense models.
+        factors: on the last MSE of `NUMBERS`, as `READING_FACTORS`.
+        n_epochs: of every trial.
+    """
+    trials = []
+    for model, size in ((schema.CONV, 8), *((schema.DENSE, size) for size in sizes)):
+        name, values = "latent_filters", (8, 16)
+        if model == schema.DENSE:
+            name, values = "hidden_activation", ("relu", "sigmoid")
+        for batch_size, value in product((128, 256, 1000), values):
+            its = [factors[model].get(key, 1.0) for key in (batch_size, value)]
+            group = (
+                schema.REFERENCE if (batch_size, value) in REFERENCE_READINGS else schema.READING
+            )
+            for seed in range(n_seeds):
+                noise = 1 + 0.02 * ((seed * 7 + batch_size + size) % 5 - 2) / 2
+                last = NUMBERS[model, size][1] * its[0] * its[1] * noise
+                label = f"{model}{size}" if model == schema.DENSE else model
+                trial_id = f"{group}-{label}-batch_size={batch_size}-{name}={value}-s{seed}"
+                setting = {"batch_size": batch_size, name: value, "group": group}
+                mse = np.geomspace(0.06, last, n_epochs)
+                trials.append(trial(model, size, seed, mse=mse, trial_id=trial_id, **setting))
     return trials
