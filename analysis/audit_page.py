@@ -71,6 +71,7 @@ def audit_report(
         details(
             "Every claim under every reading",
             soft("Values with their 95 % intervals."),
+            *map(table, audit_tables.reading_tables(claims)),
         ),
         details(
             "The final values under every reading",

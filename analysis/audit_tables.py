@@ -118,7 +118,7 @@ def _times(audited: AuditedClaim) -> str:
     )
     return (
         f"Conv is slower under {slower} of {count(len(found), 'reading')} with times,"
-        f" {REPORT_TIME_RATIO} lies within {count(within, 'interval')}; hardware and versions"
+        f" {REPORT_TIME_RATIO} lies within the interval of {within}; hardware and versions"
         " differ from the report's."
     )
 
@@ -282,31 +282,34 @@ def coverage_sentences(coverage: pd.DataFrame) -> list[str]:
     most = int(coverage["n"].max())
     for name, rows in coverage.groupby("name", sort=False):
         absent = rows[rows["n"] == 0]
-        if len(absent) == len(rows):
-            sentences.append(f"No completed trial of {name} under any reading.")
-        elif len(absent):
-            listed = "; ".join(map(words_of, absent["reading"]))
-            sentences.append(f"No completed trial of {name} with: {listed}.")
         fewer = rows[(rows["n"] > 0) & (rows["n"] < most)]
+        parts = []
+        if len(absent) == len(rows):
+            parts.append("no completed trial under any reading")
+        elif len(absent):
+            parts.append(f"no completed trial with {_listed(absent)}")
         if len(fewer):
-            listed = "; ".join(
-                f"{words_of(row['reading'])} (n = {row['n']})" for _, row in fewer.iterrows()
-            )
-            sentences.append(f"Fewer than {most} seeds of {name} with: {listed}.")
-        others = pd.Series(
-            {
-                state: sum(states.get(state, 0) for states in rows["states"])
-                for state in (schema.DIVERGED, schema.FAILED, schema.RUNNING)
-            }
-        )
-        sentences += [
-            f"{count(n, 'trial')} of {name} {'not ended' if state == schema.RUNNING else state}:"
-            " in no number of the audit."
-            for state, n in others[others > 0].items()
+            parts.append(f"fewer than {count(most, 'seed')} with {_listed(fewer)}")
+        left_out = [
+            f"{n} {'not ended' if state == schema.RUNNING else state}"
+            for state in (schema.DIVERGED, schema.FAILED, schema.RUNNING)
+            if (n := sum(states.get(state, 0) for states in rows["states"]))
         ]
+        if left_out:
+            parts.append(f"in no number, its trials {', '.join(left_out)}")
+        if parts:
+            sentences.append(f"{name}: {'; '.join(parts)}.")
     if most == 1:
         sentences.append("Every reading has one seed: no interval.")
     return sentences
+
+
+def _listed(rows: pd.DataFrame) -> str:
+    """The readings of rows of `analysis.audit.coverage`, with n where there is any."""
+    return " / ".join(
+        words_of(row["reading"]) + (f" (n = {row['n']})" if row["n"] else "")
+        for _, row in rows.iterrows()
+    )
 
 
 def csv(claims: Iterable[AuditedClaim]) -> str:

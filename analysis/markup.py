@@ -53,7 +53,7 @@ summary { cursor: pointer; font-weight: 600; color: var(--accent); }
   outline: 2px solid var(--accent); outline-offset: -2px; }
 .scroll table { font-size: .8rem; }
 .scroll th, .scroll td { padding: .25rem .7rem; white-space: nowrap; }
-.scroll tbody th { font-weight: 400; white-space: normal; min-width: 11rem; max-width: 17rem;
+.scroll tbody th { font-weight: 400; white-space: normal; min-width: min(17rem, 40vw);
   overflow-wrap: anywhere; }
 .scroll thead th { position: sticky; top: 0; background: var(--card);
   box-shadow: 0 1px var(--line); }

@@ -14,13 +14,14 @@ from analysis import audit_page, figures, statistics, tables
 from analysis.audit_page import AuditReport
 from analysis.claims import REPORT_EPOCHS, Claim
 from analysis.drawings import Drawing
-from analysis.markup import STYLE_SHEET, cards, items, section, soft, table
+from analysis.markup import STYLE_SHEET, cards, details, items, section, soft, table
 from analysis.search_page import search_gaps, search_section, sensitivity_section
 from analysis.statistics import CONV_NAME, DENSE_NAME
 from analysis.trials_table import SORT_SCRIPT, SORT_SCRIPT_HASH, trials_table
 from analysis.words import count, readings, shell_line
 from study import schema
 
+BAD_TRIALS_OPEN: Final = 20  # more of them are folded away
 # What the page may load and run: nothing from elsewhere, and no script but its own.
 CONTENT_POLICY: Final = (
     f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src '{SORT_SCRIPT_HASH}'"
@@ -102,7 +103,10 @@ def _states(trials: pd.DataFrame) -> str:
     bad = trials[trials["state"].isin([schema.DIVERGED, schema.FAILED])]
     if bad.empty:
         return content + "<p>No trial failed or diverged.</p>"
-    return content + "<h3>Failed and diverged trials</h3>" + table(tables.bad_rows(bad))
+    rows = table(tables.bad_rows(bad))
+    if len(bad) > BAD_TRIALS_OPEN:
+        return content + details(f"The {len(bad)} failed and diverged trials", rows)
+    return content + "<h3>Failed and diverged trials</h3>" + rows
 
 
 def _reconstructions(drawings: Sequence[Drawing]) -> str:

@@ -19,7 +19,6 @@ from study import schema
 
 OPEN_AT_MOST: Final = 100  # trials; a longer table is folded away
 NO_VALUE: Final = "–"
-FIRST: Final = ("trial_id", "group", "architecture", "state", "seed")
 SETTING: Final = tuple(
     column for column in schema.CONFIG_COLUMNS if column not in ("model", "hidden_units", "seed")
 )
@@ -85,10 +84,14 @@ def trials_table(trials: pd.DataFrame) -> str:
     ]
     content = soft(f"The same in all trials that have it: {', '.join(shared)}.") if shared else ""
     columns = {
-        **{name: parameter_label(name) for name in (*FIRST, *varied)},
         "trial_id": "Trial",
+        "state": "State",
+        **{name: label for name, label in MEASURED.items() if trials[name].notna().any()},
         "epochs_completed": "Epochs done",
-        **MEASURED,
+        "group": "Group",
+        "architecture": "Model",
+        "seed": "Seed",
+        **{name: parameter_label(name) for name in varied},
     }
     head = "".join(f'<th scope="col">{escape(label)}</th>' for label in columns.values())
     # A cell needs no end tag; thousands of trials have tens of thousands of cells.
