@@ -56,7 +56,7 @@ def draw_audit(manifest: Mapping[str, Any], audited: pd.DataFrame) -> list[Drawi
                 f" the report has {REPORT_MSE_RATIO:g}.",
                 "Geometric means of ratios paired by seed with 95 % t-intervals; one seed has no"
                 " interval, and its mark is hollow; arrows: an interval goes on."
-                f" n = {n} seeds a reading; {count(audited['epochs'].max(), 'epoch')};"
+                f" n = {n} (seeds a reading); {count(audited['epochs'].max(), 'epoch')};"
                 f" {devices(audited)}; {tensorflow(manifest)}. {readings(audited)}",
             )
         ]

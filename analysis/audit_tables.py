@@ -70,7 +70,7 @@ def _spread_of_values(audited: AuditedClaim) -> str:
     quantity = audited.claim.quantity
     if len({claim.quantity for _, claim in audited.judged}) > 1:  # the size compared differs
         quantity = "test MSE, another dense size ÷ dense-512"
-    return f"{quantity}: {spread} (n = {n} seeds)"
+    return f"{quantity}: {spread} (n = {n})"
 
 
 def _why(audited: AuditedClaim) -> str:

@@ -9,6 +9,9 @@ from html import escape
 from typing import Final
 
 from analysis.drawings import Drawing
+from study import schema
+
+TRIAL_ID: Final = re.compile(rf"\b(?:{'|'.join(schema.GROUPS)})-(?:conv|dense)[\w=.+-]*\w")
 
 STYLE_SHEET: Final = """
 :root { color-scheme: light dark; --ink: #1d2329; --soft: #59636e; --line: #d5dae0;
@@ -22,7 +25,7 @@ h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .4rem; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; padding-bottom: .25rem;
   border-bottom: 2px solid var(--accent); }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p, ul { max-width: 46rem; }
+p, ul { max-width: 46rem; overflow-wrap: anywhere; }
 ul { padding-left: 1.2rem; }
 .soft { color: var(--soft); }
 pre { overflow-x: auto; padding: .7rem; background: var(--card); border: 1px solid var(--line);
@@ -34,7 +37,7 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0;
 thead th { color: var(--soft); font-weight: 600; }
 tbody th { font-weight: 600; }
 .verdict { font-weight: 700; }
-.verdict, .name { white-space: nowrap; }
+.verdict, .name, .trial { white-space: nowrap; }
 .figures { display: grid; gap: 1.2rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
 .figures + .figures { margin-top: 1.2rem; }
@@ -53,8 +56,7 @@ summary { cursor: pointer; font-weight: 600; color: var(--accent); }
   outline: 2px solid var(--accent); outline-offset: -2px; }
 .scroll table { font-size: .8rem; }
 .scroll th, .scroll td { padding: .25rem .7rem; white-space: nowrap; }
-.scroll tbody th { font-weight: 400; white-space: normal; min-width: min(17rem, 40vw);
-  overflow-wrap: anywhere; }
+.scroll tbody th { font-weight: 400; }
 .scroll thead th { position: sticky; top: 0; background: var(--card);
   box-shadow: 0 1px var(--line); }
 .number { text-align: right; }
@@ -67,15 +69,18 @@ th[aria-sort=descending] button::after { content: " ↓"; color: var(--accent); 
   .stacked tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
   .stacked th, .stacked td { display: block; border: 0; padding: .1rem 0;
     overflow-wrap: anywhere; }
+  .trial, .scroll tbody th { white-space: normal; overflow-wrap: anywhere; }
+  .scroll tbody th { min-width: 40vw; }
   td[data-label]::before { content: attr(data-label) ": "; color: var(--soft); }
 }
 @media print { :root { --ink: #000; --soft: #444; --line: #ccc; --page: #fff; --card: #fff;
   --accent: #0b4a7f; }
   body { max-width: none; padding: 0; background: #fff; color: #000; }
   h2, h3 { break-after: avoid; } tr { break-inside: avoid; } figure { border: 0; }
+  .trial { white-space: normal; overflow-wrap: anywhere; }
   .scroll { max-height: none; overflow: visible; border: 0; } .scroll table { font-size: .5rem; }
   .scroll th, .scroll td { padding: .1rem .25rem; white-space: normal; }
-  .scroll tbody th { min-width: 0; } .scroll thead th { position: static; box-shadow: none; }
+  .scroll tbody th { min-width: 0; overflow-wrap: anywhere; } .scroll thead th { position: static; box-shadow: none; }
   th button::after { content: none !important; }
   figure svg { max-width: 25rem; } }
 """
@@ -117,9 +122,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """Keeps n, percentages and names of models on one line."""
+    """Keeps n, percentages, names of models and trial ids on one line."""
     text = text.replace("n = ", "n&nbsp;=&nbsp;").replace("95 %", "95&nbsp;%")
-    return re.sub(r"\bdense-\d+", r'<span class="name">\g<0></span>', text)
+    text = re.sub(r"(?<![\w-])dense-\d+", r'<span class="name">\g<0></span>', text)
+    return TRIAL_ID.sub(r'<span class="trial">\g<0></span>', text)
 
 
 def _cell_attributes(label: str) -> str:

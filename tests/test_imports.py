@@ -28,6 +28,12 @@ ANALYSIS = tuple(
         "search_tables",
         "search_page",
         "markup",
+        "audit",
+        "audit_tables",
+        "audit_drawings",
+        "audit_page",
+        "image_drawings",
+        "trials_table",
     )
 )
 
