@@ -81,7 +81,8 @@ th[aria-sort=descending] button::after { content: " ↓"; color: var(--accent); 
   details table { font-size: .65rem; } details th, details td { padding-right: .4rem; }
   .scroll { max-height: none; overflow: visible; border: 0; } .scroll table { font-size: .5rem; }
   .scroll th, .scroll td { padding: .1rem .25rem; white-space: normal; }
-  .scroll tbody th { min-width: 0; overflow-wrap: anywhere; } .scroll thead th { position: static; box-shadow: none; }
+  .scroll tbody th { min-width: 0; overflow-wrap: anywhere; }
+  .scroll thead th { position: static; box-shadow: none; }
   th button::after { content: none !important; }
   figure svg { max-width: 25rem; } }
 """

@@ -1,4 +1,4 @@
-"""The page in a real browser, Debian's chromium: nothing loaded from elsewhere, no error, no overflow.
+"""The page in a real browser, Debian's chromium: no error, no request, no overflow, a sorted table.
 
 Without it the tests are skipped, but under CI they fail.
 """
