@@ -78,7 +78,8 @@ th[aria-sort=descending] button::after { content: " ↓"; color: var(--accent); 
   body { max-width: none; padding: 0; background: #fff; color: #000; }
   h2, h3 { break-after: avoid; } tr { break-inside: avoid; } figure { border: 0; }
   .verdict, .name, .trial { white-space: normal; overflow-wrap: anywhere; }
-  details table { font-size: .65rem; } details th, details td { padding-right: .4rem; }
+  table { font-size: .75rem; } th, td { padding-right: .5rem; overflow-wrap: anywhere; }
+  details table { font-size: .65rem; }
   .scroll { max-height: none; overflow: visible; border: 0; } .scroll table { font-size: .5rem; }
   .scroll th, .scroll td { padding: .1rem .25rem; white-space: normal; }
   .scroll tbody th { min-width: 0; overflow-wrap: anywhere; }
