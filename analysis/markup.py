@@ -9,6 +9,9 @@ from html import escape
 from typing import Final
 
 from analysis.drawings import Drawing
+from study import schema
+
+TRIAL_ID: Final = re.compile(rf"\b(?:{'|'.join(schema.GROUPS)})-(?:conv|dense)[\w=.+-]*\w")
 
 STYLE_SHEET: Final = """
 :root { color-scheme: light dark; --ink: #1d2329; --soft: #59636e; --line: #d5dae0;
@@ -34,7 +37,7 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0;
 thead th { color: var(--soft); font-weight: 600; }
 tbody th { font-weight: 600; }
 .verdict { font-weight: 700; }
-.verdict, .name { white-space: nowrap; }
+.verdict, .name, .trial { white-space: nowrap; }
 .figures { display: grid; gap: 1.2rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
 .figures + .figures { margin-top: 1.2rem; }
@@ -117,9 +120,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """Keeps n, percentages and names of models on one line."""
+    """Keeps n, percentages, names of models and trial ids on one line."""
     text = text.replace("n = ", "n&nbsp;=&nbsp;").replace("95 %", "95&nbsp;%")
-    return re.sub(r"\bdense-\d+", r'<span class="name">\g<0></span>', text)
+    text = re.sub(r"(?<![\w-])dense-\d+", r'<span class="name">\g<0></span>', text)
+    return TRIAL_ID.sub(r'<span class="trial">\g<0></span>', text)
 
 
 def _cell_attributes(label: str) -> str:

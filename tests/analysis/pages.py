@@ -16,4 +16,5 @@ def section_of(page: str, title: str) -> str:
     """A section of the page as plain text."""
     found = re.search(rf"<h2>{escape(title)}</h2>(.*?)</section>", page, re.DOTALL)
     assert found
-    return unescape(re.sub(r"<[^>]+>", "|", found[1])).replace("\N{NO-BREAK SPACE}", " ")
+    content = re.sub(r'<span class="trial">(.*?)</span>', r"\1", found[1])
+    return unescape(re.sub(r"<[^>]+>", "|", content)).replace("\N{NO-BREAK SPACE}", " ")
