@@ -12,7 +12,6 @@ from synthetic_runs import MANIFEST, trial, write_quick_run, write_run
 
 from analysis.load import RunFolderError
 from analysis.report import main, write_report
-from analysis.trials_table import SORT_SCRIPT
 from study import schema
 
 FIGURES = (

@@ -105,7 +105,9 @@ def test_a_driver_killed_at_twenty_moments_loses_nothing(cluster, tmp_path):
     assert known
     study = start(cluster, tmp_path, *options)
     output = study.process.stdout.read()
-    assert study.process.wait() == 0, output
+    code = study.process.wait()
+    study.kill()
+    assert code == 0, output
 
     trials, epochs = load_run(folder)
     counts = trials.groupby(["group", "model"]).size()
