@@ -11,7 +11,7 @@ import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from study import schema
-from study.storage import RunFolder, StorageError
+from study.storage import TEMPORARY_PREFIX, RunFolder, StorageError
 
 
 class OptunaFile:
@@ -34,8 +34,10 @@ class OptunaFile:
             if content := folder.read(schema.OPTUNA_FILE):
                 self._path.write_bytes(content)
         try:
-            self.storage = optuna.storages.RDBStorage(f"sqlite:///{self._path}")
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            if not self._path.exists():
+                _create(self._path)
+            self.storage = _open(self._path)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
             reason = getattr(error, "orig", error)
             raise StorageError(
                 f"{folder}/{schema.OPTUNA_FILE} cannot be used: {reason}."
@@ -55,3 +57,15 @@ class OptunaFile:
         self.storage.engine.dispose()
         if self._copy is not None:
             self._copy.cleanup()
+
+
+def _open(path: Path) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(f"sqlite:///{path}")
+
+
+def _create(path: Path) -> None:
+    """Makes an empty storage; a death on the way leaves no half of one under its name."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    temporary.unlink(missing_ok=True)
+    _open(temporary).engine.dispose()
+    temporary.replace(path)

@@ -69,9 +69,15 @@ def ray_session(address: str | None) -> Iterator[None]:
         settings["include_dashboard"] = False
     try:
         ray.init(address=address or "local", **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of a node that starts too slowly Ray raises a bare Exception
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        if address is None:
+            raise SpecError(
+                f"Ray could not start on this machine ({reason}); try again when it is less busy."
+            ) from error
         raise SpecError(
-            f"No Ray cluster answers at --address {address}; start one with ray start --head."
+            f"No Ray cluster lets this process in at --address {address} ({reason}); start one with"
+            " ray start --head, or give its token in RAY_AUTH_TOKEN with RAY_AUTH_MODE=token."
         ) from error
     try:
         yield

@@ -152,6 +152,8 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())  # or the name may outlive the content if the machine dies
         Path(temporary).chmod(0o644)  # mkstemp's own mode shuts other users out
         Path(temporary).replace(path)
     except BaseException:

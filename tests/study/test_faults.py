@@ -210,3 +210,12 @@ def test_storage_that_a_node_does_not_see_is_refused_before_anything_starts(tmp_
     assert code == 2, lines
     assert "is not seen by node" in lines[-1]
     assert list(storage.iterdir()) == []
+
+
+def test_a_cluster_that_asks_for_a_token_is_not_joined_without_it(tmp_path):
+    with ray_cluster() as cluster:
+        code, lines = Study(tmp_path, *OPTIONS, "--address", cluster.address).rest()
+    assert code == 2, lines
+    assert f"--address {cluster.address}" in lines[-1]
+    assert "RAY_AUTH_TOKEN" in lines[-1]
+    assert not (tmp_path / "study").exists()
