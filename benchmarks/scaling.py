@@ -1,0 +1,181 @@
+"""What the driver of a long study costs: its memory and its time a trial, as trials add up.
+
+    python -m benchmarks.scaling            (2,000 trials; about ten minutes on two CPU cores)
+    python -m benchmarks.scaling --short    (200 trials)
+
+The trials are a formula instead of a training, so that all the rest is what is measured: Ray Tune,
+Optuna, the scheduler and the run folder. A study of search trials runs in a process of its own and
+is watched from outside, through its tables and what the system says of the process.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.race import build_parser, print_table, write_result
+from convae.config import TrialConfig
+from study import schema
+from study.trainable import AutoencoderTrial
+
+N_EPOCHS = 5
+MARKS = (100, 200, 500, 1000, 2000)  # trials ended
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Formula:
+    """A training that takes no time: its MSE depends on the learning rate and the epoch."""
+
+    compile_seconds = 0.0
+    n_parameters = 1
+    eval_metric = schema.VAL_MSE
+
+    def __init__(self, config: TrialConfig) -> None:
+        self.config = config
+        self.epoch = 0
+
+    def run_epoch(self, *, evaluate: bool = True) -> SimpleNamespace:
+        """The next epoch's numbers."""
+        self.epoch += 1
+        mse = 0.01 * (1 + np.log(self.config.learning_rate / 0.3) ** 2 + 1 / self.epoch)
+        return SimpleNamespace(
+            epoch=self.epoch,
+            train_mse=mse,
+            eval_mse=mse if evaluate else None,
+            train_seconds=0.001,
+            eval_seconds=0.0,
+        )
+
+
+class FormulaTrial(AutoencoderTrial):
+    """Everything but the training is the real one's."""
+
+    def setup(self, config: dict[str, Any], mnist: Any = None, **settings: Any) -> None:
+        """Opens the run folder, and no device."""
+        started = time.perf_counter()
+        self._open(settings["folder"])
+        device = SimpleNamespace(description="a formula")
+        self._trainer: Any = SimpleNamespace(start=Formula, device=device)
+        self._begin(config, started)
+
+    def _keep_model(self) -> None:
+        pass
+
+
+def run(folder: str, n_trials: int, sampler: str) -> None:
+    """The study that is watched."""
+    from convae.data import Mnist
+    from study.driver import run_study
+    from study.presets import StudySpec
+    from study.resources import Resources, ray_session
+    from study.storage import RunFolder
+
+    image, label = np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.uint8)
+    spec = StudySpec(
+        preset="scaling",
+        models=(schema.DENSE,),
+        hidden_units=(64,),
+        epochs=N_EPOCHS,
+        n_search_trials=n_trials,
+        sampler=sampler,
+    )
+    with ray_session(None):
+        run_study(
+            spec,
+            Resources(n_gpus=0, cpus_per_trial=1),
+            Mnist(image, label, image, label, "a formula"),
+            RunFolder(folder),
+            command=["benchmarks.scaling"],
+            quiet=True,
+            trainable=FormulaTrial,
+        )
+
+
+def usage(pid: int) -> tuple[float, float]:
+    """A process's resident memory in MiB and its processor seconds so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (resident,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(resident) / 1024, (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+
+def n_ended(folder: Path) -> int:
+    """The trials that the tables know to have ended."""
+    path = folder / schema.TRIALS_FILE
+    if not path.exists():
+        return 0
+    states = pq.read_table(path, columns=["state"])["state"].to_pylist()
+    return sum(state != schema.RUNNING for state in states)
+
+
+def watch(n_trials: int, sampler: str) -> list[dict[str, Any]]:
+    """Runs a study; a row at each of `MARKS` that it reaches."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="convae-bench-") as storage:
+        folder = Path(storage) / "run"
+        command = [sys.executable, "-m", "benchmarks.scaling", "--run", str(folder)]
+        with subprocess.Popen([*command, str(n_trials), sampler]) as study:
+            marks = [mark for mark in MARKS if mark <= n_trials]
+            before: tuple[int, float, float] | None = None
+            while study.poll() is None and marks:
+                time.sleep(1)
+                n = n_ended(folder)
+                if n == 0:
+                    continue
+                memory, processor = usage(study.pid)
+                now = time.monotonic()
+                if before is None:
+                    before = n, now, processor
+                if n >= marks[0]:
+                    marks = [mark for mark in marks if mark > n]
+                    n_new = max(1, n - before[0])
+                    row = {"sampler": sampler, "n_trials": n, "driver_mib": memory}
+                    row["driver_seconds_a_trial"] = (processor - before[2]) / n_new
+                    row["wall_seconds_a_trial"] = (now - before[1]) / n_new
+                    rows.append(row)
+                    before = n, now, processor
+            if study.wait():
+                sys.exit(f"the study ended with exit code {study.returncode}")
+    return rows
+
+
+def main() -> None:
+    """Measures, prints a table and writes `benchmarks/results/scaling-cpu.json`."""
+    parser = build_parser("scaling", __doc__, "200 trials")
+    parser.add_argument("--sampler", default="tpe", help="tpe (default) or random")
+    parser.add_argument("--run", nargs=3, help="the study itself: folder, trials, sampler")
+    options = parser.parse_args()
+    if options.run:
+        folder, n_trials, sampler = options.run
+        run(folder, int(n_trials), sampler)
+        return
+    rows = watch(200 if options.short else MARKS[-1], options.sampler)
+    table = [
+        [
+            f"{row['n_trials']:,}",
+            f"{row['driver_mib']:.0f}",
+            f"{row['driver_seconds_a_trial']:.3f}",
+            f"{row['wall_seconds_a_trial']:.3f}",
+        ]
+        for row in rows
+    ]
+    headings = ["trials", "driver MiB", "its processor seconds a trial", "wall seconds a trial"]
+    print_table(
+        f"A study of search trials ({options.sampler}), since the line before", headings, table
+    )
+    if not options.short:
+        what = (
+            f"the driver of a study of {MARKS[-1]} search trials of {N_EPOCHS} epochs of a formula"
+        )
+        write_result(f"scaling-{options.sampler}-cpu", {"what": what, "n": 1, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
