@@ -22,7 +22,7 @@ from study.storage import RunFolder
 # Workers cannot import from the tests' folder: the module travels with its class.
 cloudpickle.register_pickle_by_value(closed_form)
 
-pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
+pytestmark = pytest.mark.timeout(600)  # real Ray processes, perhaps on a busy machine
 
 NO_IMAGES = np.zeros((1, 28, 28), np.uint8)
 MNIST = Mnist(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")
@@ -125,6 +125,7 @@ def test_the_search_finds_the_minimum(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # forty studies
 def test_tpe_beats_random_at_equal_budget_over_20_seeds(tmp_path):
     """Sequential studies repeat themselves exactly, so this comparison cannot flicker."""
     best = {
