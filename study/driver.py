@@ -21,6 +21,7 @@ from convae.data import SHA256, Mnist
 from convae.hardware import describe_machine
 from study import schema
 from study.log import logging_to
+from study.mps import sharing_note
 from study.optuna_file import OptunaFile
 from study.presets import StudySpec
 from study.progress import MAX_RETRIES, Progress, trial_id_of
@@ -143,6 +144,7 @@ def run_study(
     known = {} if resume else earlier_trials(spec)
     check_storage(folder.parent)
     gpu = check_gpu(slots)
+    plan_note = sharing_note(slots)
     manifest = Manifest(
         folder,
         resume=resume,
@@ -203,7 +205,7 @@ def run_study(
         status = "failed"
         try:
             with stop.catching_interrupts(), logging_to(folder), progress.live():
-                progress.say(describe_plan(spec, search, slots), always=True)
+                progress.say(describe_plan(spec, search, slots) + plan_note, always=True)
                 tuner.fit()
             status = "finished"
             if records.trouble:
