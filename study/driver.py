@@ -21,6 +21,8 @@ from convae.data import SHA256, Mnist
 from convae.hardware import describe_machine
 from study import schema
 from study.log import logging_to
+from study.loggers import MlflowLogger, open_experiment
+from study.mps import sharing_note
 from study.optuna_file import OptunaFile
 from study.presets import StudySpec
 from study.progress import MAX_RETRIES, Progress, trial_id_of
@@ -119,6 +121,7 @@ def run_study(
     command: list[str],
     resume: bool = False,
     quiet: bool = False,
+    mlflow: str | None = None,
     trainable: type[AutoencoderTrial] = AutoencoderTrial,
 ) -> Outcome:
     """Runs a study inside a Ray session and leaves its results in the run folder.
@@ -132,6 +135,7 @@ def run_study(
         resume: go on where the earlier session stopped: trials it ended are not run again, others
             go on from their checkpoints.
         quiet: print the plan and failures only; the log file has the rest.
+        mlflow: URI of an MLflow store to tell of each trial; None for none.
         trainable: what trains; the tests replace the training by a closed form.
 
     Raises:
@@ -143,6 +147,8 @@ def run_study(
     known = {} if resume else earlier_trials(spec)
     check_storage(folder.parent)
     gpu = check_gpu(slots)
+    experiment = open_experiment(mlflow, folder) if mlflow else None
+    plan_note = sharing_note(slots)
     manifest = Manifest(
         folder,
         resume=resume,
@@ -168,6 +174,7 @@ def run_study(
         budget = spec.time_budget_seconds
         stop = _Stop(search, records, budget and budget - manifest.earlier_seconds)
         progress = Progress(records, search, spec, slots.n_slots, slots.needs, quiet=quiet)
+        loggers = [MlflowLogger(experiment, records)] if experiment else []
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(
@@ -192,7 +199,8 @@ def run_study(
                 name=schema.TUNE_FOLDER,
                 # Nobody reads Ray Tune's own files: they stay out of a bucket.
                 storage_path=str(folder.local or elsewhere),
-                callbacks=[progress],
+                # The records hear of a trial's end before the logger tells of it.
+                callbacks=[progress, *loggers],
                 stop=stop,
                 # Trials keep checkpoints of their own, see study.checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -203,7 +211,7 @@ def run_study(
         status = "failed"
         try:
             with stop.catching_interrupts(), logging_to(folder), progress.live():
-                progress.say(describe_plan(spec, search, slots), always=True)
+                progress.say(describe_plan(spec, search, slots) + plan_note, always=True)
                 tuner.fit()
             status = "finished"
             if records.trouble:

@@ -18,6 +18,7 @@ from rich.table import Table
 from convae.config import TrialConfig
 from study import schema
 from study.driver import describe_plan
+from study.mps import sharing_note
 from study.presets import StudySpec
 from study.resources import Resources, Slots, check_gpu, claim
 from study.scheduling import check_sampler, rungs
@@ -58,7 +59,8 @@ def print_plan(spec: StudySpec, resources: Resources, mnist: "Mnist") -> None:
     check_gpu(slots)
     search = StudySearch(spec, optuna.storages.InMemoryStorage(), known=known)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(describe_plan(spec, search, slots), markup=False)
+    plan = describe_plan(spec, search, slots) + sharing_note(slots)
+    console.print(plan, markup=False)
 
     fixed = fixed_trials(spec)
     points = {model: _given(model, spec) for model in spec.models}

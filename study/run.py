@@ -81,6 +81,13 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument(
         "--quiet", action="store_true", help="print the plan, failures and the end, no more"
     )
+    files.add_argument(
+        "--mlflow",
+        nargs="?",
+        const="sqlite:///mlflow.db",
+        metavar="URI",
+        help="also log each trial to MLflow (default URI: sqlite:///mlflow.db)",
+    )
     files.add_argument("--no-report", action="store_true", help="leave the figures undrawn")
     return parser
 
@@ -193,6 +200,7 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
                     command=command,
                     resume=options.resume,
                     quiet=options.quiet,
+                    mlflow=options.mlflow,
                 )
             except StorageError as error:
                 print(f"{error} Mend it, then {resume_command}", file=sys.stderr)

@@ -17,6 +17,7 @@ ANALYSIS = tuple(
         "drawings",
         "tables",
         "page",
+        "tensorboard",
         "report",
         "compare",
         "search",
