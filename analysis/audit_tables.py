@@ -216,7 +216,9 @@ def likely_sentences(
             f" two seeds of {REPORT_EPOCHS} epochs.",
             "One seed has no interval, and a shorter training is not the report's.",
         ]
-    judged = f"{likely.n_judged} of {total} readings that have two seeds or more"
+    judged = f"{total} readings"
+    if likely.n_judged < total:
+        judged = f"{likely.n_judged} readings (of {total}) that have two seeds or more"
     nearest = f"{words_of(likely.nearest)} ({_both_ratios(audited, likely.nearest)})"
     if not likely.compatible:
         first = (
