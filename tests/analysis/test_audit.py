@@ -162,6 +162,24 @@ def test_readings_that_all_fit_are_not_decided_among():
     assert second.startswith("The evidence does not decide among them")
 
 
+def test_a_partial_audit_decides_nothing_and_names_the_nearest_value():
+    apart = {schema.CONV: {16: 0.4}, schema.DENSE: {128: 0.2, 1000: 8.0, "sigmoid": 4.3}}
+    pairs = [
+        (row, history)
+        for row, history in audit_trials(factors=apart)
+        if row["seed"] == 0 or (row["batch_size"], row["hidden_activation"]) == (128, "relu")
+    ]
+    first, second = sentences_of(pairs)
+    assert "cannot be said yet" in first
+    assert "under 0 of 12 readings" in first  # conv has one seed throughout
+    nearest = "batch size 256, 8 latent filters, dense activation sigmoid"
+    assert second.startswith(f"By the value alone the nearest to the report's 2 is {nearest}")
+
+
+def test_a_short_audit_says_nothing_of_the_reading():
+    assert "completed 50 epochs" in sentences_of(audit_trials(n_epochs=3))[0]
+
+
 def test_where_nothing_fits_the_evidence_does_not_decide():
     pairs = audit_trials()
     trials, epochs = tables(*pairs)
