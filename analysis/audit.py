@@ -90,6 +90,8 @@ class LikelyReading:
         nearest: the reading whose worse ratio is nearest to 2; None if none was judged.
         factor: between its worse ratio and 2, from 1 up.
         alike: other readings whose intervals overlap the nearest one's on both sets.
+        nearest_value: the reading whose worse ratio is nearest to 2, whether it has an interval or
+            not; None if none has ratios after the report's 50 epochs.
     """
 
     n_judged: int
@@ -97,6 +99,7 @@ class LikelyReading:
     nearest: Reading | None = None
     factor: float = math.nan
     alike: tuple[Reading, ...] = ()
+    nearest_value: Reading | None = None
 
 
 @dataclass(frozen=True)
@@ -258,18 +261,23 @@ def ratios(audited: pd.DataFrame) -> list[tuple[Reading, dict[str, Estimate | No
 def likely_reading(audited: pd.DataFrame) -> LikelyReading:
     """The reading that the report most likely used, as far as its ratio of 2 tells.
 
-    One seed has no interval, and is left out. The rule is fixed here, before any data: it looks at
-    the report's stated number alone, not at which claims would come true.
+    One seed has no interval, and is left out but for `nearest_value`. The rule is fixed here,
+    before any data: it looks at the report's stated number alone, not at which claims would come
+    true.
     """
     measured: list[tuple[Reading, list[Estimate]]] = []
     if audited.empty or audited["epochs"].max() < REPORT_EPOCHS:
         return LikelyReading(0)
     for reading, by_metric in ratios(audited):
-        known = [ratio for ratio in by_metric.values() if ratio is not None and ratio.n > 1]
-        if len(known) == len(by_metric):
-            measured.append((reading, known))
+        found = [ratio for ratio in by_metric.values() if ratio is not None]
+        if len(found) == len(by_metric):
+            measured.append((reading, found))
     if not measured:
         return LikelyReading(0)
+    nearest_value, _ = min(measured, key=lambda item: _distance(item[1]))
+    measured = [item for item in measured if all(ratio.n > 1 for ratio in item[1])]
+    if not measured:
+        return LikelyReading(0, nearest_value=nearest_value)
     compatible = tuple(
         reading
         for reading, known in measured
@@ -286,7 +294,7 @@ def likely_reading(audited: pd.DataFrame) -> LikelyReading:
         )
     )
     factor = math.exp(_distance(its_ratios))
-    return LikelyReading(len(measured), compatible, nearest, factor, alike)
+    return LikelyReading(len(measured), compatible, nearest, factor, alike, nearest_value)
 
 
 def _distance(known: Iterable[Estimate]) -> float:

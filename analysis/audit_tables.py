@@ -33,7 +33,7 @@ RULE: Final = (
     "A claim is reproduced (or not) if it is (or is not) under every reading that concerns it, and"
     " depends if it is under some and is not under others. A reading without completed trials keeps"
     " it undecided. Ratios are geometric means paired by seed with 95 % t-intervals; one seed has"
-    " no interval. The likely reading is that whose interval of dense-512 ÷ conv contains 2, and"
+    " no interval. The likely reading, named once all have one, is that whose interval of dense-512 ÷ conv contains 2, and"
     " excludes 1, on both sets; if there is none, the one whose worse ratio is nearest to 2. The"
     " rule uses the report's stated ratio alone, which was read off a curve on a log axis."
 )
@@ -210,13 +210,21 @@ def likely_sentences(
         claims: of `analysis.audit.audit_claims`.
     """
     total = len(audit.readings_of(schema.MODELS))
-    if likely.nearest is None:
+    if likely.nearest_value is None:
         return [
             "Which reading the report used cannot be said: under none of them have both models"
-            f" two seeds of {REPORT_EPOCHS} epochs.",
-            "One seed has no interval, and a shorter training is not the report's.",
+            f" completed {REPORT_EPOCHS} epochs.",
+            "A shorter training is not the report's.",
         ]
-    judged = f"{likely.n_judged} of {total} readings that have two seeds or more"
+    if likely.nearest is None or likely.n_judged < total:
+        value = likely.nearest_value
+        return [
+            "Which reading the report used cannot be said yet: the ratio dense-512 ÷ conv has an"
+            f" interval, which takes two seeds, under {likely.n_judged} of {total} readings.",
+            f"By the value alone the nearest to the report's 2 is {words_of(value)}"
+            f" ({_both_ratios(audited, value)}), and that decides nothing.",
+        ]
+    judged = f"{total} readings"
     nearest = f"{words_of(likely.nearest)} ({_both_ratios(audited, likely.nearest)})"
     if not likely.compatible:
         first = (

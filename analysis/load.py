@@ -230,4 +230,5 @@ def _check_known(values: pd.Series, known: Iterable[str], column: str, name: str
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
+    first, rest = (every := list(names))[:5], every[5:]
+    return ", ".join(first) + (f" and {len(rest)} more" if rest else "")

@@ -74,6 +74,13 @@ def test_a_claim_depends_on_what_tells_its_verdicts_apart():
     assert why.endswith("; not reproduced with the others.")
 
 
+def test_a_claim_may_depend_on_two_values_together():
+    together = {schema.CONV: {16: 0.5}, schema.DENSE: {"sigmoid": 2.6}}  # 0.467 · 2.6 / 0.5 > 2
+    found = claim_about(HALF, *audit_trials(factors=together))
+    assert found.verdict == "depends"
+    assert found.depends_on == (("latent_filters", "hidden_activation"),)
+
+
 def test_a_claim_that_holds_everywhere_is_reproduced():
     found = claim_about(HALF, *audit_trials(factors=factors(relu=6.0, sigmoid=6.0)))
     assert found.verdict == "reproduced"
@@ -131,6 +138,46 @@ def test_the_likely_reading_needs_intervals_and_the_reports_epochs():
     assert likely(audit_trials(n_seeds=1)).nearest is None
     assert likely(audit_trials(n_epochs=3)).nearest is None
     assert likely([]).nearest is None
+
+
+def sentences_of(pairs) -> list[str]:
+    trials, epochs = tables(*pairs)
+    its = audit.audited_trials(trials)
+    claims = audit.audit_claims(its, epochs)
+    return audit_tables.likely_sentences(audit.likely_reading(its), its, claims)
+
+
+def test_the_one_reading_that_fits_is_named():
+    apart = {schema.CONV: {16: 0.4}, schema.DENSE: {256: 0.2, 1000: 8.0, "sigmoid": 4.29}}
+    first, second = sentences_of(audit_trials(factors=apart))
+    assert first.startswith(
+        "The report most likely used batch size 128, 8 latent filters, dense activation sigmoid"
+    )
+    assert second.startswith("That rests on the ratio alone")
+
+
+def test_readings_that_all_fit_are_not_decided_among():
+    first, second = sentences_of(audit_trials(factors=factors(sigmoid=4.29)))
+    assert first.startswith("The report may have used any of 4 of the 12 readings, whose")
+    assert second.startswith("The evidence does not decide among them")
+
+
+def test_a_partial_audit_decides_nothing_and_names_the_nearest_value():
+    apart = {schema.CONV: {16: 0.4}, schema.DENSE: {128: 0.2, 1000: 8.0, "sigmoid": 4.3}}
+    pairs = [
+        (row, history)
+        for row, history in audit_trials(factors=apart)
+        if row["seed"] == 0 or (row["batch_size"], row["hidden_activation"]) == (128, "relu")
+    ]
+    first, second = sentences_of(pairs)
+    assert "cannot be said yet" in first
+    assert "under 0 of 12 readings" in first  # conv has one seed throughout
+    nearest = "batch size 256, 8 latent filters, dense activation sigmoid"
+    assert second.startswith(f"By the value alone the nearest to the report's 2 is {nearest}")
+
+
+def test_a_short_audit_says_nothing_of_the_reading():
+    assert "completed 50 epochs" in sentences_of(audit_trials(n_epochs=3))[0]
 
 
 def test_where_nothing_fits_the_evidence_does_not_decide():
@@ -207,8 +254,11 @@ def test_gaps_of_the_audit_are_said(tmp_path: Path, pairs, sentences):
     assert "The audit is not whole" in section_of(page, "Gaps")
 
 
-def test_a_run_without_readings_says_so(tmp_path: Path):
+def test_a_run_without_readings_says_so_and_has_no_older_audit(tmp_path: Path):
+    old = tmp_path / "report" / "audit.csv"
+    old.parent.mkdir()
+    old.touch()
     page = page_of(write_run(tmp_path, trial("conv", 8)))
     assert "No trials under other readings" in section_of(page, "Gaps")
     assert f"<h2>{TITLE}</h2>" not in page
-    assert not (tmp_path / "report" / "audit.csv").exists()
+    assert not old.exists()

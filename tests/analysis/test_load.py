@@ -126,6 +126,13 @@ def test_epochs_of_no_trial_are_refused(tmp_path: Path):
         load_run(write_run(tmp_path, (row, history)))
 
 
+def test_many_unknown_values_are_counted(tmp_path: Path):
+    _, history = trial("conv", 8, n_epochs=1)
+    strangers = [history[0] | {"trial_id": f"stranger-{number}"} for number in range(7)]
+    with pytest.raises(RunFolderError, match=r"trial_id, stranger-0, .*stranger-4 and 2 more; use"):
+        load_run(write_run(tmp_path, (trial("conv", 8)[0], strangers)))
+
+
 def test_values_of_another_type_are_named(quick_run: Path):
     file = quick_run / schema.TRIALS_FILE
     trials = pd.read_parquet(file)

@@ -208,6 +208,18 @@ def test_a_report_folder_that_cannot_be_written_is_named(small_run: Path):
         write_report(small_run)
 
 
+def test_the_report_is_the_same_where_nothing_can_train(reported: Path, quick_run: Path):
+    blocked = dict.fromkeys(("tensorflow", "keras", "ray", "optuna", "convae"))
+    code = f"import sys; sys.modules.update({blocked}); import analysis.report as r; r.main()"
+    command = [sys.executable, "-W", "error", "-c", code, str(quick_run)]
+    subprocess.run(command, capture_output=True, check=True)
+    first, again = (
+        {file.name: file.read_bytes() for file in (folder / "report").iterdir()}
+        for folder in (reported, quick_run)
+    )
+    assert first == again
+
+
 def test_the_analysis_needs_no_training_packages():
     code = (
         "import sys, analysis.report;"
