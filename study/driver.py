@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -144,7 +145,9 @@ def run_study(
     """
     check_sampler(spec)
     slots = claim(resources, timed=spec.timed)
-    known = {} if resume else earlier_trials(spec)
+    known = cache(partial(earlier_trials, spec))
+    if not resume:
+        known()  # which refuses what it cannot read
     check_storage(folder.parent)
     gpu = check_gpu(slots)
     experiment = open_experiment(mlflow, folder) if mlflow else None
@@ -238,8 +241,9 @@ def run_study(
 def _scheduler(spec: StudySpec, records: Records) -> SearchScheduler:
     """The study's scheduler, which knows the search trials that an earlier session ended."""
     scheduler = SearchScheduler(spec)
+    ended = records.ended
     for row in records.rows():
-        if row["group"] == schema.SEARCH:
+        if row["group"] == schema.SEARCH and row["trial_id"] in ended:
             values = {
                 epoch["epoch"]: epoch[schema.OBJECTIVE]
                 for epoch in records.epochs_of(row["trial_id"])

@@ -57,7 +57,7 @@ def print_plan(spec: StudySpec, resources: Resources, mnist: "Mnist") -> None:
     slots = claim(resources, timed=spec.timed)
     known = earlier_trials(spec)
     check_gpu(slots)
-    search = StudySearch(spec, optuna.storages.InMemoryStorage(), known=known)
+    search = StudySearch(spec, optuna.storages.InMemoryStorage(), known=lambda: known)
     console = Console(highlight=False, soft_wrap=True)
     plan = describe_plan(spec, search, slots) + sharing_note(slots)
     console.print(plan, markup=False)

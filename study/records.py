@@ -56,8 +56,8 @@ class Records:
 
     Args:
         folder: the run folder; it exists.
-        resume: keep the trials that an earlier session ended. Of unfinished ones, and of failed
-            ones that the study needs, only the number of retries is kept: they run again.
+        resume: go on with an earlier session's tables. Trials that it left unfinished, and failed
+            ones that the study needs, keep their rows until they run again.
         on_write: called after the tables were written.
 
     Raises:
@@ -76,7 +76,7 @@ class Records:
         self._trials: dict[str, dict[str, Any]] = {}
         self._epochs: dict[str, dict[int, dict[str, Any]]] = {}
         self._journal: set[str] = set()  # names of files that the tables make needless
-        self._n_retries: dict[str, int] = {}
+        self._unfinished: set[str] = set()
         self._next_write = -math.inf
         self.trouble: StorageError | None = None
         if resume:
@@ -94,7 +94,7 @@ class Records:
         for row in tables[1]:
             epochs[row["trial_id"]][row["epoch"]] = row
         for name in self.folder.names(schema.JOURNAL_FOLDER):
-            entry = json.loads(self.folder.read(name) or b"{}")
+            entry = self._journal_entry(name)
             trial_id = entry["trial"]["trial_id"]
             trials[trial_id] = entry["trial"]
             epochs[trial_id] = {row["epoch"]: row for row in entry["epochs"]}
@@ -103,9 +103,18 @@ class Records:
             # A search goes on with other settings; the other groups' trials are all needed.
             again = row["state"] == schema.FAILED and row["group"] != schema.SEARCH
             if again or row["state"] == schema.RUNNING:
-                self._n_retries[trial_id] = row["n_retries"] or 0
-            else:
-                self._trials[trial_id], self._epochs[trial_id] = row, epochs[trial_id]
+                self._unfinished.add(trial_id)
+        self._trials, self._epochs = trials, epochs
+
+    def _journal_entry(self, name: str) -> dict[str, Any]:
+        try:
+            entry: dict[str, Any] = json.loads(self.folder.read(name) or b"")
+        except ValueError as error:
+            raise StorageError(
+                f"{self.folder}/{name} is torn, so the study cannot go on; delete it, and its trial"
+                " runs again."
+            ) from error
+        return entry
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         content = self.folder.read(name)
@@ -123,6 +132,11 @@ class Records:
         """The trials entered so far."""
         return frozenset(self._trials)
 
+    @property
+    def ended(self) -> frozenset[str]:
+        """The trials that do not run again, as an earlier session ended them."""
+        return frozenset(self._trials) - self._unfinished
+
     def row(self, trial_id: str) -> dict[str, Any]:
         """A trial's row so far."""
         return self._trials[trial_id]
@@ -132,17 +146,17 @@ class Records:
         return [row for _, row in sorted(self._epochs[trial_id].items())]
 
     def start(self, planned: PlannedTrial) -> None:
-        """Enters a trial, in the order in which trials start."""
-        self._trials.setdefault(
+        """Enters a trial, in the order in which trials first start."""
+        row = self._trials.setdefault(
             planned.trial_id,
             {
                 "trial_id": planned.trial_id,
                 "group": planned.group,
                 **planned.config.to_dict(),
-                "state": schema.RUNNING,
-                "n_retries": self._n_retries.get(planned.trial_id, 0),
+                "n_retries": 0,
             },
         )
+        row["state"] = schema.RUNNING
         self._epochs.setdefault(planned.trial_id, {})
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> None:

@@ -9,7 +9,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -31,6 +30,8 @@ from study.space import (
     reference_trials,
 )
 from study.warm_start import DIVERGED_EPOCH
+
+OBJECTIVES_ATTR = "objectives"  # of an Optuna study: the metrics that its values are
 
 
 class ArchitectureSearch(OptunaSearch):
@@ -124,7 +125,7 @@ class StudySearch(Searcher):
         records: what an earlier session of the study ended. Each search trial's end is entered
             there before Optuna hears of it, so that after a crash the tables know all that Optuna
             knows. None for a study that keeps none.
-        known: trials of an older run by architecture, which the sampler learns from.
+        known: gives the trials of an older run by architecture, which the sampler learns from.
         save: called whenever Optuna has learned something.
     """
 
@@ -133,7 +134,7 @@ class StudySearch(Searcher):
         spec: StudySpec,
         storage: optuna.storages.BaseStorage,
         records: Records | None = None,
-        known: Mapping[str, Sequence[FrozenTrial]] = MappingProxyType({}),
+        known: Callable[[], Mapping[str, Sequence[FrozenTrial]]] = dict,
         save: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(metric=schema.OBJECTIVE, mode=schema.MODE)
@@ -141,12 +142,12 @@ class StudySearch(Searcher):
         self._spec = spec
         self._records = records
         self._save = save
-        self._ended = records.trial_ids if records else frozenset()
+        self._ended = records.ended if records else frozenset()
         self._fixed = deque(self._not_ended(fixed_trials(spec)))
         self._report_epochs = rungs(spec)
         self._running: dict[str, PlannedTrial] = {}
         self._searches = {
-            model: _architecture_search(model, i, spec, storage, known.get(model, ()))
+            model: _architecture_search(model, i, spec, storage, known)
             for i, model in enumerate(spec.models if spec.n_search_trials else ())
         }
         self._unfinished = {model: deque(self._catch_up(model)) for model in self._searches}
@@ -264,6 +265,8 @@ class StudySearch(Searcher):
             return
         if self._records and planned.trial_id in self._records.trial_ids:
             self._records.end(planned.trial_id, state)
+            if self._records.trouble:
+                return  # what the tables may not know, Optuna must not: see `records` above
         search.on_trial_complete(trial_id, result, error)
         self._save()
 
@@ -315,15 +318,19 @@ def _architecture_search(
     stream: int,
     spec: StudySpec,
     storage: optuna.storages.BaseStorage,
-    known: Sequence[FrozenTrial],
+    known: Callable[[], Mapping[str, Sequence[FrozenTrial]]],
 ) -> ArchitectureSearch:
     n_earlier = 0
     if model in optuna.get_all_study_names(storage):
         earlier = optuna.load_study(study_name=model, storage=storage)
-        n_earlier = len(earlier.trials)
+        if OBJECTIVES_ATTR in earlier.user_attrs:
+            n_earlier = len(earlier.trials)
+        else:  # the process died before it had told Optuna all that it should start with
+            optuna.delete_study(study_name=model, storage=storage)
+    told = () if n_earlier else known().get(model, ())
     # At most half of the trials are given, so that the sampler has a say in small searches too.
     # An older run knows the neighbours; a grid has its own order, and holds them among its points.
-    n_given = 0 if n_earlier or spec.sampler == "grid" else 1 if known else (spec.share + 1) // 2
+    n_given = 0 if n_earlier or spec.sampler == "grid" else 1 if told else (spec.share + 1) // 2
     metrics = [schema.OBJECTIVE, schema.TIME_OBJECTIVE][: 1 + spec.timed]
     search = ArchitectureSearch(
         space=SPACES[model],
@@ -336,7 +343,6 @@ def _architecture_search(
         study_name=model,
         storage=storage,
     )
-    search.study.set_user_attr("objectives", metrics)
-    if not n_earlier:
-        search.study.add_trials(known)
+    search.study.add_trials(told)
+    search.study.set_user_attr(OBJECTIVES_ATTR, metrics)  # the last of its beginnings, see above
     return search

@@ -225,7 +225,7 @@ def test_a_resumed_study_counts_what_was_spent_before(tmp_path, watched):
     status = Progress(records, watched.search, SPEC, N_SLOTS).status()
     assert status.states[schema.COMPLETED] == 1
     assert status.states["to come"] == 7  # what was cut off runs again
-    assert status.spent == "10 epochs, 5 device seconds"
+    assert status.spent == "14 epochs, 13 device seconds"
     assert status.left == "time left not known yet"
 
 

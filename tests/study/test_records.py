@@ -81,6 +81,36 @@ def test_a_lost_epochs_table_is_named(records):
         Records(records.folder, resume=True)
 
 
+def test_unfinished_trials_keep_their_rows_until_they_run_again(records):
+    """Else a second death, before they have started again, would lose them."""
+    records.report(PLANNED.trial_id, result(epoch(1, 0.9, 0.5)))
+    records.retry(PLANNED.trial_id, "worker died")
+    before = tables(records)
+    again = Records(records.folder, resume=True)
+    assert again.ended == frozenset()
+    assert tables(again) == before
+    again = Records(records.folder, resume=True)
+    again.start(PLANNED)
+    again.retry(PLANNED.trial_id, "worker died")
+    assert again.row(PLANNED.trial_id)["n_retries"] == 2
+
+
+def test_what_ended_since_the_last_table_is_known_after_a_death(records):
+    records.write()
+    records.report(PLANNED.trial_id, result(epoch(1, 0.8, 0.4), state=schema.COMPLETED))
+    records.end(PLANNED.trial_id, schema.COMPLETED)
+    again = Records(records.folder, resume=True)
+    assert again.ended == {PLANNED.trial_id}
+    assert [row["test_mse"] for row in again.epochs_of(PLANNED.trial_id)] == [0.4]
+
+
+def test_a_torn_journal_is_named(records):
+    records.write()
+    records.folder.write("journal/a.json", b'{"trial": {"tri')
+    with pytest.raises(StorageError, match=r"journal/a\.json is torn"):
+        Records(records.folder, resume=True)
+
+
 def test_columns_are_the_schemas(records):
     records.write()
     for name, columns in (

@@ -9,8 +9,10 @@ from ray.tune.search import Searcher
 
 from study import schema
 from study.presets import StudySpec
+from study.records import Records
 from study.search import StudySearch
 from study.space import PlannedTrial, config_from_params, first_points, suggest_conv
+from study.storage import RunFolder, StorageError
 
 SPEC = StudySpec(preset="test", hidden_units=(64,), epochs=2, n_search_trials=6, n_seeds=2)
 
@@ -95,6 +97,36 @@ def test_a_setting_that_a_death_left_half_drawn_is_completed(storage, n_before):
     stored = study.trials[half.number].params
     assert config == config_from_params("conv", stored, epochs=2, split="search", seed=0)
     assert states(storage) == ["COMPLETE"] * 4
+
+
+def test_a_search_that_died_over_its_first_points_gets_them_all(storage):
+    study = optuna.create_study(study_name="conv", storage=storage)
+    study.enqueue_trial(first_points("conv", SPEC, 1)[0])
+    settings = [trial.config for trial in run(StudySearch(SPEC, storage))]
+    assert settings == [
+        trial.config for trial in run(StudySearch(SPEC, optuna.storages.InMemoryStorage()))
+    ]
+    assert states(storage) == ["COMPLETE"] * SPEC.share
+
+
+def test_optuna_is_not_told_an_end_that_the_tables_could_not_take(storage, tmp_path, monkeypatch):
+    """Else a resumed study would find one more trial in Optuna than in the tables."""
+    spec = StudySpec(preset="test", models=("conv",), n_search_trials=2, epochs=2)
+    records = Records(RunFolder(tmp_path))
+    records.write()
+    search = StudySearch(spec, storage, records)
+
+    def full_disk(*_):
+        raise StorageError("disk full")
+
+    for number in range(2):  # the reference trial, then a search trial
+        planned = PlannedTrial.from_tune(search.suggest(f"t{number}"))
+        records.start(planned)
+        if planned.group == schema.SEARCH:
+            monkeypatch.setattr(RunFolder, "write", full_disk)
+        search.on_trial_complete(f"t{number}", result(planned.config))
+    assert records.trouble is not None
+    assert states(storage) == ["RUNNING"]
 
 
 def test_same_seed_same_suggestions():
