@@ -30,13 +30,13 @@ FACTOR_NAMES: Final = {
 IMAGES: Final = {schema.TRAIN_MSE: "training", schema.TEST_MSE: "test"}
 
 RULE: Final = (
-    "A claim is reproduced (or not) if it is (or is not) under every reading that concerns it, and"
-    " depends if it is under some and is not under others. A reading without completed trials keeps"
-    " it undecided. Ratios are geometric means paired by seed with 95 % t-intervals; one seed has"
-    " no interval. The likely reading, named once all have one, is that whose interval of dense-512"
-    " ÷ conv contains 2, and excludes 1, on both sets; if there is none, the one whose worse ratio is"
-    " nearest to 2. The rule uses the report's stated ratio alone, which was read off a curve on a log"
-    " axis."
+    "A claim is reproduced (or not) if it is (or is not) under every reading that concerns"
+    " it, and depends if it is under some and is not under others. A reading without completed"
+    " trials keeps it undecided. Ratios are geometric means paired by seed with 95 %"
+    " t-intervals; one seed has no interval. The likely reading, named once all have one, is"
+    " that whose interval of dense-512 ÷ conv contains 2, and excludes 1, on both sets; if"
+    " there is none, the one whose worse ratio is nearest to 2. The rule uses the report's"
+    " stated ratio alone, which was read off a curve on a log axis."
 )
 
 
