@@ -6,6 +6,8 @@ hidden units it diverges in the second epoch.
 """
 
 import math
+import os
+import signal
 import time
 from types import SimpleNamespace
 
@@ -73,3 +75,24 @@ class ClosedFormTrial(AutoencoderTrial):
 
     def _keep_model(self):
         pass
+
+
+class DiesBetweenTrials(ClosedFormTrial):
+    """Its first worker is killed while it takes over its second trial."""
+
+    def reset_config(self, new_config):
+        sign = self._folder.local / "failed"
+        if not sign.exists():
+            sign.touch()
+            self.fail()
+        return super().reset_config(new_config)
+
+    def fail(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class RaisesBetweenTrials(DiesBetweenTrials):
+    """The same, with an error instead."""
+
+    def fail(self):
+        raise OSError("no such trial")

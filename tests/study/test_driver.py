@@ -9,7 +9,7 @@ import optuna
 import pandas as pd
 import pytest
 import ray
-from closed_form import BEST, ClosedFormTrial
+from closed_form import BEST, ClosedFormTrial, DiesBetweenTrials, RaisesBetweenTrials
 from ray import cloudpickle
 
 from convae.data import Mnist, load_mnist
@@ -250,6 +250,18 @@ def test_time_as_an_objective_runs_one_trial_at_a_time(tmp_path):
     completed = search_of(trials)[search_of(trials).state == "completed"]
     values = {tuple(trial.values) for trial in load_optuna(folder).trials if trial.values}
     assert values == set(zip(completed.val_mse, completed.train_seconds, strict=True))
+
+
+@pytest.mark.parametrize("trainable", [DiesBetweenTrials, RaisesBetweenTrials])
+def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, trainable):
+    folder = RunFolder(tmp_path / "study")
+    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=4)
+    resources = Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
+    outcome = run_study(spec, resources, MNIST, folder, command=["test"], trainable=trainable)
+    trials = pd.read_parquet(folder.local / schema.TRIALS_FILE)
+    assert list(trials.n_retries) == [0, 1, 0, 0]
+    assert list(trials.state) == ["completed"] * 4
+    assert (outcome.status, outcome.n_failed) == ("finished", 0)
 
 
 @pytest.mark.slow
