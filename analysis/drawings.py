@@ -229,7 +229,10 @@ def _svg(figure: Figure, name: str) -> bytes:
 
 
 def _inline(svg: bytes, name: str, label: str, height_points: float) -> str:
-    """An SVG for the page: its ids unique there (glyphs would be mixed up), a label, no note."""
+    """An SVG for the page: its ids unique there (glyphs would be mixed up), a label, no note.
+
+    Its colors are variables, such as --ink-0b4a7f, which `analysis.markup.dark_inks` defines.
+    """
     text = svg.decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -242,4 +245,5 @@ def _inline(svg: bytes, name: str, label: str, height_points: float) -> str:
         text,
         count=1,
     )
+    text = re.sub(r"(?<=: )#([0-9a-f]{6})", r"var(--ink-\1, #\1)", text)
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)

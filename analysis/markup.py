@@ -3,6 +3,7 @@
 Whatever text they are given is escaped.
 """
 
+import colorsys
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -12,6 +13,8 @@ from analysis.drawings import Drawing
 from study import schema
 
 TRIAL_ID: Final = re.compile(rf"\b(?:{'|'.join(schema.GROUPS)})-(?:conv|dense)[\w=.+-]*\w")
+
+DARK_GROUND: Final = 0.13  # the lightness of --card in the dark scheme
 
 STYLE_SHEET: Final = """
 :root { color-scheme: light dark; --ink: #1d2329; --soft: #59636e; --line: #d5dae0;
@@ -41,11 +44,12 @@ tbody th { font-weight: 600; }
 .figures { display: grid; gap: 1.2rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
 .figures + .figures { margin-top: 1.2rem; }
-figure { margin: 0; padding: .8rem; background: #fff; color: #1d2329; border-radius: 6px;
+figure { margin: 0; padding: .8rem; background: var(--card); border-radius: 6px;
   border: 1px solid var(--line); break-inside: avoid; }
-figure svg { display: block; width: 100%; height: auto; max-width: 36rem; margin: 0 auto; }
+figure svg { fill: var(--ink-000000, #000); display: block; width: 100%; height: auto;
+  max-width: 36rem; margin: 0 auto; }
 figcaption { font-size: .85rem; line-height: 1.4; margin-top: .5rem; }
-figcaption span { color: #59636e; }
+figcaption span { color: var(--soft); }
 figcaption .report { display: block; margin: .3rem 0; font-weight: 400; padding-left: .6rem;
   border-left: 3px solid #c2185b; }
 details { margin: 1rem 0; }
@@ -82,6 +86,23 @@ th[aria-sort=descending] button::after { content: " ↓"; color: var(--accent); 
   th button::after { content: none !important; }
   figure svg { max-width: 25rem; } }
 """
+
+
+def dark_inks(page: str) -> str:
+    """The style sheet that gives the figures of a page their colors in the dark scheme.
+
+    Each keeps its hue; its lightness is turned round, so that white is the dark card they lie on.
+    """
+    inks = ["--ink-ffffff: var(--card);"]
+    for ink in sorted(set(re.findall(r"var\(--ink-([0-9a-f]{6})", page)) - {"ffffff"}):
+        red, green, blue = (int(ink[i : i + 2], 16) / 255 for i in (0, 2, 4))
+        hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
+        lightness = 1 - lightness * (1 - DARK_GROUND)
+        turned = colorsys.hls_to_rgb(hue, lightness, saturation)
+        inks.append(
+            f"--ink-{ink}: #" + "".join(f"{round(255 * part):02x}" for part in turned) + ";"
+        )
+    return f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {' '.join(inks)} }} }}\n"
 
 
 def section(title: str, content: str) -> str:

@@ -14,7 +14,7 @@ from analysis import audit_page, figures, statistics, tables
 from analysis.audit_page import AuditReport
 from analysis.claims import REPORT_EPOCHS, Claim
 from analysis.drawings import Drawing
-from analysis.markup import STYLE_SHEET, cards, details, items, section, soft, table
+from analysis.markup import STYLE_SHEET, cards, dark_inks, details, items, section, soft, table
 from analysis.search_page import search_gaps, search_section, sensitivity_section
 from analysis.statistics import CONV_NAME, DENSE_NAME
 from analysis.trials_table import SORT_SCRIPT, SORT_SCRIPT_HASH, trials_table
@@ -86,15 +86,15 @@ def html_page(
         section("Trials", _states(trials) + trials_table(trials)),
         section("Run it again", _run_it_again(manifest)),
     ]
+    body = "\n".join(filter(None, sections))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">\n'
         '<link rel="icon" href="data:,">\n'
         f"<title>{title}: {escape(str(manifest['name']))}</title>\n"
-        f"<style>{STYLE_SHEET}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(filter(None, sections))
-        + f"\n</main>\n<script>{SORT_SCRIPT}</script>\n</body>\n</html>\n"
+        f"<style>{STYLE_SHEET}{dark_inks(body)}</style>\n</head>\n<body>\n<main>\n{body}"
+        f"\n</main>\n<script>{SORT_SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 

@@ -247,6 +247,21 @@ def test_the_dark_scheme_is_dark(page: webdriver.Chrome):
     assert page.execute_script(color) != light
 
 
+def test_figures_are_dark_with_light_texts_in_the_dark_scheme(page: webdriver.Chrome):
+    """And in print they are not."""
+    fills = """
+        const svg = document.querySelector("figure svg");
+        const light = (element) =>
+          getComputedStyle(element).fill.match(/[0-9]+/g).slice(0, 3).map(Number);
+        const ground = svg.querySelector("#" + svg.querySelector("g").id + " path");
+        return [light(ground), light(svg.querySelector("use"))];
+        """
+    for how, (dimmest, brightest) in ((LIGHT, (1, 0)), (DARK, (0, 1)), (PRINT, (1, 0))):
+        look(page, 1280, how)
+        ground, text = page.execute_script(fills)
+        assert [round(sum(ground) / 765), round(sum(text) / 765)] == [dimmest, brightest], how
+
+
 def test_print_shows_the_whole_table_of_trials(page: webdriver.Chrome):
     look(page, A4, PRINT)
     box = page.execute_script(
