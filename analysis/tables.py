@@ -72,7 +72,14 @@ def code_version(manifest: Mapping[str, Any]) -> str:
     code = manifest["code"]
     commit = f"commit {code['git_commit']}" if code["git_commit"] else "git commit not recorded"
     dirty = ", with uncommitted changes" if code["git_dirty"] else ""
-    return f"Version {code['version']}, {commit}{dirty}."
+    text = f"Version {code['version']}, {commit}{dirty}."
+    sessions = manifest.get("sessions", ())
+    others = dict.fromkeys(session["git_commit"] for session in sessions)
+    others.pop(code["git_commit"], None)
+    if others:
+        named = ", ".join(other or "one not recorded" for other in others)
+        text += f" Resumed: earlier sessions ran commit {named}."
+    return text
 
 
 def claim_rows(claims: Iterable[Claim]) -> Rows:

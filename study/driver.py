@@ -173,8 +173,8 @@ def run_study(
     plan_note = sharing_note(slots)
     manifest = Manifest(
         folder,
+        command,
         resume=resume,
-        command=command,
         spec=spec.to_dict(),
         data={"source": mnist.source, "sha256": dict(SHA256)},
         hardware={**describe_machine(), "gpus": [gpu] if gpu else []},

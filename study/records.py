@@ -273,6 +273,7 @@ class Manifest:
 
     Args:
         folder: the run folder.
+        command: the command line. That of the first session stays the study's own.
         resume: go on with the manifest that is there; times add up over sessions.
         entries: further entries.
 
@@ -280,20 +281,25 @@ class Manifest:
         StorageError: it cannot be written, or is to be resumed and is torn.
     """
 
-    def __init__(self, folder: RunFolder, *, resume: bool = False, **entries: Any) -> None:
+    def __init__(
+        self, folder: RunFolder, command: list[str], *, resume: bool = False, **entries: Any
+    ) -> None:
         self._folder = folder
         self._started = time.monotonic()
         self._written = False
         earlier = read_manifest(folder) if resume else {}
         self.earlier_seconds: float = earlier.get("wall_seconds") or 0.0
+        code = _code()
+        session = {"started_utc": _now(), "command": command, "git_commit": code["git_commit"]}
         self._entries: dict[str, Any] = {
             "schema_version": schema.SCHEMA_VERSION,
             "name": folder.name,
             "status": "running",
-            "started_utc": earlier.get("started_utc", _now()),
-            "n_sessions": earlier.get("n_sessions", 0) + 1,
+            "command": earlier.get("command", command),
+            "started_utc": earlier.get("started_utc", session["started_utc"]),
             "finished_utc": None,
-            "code": _code(),
+            "sessions": [*earlier.get("sessions", []), session],
+            "code": code,
             "versions": versions(),
             **entries,
         }

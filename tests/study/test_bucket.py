@@ -96,7 +96,7 @@ def test_a_study_in_a_bucket_is_interrupted_resumed_and_read(bucket, tmp_path):
     assert code == 0, resumed
     trials, epochs = load_run(bucket.folder)
     assert set(trials.state) <= {schema.COMPLETED, schema.PRUNED, schema.DIVERGED}
-    assert load_manifest(bucket.folder)["n_sessions"] == 2
+    assert len(load_manifest(bucket.folder)["sessions"]) == 2
     completed = trials[trials.state == schema.COMPLETED].trial_id
     assert (epochs.groupby("trial_id").size()[completed] == 20).all()
     ended = before[before.state == schema.COMPLETED].set_index("trial_id")

@@ -130,3 +130,14 @@ def test_manifest_tells_how_it_ended(tmp_path):
     assert (entries["status"], entries["command"]) == ("finished", ["python"])
     assert entries["wall_seconds"] >= 0
     assert entries["versions"]["ray"]
+
+
+def test_a_resumed_study_keeps_its_first_command(tmp_path):
+    Manifest(RunFolder(tmp_path), command=["first"]).finish("interrupted")
+    Manifest(RunFolder(tmp_path), command=["again", "--resume"], resume=True).finish("finished")
+    entries = json.loads((tmp_path / "study.json").read_text())
+    assert entries["command"] == ["first"]
+    assert [session["command"] for session in entries["sessions"]] == [
+        ["first"],
+        ["again", "--resume"],
+    ]
