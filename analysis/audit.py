@@ -1,9 +1,9 @@
 """The report's claims under every reading of what the report leaves open.
 
-A reading gives each open value that a claim depends on one of its values in `OPEN_VALUES`. Each
-claim is judged under each reading by `analysis.claims`; this module says what that amounts to,
-which reading fits the report's numbers best, and what each open value does. Pure functions on the
-tables of `analysis.load`.
+A reading gives each open value that a claim depends on one of its values in
+`study.schema.OPEN_VALUES`. Each claim is judged under each reading by `analysis.claims`; this
+module says what that amounts to, which reading fits the report's numbers best, and what each open
+value does. Pure functions on the tables of `analysis.load`.
 """
 
 import math
@@ -30,20 +30,19 @@ from analysis.statistics import (
     ratio_over_seeds,
     tested_trials,
 )
-from study.schema import CONV, DENSE, MODELS, READING, REFERENCE, TEST_MSE, TRAIN_MSE
+from study.schema import (
+    CONV,
+    DENSE,
+    MODELS,
+    OPEN_VALUE_MODELS,
+    OPEN_VALUES,
+    READING,
+    REFERENCE,
+    TEST_MSE,
+    TRAIN_MSE,
+)
 
-# What the report leaves open, and the values that preset `audit` trains (a test holds the two
-# together). The default reading is the one of the reference trials.
-OPEN_VALUES: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
-    {
-        "batch_size": (128, 256, 1000),
-        "latent_filters": (8, 16),
-        "hidden_activation": ("relu", "sigmoid"),
-    }
-)
-OWNERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"batch_size": MODELS, "latent_filters": (CONV,), "hidden_activation": (DENSE,)}
-)
+# The reading of the reference trials.
 DEFAULT: Final[Mapping[str, Any]] = MappingProxyType(
     {"batch_size": 256, "latent_filters": 8, "hidden_activation": "relu"}
 )
@@ -125,7 +124,7 @@ class Effect:
 
 def readings_of(models: Iterable[str]) -> list[Reading]:
     """Every combination of the open values that concern these architectures."""
-    concerned = [name for name in OPEN_VALUES if set(OWNERS[name]) & set(models)]
+    concerned = [name for name in OPEN_VALUES if set(OPEN_VALUE_MODELS[name]) & set(models)]
     return [
         dict(zip(concerned, values, strict=True))
         for values in product(*(OPEN_VALUES[name] for name in concerned))
@@ -174,7 +173,7 @@ def trials_under(audited: pd.DataFrame, reading: Reading) -> pd.DataFrame:
     """
     kept = pd.Series(False, index=audited.index)
     for model in MODELS:
-        own = [name for name in OPEN_VALUES if model in OWNERS[name]]
+        own = [name for name in OPEN_VALUES if model in OPEN_VALUE_MODELS[name]]
         if set(own) <= set(reading):
             matches = audited["model"] == model
             for name in own:
@@ -317,7 +316,7 @@ def effects(audited: pd.DataFrame) -> list[Effect]:
                         metric_by_seed(changed, model_name, metric),
                         metric_by_seed(default, model_name, metric),
                     )
-                    if model in OWNERS[name]
+                    if model in OPEN_VALUE_MODELS[name]
                     else None
                     for model, model_name in ((CONV, CONV_NAME), (DENSE, DENSE_NAME))
                 )

@@ -70,7 +70,7 @@ def ratio_table(audited: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[tuple[Any, ...]] = []
     for reading, by_metric in audit.ratios(audited):
-        label = ", ".join(str(reading[name]) for name in audit.OPEN_VALUES)
+        label = ", ".join(str(reading[name]) for name in schema.OPEN_VALUES)
         for metric, ratio in by_metric.items():
             if ratio is None:
                 rows.append((label, metric, None, None, None, 0))
@@ -134,7 +134,7 @@ def plot_ratios(data: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
-    group = len(audit.OPEN_VALUES["latent_filters"]) * len(audit.OPEN_VALUES["hidden_activation"])
+    group = len(schema.OPEN_VALUES["latent_filters"]) * len(schema.OPEN_VALUES["hidden_activation"])
     for last in range(group, len(labels), group):  # between the batch sizes
         ax.axhline(last - 0.5, color="#e4e4e4", linewidth=0.8)
     figures.log_axis(ax.xaxis, 6)

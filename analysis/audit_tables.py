@@ -197,7 +197,9 @@ def effect_rows(effects: Iterable[Effect]) -> Rows:
 
 
 def _factor(estimate: Estimate | None, model: str, name: str) -> str:
-    return _short_interval(estimate) if model in audit.OWNERS[name] else "does not apply"
+    return (
+        _short_interval(estimate) if model in schema.OPEN_VALUE_MODELS[name] else "does not apply"
+    )
 
 
 def likely_sentences(
@@ -342,7 +344,7 @@ def csv(claims: Iterable[AuditedClaim]) -> str:
                 | {"verdict": claim.verdict, "reason": claim.reason, "overall": audited.verdict}
             )
     measured_columns = ["quantity", "value", "low", "high", "n"]
-    columns = ["claim", "report", *audit.OPEN_VALUES, *measured_columns]
+    columns = ["claim", "report", *schema.OPEN_VALUES, *measured_columns]
     frame = pd.DataFrame(rows, columns=[*columns, "verdict", "reason", "overall"])
     whole = dict.fromkeys(("batch_size", "latent_filters", "n"), "Int64")
     return frame.astype(whole).to_csv(index=False)

@@ -38,6 +38,18 @@ CONV: Final = "conv"
 DENSE: Final = "dense"
 MODELS: Final = (CONV, DENSE)
 
+# What the report leaves open: the values under which the audit trains, and the models that have it.
+OPEN_VALUES: Final = MappingProxyType[str, tuple[int | str, ...]](
+    {
+        "batch_size": (128, 256, 1000),
+        "latent_filters": (8, 16),
+        "hidden_activation": ("relu", "sigmoid"),
+    }
+)
+OPEN_VALUE_MODELS: Final = MappingProxyType[str, tuple[str, ...]](
+    {"batch_size": MODELS, "latent_filters": (CONV,), "hidden_activation": (DENSE,)}
+)
+
 # How a trial ended, or that it has not.
 COMPLETED: Final = "completed"  # trained for all its epochs
 PRUNED: Final = "pruned"  # stopped early by the scheduler

@@ -100,14 +100,6 @@ def _architectures(spec: StudySpec) -> dict[str, TrialConfig]:
     return found
 
 
-# What the report leaves open, by the architecture that has it; None stands for both.
-_READINGS: tuple[tuple[str | None, str, tuple[Any, ...]], ...] = (
-    (None, "batch_size", (128, 256, 1000)),
-    (schema.CONV, "latent_filters", (8, 16)),
-    (schema.DENSE, "hidden_activation", HIDDEN_ACTIVATIONS),
-)
-
-
 def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
     """The report's models under every other combination of readings, for each seed.
 
@@ -115,7 +107,11 @@ def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
     """
     trials = []
     for label, reference in _architectures(spec).items():
-        factors = {n: vs for owner, n, vs in _READINGS if owner in (None, reference.model)}
+        factors = {
+            name: values
+            for name, values in schema.OPEN_VALUES.items()
+            if reference.model in schema.OPEN_VALUE_MODELS[name]
+        }
         for values in product(*factors.values()):
             reading = dict(zip(factors, values, strict=True))
             config = replace(reference, **reading)

@@ -41,7 +41,7 @@ def likely(pairs) -> audit.LikelyReading:
 
 def test_the_open_values_are_those_that_the_preset_trains():
     configs = [point.config for point in reading_trials(PRESETS["audit"])]
-    for name, values in audit.OPEN_VALUES.items():
+    for name, values in schema.OPEN_VALUES.items():
         seen = {getattr(config, name) for config in configs} - {None}
         assert seen | {audit.DEFAULT[name]} == set(values)
 
