@@ -65,7 +65,7 @@ def judge_claims(reference: pd.DataFrame, epochs: pd.DataFrame) -> list[Claim]:
 
     Args:
         reference: of `analysis.statistics.reference_trials`, or the trials under another reading
-            of what the report leaves open, of `analysis.audit.trials_under`.
+            of what the report leaves open, of `analysis.audit.results.trials_under`.
         epochs: of `analysis.load.load_run`.
 
     Verdicts:

@@ -1,7 +1,7 @@
 """Finished figures of a run: SVG and PNG, a title, alt text, and a note of what each rests on.
 
 `analysis.figures` draws on axes; this module chooses the data and says it in words. The figures of
-the search are in `analysis.search_drawings`.
+the search are in `analysis.search.drawings`.
 """
 
 import io
@@ -231,7 +231,7 @@ def _svg(figure: Figure, name: str) -> bytes:
 def _inline(svg: bytes, name: str, label: str, height_points: float) -> str:
     """An SVG for the page: its ids unique there (glyphs would be mixed up), a label, no note.
 
-    Its colors are variables, such as --ink-0b4a7f, which `analysis.markup.dark_inks` defines.
+    Its colors are variables, such as --ink-0b4a7f, which `analysis.page.markup.dark_inks` defines.
     """
     text = svg.decode()
     text = text[text.index("<svg") :]

@@ -16,8 +16,8 @@ from typing import Final
 
 from pyarrow import fs
 
-from analysis import statistics, tables
-from analysis.audit_page import CSV_FILE, MARKDOWN_FILE, audit_report
+from analysis import statistics
+from analysis.audit.section import CSV_FILE, MARKDOWN_FILE, audit_report
 from analysis.claims import judge_claims
 from analysis.drawings import draw_reference
 from analysis.image_drawings import draw_images
@@ -28,8 +28,9 @@ from analysis.load import (
     load_run,
     open_folder,
 )
-from analysis.page import html_page
-from analysis.search_drawings import draw_search
+from analysis.page import tables
+from analysis.page.layout import html_page
+from analysis.search.drawings import draw_search
 from analysis.words import readings, setting_note
 from study import schema
 

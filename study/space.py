@@ -113,7 +113,7 @@ def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
             if reference.model in schema.OPEN_VALUE_MODELS[name]
         }
         for values in product(*factors.values()):
-            reading = dict(zip(factors, values, strict=True))
+            reading: dict[str, Any] = dict(zip(factors, values, strict=True))
             config = replace(reference, **reading)
             name = "-".join(f"{factor}={value}" for factor, value in reading.items())
             trials += [

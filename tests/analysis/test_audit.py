@@ -5,11 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pages import page_of, section_of
-from synthetic_runs import READING_FACTORS, audit_trials, tables, trial, write_run
+from synthetic_runs import READING_FACTORS, audit_trials, trial, write_run
+from synthetic_runs import tables as run_tables
 
-from analysis import audit, audit_tables
-from analysis.audit import AuditedClaim
-from analysis.audit_page import TITLE
+from analysis.audit import results, tables
+from analysis.audit.results import AuditedClaim
+from analysis.audit.section import TITLE
 from study import schema
 from study.presets import PRESETS
 from study.space import reading_trials
@@ -20,8 +21,8 @@ SIZES = "512 hidden units are the best dense size."
 
 def audited(*pairs) -> dict[str, AuditedClaim]:
     """The audit of some trials, by claim."""
-    trials, epochs = tables(*pairs)
-    claims = audit.audit_claims(audit.audited_trials(trials), epochs)
+    trials, epochs = run_tables(*pairs)
+    claims = results.audit_claims(results.audited_trials(trials), epochs)
     return {claim.claim.claim: claim for claim in claims}
 
 
@@ -35,15 +36,15 @@ def factors(**of_dense: float) -> dict[str, dict]:
     return {schema.CONV: {}, schema.DENSE: dict(of_dense)}
 
 
-def likely(pairs) -> audit.LikelyReading:
-    return audit.likely_reading(audit.audited_trials(tables(*pairs)[0]))
+def likely(pairs) -> results.LikelyReading:
+    return results.likely_reading(results.audited_trials(run_tables(*pairs)[0]))
 
 
 def test_the_open_values_are_those_that_the_preset_trains():
     configs = [point.config for point in reading_trials(PRESETS["audit"])]
     for name, values in schema.OPEN_VALUES.items():
         seen = {getattr(config, name) for config in configs} - {None}
-        assert seen | {audit.DEFAULT[name]} == set(values)
+        assert seen | {results.DEFAULT[name]} == set(values)
 
 
 def test_a_claim_is_judged_under_every_reading_that_concerns_it():
@@ -69,7 +70,7 @@ def test_a_claim_depends_on_what_tells_its_verdicts_apart():
     found = claim_about(HALF, *audit_trials(factors=factors(sigmoid=6.0)))
     assert found.verdict == "depends"
     assert found.depends_on == (("hidden_activation",),)
-    why = audit_tables.overall_rows([found])[1][-1]
+    why = tables.overall_rows([found])[1][-1]
     assert "Depends on the dense hidden activation: reproduced with dense activation sigmoid" in why
     assert why.endswith("; not reproduced with the others.")
 
@@ -114,8 +115,8 @@ def test_only_completed_trials_enter(state: str):
     ]
     fewer = [pair for pair in whole if pair[0]["seed"] != 2]
     assert audited(*bad) == audited(*fewer)
-    trials, _ = tables(*bad)
-    coverage = audit.coverage(trials, audit.audited_trials(trials))
+    trials, _ = run_tables(*bad)
+    coverage = results.coverage(trials, results.audited_trials(trials))
     assert set(coverage["n"]) == {2}
     assert all(states == {state: 1} for states in coverage["states"])
 
@@ -141,10 +142,10 @@ def test_the_likely_reading_needs_intervals_and_the_reports_epochs():
 
 
 def sentences_of(pairs) -> list[str]:
-    trials, epochs = tables(*pairs)
-    its = audit.audited_trials(trials)
-    claims = audit.audit_claims(its, epochs)
-    return audit_tables.likely_sentences(audit.likely_reading(its), its, claims)
+    trials, epochs = run_tables(*pairs)
+    its = results.audited_trials(trials)
+    claims = results.audit_claims(its, epochs)
+    return tables.likely_sentences(results.likely_reading(its), its, claims)
 
 
 def test_the_one_reading_that_fits_is_named():
@@ -182,17 +183,17 @@ def test_a_short_audit_says_nothing_of_the_reading():
 
 def test_where_nothing_fits_the_evidence_does_not_decide():
     pairs = audit_trials()
-    trials, epochs = tables(*pairs)
-    its = audit.audited_trials(trials)
-    found = audit.likely_reading(its)
+    trials, epochs = run_tables(*pairs)
+    its = results.audited_trials(trials)
+    found = results.likely_reading(its)
     assert found.compatible == ()
-    sentences = audit_tables.likely_sentences(found, its, audit.audit_claims(its, epochs))
+    sentences = tables.likely_sentences(found, its, results.audit_claims(its, epochs))
     assert len(sentences) == 2
     assert "the evidence does not decide" in sentences[1]
 
 
 def test_effects_are_ratios_to_the_default_reading():
-    found = audit.effects(audit.audited_trials(tables(*audit_trials())[0]))
+    found = results.effects(results.audited_trials(run_tables(*audit_trials())[0]))
     by_value = {(effect.name, effect.value, effect.metric): effect for effect in found}
     assert len(by_value) == 8
     effect = by_value["hidden_activation", "sigmoid", schema.TEST_MSE]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from synthetic_runs import neighbour_trials, tables, trial
 
-from analysis import neighbours
+from analysis.search import neighbours
 from study import schema
 
 RATIOS = {

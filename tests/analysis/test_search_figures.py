@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_runs import neighbour_trials, quick_trials, search_trials, tables
 
-from analysis import figures, neighbours, search, search_figures, setting_figures
+from analysis import figures
+from analysis.search import neighbours, plots, results, setting_plots
 from study import schema
 
 RATIOS = {
@@ -20,12 +21,12 @@ RATIOS = {
 
 
 def progress() -> pd.DataFrame:
-    return search.search_progress(tables(*quick_trials())[0])
+    return results.search_progress(tables(*quick_trials())[0])
 
 
 def points(model: str = "dense") -> pd.DataFrame:
     """A search with completed, pruned and diverged trials."""
-    return search.parameter_table(tables(*search_trials(model, 40))[0], model)
+    return results.parameter_table(tables(*search_trials(model, 40))[0], model)
 
 
 def sensitivity(n_seeds: int = 3) -> pd.DataFrame:
@@ -38,7 +39,7 @@ def fronts() -> pd.DataFrame:
         *(pair for model in schema.MODELS for pair in search_trials(model, 12, prune=False))
     )
     trials["train_seconds"] *= np.linspace(1, 2, len(trials))
-    return search.pareto_trials(trials)
+    return results.pareto_trials(trials)
 
 
 IMPORTANCES = pd.DataFrame(
@@ -48,17 +49,17 @@ IMPORTANCES = pd.DataFrame(
         "chance": [0.3, 1.4, 0.2],
     }
 )
-ALL = list(search.PARAMETERS["dense"])
+ALL = list(results.PARAMETERS["dense"])
 PLOTS = {
-    "progress": lambda ax: search_figures.plot_progress(progress(), ax),
-    "progress by seconds": lambda ax: search_figures.plot_progress(progress(), ax, "seconds"),
-    "importances": lambda ax: search_figures.plot_importances(IMPORTANCES, ax),
-    "slice, log": lambda ax: setting_figures.plot_slice(points(), ax, "learning_rate"),
-    "slice, categories": lambda ax: setting_figures.plot_slice(points(), ax, "hidden_activation"),
-    "parallel": lambda ax: setting_figures.plot_parallel(points(), ax, ALL),
-    "sensitivity": lambda ax: search_figures.plot_sensitivity(sensitivity(), ax, 0.05),
-    "sensitivity, one seed": lambda ax: search_figures.plot_sensitivity(sensitivity(1), ax),
-    "pareto": lambda ax: search_figures.plot_pareto(fronts(), ax),
+    "progress": lambda ax: plots.plot_progress(progress(), ax),
+    "progress by seconds": lambda ax: plots.plot_progress(progress(), ax, "seconds"),
+    "importances": lambda ax: plots.plot_importances(IMPORTANCES, ax),
+    "slice, log": lambda ax: setting_plots.plot_slice(points(), ax, "learning_rate"),
+    "slice, categories": lambda ax: setting_plots.plot_slice(points(), ax, "hidden_activation"),
+    "parallel": lambda ax: setting_plots.plot_parallel(points(), ax, ALL),
+    "sensitivity": lambda ax: plots.plot_sensitivity(sensitivity(), ax, 0.05),
+    "sensitivity, one seed": lambda ax: plots.plot_sensitivity(sensitivity(1), ax),
+    "pareto": lambda ax: plots.plot_pareto(fronts(), ax),
 }
 
 
@@ -108,7 +109,7 @@ def test_trials_without_a_value_have_no_height():
 def test_a_search_of_one_model_without_values_in_the_other():
     data = progress()
     data.loc[data["model"] == "dense", ["value", "best"]] = np.nan
-    ax = drawn(lambda ax: search_figures.plot_progress(data, ax))
+    ax = drawn(lambda ax: plots.plot_progress(data, ax))
     assert np.isfinite(ax.get_ylim()).all()
 
 
@@ -131,7 +132,7 @@ def test_a_slice_tells_the_states_apart():
     assert marks["hollow"] == by_state[schema.PRUNED]
     assert len(marks["v"]) == len(by_state[schema.DIVERGED]) > 0
     assert set(marks["v"]) == {0.06}  # of the axes' height: no value
-    assert setting_figures.pruned_label(data) == "pruned: value at epoch 5"
+    assert setting_plots.pruned_label(data) == "pruned: value at epoch 5"
 
 
 def test_a_slice_of_categories_is_the_same_again():
@@ -147,8 +148,8 @@ def test_a_slice_of_categories_is_the_same_again():
 def test_rings_are_around_the_trials_they_name():
     data = points()
     best = data.loc[data["value"].idxmin(), "trial_id"]
-    marked = {setting_figures.BEST: best, setting_figures.AT_REFERENCE: data["trial_id"].iloc[0]}
-    ax = drawn(lambda ax: setting_figures.plot_slice(data, ax, "batch_size", marked=marked))
+    marked = {setting_plots.BEST: best, setting_plots.AT_REFERENCE: data["trial_id"].iloc[0]}
+    ax = drawn(lambda ax: setting_plots.plot_slice(data, ax, "batch_size", marked=marked))
     rings = [line for line in ax.get_lines() if line.get_markersize() >= 8]
     assert [ring.get_ydata()[0] for ring in rings] == [data["value"].min(), data["value"].iloc[0]]
 
@@ -167,7 +168,7 @@ def test_only_completed_trials_reach_the_objective_of_a_parallel_plot():
 def test_few_trials_can_be_drawn(n_completed: int):
     data = points()
     data = data[data["state"] == schema.COMPLETED].head(n_completed)
-    ax = drawn(lambda ax: setting_figures.plot_parallel(data, ax, ALL))
+    ax = drawn(lambda ax: setting_plots.plot_parallel(data, ax, ALL))
     assert np.isfinite([line.get_ydata()[-1] for line in ax.get_lines()]).all()
 
 
@@ -177,14 +178,14 @@ def test_diverged_neighbours_have_no_point_but_a_count():
     diverged = data.index[data[schema.DIVERGED] == 3]
     (points_drawn,) = [line for line in ax.get_lines() if line.get_marker() == "o"]
     assert np.flatnonzero(np.isnan(points_drawn.get_xdata())).tolist() == diverged.tolist()
-    beside = [search_figures.counts_beside(row) for _, row in data.iterrows()]
+    beside = [plots.counts_beside(row) for _, row in data.iterrows()]
     assert beside == ["n = 3", "n = 3", "3 diverged", "n = 3", "n = 3"]
 
 
 def test_an_interval_that_is_too_wide_ends_in_an_arrow():
     data = sensitivity()
     data.loc[0, ["low", "high"]] = [1e-3, 1e4]
-    ax = drawn(lambda ax: search_figures.plot_sensitivity(data, ax, 0.05))
+    ax = drawn(lambda ax: plots.plot_sensitivity(data, ax, 0.05))
     left, right = ax.get_xlim()
     assert 0.1 < left < 0.3
     assert 6 < right < 15

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from pages import page_of, section_of
-from synthetic_runs import MANIFEST, neighbour_trials, search_trials, tables, trial, write_run
+from synthetic_runs import MANIFEST, neighbour_trials, search_trials, trial, write_run
+from synthetic_runs import tables as run_tables
 
-from analysis import search_tables
-from analysis.importances import MIN_COMPLETED
-from analysis.search_drawings import draw_search
-from analysis.search_page import search_gaps, search_section
+from analysis.search import tables
+from analysis.search.drawings import draw_search
+from analysis.search.importances import MIN_COMPLETED
+from analysis.search.section import search_gaps, search_section
 from analysis.statistics import reference_trials
 from study import schema
 
@@ -30,7 +31,7 @@ def searched(model: str, size: int, number: int, mse: float, **changes: Any):
 
 def search_text(*pairs, **manifest: Any) -> str:
     """The page's section on the search as plain text, without drawing its figures."""
-    trials, _ = tables(*pairs)
+    trials, _ = run_tables(*pairs)
     reference = reference_trials(trials)
     return section_of(search_section(MANIFEST | manifest, trials, reference, ()), "Search")
 
@@ -121,10 +122,10 @@ def test_who_is_ahead(conv, dense, sentence):
     ],
 )
 def test_whether_tuning_beat_the_reference(best, at_reference, sentence):
-    trials, _ = tables(
+    trials, _ = run_tables(
         searched("conv", 8, 0, 0.03, **at_reference), searched("conv", 8, 1, best, momentum=0.9)
     )
-    (said,) = search_tables.tuning_sentences(trials, 256)
+    (said,) = tables.tuning_sentences(trials, 256)
     assert sentence in said
 
 
@@ -136,12 +137,12 @@ def test_the_references_batch_size_is_the_runs():
 
 
 def test_the_gain_of_tuning_is_beside_the_spread_over_seeds():
-    trials, _ = tables(
+    trials, _ = run_tables(
         searched("conv", 8, 0, 0.03),
         searched("conv", 8, 1, 0.01, momentum=0.9),
         *neighbour_trials("conv", {"learning_rate": {2.0: 0.5}}, n_seeds=3),
     )
-    (said,) = search_tables.tuning_sentences(trials, 256)
+    (said,) = tables.tuning_sentences(trials, 256)
     assert said.endswith("the reference's varies by 1.0 % (standard deviation).")
 
 
@@ -174,7 +175,7 @@ def test_the_gain_of_tuning_is_beside_the_spread_over_seeds():
     ],
 )
 def test_gaps_of_the_search_are_said(trials, sentences):
-    gaps = "\n".join(search_gaps(tables(*trials)[0]))
+    gaps = "\n".join(search_gaps(run_tables(*trials)[0]))
     for sentence in sentences:
         assert sentence in gaps
 
@@ -219,7 +220,7 @@ def test_the_pareto_front_is_of_timed_searches_alone(tmp_path: Path):
     ]
     assert "Accuracy against training time" not in search_text(*trials)
     assert not any(
-        "pareto" in drawing.name for drawing in draw_search(MANIFEST, tables(*trials)[0])
+        "pareto" in drawing.name for drawing in draw_search(MANIFEST, run_tables(*trials)[0])
     )
     page = page_of(write_run(tmp_path, *trials, spec=TIMED))
     text = section_of(page, "Search")
@@ -234,6 +235,6 @@ def test_the_pareto_front_is_of_timed_searches_alone(tmp_path: Path):
 def test_a_timed_search_without_a_device_has_no_front():
     pairs = [searched("conv", 8, 0, 0.02, device=None)]
     assert "no Pareto front" in search_text(*pairs, spec=TIMED)
-    drawings = draw_search(MANIFEST | {"spec": TIMED}, tables(*pairs)[0])
+    drawings = draw_search(MANIFEST | {"spec": TIMED}, run_tables(*pairs)[0])
     assert drawings
     assert not any("pareto" in drawing.name for drawing in drawings)

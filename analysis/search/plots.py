@@ -51,7 +51,7 @@ def plot_progress(data: pd.DataFrame, ax: Axes, by: str = "number") -> Axes:
     Trials without a final value are marks at the bottom, one row a model: they have no height.
 
     Args:
-        data: of `analysis.search.search_progress`.
+        data: of `analysis.search.results.search_progress`.
         ax: where to draw.
         by: the column of the x axis, "number" or "seconds"; seconds have a log axis.
     """
@@ -113,7 +113,7 @@ def plot_importances(data: pd.DataFrame, ax: Axes, color: str = DARK) -> Axes:
     """A bar a parameter, hollow where it does not exceed what chance gives, and a mark for that.
 
     Args:
-        data: of `analysis.importances.importances`.
+        data: of `analysis.search.importances.importances`.
         ax: where to draw.
         color: of the bars.
     """
@@ -151,7 +151,7 @@ def plot_sensitivity(
     """The ratio of each neighbour's validation MSE to the reference's, with its interval, log axis.
 
     Args:
-        data: of `analysis.neighbours.sensitivity`.
+        data: of `analysis.search.neighbours.sensitivity`.
         ax: where to draw.
         spread: of the reference over seeds, relative; drawn as a band around 1.
         color: of the marks.
@@ -190,7 +190,7 @@ def plot_sensitivity(
 
 
 def counts_beside(row: pd.Series) -> str:
-    """The pairs of a row of `analysis.neighbours.sensitivity`, and its trials without a value."""
+    """The pairs and the trials without a value of a row of `neighbours.sensitivity`."""
     rest = [f"{row[state]} {state}" for state in (DIVERGED, FAILED, PRUNED) if row[state]]
     return ", ".join([*([f"n = {row['n']}"] if row["n"] or not rest else []), *rest])
 
@@ -199,7 +199,7 @@ def plot_pareto(data: pd.DataFrame, ax: Axes) -> Axes:
     """Validation MSE against training time, both on log axes, with the fronts as step lines.
 
     Args:
-        data: of `analysis.search.pareto_trials`; trials that are not comparable are left out.
+        data: of `results.pareto_trials`; trials that are not comparable are left out.
         ax: where to draw.
     """
     shown = data[data["comparable"]]

@@ -1,7 +1,7 @@
 """The report's page: HTML with its style sheet and figures inside, which asks for nothing else.
 
-`analysis.tables` says what is in each table; this module lays the sections out. Those on the search
-are in `analysis.search_page`.
+`analysis.page.tables` says what is in each table; this module lays the sections out. Those on the
+search are in `analysis.search.section`, that of the audit in `analysis.audit.section`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,16 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis import audit_page, figures, statistics, tables
-from analysis.audit_page import AuditReport
+from analysis import figures, statistics
+from analysis.audit.section import TITLE as AUDIT_TITLE
+from analysis.audit.section import AuditReport
 from analysis.claims import REPORT_EPOCHS, Claim
 from analysis.drawings import Drawing
-from analysis.markup import STYLE_SHEET, cards, dark_inks, details, items, section, soft, table
-from analysis.search_page import search_gaps, search_section, sensitivity_section
+from analysis.page import tables
+from analysis.page.markup import STYLE_SHEET, cards, dark_inks, details, items, section, soft, table
+from analysis.page.trials_table import SORT_SCRIPT, SORT_SCRIPT_HASH, trials_table
+from analysis.search.section import search_gaps, search_section, sensitivity_section
 from analysis.statistics import CONV_NAME, DENSE_NAME
-from analysis.trials_table import SORT_SCRIPT, SORT_SCRIPT_HASH, trials_table
 from analysis.words import count, readings, shell_line
 from study import schema
 
@@ -47,9 +49,9 @@ def html_page(
         reference: of `analysis.statistics.reference_trials`.
         claims: of `analysis.claims.judge_claims`.
         drawings: of `analysis.drawings.draw_reference`.
-        search_drawings: of `analysis.search_drawings.draw_search`.
+        search_drawings: of `analysis.search.drawings.draw_search`.
         image_drawings: of `analysis.image_drawings.draw_images`.
-        audited: of `analysis.audit_page.audit_report`.
+        audited: of `analysis.audit.section.audit_report`.
         note: what the final values rest on.
     """
     title = "Convolutional and dense autoencoders on MNIST"
@@ -135,7 +137,7 @@ def _readings_of_the_report(trials: pd.DataFrame, reference: pd.DataFrame) -> st
         + table(tables.open_rows(trials, reference))
         + soft(
             "The claims may hold under some of these readings and fail under others. The effect of"
-            f" other values is in “{audit_page.TITLE}” (reading trials) and in “Sensitivity”"
+            f" other values is in “{AUDIT_TITLE}” (reading trials) and in “Sensitivity”"
             " (neighbour trials), where the run has them."
         )
     )

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.search import LOG_PARAMETERS, parameter_table, varied_parameters
+from analysis.search.results import LOG_PARAMETERS, parameter_table, varied_parameters
 from study.schema import COMPLETED
 
 EVALUATOR: Final = "Optuna's default evaluator, PED-ANOVA"

@@ -1,6 +1,6 @@
 """The page's sections on the search and on the reference's neighbours.
 
-`analysis.search_tables` says what is in each table; what a run lacks is said in `search_gaps`.
+`analysis.search.tables` says what is in each table; what a run lacks is said in `search_gaps`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,19 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis import neighbours, search, search_drawings, search_tables
 from analysis.drawings import Drawing
-from analysis.markup import cards, items, section, soft, table
+from analysis.page.markup import cards, items, section, soft, table
+from analysis.search import neighbours, results, tables
+from analysis.search.drawings import (
+    IMPORTANCES,
+    PARALLEL,
+    PARETO,
+    PROGRESS,
+    PROGRESS_SECONDS,
+    SENSITIVITY,
+    SLICES,
+    is_timed,
+)
 from analysis.words import count
 from study import schema
 
@@ -29,38 +39,38 @@ def search_section(
         manifest: of `analysis.load.load_manifest`.
         trials: of `analysis.load.load_run`.
         reference: of `analysis.statistics.reference_trials`.
-        drawings: of `analysis.search_drawings.draw_search`.
+        drawings: of `analysis.search.drawings.draw_search`.
     """
-    winners = search.winner_trials(trials)
-    models = search.searched_models(trials)
-    best = search.best_search_trials(trials, N_BEST)
+    winners = results.winner_trials(trials)
+    models = results.searched_models(trials)
+    best = results.best_search_trials(trials, N_BEST)
     content = ""
     if models:
-        content += cards(_of(drawings, search_drawings.PROGRESS, search_drawings.PROGRESS_SECONDS))
+        content += cards(_of(drawings, PROGRESS, PROGRESS_SECONDS))
     if not best.empty:
         content += (
             "<h3>Did tuning beat the reference?</h3>"
-            + items(search_tables.tuning_sentences(trials, manifest["spec"].get("batch_size")))
+            + items(tables.tuning_sentences(trials, manifest["spec"].get("batch_size")))
             + "<h3>Best trials</h3>"
             + soft(
                 f"The best {N_BEST} completed trials of each model by validation MSE; one seed"
                 " each, so without spread."
             )
-            + table(search_tables.search_rows(best))
+            + table(tables.search_rows(best))
         )
     if not winners.empty:
         content += (
             "<h3>Winners</h3>"
-            + table(search_tables.winner_rows(winners, reference))
-            + soft(search_tables.winner_note(winners, reference))
+            + table(tables.winner_rows(winners, reference))
+            + soft(tables.winner_note(winners, reference))
         )
     if models:
         content += (
             "<h3>Conv against dense</h3>"
-            + table(search_tables.budget_rows(trials, winners, reference))
-            + soft(search_tables.budget_note(trials, winners))
+            + table(tables.budget_rows(trials, winners, reference))
+            + soft(tables.budget_note(trials, winners))
         )
-    if search_drawings.is_timed(manifest):
+    if is_timed(manifest):
         content += _pareto(trials, drawings)
     if models:
         content += "<h3>What matters</h3>" + _what_matters(trials, models, drawings)
@@ -68,31 +78,31 @@ def search_section(
 
 
 def _pareto(trials: pd.DataFrame, drawings: Sequence[Drawing]) -> str:
-    data = search.pareto_trials(trials)
+    data = results.pareto_trials(trials)
     title = "<h3>Accuracy against training time</h3>"
     if not data["comparable"].any():
         return title + soft("No completed search trial with a known device: no Pareto front.")
     return (
         title
-        + cards(_of(drawings, search_drawings.PARETO))
-        + table(search_tables.pareto_rows(data))
-        + soft(search_tables.pareto_note(data))
+        + cards(_of(drawings, PARETO))
+        + table(tables.pareto_rows(data))
+        + soft(tables.pareto_note(data))
     )
 
 
 def _what_matters(trials: pd.DataFrame, models: list[str], drawings: Sequence[Drawing]) -> str:
-    shown = _of(drawings, search_drawings.IMPORTANCES)
+    shown = _of(drawings, IMPORTANCES)
     drawn = {drawing.name for drawing in shown}
     missing = [
-        search_tables.importance_gap(trials, model)
+        tables.importance_gap(trials, model)
         for model in models
-        if f"{search_drawings.IMPORTANCES}-{model}" not in drawn
+        if f"{IMPORTANCES}-{model}" not in drawn
     ]
     return (
         "".join(map(soft, missing))
         + cards(shown)
-        + cards(_of(drawings, search_drawings.SLICES))
-        + cards(_of(drawings, search_drawings.PARALLEL))
+        + cards(_of(drawings, SLICES))
+        + cards(_of(drawings, PARALLEL))
     )
 
 
@@ -101,14 +111,14 @@ def sensitivity_section(trials: pd.DataFrame, drawings: Sequence[Drawing]) -> st
 
     Args:
         trials: of `analysis.load.load_run`.
-        drawings: of `analysis.search_drawings.draw_search`.
+        drawings: of `analysis.search.drawings.draw_search`.
     """
-    tables = {model: search_tables.sensitivity_rows(trials, model) for model in schema.MODELS}
-    found = {model: rows for model, rows in tables.items() if len(rows) > 1}
+    by_model = {model: tables.sensitivity_rows(trials, model) for model in schema.MODELS}
+    found = {model: rows for model, rows in by_model.items() if len(rows) > 1}
     if not found:
         return ""
-    content = soft(search_tables.SENSITIVITY_NOTE)
-    content += cards(_of(drawings, search_drawings.SENSITIVITY))
+    content = soft(tables.SENSITIVITY_NOTE)
+    content += cards(_of(drawings, SENSITIVITY))
     for model, rows in found.items():
         content += f"<h3>Neighbours of the {model} reference</h3>" + table(rows)
     return section("Sensitivity: one factor changed at a time", content)
@@ -116,7 +126,7 @@ def sensitivity_section(trials: pd.DataFrame, drawings: Sequence[Drawing]) -> st
 
 def search_gaps(trials: pd.DataFrame) -> list[str]:
     """What the search and the neighbours of this run cannot show, in sentences."""
-    models = search.searched_models(trials)
+    models = results.searched_models(trials)
     if not models:
         return ["No search trials in this run.", *_neighbour_gaps(trials)]
     gaps = [
@@ -124,8 +134,8 @@ def search_gaps(trials: pd.DataFrame) -> list[str]:
         for model in schema.MODELS
         if model not in models
     ]
-    n_completed = search.spent(trials)["n_completed"]
-    winners = search.winner_trials(trials)
+    n_completed = results.spent(trials)["n_completed"]
+    winners = results.winner_trials(trials)
     for model in models:
         n = n_completed[model]
         if n == 0:
@@ -136,7 +146,7 @@ def search_gaps(trials: pd.DataFrame) -> list[str]:
             gaps.append(
                 f"One search trial of {model} completed: it is the best for want of others."
             )
-        if n and search.winner_of(winners, model).empty:
+        if n and results.winner_of(winners, model).empty:
             gaps.append(f"No completed winner of {model}: its tuned test MSE is not known.")
     return gaps + _neighbour_gaps(trials)
 

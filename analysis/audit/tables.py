@@ -1,6 +1,6 @@
 """The audit's tables as rows of words, its sentences, and its CSV and Markdown files.
 
-In rows, the first is the header and the first cell of each names it, as in `analysis.tables`.
+In rows, the first is the header and the first cell of each names it, as in `analysis.page.tables`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis import audit, statistics
-from analysis.audit import AuditedClaim, Effect, LikelyReading, Reading
+from analysis import statistics
+from analysis.audit import results
+from analysis.audit.results import AuditedClaim, Effect, LikelyReading, Reading
 from analysis.claims import REPORT_EPOCHS, REPORT_TIME_RATIO, Verdict
+from analysis.page.tables import Rows, markdown_table
 from analysis.statistics import CONV_NAME, DENSE_NAME, Estimate
-from analysis.tables import Rows, markdown_table
 from analysis.words import count, digits, interval, mean_and_sd
 from study import schema
 
@@ -127,7 +128,7 @@ def reading_tables(claims: Sequence[AuditedClaim]) -> list[Rows]:
     """A row a reading, with each claim's value and verdict; tables by the architectures concerned.
 
     Args:
-        claims: of `analysis.audit.audit_claims`.
+        claims: of `analysis.audit.results.audit_claims`.
     """
     tables = []
     for _, group in groupby(claims, lambda audited: audited.claim.models):
@@ -167,14 +168,14 @@ def value_rows(audited: pd.DataFrame) -> Rows:
     """The final values of every architecture under each reading of its own.
 
     Args:
-        audited: of `analysis.audit.audited_trials`.
+        audited: of `analysis.audit.results.audited_trials`.
     """
     rows = [["Model", "Reading", "Seeds", "Training MSE", "Test MSE", "Training time (s)"]]
-    metrics = (*audit.MSE_METRICS, "train_seconds")
+    metrics = (*results.MSE_METRICS, "train_seconds")
     for name in statistics.names(audited):
         model = schema.CONV if name == CONV_NAME else schema.DENSE
-        for reading in audit.readings_of((model,)):
-            under = audit.trials_under(audited, reading)
+        for reading in results.readings_of((model,)):
+            under = results.trials_under(audited, reading)
             n = int((under["name"] == name).sum())
             values = [mean_and_sd(statistics.mean_of(under, name, metric)) for metric in metrics]
             rows.append([name, words_of(reading), str(n), *values])
@@ -186,7 +187,7 @@ def effect_rows(effects: Iterable[Effect]) -> Rows:
     header = ["Instead of the default", "Images", "conv's MSE ×", "dense-512's MSE ×"]
     return [[*header, "dense-512 ÷ conv ×"]] + [
         [
-            f"{FACTOR_WORDS[effect.name].format(effect.value)}, not {audit.DEFAULT[effect.name]}",
+            f"{FACTOR_WORDS[effect.name].format(effect.value)}, not {results.DEFAULT[effect.name]}",
             IMAGES[effect.metric],
             _factor(effect.conv, schema.CONV, effect.name),
             _factor(effect.dense, schema.DENSE, effect.name),
@@ -208,11 +209,11 @@ def likely_sentences(
     """Two sentences on the reading that the report most likely used.
 
     Args:
-        likely: of `analysis.audit.likely_reading`.
-        audited: of `analysis.audit.audited_trials`.
-        claims: of `analysis.audit.audit_claims`.
+        likely: of `analysis.audit.results.likely_reading`.
+        audited: of `analysis.audit.results.audited_trials`.
+        claims: of `analysis.audit.results.audit_claims`.
     """
-    total = len(audit.readings_of(schema.MODELS))
+    total = len(results.readings_of(schema.MODELS))
     if likely.nearest_value is None:
         return [
             "Which reading the report used cannot be said: under none of them have both models"
@@ -261,7 +262,7 @@ def likely_sentences(
 
 
 def _both_ratios(audited: pd.DataFrame, reading: Reading) -> str:
-    under = audit.trials_under(audited, reading)
+    under = results.trials_under(audited, reading)
     return ", ".join(
         f"{images} {digits(ratio.mean)}"
         for metric, images in IMAGES.items()
@@ -286,7 +287,7 @@ def coverage_sentences(coverage: pd.DataFrame) -> list[str]:
     """What the audit lacks, a sentence an architecture; none if it lacks nothing.
 
     Args:
-        coverage: of `analysis.audit.coverage`.
+        coverage: of `analysis.audit.results.coverage`.
     """
     sentences = []
     most = int(coverage["n"].max())
@@ -315,7 +316,7 @@ def coverage_sentences(coverage: pd.DataFrame) -> list[str]:
 
 
 def _listed(rows: pd.DataFrame) -> str:
-    """The readings of rows of `analysis.audit.coverage`, with n where there is any."""
+    """The readings of rows of `analysis.audit.results.coverage`, with n where there is any."""
     return " / ".join(
         words_of(row["reading"]) + (f" (n = {row['n']})" if row["n"] else "")
         for _, row in rows.iterrows()
@@ -361,12 +362,12 @@ def markdown(
 
     Args:
         manifest: of `analysis.load.load_manifest`.
-        claims: of `analysis.audit.audit_claims`.
-        audited: of `analysis.audit.audited_trials`.
+        claims: of `analysis.audit.results.audit_claims`.
+        audited: of `analysis.audit.results.audited_trials`.
         gaps: of `coverage_sentences`.
         note: what the numbers rest on.
     """
-    sentences = likely_sentences(audit.likely_reading(audited), audited, claims)
+    sentences = likely_sentences(results.likely_reading(audited), audited, claims)
     parts = [
         f"# {manifest['name']}: the report's claims under every reading",
         markdown_table(overall_rows(claims)),
@@ -374,7 +375,7 @@ def markdown(
         "Values with their 95 % intervals:",
         *map(markdown_table, reading_tables(claims)),
         "What each open value does, the others at this project's default:",
-        markdown_table(effect_rows(audit.effects(audited))),
+        markdown_table(effect_rows(results.effects(audited))),
         *([" ".join(gaps)] if gaps else []),
         RULE,
         note,

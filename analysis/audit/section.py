@@ -1,6 +1,6 @@
 """The page's section on the audit: the claims under every reading of what the report leaves open.
 
-`analysis.audit_tables` says what is in each table.
+`analysis.audit.tables` says what is in each table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis import audit, audit_tables
-from analysis.audit_drawings import draw_audit
+from analysis.audit import results, tables
+from analysis.audit.drawings import draw_audit
 from analysis.drawings import Drawing, side_by_side
-from analysis.markup import cards, details, items, section, soft, table
+from analysis.page.markup import cards, details, items, section, soft, table
 from analysis.words import count, devices, readings, tensorflow
 
 TITLE: Final = "The claims under every reading"
@@ -47,46 +47,46 @@ def audit_report(
         trials: of `analysis.load.load_run`.
         epochs: of `analysis.load.load_run`.
     """
-    if not audit.is_audited(manifest, trials):
+    if not results.is_audited(manifest, trials):
         gap = (
             "No trials under other readings of what the report leaves open (preset “audit”):"
             " whether the claims depend on them is not known."
         )
         return AuditReport("", [gap], [], {})
-    audited = audit.audited_trials(trials)
-    claims = audit.audit_claims(audited, epochs)
+    audited = results.audited_trials(trials)
+    claims = results.audit_claims(audited, epochs)
     drawings = draw_audit(manifest, audited)
-    gaps = audit_tables.coverage_sentences(audit.coverage(trials, audited))
+    gaps = tables.coverage_sentences(results.coverage(trials, audited))
     note = _note(manifest, audited)
-    likely = audit_tables.likely_sentences(audit.likely_reading(audited), audited, claims)
+    likely = tables.likely_sentences(results.likely_reading(audited), audited, claims)
     content = [
-        table(audit_tables.overall_rows(claims)),
+        table(tables.overall_rows(claims)),
         "<h3>Which reading the report most likely used</h3>",
         f"<p>{' '.join(likely)}</p>",
         cards(drawings),
         "<h3>What each open value does</h3>",
         soft("One value changed at a time, the others at this project's default; paired by seed."),
-        table(audit_tables.effect_rows(audit.effects(audited))),
+        table(tables.effect_rows(results.effects(audited))),
         "<h3>What the audit lacks</h3>" + items(gaps) if gaps else "",
         details(
             "Every claim under every reading",
             soft("Values with their 95 % intervals."),
-            *map(table, audit_tables.reading_tables(claims)),
+            *map(table, tables.reading_tables(claims)),
         ),
         details(
             "The final values under every reading",
             soft("Mean ± sample standard deviation over seeds."),
-            table(audit_tables.value_rows(audited)),
+            table(tables.value_rows(audited)),
         ),
-        soft(audit_tables.RULE),
+        soft(tables.RULE),
         soft(note),
     ]
-    markdown = audit_tables.markdown(manifest, claims, audited, gaps, note)
+    markdown = tables.markdown(manifest, claims, audited, gaps, note)
     return AuditReport(
         section(TITLE, "\n".join(filter(None, content))),
         [f"The audit is not whole: see “{TITLE}”."] if gaps else [],
         drawings,
-        {CSV_FILE: audit_tables.csv(claims).encode(), MARKDOWN_FILE: markdown.encode()},
+        {CSV_FILE: tables.csv(claims).encode(), MARKDOWN_FILE: markdown.encode()},
     )
 
 

@@ -26,8 +26,8 @@ from analysis.figures import (
     log_ticks,
     plain,
 )
-from analysis.search import LOG_PARAMETERS
-from analysis.search_figures import STATE_MARKERS
+from analysis.search.plots import STATE_MARKERS
+from analysis.search.results import LOG_PARAMETERS
 from analysis.words import digits, factor_value, parameter_label
 from study.schema import COMPLETED, DIVERGED, FAILED, PRUNED
 
@@ -72,7 +72,7 @@ def plot_slice(
     """The objective against one parameter, log axis, a mark a trial.
 
     Args:
-        data: of `analysis.search.parameter_table`.
+        data: of `analysis.search.results.parameter_table`.
         ax: where to draw.
         parameter: a column of the data.
         color: of the completed trials.
@@ -128,7 +128,7 @@ def slice_legend(data: pd.DataFrame, color: str, marked: Iterable[str]) -> list[
     """What the marks of `plot_slice` mean.
 
     Args:
-        data: of `analysis.search.parameter_table`.
+        data: of `analysis.search.results.parameter_table`.
         color: of the completed trials.
         marked: keys of `RINGS`.
     """
@@ -171,7 +171,7 @@ def plot_parallel(
     stopped at; diverged and failed ones are dotted and end before the objective: they have none.
 
     Args:
-        data: of `analysis.search.parameter_table`.
+        data: of `analysis.search.results.parameter_table`.
         ax: where to draw.
         parameters: columns of the data.
         color_map: matplotlib's name of a sequential one.

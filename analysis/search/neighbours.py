@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis.search import FACTORS, REPORT_SETTING, has_setting
+from analysis.search.results import FACTORS, REPORT_SETTING, has_setting
 from analysis.statistics import Estimate, mean_over_seeds, ratio_over_seeds
 from study.schema import (
     COMPLETED,

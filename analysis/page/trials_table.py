@@ -13,7 +13,7 @@ from typing import Any, Final
 import pandas as pd
 
 from analysis import statistics
-from analysis.markup import details, soft
+from analysis.page.markup import details, soft
 from analysis.words import count, digits, factor_value, parameter_label
 from study import schema
 

@@ -1,7 +1,7 @@
 """Finished figures of the search and of the reference's neighbours, with what each rests on.
 
-`analysis.search_figures` and `analysis.setting_figures` draw on axes; this module chooses the data
-and says it in words.
+`analysis.search.plots` and `analysis.search.setting_plots` draw on axes; this module chooses the
+data and says it in words.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis import figures, importances, neighbours, search, search_figures, setting_figures
+from analysis import figures
 from analysis.drawings import Drawing, finish, side_by_side
-from analysis.search_figures import LOOKS
+from analysis.search import importances, neighbours, plots, results, setting_plots
+from analysis.search.plots import LOOKS
 from analysis.words import (
     count,
     devices,
@@ -58,11 +59,11 @@ def is_timed(manifest: Mapping[str, Any]) -> bool:
 
 
 def _draw_progress(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Drawing | None:
-    data = search.search_progress(trials)
+    data = results.search_progress(trials)
     if data["value"].notna().sum() == 0:
         return None
     figure, ax = figures.new_figure(4.0)
-    search_figures.plot_progress(data, ax)
+    plots.plot_progress(data, ax)
     return finish(
         figure,
         PROGRESS,
@@ -74,13 +75,13 @@ def _draw_progress(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Drawing
 
 
 def _draw_progress_seconds(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Drawing | None:
-    data = search.search_progress(trials)
+    data = results.search_progress(trials)
     data = data[data["seconds"] > 0]  # a log axis has no place for trials before any time
     if data["value"].notna().sum() == 0:
         return None
     figure, ax = figures.new_figure(4.0)
-    search_figures.plot_progress(data, ax, by="seconds")
-    spent = search.spent(trials)
+    plots.plot_progress(data, ax, by="seconds")
+    spent = results.spent(trials)
     n_untimed = int(spent["n_untimed"].sum())
     untimed = (
         f" {count(n_untimed, 'trial')} without recorded time count nothing." if n_untimed else ""
@@ -104,13 +105,13 @@ def _draw_importances(
     if data is None:
         return None
     figure, ax = figures.new_figure(1.1 + 1.4 * ROW_INCHES * len(data))
-    search_figures.plot_importances(data, ax, LOOKS[model]["color"])
+    plots.plot_importances(data, ax, LOOKS[model]["color"])
     shares = ", ".join(
         f"{parameter_label(row['parameter'])} {share(row['share'])}"
         f" (chance: {share(row['chance']) if row['chance'] <= 1 else 'over 100 %'})"
         for _, row in data.iterrows()
     )
-    n = (search.completed_search(trials)["model"] == model).sum()
+    n = (results.completed_search(trials)["model"] == model).sum()
     return finish(
         figure,
         f"{IMPORTANCES}-{model}",
@@ -127,18 +128,18 @@ def _draw_importances(
 
 
 def _draw_slices(manifest: Mapping[str, Any], trials: pd.DataFrame, model: str) -> Drawing | None:
-    data = search.parameter_table(trials, model)
-    parameters = search.varied_parameters(data)
+    data = results.parameter_table(trials, model)
+    parameters = results.varied_parameters(data)
     if not parameters or data["value"].isna().all():
         return None
     marked = _marked(manifest, trials, model)
     color = LOOKS[model]["color"]
-    figure, axes = setting_figures.new_panels(len(parameters))
+    figure, axes = setting_plots.new_panels(len(parameters))
     for ax, parameter in zip(axes, parameters, strict=True):
-        setting_figures.plot_slice(data, ax, parameter, color, marked)
-    for ax in axes[1 :: setting_figures.COLUMNS]:
+        setting_plots.plot_slice(data, ax, parameter, color, marked)
+    for ax in axes[1 :: setting_plots.COLUMNS]:
         ax.set_ylabel("")
-    legend = setting_figures.slice_legend(data, color, marked)
+    legend = setting_plots.slice_legend(data, color, marked)
     hollow = (
         " Hollow: pruned, at the validation MSE of their last epoch, which is not comparable with"
         " that of a whole training."
@@ -158,12 +159,12 @@ def _draw_slices(manifest: Mapping[str, Any], trials: pd.DataFrame, model: str) 
 
 
 def _draw_parallel(manifest: Mapping[str, Any], trials: pd.DataFrame, model: str) -> Drawing | None:
-    data = search.parameter_table(trials, model)
-    parameters = search.varied_parameters(data)
+    data = results.parameter_table(trials, model)
+    parameters = results.varied_parameters(data)
     if not parameters or not (data["state"] == schema.COMPLETED).any():
         return None
     figure, ax = figures.new_figure(3.6)
-    setting_figures.plot_parallel(data, ax, parameters, COLOR_MAPS[model])
+    setting_plots.plot_parallel(data, ax, parameters, COLOR_MAPS[model])
     dashed = (
         " Dashed: pruned, to the validation MSE of their last epoch, on an axis of its own."
         if _has_pruned(data)
@@ -190,7 +191,7 @@ def _draw_sensitivity(
     reference = neighbours.reference_spread(trials, model)
     spread = neighbours.relative_spread(reference)
     figure, ax = figures.new_figure(1.3 + ROW_INCHES * len(data))
-    search_figures.plot_sensitivity(data, ax, spread, LOOKS[model]["color"])
+    plots.plot_sensitivity(data, ax, spread, LOOKS[model]["color"])
     rows = data.dropna(subset="mean").sort_values("mean")
     ends = " and ".join(
         f"{parameter_label(row['factor']).lower()} {factor_value(row['value'])}"
@@ -220,12 +221,12 @@ def _draw_sensitivity(
 def _draw_pareto(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Drawing | None:
     if not is_timed(manifest):
         return None
-    data = search.pareto_trials(trials)
+    data = results.pareto_trials(trials)
     shown = data[data["comparable"]]
     if shown.empty:
         return None
     figure, ax = figures.new_figure(4.0)
-    search_figures.plot_pareto(data, ax)
+    plots.plot_pareto(data, ax)
     n_other = len(data) - len(shown)
     other = (
         f" {count(n_other, 'trial')} on another device {'is' if n_other == 1 else 'are'} left out."
@@ -269,23 +270,23 @@ def _best_words(data: pd.DataFrame, parameters: list[str]) -> str:
 
 
 def _marked(manifest: Mapping[str, Any], trials: pd.DataFrame, model: str) -> dict[str, str]:
-    """The ids of the completed trials that stand out, by a key of `setting_figures.RINGS`."""
-    best = search.best_search_trials(trials, 1)
-    at_reference = search.reference_in_search(trials, model, manifest["spec"].get("batch_size"))
+    """The ids of the completed trials that stand out, by a key of `setting_plots.RINGS`."""
+    best = results.best_search_trials(trials, 1)
+    at_reference = results.reference_in_search(trials, model, manifest["spec"].get("batch_size"))
     found = {
-        setting_figures.BEST: best[best["model"] == model],
-        setting_figures.AT_REFERENCE: search.completed_search(at_reference),
+        setting_plots.BEST: best[best["model"] == model],
+        setting_plots.AT_REFERENCE: results.completed_search(at_reference),
     }
     return {label: rows["trial_id"].iloc[0] for label, rows in found.items() if len(rows)}
 
 
 def _constant(data: pd.DataFrame) -> str:
     """The parameters that the search happened not to vary."""
-    varied = search.varied_parameters(data)
+    varied = results.varied_parameters(data)
     constant = [
         f"{parameter_label(name).lower()} {factor_value(data[name].iloc[0])}"
         for name in data
-        if name in {*search.PARAMETERS[schema.CONV], *search.PARAMETERS[schema.DENSE]} - {*varied}
+        if name in {*results.PARAMETERS[schema.CONV], *results.PARAMETERS[schema.DENSE]} - {*varied}
     ]
     return f" The same in all of them: {', '.join(constant)}." if constant else ""
 

@@ -1,15 +1,16 @@
 """The search's tables as rows of words, and the sentences that say what they show.
 
-In rows, the first is the header and the first cell of each names it, as in `analysis.tables`.
+In rows, the first is the header and the first cell of each names it, as in `analysis.page.tables`.
 """
 
 from typing import Final
 
 import pandas as pd
 
-from analysis import importances, neighbours, search, statistics
+from analysis import statistics
+from analysis.page.tables import Rows
+from analysis.search import importances, neighbours, results
 from analysis.statistics import CONV_NAME, DENSE_NAME, Estimate
-from analysis.tables import Rows
 from analysis.words import (
     count,
     digits,
@@ -27,7 +28,7 @@ NO_CELL: Final = "–"
 
 
 def search_rows(best: pd.DataFrame) -> Rows:
-    """A row a trial of `analysis.search.best_search_trials`."""
+    """A row a trial of `analysis.search.results.best_search_trials`."""
     columns = {
         "learning_rate": "Learning rate",
         "momentum": "Momentum",
@@ -55,7 +56,7 @@ def winner_rows(winners: pd.DataFrame, reference: pd.DataFrame) -> Rows:
     report's model of the same kind; its cell names it.
 
     Args:
-        winners: of `analysis.search.winner_trials`.
+        winners: of `analysis.search.results.winner_trials`.
         reference: of `analysis.statistics.reference_trials`.
     """
     rows = [
@@ -130,13 +131,13 @@ def budget_rows(trials: pd.DataFrame, winners: pd.DataFrame, reference: pd.DataF
 
     Args:
         trials: of `analysis.load.load_run`.
-        winners: of `analysis.search.winner_trials`.
+        winners: of `analysis.search.results.winner_trials`.
         reference: of `analysis.statistics.reference_trials`.
     """
     rows = [["Model", "Search trials", "Device time (s)", "Winner", "Seeds", "Winner's test MSE"]]
-    spent = search.spent(trials)
+    spent = results.spent(trials)
     for model, row in spent.iterrows():
-        winner = search.winner_of(winners, str(model))
+        winner = results.winner_of(winners, str(model))
         estimate = statistics.mean_over_seeds(winner[schema.TEST_MSE])
         rows.append(
             [
@@ -148,7 +149,7 @@ def budget_rows(trials: pd.DataFrame, winners: pd.DataFrame, reference: pd.DataF
                 mean_and_sd(estimate),
             ]
         )
-    ratio = search.winners_ratio(winners)
+    ratio = results.winners_ratio(winners)
     if len(spent) > 1:
         seconds = spent["seconds"]
         rows.append(
@@ -172,7 +173,7 @@ def budget_rows(trials: pd.DataFrame, winners: pd.DataFrame, reference: pd.DataF
 
 def budget_note(trials: pd.DataFrame, winners: pd.DataFrame) -> str:
     """Whether the budgets were equal, and which architecture's winner is ahead."""
-    spent = search.spent(trials)
+    spent = results.spent(trials)
     trained = spent["n_trials"]
     if len(spent) == 1:
         return (
@@ -187,7 +188,7 @@ def budget_note(trials: pd.DataFrame, winners: pd.DataFrame) -> str:
     else:
         each = " and ".join(f"{n} of {model}" for model, n in trained.items())
         budget = f"The budgets were not equal: {each} search trials."
-    return f"{budget}{_untimed(spent)} {_ahead(search.winners_ratio(winners))}"
+    return f"{budget}{_untimed(spent)} {_ahead(results.winners_ratio(winners))}"
 
 
 def _untimed(spent: pd.DataFrame) -> str:
@@ -219,10 +220,10 @@ def tuning_sentences(trials: pd.DataFrame, batch_size: int | None) -> list[str]:
     """
     if batch_size is None:
         return ["The run does not record the batch size of the reference's setting: not compared."]
-    return [_tuning_sentence(tuned, trials) for tuned in search.tuning(trials, batch_size)]
+    return [_tuning_sentence(tuned, trials) for tuned in results.tuning(trials, batch_size)]
 
 
-def _tuning_sentence(tuned: search.Tuning, trials: pd.DataFrame) -> str:
+def _tuning_sentence(tuned: results.Tuning, trials: pd.DataFrame) -> str:
     best = f"the best of {count(tuned.n_completed, 'completed trial')}, {digits(tuned.best)}"
     if tuned.reference is None:
         why = (
@@ -254,7 +255,7 @@ def _tuning_sentence(tuned: search.Tuning, trials: pd.DataFrame) -> str:
 
 def importance_gap(trials: pd.DataFrame, model: str) -> str:
     """Why a model has no parameter importances."""
-    n = int((search.completed_search(trials)["model"] == model).sum())
+    n = int((results.completed_search(trials)["model"] == model).sum())
     if n >= importances.MIN_COMPLETED:
         return f"No parameter importances of {model}: its completed trials do not differ."
     return (
@@ -314,7 +315,7 @@ def pareto_rows(data: pd.DataFrame) -> Rows:
     """The trials on a front, the quickest first.
 
     Args:
-        data: of `analysis.search.pareto_trials`.
+        data: of `analysis.search.results.pareto_trials`.
     """
     header = ["Trial", "Model", "Training time (s)", "Validation MSE", "Front", "Setting"]
     return [header] + [

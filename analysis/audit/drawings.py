@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import audit, audit_tables, figures
+from analysis import figures
+from analysis.audit import results, tables
 from analysis.claims import REPORT_MSE_RATIO
 from analysis.drawings import Drawing, finish
 from analysis.figures import DARK, LIGHT
@@ -28,7 +29,7 @@ def draw_audit(manifest: Mapping[str, Any], audited: pd.DataFrame) -> list[Drawi
 
     Args:
         manifest: of `analysis.load.load_manifest`.
-        audited: of `analysis.audit.audited_trials`.
+        audited: of `analysis.audit.results.audited_trials`.
     """
     data = ratio_table(audited)
     known = data.dropna(subset="mean")
@@ -39,7 +40,7 @@ def draw_audit(manifest: Mapping[str, Any], audited: pd.DataFrame) -> list[Drawi
         figure, ax = figures.new_figure(1.3 + ROW_INCHES * n_rows)
         plot_ratios(data, ax)
         ends = "; ".join(
-            f"{audit_tables.IMAGES[str(metric)]} set {digits(rows['mean'].min())} to"
+            f"{tables.IMAGES[str(metric)]} set {digits(rows['mean'].min())} to"
             f" {digits(rows['mean'].max())}"
             for metric, rows in known.groupby("metric", sort=False)
         )
@@ -69,7 +70,7 @@ def ratio_table(audited: pd.DataFrame) -> pd.DataFrame:
         Columns label, metric, mean, low, high and n.
     """
     rows: list[tuple[Any, ...]] = []
-    for reading, by_metric in audit.ratios(audited):
+    for reading, by_metric in results.ratios(audited):
         label = ", ".join(str(reading[name]) for name in schema.OPEN_VALUES)
         for metric, ratio in by_metric.items():
             if ratio is None:
@@ -103,7 +104,7 @@ def plot_ratios(data: pd.DataFrame, ax: Axes) -> Axes:
             va="bottom",
             fontsize=7.5,
         )
-    for metric, offset in zip(audit.MSE_METRICS, (-0.17, 0.17), strict=True):
+    for metric, offset in zip(results.MSE_METRICS, (-0.17, 0.17), strict=True):
         rows = data[data["metric"] == metric].reset_index(drop=True)
         heights = np.arange(len(rows)) + offset
         look = LOOKS[metric]
@@ -117,7 +118,7 @@ def plot_ratios(data: pd.DataFrame, ax: Axes) -> Axes:
                 markerfacecolor=face,
                 **look,
             )
-        ax.plot([], [], linestyle="none", label=f"{audit_tables.IMAGES[metric]} set", **look)
+        ax.plot([], [], linestyle="none", label=f"{tables.IMAGES[metric]} set", **look)
     for row, label in enumerate(labels):
         if data.loc[data["label"] == label, "mean"].isna().all():
             ax.text(
