@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study import autoscaler
 from study.presets import SpecError
 from study.storage import TEMPORARY_PREFIX, RunFolder
 
@@ -100,28 +101,58 @@ class Nodes:
     gpus: float
 
     def n_slots(self, cpus: int, gpus: float) -> int:
-        """Trials of this size that they hold at once. Fractions of a GPU never span two."""
+        """Trials of this size that each holds at once. Fractions of a GPU never span two."""
         by_gpu = int(self.cpus)
         if gpus:
             by_gpu = int(self.gpus) * int(1 / gpus + 1e-9) if gpus <= 1 else int(self.gpus // gpus)
-        return self.n * min(int(self.cpus // cpus), by_gpu)
+        return min(int(self.cpus // cpus), by_gpu)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Nodes that are there at once.
+
+    Attributes:
+        nodes: those that are there in any case.
+        workers: those that an autoscaler may start.
+        max_workers: of all kinds together.
+    """
+
+    nodes: Sequence[Nodes]
+    workers: Sequence[Nodes] = ()
+    max_workers: int = 0
+
+    def most(self, of_kind: Callable[[Nodes], float]) -> int:
+        """The most of something that they can have, from what a node of a kind has of it."""
+        total, left = sum(kind.n * of_kind(kind) for kind in self.nodes), self.max_workers
+        for kind in sorted(self.workers, key=of_kind, reverse=True):
+            n = min(kind.n, left)
+            total, left = total + n * of_kind(kind), left - n
+        return int(total)
 
 
 def nodes_alive() -> list[Nodes]:
     """The nodes that Ray has now."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Nodes(1, seen.get("CPU", 0), seen.get("GPU", 0)) for seen in alive]
+    return [_nodes(1, resources) for resources in alive]
 
 
-def nodes_to_come() -> list[Nodes]:
-    """The nodes that Ray's autoscaler may have, if there is one: all of them, also those alive."""
-    # The one place where Ray 2.60 says it; its own libraries ask there too.
-    config = ray._private.state.state.get_cluster_config()
-    groups = config.node_group_configs if config else ()
-    return [
-        Nodes(group.max_count, group.resources.get("CPU", 0), group.resources.get("GPU", 0))
-        for group in groups
-    ]
+def cluster_to_come() -> Cluster | None:
+    """The cluster as Ray's autoscaler may make it, also of what is alive; None without one."""
+    if (config := autoscaler.configuration()) is None:
+        return None
+    limit = config.get("max_workers", autoscaler.MAX_WORKERS)
+    kinds = dict(config["available_node_types"])
+    head = kinds.pop(config["head_node_type"])
+    return Cluster(
+        [_nodes(1, head["resources"])],
+        [_nodes(kind.get("max_workers", limit), kind["resources"]) for kind in kinds.values()],
+        limit,
+    )
+
+
+def _nodes(n: int, resources: Mapping[str, float]) -> Nodes:
+    return Nodes(n, resources.get("CPU", 0), resources.get("GPU", 0))
 
 
 def claim(resources: Resources, *, timed: bool = False) -> Slots:
@@ -135,19 +166,22 @@ def claim(resources: Resources, *, timed: bool = False) -> Slots:
     Raises:
         SpecError: more than there is was asked for, or what no node can hold, or cannot be timed.
     """
-    clusters = [nodes for nodes in (nodes_alive(), nodes_to_come()) if nodes]
-    n_cpus = max(int(sum(kind.n * kind.cpus for kind in nodes)) for nodes in clusters)
-    n_gpus = max(int(sum(kind.n * kind.gpus for kind in nodes)) for nodes in clusters)
+    clusters = [Cluster(nodes_alive())]
+    if resources.address and (to_come := cluster_to_come()):
+        clusters.append(to_come)
+    n_cpus = max(cluster.most(lambda kind: kind.cpus) for cluster in clusters)
+    n_gpus = max(cluster.most(lambda kind: kind.gpus) for cluster in clusters)
     wanted = n_gpus if resources.n_gpus is None else resources.n_gpus
     if timed:
         _check_timed(resources, wanted, ray.cluster_resources())
     if wanted > n_gpus:
+        seen = "sees" if len(clusters) == 1 else "has or may start"
         raise SpecError(
-            f"--gpus {wanted} asks for more GPUs than Ray sees ({n_gpus}); "
+            f"--gpus {wanted} asks for more GPUs than Ray {seen} ({n_gpus}); "
             f"ask for fewer, or use --gpus 0 for the CPU."
         )
     # One thread a trial wastes least; wide machines would then run more trials than there are.
-    widest = max(int(kind.cpus) for nodes in clusters for kind in nodes)
+    widest = max(int(kind.cpus) for c in clusters for kind in (*c.nodes, *c.workers))
     cpus = resources.cpus_per_trial or (1 if wanted else max(1, widest // 8))
     if cpus > n_cpus:
         raise SpecError(f"--cpus-per-trial {cpus} is more than the {n_cpus} CPUs that Ray sees.")
@@ -156,7 +190,7 @@ def claim(resources: Resources, *, timed: bool = False) -> Slots:
         raise SpecError(f"--gpus-per-trial {share:g} is more than the {wanted} GPUs to be used.")
     if share > 1 and share != int(share):
         raise SpecError(f"--gpus-per-trial {share:g} must be a fraction or a whole number of GPUs.")
-    n_slots = max(sum(kind.n_slots(cpus, share) for kind in nodes) for nodes in clusters)
+    n_slots = max(c.most(lambda kind: kind.n_slots(cpus, share)) for c in clusters)
     if not n_slots:
         raise SpecError(
             f"No node can hold a trial of {Slots(0, cpus, share).needs}; ask for less with"

@@ -1,6 +1,8 @@
 """Run folders: fixed dtypes, and a clear sentence for whatever is wrong."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -51,6 +53,32 @@ def test_a_uri_reads_the_same(quick_run: Path):
     for from_path, from_uri in zip(load_run(quick_run), load_run(quick_run.as_uri()), strict=True):
         pd.testing.assert_frame_equal(from_path, from_uri)
     assert load_manifest(quick_run.as_uri()) == load_manifest(quick_run)
+
+
+READ_WITHOUT_CODE = """
+import sys
+import pickle, _pickle
+
+def refuse(*_, **__):
+    raise AssertionError("unpickles")
+
+for module in (pickle, _pickle):
+    module.load = module.loads = module.Unpickler = refuse
+sys.modules.update(dict.fromkeys(["ray", "tensorflow", "keras", "optuna", "cloudpickle"]))
+
+from analysis.load import load_manifest, load_reconstructions, load_run
+
+trials, epochs = load_run(sys.argv[1])
+print(len(trials), len(epochs), len(load_reconstructions(sys.argv[1])))
+print(load_manifest(sys.argv[1])["name"])
+"""
+
+
+def test_a_run_is_read_without_pickle_ray_or_tensorflow(quick_run: Path):
+    read = [sys.executable, "-c", READ_WITHOUT_CODE, quick_run]
+    printed = subprocess.run(read, capture_output=True, text=True, check=True).stdout.split()
+    tables = (*load_run(quick_run), load_reconstructions(quick_run))
+    assert printed == [*(str(len(table)) for table in tables), load_manifest(quick_run)["name"]]
 
 
 def test_an_unknown_uri_scheme_is_named():

@@ -4,6 +4,7 @@ Every process carries a mark in its environment, which its children inherit, so 
 lost whole, as a machine is, and nothing is left behind.
 """
 
+import json
 import os
 import secrets
 import signal
@@ -15,9 +16,16 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
+
 MARK = "CONVAE_STUDY_TEST_MARK"
 RAY = str(Path(sys.executable).with_name("ray"))
+LOOPBACK = "127.0.0.1"
 HEAD = "127.0.0.2"  # Ray takes 127.0.0.1 for the machine's address to the world
+# Ray's own stand-in for a cloud, whose machines are processes of the head. By its class: the wheel
+# lacks the file that goes with the provider's name.
+FAKE_CLOUD = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+FAKE_HEAD_TYPE, FAKE_HEAD_ID = "ray.head.default", "f" * 51 + "00000"
 N_ATTEMPTS = 3  # Ray gives a node thirty seconds to start, which a busy machine may need
 
 
@@ -43,6 +51,13 @@ def kill_marked(mark):
             except ProcessLookupError:
                 continue
         time.sleep(0.05)
+
+
+def free_port(ip):
+    """A port that nobody listens to at this moment."""
+    with socket.socket() as free:
+        free.bind((ip, 0))
+        return free.getsockname()[1]
 
 
 class Started:
@@ -77,23 +92,69 @@ class Cluster:
 
     Args:
         folder: for Ray's own files.
+        dashboard: whether the head has one, which takes jobs.
+        workers: for Ray's autoscaler: what each node that it may start has.
+        max_workers: that it may start.
+        version: of the autoscaler, "1" or "2".
 
     Attributes:
         address: of the cluster.
+        dashboard: its address.
         environment: what a process needs to take part in it.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, *, dashboard=False, workers=None, max_workers=1, version="1"):
         self._folder = folder
         self._nodes = []
         # Clusters ask for a token only if they are told to.
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-        with socket.socket() as free:
-            free.bind((HEAD, 0))
-            port = free.getsockname()[1]
+        port, dashboard_port = free_port(HEAD), free_port(LOOPBACK)
         self.address = f"{HEAD}:{port}"
-        arguments = ["--head", f"--port={port}", "--include-dashboard=false"]
+        self.dashboard = f"http://{LOOPBACK}:{dashboard_port}"
+        arguments = ["--head", f"--port={port}", f"--include-dashboard={dashboard}"]
+        arguments += [f"--dashboard-host={LOOPBACK}", f"--dashboard-port={dashboard_port}"]
+        if workers:
+            arguments.append(f"--autoscaling-config={self._scaling(workers, max_workers)}")
+            self.environment |= {
+                "RAY_FAKE_CLUSTER": "1",
+                "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+                "RAY_enable_autoscaler_v2": str(int(version) - 1),
+                "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_ID,
+            }
+        else:
+            arguments.append("--no-monitor")  # the autoscaler's process
         self.head = self._start(HEAD, *arguments, f"--temp-dir={folder}", "--num-cpus=0")
+
+    def _scaling(self, workers, max_workers):
+        """The autoscaler's configuration, in a file."""
+        config = {
+            **BASE_READONLY_CONFIG,  # with all entries that an autoscaler asks for
+            "max_workers": max_workers,
+            "idle_timeout_minutes": 5,
+            "provider": {
+                "type": "external",
+                "module": FAKE_CLOUD,
+                "gcs_address": self.address,
+                "head_node_id": FAKE_HEAD_ID,
+                "launch_multiple": True,
+                "use_node_id_as_ip": True,  # all nodes have the machine's
+                "disable_node_updaters": True,
+                "disable_launch_config_check": True,
+            },
+            "head_node_type": FAKE_HEAD_TYPE,
+            "available_node_types": {
+                FAKE_HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+                "worker": {
+                    "resources": {**workers, "object_store_memory": 80_000_000},
+                    "node_config": {},
+                    "min_workers": 0,
+                    "max_workers": max_workers,
+                },
+            },
+        }
+        path = self._folder / "autoscaler.yaml"
+        path.write_text(json.dumps(config))
+        return path
 
     def add(self, *arguments, within=()):
         """Adds a node and returns it, to be killed.
@@ -107,7 +168,8 @@ class Cluster:
 
     def _start(self, ip, *arguments, within=()):
         command = [*within, RAY, "start", "--block", "--disable-usage-stats"]
-        command += [f"--node-ip-address={ip}", "--object-store-memory=80000000", *arguments]
+        command += [f"--node-ip-address={ip}", "--object-store-memory=80000000"]
+        command += ["--include-log-monitor=false", *arguments]  # which nobody reads here
         for _ in range(N_ATTEMPTS):
             log = self._folder / f"{ip}.log"
             with log.open("w") as stream:
@@ -127,11 +189,11 @@ class Cluster:
 
 
 @contextmanager
-def ray_cluster():
-    """A cluster, gone with all its processes and files when the block ends."""
+def ray_cluster(**settings):
+    """A cluster, gone with all its processes and files when the block ends; see Cluster."""
     # Ray's sockets lie in it, whose paths may not be long.
     with tempfile.TemporaryDirectory(prefix="nodes-", dir="/tmp") as folder:
-        cluster = Cluster(Path(folder))
+        cluster = Cluster(Path(folder), **settings)
         try:
             yield cluster
         finally:

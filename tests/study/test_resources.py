@@ -13,7 +13,6 @@ def ray_sees(monkeypatch):
         node = Nodes(1, seen["CPU"], seen.get("GPU", 0))
         monkeypatch.setattr(resources.ray, "cluster_resources", lambda: seen)
         monkeypatch.setattr(resources, "nodes_alive", lambda: [node])
-        monkeypatch.setattr(resources, "nodes_to_come", list)
 
     return set_resources
 
@@ -89,25 +88,73 @@ def test_what_cannot_be_timed_is_refused(ray_sees, seen, asked, named):
 
 
 @pytest.mark.parametrize(
-    ("alive", "to_come", "asked", "expected"),
+    ("alive", "asked", "expected"),
     [
-        ([Nodes(1, 4, 0)] * 2, [], {"cpus_per_trial": 3}, Slots(2, 3, 0)),
-        ([Nodes(1, 8, 1)] * 3, [], {}, Slots(3, 1, 1)),
-        ([Nodes(1, 8, 1), Nodes(1, 1, 4)], [], {"n_gpus": 5}, Slots(2, 1, 1)),
-        # The head alone is there; GPU nodes start when trials ask for them.
-        ([Nodes(1, 0, 0)], [Nodes(1, 0, 0), Nodes(10, 8, 1)], {}, Slots(10, 1, 1)),
-        ([Nodes(1, 0, 0)], [Nodes(10, 8, 1)], {"n_gpus": 4}, Slots(4, 1, 1)),
+        ([Nodes(1, 4, 0)] * 2, {"cpus_per_trial": 3}, Slots(2, 3, 0)),
+        ([Nodes(1, 8, 1)] * 3, {}, Slots(3, 1, 1)),
+        ([Nodes(1, 8, 1), Nodes(1, 1, 4)], {"n_gpus": 5}, Slots(2, 1, 1)),
     ],
 )
-def test_slots_of_clusters(monkeypatch, alive, to_come, asked, expected):
-    monkeypatch.setattr(resources, "nodes_alive", lambda: alive)
-    monkeypatch.setattr(resources, "nodes_to_come", lambda: to_come)
-    assert claim(Resources(**asked)) == expected
+def test_slots_of_clusters(on_cluster, alive, asked, expected):
+    assert claim(on_cluster(alive, None, **asked)) == expected
 
 
-def test_what_no_node_can_hold_is_refused(monkeypatch):
+@pytest.fixture
+def on_cluster(monkeypatch):
+    """Resources on a cluster of these nodes, whose autoscaler goes by this configuration."""
+
+    def ask(alive, config, **asked):
+        monkeypatch.setattr(resources, "nodes_alive", lambda: alive)
+        monkeypatch.setattr(resources.autoscaler, "configuration", lambda: config)
+        return Resources(address="a cluster", **asked)
+
+    return ask
+
+
+def scaling(*workers, max_workers):
+    """An autoscaler's configuration: a head without trials, and these kinds of workers."""
+    kinds = {"head": {"resources": {"CPU": 0}, "max_workers": 0}}
+    return {
+        "head_node_type": "head",
+        "max_workers": max_workers,
+        "available_node_types": kinds | {f"kind {i}": kind for i, kind in enumerate(workers)},
+    }
+
+
+HEAD = [Nodes(1, 0, 0)]
+GPU = {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 4}
+CPU = {"resources": {"CPU": 32}}
+
+
+@pytest.mark.parametrize(
+    ("config", "asked", "expected"),
+    [
+        (scaling(GPU, max_workers=9), {}, Slots(4, 1, 1)),
+        (scaling(GPU, max_workers=9), {"n_gpus": 2}, Slots(2, 1, 1)),
+        (scaling(GPU, GPU, max_workers=6), {}, Slots(6, 1, 1)),  # both kinds together
+        (scaling(GPU, CPU, max_workers=6), {}, Slots(4, 1, 1)),
+        (scaling(GPU, CPU, max_workers=6), {"n_gpus": 0}, Slots(48, 4, 0)),
+    ],
+)
+def test_slots_of_clusters_that_grow(on_cluster, config, asked, expected):
+    assert claim(on_cluster(HEAD, config, **asked)) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"n_gpus": 7}, "--gpus 7"),
+        ({"gpus_per_trial": 2}, "No node can hold a trial of 2 GPU and 1 CPU"),
+        ({"cpus_per_trial": 16}, "No node can hold a trial of 1 GPU and 16 CPU"),
+        ({"n_gpus": 0, "cpus_per_trial": 9}, "No node can hold a trial of 9 CPU"),
+    ],
+)
+def test_what_no_node_to_come_could_hold_is_refused(on_cluster, asked, told):
+    with pytest.raises(SpecError, match=told):
+        claim(on_cluster(HEAD, scaling(GPU, GPU, max_workers=6), **asked))
+
+
+def test_what_no_node_can_hold_is_refused(on_cluster):
     """Sixteen CPUs in all, but no node has more than four: such a trial would wait for ever."""
-    monkeypatch.setattr(resources, "nodes_alive", lambda: [Nodes(1, 4, 0)] * 4)
-    monkeypatch.setattr(resources, "nodes_to_come", lambda: [Nodes(9, 4, 0)])
     with pytest.raises(SpecError, match="No node can hold a trial of 8 CPU"):
-        claim(Resources(cpus_per_trial=8))
+        claim(on_cluster([Nodes(1, 4, 0)] * 4, None, cpus_per_trial=8))
