@@ -178,6 +178,9 @@ def _read_parquet(
         raise RunFolderError(
             f"{folder}/{name} is torn, not whole Parquet; {COPY_AGAIN}."
         ) from error
+    for column, value in schema.LATER_COLUMNS.items():
+        if column in columns and column not in table.column_names:
+            table = table.append_column(column, pa.array([value] * len(table), pa.string()))
     missing = [column for column in columns if column not in table.column_names]
     if missing:
         raise RunFolderError(

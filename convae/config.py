@@ -14,6 +14,8 @@ HIDDEN_ACTIVATIONS = ("relu", "sigmoid")
 # "full": 60,000 training and 10,000 test images, as in the report.
 # "search": the first 50,000 training images, validated on the other 10,000; no test image.
 SPLITS = ("full", "search")
+# "bfloat16" is Keras' mixed_bfloat16: weights, optimiser and loss stay float32.
+PRECISIONS = ("float32", "bfloat16")
 
 
 class ConfigError(ValueError):
@@ -37,6 +39,7 @@ class TrialConfig:
         epochs: passes over the training images.
         split: "full" or "search", see `SPLITS`.
         seed: of the initial weights, the order of the images and the dropout.
+        precision: of the layers' arithmetic, see `PRECISIONS`.
 
     Raises:
         ConfigError: for a value out of range or a field of the other model.
@@ -54,6 +57,7 @@ class TrialConfig:
     epochs: int = 50
     split: str = "full"
     seed: int = 0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         _require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
@@ -89,6 +93,8 @@ class TrialConfig:
         _require(in_range, "learning_rate", self.learning_rate, "a finite number above 0")
         _require(isinstance(self.nesterov, bool), "nesterov", self.nesterov, "true or false")
         _require(self.split in SPLITS, "split", self.split, "one of " + ", ".join(SPLITS))
+        expected = "one of " + ", ".join(PRECISIONS)
+        _require(self.precision in PRECISIONS, "precision", self.precision, expected)
         in_range = _is_int(self.seed, 0) and self.seed < 2**31
         _require(in_range, "seed", self.seed, "a whole number from 0 below 2**31")
 
@@ -101,6 +107,7 @@ class TrialConfig:
             self.hidden_units,
             self.hidden_activation,
             self.dropout,
+            self.precision,
         )
 
     def to_dict(self) -> dict[str, Any]:

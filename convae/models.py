@@ -3,6 +3,8 @@
 Both map images of shape (batch, 28, 28, 1) with pixels in [0, 1] to the same shape, in (0, 1).
 """
 
+from types import MappingProxyType
+
 import keras
 from keras import layers
 
@@ -12,7 +14,11 @@ IMAGE_SHAPE = (28, 28, 1)
 LATENT = "latent"  # name of the layer whose output is the code
 
 
-def build_conv_autoencoder(latent_filters: int = 8) -> keras.Model:
+# Keras' dtype policy for each of `convae.config.PRECISIONS`.
+POLICIES = MappingProxyType({"float32": "float32", "bfloat16": "mixed_bfloat16"})
+
+
+def build_conv_autoencoder(latent_filters: int = 8, policy: str = "float32") -> keras.Model:
     """The convolutional autoencoder: a 4×4×latent_filters code, 4,385 parameters with 8 filters.
 
     The report's text contradicts itself twice. Its third convolution has 16 filters but its code
@@ -22,38 +28,44 @@ def build_conv_autoencoder(latent_filters: int = 8) -> keras.Model:
     image = keras.Input(IMAGE_SHAPE, name="image")
     x = image
     for filters, name in ((16, None), (8, None), (latent_filters, LATENT)):
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-        x = layers.MaxPooling2D(2, padding="same", name=name)(x)
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu", dtype=policy)(x)
+        x = layers.MaxPooling2D(2, padding="same", name=name, dtype=policy)(x)
     for filters, padding in ((8, "same"), (8, "same"), (16, "valid")):
-        x = layers.Conv2D(filters, 3, padding=padding, activation="relu")(x)
-        x = layers.UpSampling2D(2)(x)
-    x = layers.Conv2D(1, 3, padding="same", activation="sigmoid")(x)
+        x = layers.Conv2D(filters, 3, padding=padding, activation="relu", dtype=policy)(x)
+        x = layers.UpSampling2D(2, dtype=policy)(x)
+    x = layers.Conv2D(1, 3, padding="same", activation="sigmoid", dtype=policy)(x)
     return keras.Model(image, x, name="conv_autoencoder")
 
 
 def build_dense_autoencoder(
-    hidden_units: int = 512, hidden_activation: str = "relu", dropout: float = 0.0
+    hidden_units: int = 512,
+    hidden_activation: str = "relu",
+    dropout: float = 0.0,
+    policy: str = "float32",
 ) -> keras.Model:
     """The dense autoencoder: one hidden layer; 804,112 parameters with 512 units.
 
     The activation of the hidden layer and the absence of dropout are this project's reading.
     """
     image = keras.Input(IMAGE_SHAPE, name="image")
-    x = layers.Flatten()(image)
-    x = layers.Dense(hidden_units, activation=hidden_activation, name=LATENT)(x)
+    x = layers.Flatten(dtype=policy)(image)
+    x = layers.Dense(hidden_units, activation=hidden_activation, name=LATENT, dtype=policy)(x)
     if dropout > 0:
-        x = layers.Dropout(dropout)(x)
-    x = layers.Dense(image.shape[1] * image.shape[2], activation="sigmoid")(x)
-    x = layers.Reshape(IMAGE_SHAPE)(x)
+        x = layers.Dropout(dropout, dtype=policy)(x)
+    x = layers.Dense(image.shape[1] * image.shape[2], activation="sigmoid", dtype=policy)(x)
+    x = layers.Reshape(IMAGE_SHAPE, dtype=policy)(x)
     return keras.Model(image, x, name="dense_autoencoder")
 
 
 def build_model(config: TrialConfig) -> keras.Model:
     """The model that a trial trains, with Keras' default initial weights."""
+    policy = POLICIES[config.precision]
     if config.model == "conv":
         assert config.latent_filters is not None
-        return build_conv_autoencoder(config.latent_filters)
+        return build_conv_autoencoder(config.latent_filters, policy)
     assert config.hidden_units is not None
     assert config.hidden_activation is not None
     assert config.dropout is not None
-    return build_dense_autoencoder(config.hidden_units, config.hidden_activation, config.dropout)
+    return build_dense_autoencoder(
+        config.hidden_units, config.hidden_activation, config.dropout, policy
+    )

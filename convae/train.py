@@ -13,9 +13,14 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from convae.config import HIDDEN_ACTIVATIONS, MODELS, SPLITS, ConfigError, TrialConfig
+from convae.config import HIDDEN_ACTIVATIONS, MODELS, PRECISIONS, SPLITS, ConfigError, TrialConfig
 
-CHOICES = {"model": MODELS, "hidden_activation": HIDDEN_ACTIVATIONS, "split": SPLITS}
+CHOICES = {
+    "model": MODELS,
+    "hidden_activation": HIDDEN_ACTIVATIONS,
+    "split": SPLITS,
+    "precision": PRECISIONS,
+}
 TYPES = {"dropout": float, "learning_rate": float, "momentum": float}
 
 

@@ -220,7 +220,7 @@ class EpochProgram:
     def _share_of_mse(self, images: tf.Tensor, size: int, *, training: bool) -> tf.Tensor:
         """What these images contribute to the MSE of a batch of `size`."""
         targets = _as_float(images)
-        outputs = self._reconstruct(targets, training)
+        outputs = tf.cast(self._reconstruct(targets, training), tf.float32)
         mse = tf.reduce_mean(tf.math.squared_difference(outputs, targets))
         return mse * (images.shape[0] / size)
 
@@ -365,10 +365,10 @@ class Training:
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """Reconstructions in (0, 1) of uint8 images (n, 28, 28), as float32 of the same shape."""
         outputs = [
-            self.model(_as_float(chunk[..., np.newaxis]), training=False).numpy()[..., 0]
+            tf.cast(self.model(_as_float(chunk[..., np.newaxis]), training=False), tf.float32)
             for chunk in np.split(images, range(EVAL_BATCH_SIZE, len(images), EVAL_BATCH_SIZE))
         ]
-        return np.concatenate(outputs)
+        return np.concatenate(outputs)[..., 0]
 
 
 class Trainer:

@@ -121,12 +121,15 @@ def _given(model: str, spec: StudySpec) -> list[TrialConfig]:
     """The points of the search that are known beforehand; at least the reference stands for it."""
     points = first_points(model, spec, max(1, (spec.share + 1) // 2))
     if not points:
-        return [TrialConfig(model=model, batch_size=spec.batch_size, epochs=spec.epochs)]
-    split = schema.SEARCH_SPLIT
-    return [
-        config_from_params(model, params, epochs=spec.epochs, split=split, seed=spec.seed)
-        for params in points
-    ]
+        reference = TrialConfig(model=model, batch_size=spec.batch_size, epochs=spec.epochs)
+        return [replace(reference, precision=spec.precision)]
+    settings: dict[str, Any] = {
+        "epochs": spec.epochs,
+        "split": schema.SEARCH_SPLIT,
+        "seed": spec.seed,
+        "precision": spec.precision,
+    }
+    return [config_from_params(model, params, **settings) for params in points]
 
 
 def _shape(config: TrialConfig) -> TrialConfig:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
+from convae.config import PRECISIONS
 from study import schema
 
 SAMPLERS = ("tpe", "gp", "random", "grid")
@@ -37,6 +38,7 @@ class StudySpec:
         scheduler: ends search trials early, of `SCHEDULERS`.
         grace_epochs: that every search trial gets; None for a tenth of `epochs`, at least one.
         reduction_factor: of ASHA: one in so many trials goes on from each rung.
+        precision: of every trial's arithmetic, of `convae.config.PRECISIONS`.
         eval_every: epochs from one evaluation to the next; the last one is always evaluated, and so
             is each at which a scheduler compares trials.
         time_budget_seconds: the study stops then with what it has; None for no limit.
@@ -61,6 +63,7 @@ class StudySpec:
     scheduler: str = "asha"
     grace_epochs: int | None = None
     reduction_factor: int = 3
+    precision: str = "float32"
     eval_every: int = 1
     time_budget_seconds: float | None = None
 
@@ -86,6 +89,7 @@ class StudySpec:
             ("--objective", self.objective, schema.OBJECTIVES),
             ("--sampler", self.sampler, SAMPLERS),
             ("--scheduler", self.scheduler, SCHEDULERS),
+            ("--precision", self.precision, PRECISIONS),
         ):
             if value not in known:
                 raise SpecError(f"{option} is {value!r}, but takes one of {', '.join(known)}.")

@@ -89,14 +89,14 @@ class Records:
         if missing == list(names) or (missing == [names[1]] and not self._rows(names[0])):
             return
         tables = [self._rows(name) for name in names]
-        trials = {row["trial_id"]: row for row in tables[0]}
+        trials = {row["trial_id"]: {**schema.LATER_COLUMNS, **row} for row in tables[0]}
         epochs: dict[str, dict[int, dict[str, Any]]] = {trial_id: {} for trial_id in trials}
         for row in tables[1]:
             epochs[row["trial_id"]][row["epoch"]] = row
         for name in self.folder.names(schema.JOURNAL_FOLDER):
             entry = self._journal_entry(name)
             trial_id = entry["trial"]["trial_id"]
-            trials[trial_id] = entry["trial"]
+            trials[trial_id] = {**schema.LATER_COLUMNS, **entry["trial"]}
             epochs[trial_id] = {row["epoch"]: row for row in entry["epochs"]}
             self._journal.add(name)
         for trial_id, row in trials.items():

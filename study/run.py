@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convae.config import PRECISIONS
 from study import schema
 from study.presets import PRESETS, SAMPLERS, SCHEDULERS, SpecError, StudySpec
 
@@ -62,6 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what.add_argument(
         "--eval-every", type=int, metavar="EPOCHS", help="epochs between evaluations (default: 1)"
+    )
+    what.add_argument(
+        "--precision", choices=PRECISIONS, help="of the layers' arithmetic (default: float32)"
     )
     what.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop then")
     where = parser.add_argument_group("what to run it on")
@@ -117,6 +121,7 @@ def spec_from(options: argparse.Namespace, earlier: StudySpec | None = None) -> 
         "scheduler": options.scheduler,
         "grace_epochs": options.grace_epochs,
         "reduction_factor": options.reduction_factor,
+        "precision": options.precision,
         "eval_every": options.eval_every,
         "time_budget_seconds": options.time_budget,
     }

@@ -92,8 +92,11 @@ CONFIG_COLUMNS: Final = MappingProxyType[str, Kind](
         "epochs": "int",
         "split": "text",
         "seed": "int",
+        "precision": "text",
     }
 )
+# Columns that run folders of before they existed lack, and what they stand for there.
+LATER_COLUMNS: Final = MappingProxyType[str, str]({"precision": "float32"})
 
 # trials.parquet: a row a trial. What was not measured or does not apply is missing, never 0.
 TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](

@@ -213,7 +213,12 @@ class StudySearch(Searcher):
         spec = self._spec
         # One seed for all search trials: settings are compared on the same footing.
         config = config_from_params(
-            model, params, epochs=spec.epochs, split=schema.SEARCH_SPLIT, seed=spec.seed
+            model,
+            params,
+            epochs=spec.epochs,
+            split=schema.SEARCH_SPLIT,
+            seed=spec.seed,
+            precision=spec.precision,
         )
         reference = first_points(model, spec, 1)
         return PlannedTrial(
@@ -237,7 +242,12 @@ class StudySearch(Searcher):
         # The first of the objectives; a tie goes to the earlier trial.
         params = min(done, key=lambda trial: trial.values[0]).params
         best = config_from_params(
-            model, params, epochs=spec.epochs, split=schema.FULL_SPLIT, seed=spec.seed
+            model,
+            params,
+            epochs=spec.epochs,
+            split=schema.FULL_SPLIT,
+            seed=spec.seed,
+            precision=spec.precision,
         )
         return [
             PlannedTrial(

@@ -89,7 +89,11 @@ def reference_trials(spec: StudySpec) -> list[PlannedTrial]:
 
 def _architectures(spec: StudySpec) -> dict[str, TrialConfig]:
     """The report's models at its setting, by a short name, long ones first."""
-    shared: dict[str, Any] = {"epochs": spec.epochs, "batch_size": spec.batch_size}
+    shared: dict[str, Any] = {
+        "epochs": spec.epochs,
+        "batch_size": spec.batch_size,
+        "precision": spec.precision,
+    }
     found = {}
     if schema.CONV in spec.models:
         found[schema.CONV] = TrialConfig(model=schema.CONV, **shared)
@@ -166,6 +170,7 @@ def neighbour_trials(spec: StudySpec) -> list[PlannedTrial]:
                 batch_size=spec.batch_size,
                 split=schema.SEARCH_SPLIT,
                 seed=seed,
+                precision=spec.precision,
             )
             settings = {"reference": reference} | {
                 f"{name}={value}": replace(reference, **{name: value})
@@ -260,10 +265,18 @@ def first_points(model: str, spec: StudySpec, n: int) -> list[dict[str, Any]]:
 
 
 def config_from_params(
-    model: str, params: Mapping[str, Any], *, epochs: int, split: str, seed: int
+    model: str,
+    params: Mapping[str, Any],
+    *,
+    epochs: int,
+    split: str,
+    seed: int,
+    precision: str = "float32",
 ) -> TrialConfig:
     """The trial that a point of the model's space stands for."""
     values = dict(params)
     # Rounded, so that 1 − 0.95 and back is 0.05 and not 0.05000000000000004.
     values["momentum"] = round(1 - values.pop("one_minus_momentum"), 12)
-    return TrialConfig(model=model, **values, epochs=epochs, split=split, seed=seed)
+    return TrialConfig(
+        model=model, **values, epochs=epochs, split=split, seed=seed, precision=precision
+    )

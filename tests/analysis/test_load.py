@@ -108,6 +108,14 @@ def test_a_missing_column_is_named(quick_run: Path):
         load_run(quick_run)
 
 
+def test_a_run_from_before_a_column_existed_loads(quick_run: Path):
+    file = quick_run / schema.TRIALS_FILE
+    pd.read_parquet(file).drop(columns=list(schema.LATER_COLUMNS)).to_parquet(file)
+    trials, _ = load_run(quick_run)
+    assert list(trials.columns) == list(schema.TRIAL_COLUMNS)
+    assert set(trials["precision"]) == {"float32"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

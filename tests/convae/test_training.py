@@ -106,6 +106,47 @@ def test_equals_model_fit(mnist, model, nesterov, way, monkeypatch):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("model", "device"),
+    [("dense", GRAPH), ("dense", THREADS), ("dense", XLA), ("conv", GRAPH), ("conv", THREADS)],
+    ids=["dense", "dense in parts", "dense by XLA", "conv", "conv in parts"],
+)
+def test_bfloat16_is_keras_mixed_bfloat16(mnist, model, device):
+    """In Keras' order of sums the same; in another, sums in bfloat16 keep two digits or three."""
+    config = TrialConfig(model=model, batch_size=BATCH, seed=5, precision="bfloat16")
+    training = Trainer(mnist, device).start(config)
+    expected_model, expected = keras_epochs(training, mnist, [epoch_order(5, 1, N_TRAIN)])
+    assert {layer.compute_dtype for layer in expected_model.layers[1:]} == {"bfloat16"}
+    result = training.run_epoch()
+    near = 2e-5 if device is GRAPH else 5e-3
+    np.testing.assert_allclose([(result.train_mse, result.eval_mse)], expected, rtol=near)
+    for ours, theirs in zip(
+        training.model.get_weights(), expected_model.get_weights(), strict=True
+    ):
+        assert ours.dtype == np.float32
+        if device is GRAPH:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
+    assert training.reconstruct(mnist.test_images).dtype == np.float32
+
+
+@pytest.mark.parametrize("model", ["conv", "dense"])
+def test_bfloat16_leaves_float32_as_it_is(mnist, model):
+    """Bit by bit, in one process; and it is not float32 by another name."""
+
+    def run(trainer, precision):
+        config = TrialConfig(model=model, batch_size=BATCH, precision=precision)
+        training = trainer.start(config)
+        return training.run_epoch(), training.get_state()
+
+    both = Trainer(mnist, GRAPH)
+    bfloat16 = run(both, "bfloat16")
+    float32, alone = run(both, "float32"), run(Trainer(mnist, GRAPH), "float32")
+    assert (float32[0].train_mse, float32[0].eval_mse) == (alone[0].train_mse, alone[0].eval_mse)
+    for ours, theirs in zip(float32[1], alone[1], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert bfloat16[0].train_mse != float32[0].train_mse
+
+
 def test_every_image_is_used_once_an_epoch():
     """The order is a permutation, and another one each epoch and each seed."""
     orders = [epoch_order(seed, epoch, N_TRAIN) for seed in (0, 1) for epoch in (1, 2)]

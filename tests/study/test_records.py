@@ -95,6 +95,15 @@ def test_unfinished_trials_keep_their_rows_until_they_run_again(records):
     assert again.row(PLANNED.trial_id)["n_retries"] == 2
 
 
+def test_an_older_sessions_rows_get_the_columns_it_lacked(records):
+    path = records.folder.local / schema.TRIALS_FILE
+    records.end(PLANNED.trial_id, schema.COMPLETED)
+    records.write()
+    pq.write_table(pq.read_table(path).drop_columns(["precision"]), path)
+    (trial,), _ = tables(Records(records.folder, resume=True))
+    assert trial["precision"] == "float32"
+
+
 def test_what_ended_since_the_last_table_is_known_after_a_death(records):
     records.write()
     records.report(PLANNED.trial_id, result(epoch(1, 0.8, 0.4), state=schema.COMPLETED))

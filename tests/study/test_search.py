@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -51,6 +52,13 @@ def test_phases_and_equal_shares(storage):
         models = [trial.config.model for trial in planned if trial.group == group]
         assert models.count("conv") == models.count("dense")
         assert {trial.config.split for trial in planned if trial.group == group} == {split}
+
+
+def test_every_trial_has_the_studys_precision(storage):
+    spec = replace(SPEC, precision="bfloat16", readings=True, neighbours=True, n_seeds=1)
+    planned = run(StudySearch(spec, storage))
+    assert {trial.group for trial in planned} == set(schema.GROUPS)
+    assert {trial.config.precision for trial in planned} == {"bfloat16"}
 
 
 def test_winner_is_the_best_by_validation(storage):
