@@ -26,6 +26,13 @@ HEAD = "127.0.0.2"  # Ray takes 127.0.0.1 for the machine's address to the world
 # lacks the file that goes with the provider's name.
 FAKE_CLOUD = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 FAKE_HEAD_TYPE, FAKE_HEAD_ID = "ray.head.default", "f" * 51 + "00000"
+# Of each node, chosen for it: a raylet gives helpers that choose their own fifteen seconds.
+PORTS = (
+    "dashboard-agent-grpc-port",
+    "dashboard-agent-listen-port",
+    "metrics-export-port",
+    "runtime-env-agent-port",
+)
 N_ATTEMPTS = 3  # Ray gives a node thirty seconds to start, which a busy machine may need
 
 
@@ -103,11 +110,18 @@ class Cluster:
         environment: what a process needs to take part in it.
     """
 
-    def __init__(self, folder, *, dashboard=False, workers=None, max_workers=1, version="1"):
+    def __init__(
+        self, folder, *, dashboard=False, cpus=0, workers=None, max_workers=1, version="1"
+    ):
         self._folder = folder
         self._nodes = []
         # Clusters ask for a token only if they are told to.
-        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+        self.environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(16),
+            # A job's `python` is the one that its node finds.
+            "PATH": f"{Path(RAY).parent}:{os.environ['PATH']}",
+        }
         port, dashboard_port = free_port(HEAD), free_port(LOOPBACK)
         self.address = f"{HEAD}:{port}"
         self.dashboard = f"http://{LOOPBACK}:{dashboard_port}"
@@ -123,7 +137,7 @@ class Cluster:
             }
         else:
             arguments.append("--no-monitor")  # the autoscaler's process
-        self.head = self._start(HEAD, *arguments, f"--temp-dir={folder}", "--num-cpus=0")
+        self.head = self._start(HEAD, *arguments, f"--temp-dir={folder}", f"--num-cpus={cpus}")
 
     def _scaling(self, workers, max_workers):
         """The autoscaler's configuration, in a file."""
@@ -172,8 +186,9 @@ class Cluster:
         command += ["--include-log-monitor=false", *arguments]  # which nobody reads here
         for _ in range(N_ATTEMPTS):
             log = self._folder / f"{ip}.log"
+            ports = [f"--{name}={free_port(ip)}" for name in PORTS]
             with log.open("w") as stream:
-                node = Started(command, self.environment, stdout=stream, stderr=stream)
+                node = Started([*command, *ports], self.environment, stdout=stream, stderr=stream)
             self._nodes.append(node)
             while node.process.poll() is None:
                 if "Ray runtime started" in log.read_text():
