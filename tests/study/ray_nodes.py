@@ -100,6 +100,7 @@ class Cluster:
     Args:
         folder: for Ray's own files.
         dashboard: whether the head has one, which takes jobs.
+        cpus: of the head, for trials.
         workers: for Ray's autoscaler: what each node that it may start has.
         max_workers: that it may start.
         version: of the autoscaler, "1" or "2".
