@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convae.hardware import describe_machine, versions
+from convae.quiet import without_native_notes
 
 RESULTS = Path(__file__).parent / "results"
 Epoch = Callable[[], None]
@@ -67,8 +68,9 @@ class _Process:
 
 def _serve(connection: Any, peer: Peer, config: Any, data: str | None) -> None:
     try:
-        epoch, device = peer(config, data)
-        epoch()
+        with without_native_notes():
+            epoch, device = peer(config, data)
+            epoch()
         connection.send(("ready", device))
         while connection.recv():
             start, processor_start = time.perf_counter(), time.process_time()

@@ -62,7 +62,7 @@ def run_peer(n_trials: int, n_epochs: int, data: str | None, n_gpus: int) -> Non
             epochs=n_epochs,
             validation_data=(test, test),
             verbose=0,
-            callbacks=[TuneReportCheckpointCallback({"val_loss": "val_loss"}, checkpoint_on=[])],
+            callbacks=[TuneReportCheckpointCallback(checkpoint_on=[], metrics=["val_loss"])],
         )
 
     ray.init(log_to_driver=False)
