@@ -8,7 +8,7 @@ start, compilation and all, but no report. Ours is `python -m study.run` with 8 
 Ray's own Keras example with this model: a function that loads the data, builds, compiles and fits,
 reported by a callback, searched with `OptunaSearch`; learning rate and momentum vary in a range
 without divergence. Both train on all 60,000 images at batch size 256 with as many trials at once as
-there are cores, and test after every epoch. On two cores the full form takes about ten minutes.
+there are cores, and test after every epoch. On two cores the full form takes about twenty minutes.
 """
 
 import argparse
