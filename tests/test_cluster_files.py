@@ -127,8 +127,9 @@ def test_the_two_clouds_differ_only_where_they_must():
 def test_only_code_travels_to_the_nodes(name):
     config = load(name)
     mounts = config["file_mounts"]
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert {*packages["packages"], "pyproject.toml", "constraints.txt", "README.md"} <= set(
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    packages = (name.rstrip("*") for name in tools["setuptools"]["packages"]["find"]["include"])
+    assert {*packages, "pyproject.toml", "constraints.txt", "README.md"} <= set(
         mounts.values()
     )
     for remote, local in mounts.items():
