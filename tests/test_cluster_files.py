@@ -129,9 +129,7 @@ def test_only_code_travels_to_the_nodes(name):
     mounts = config["file_mounts"]
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     packages = (name.rstrip("*") for name in tools["setuptools"]["packages"]["find"]["include"])
-    assert {*packages, "pyproject.toml", "constraints.txt", "README.md"} <= set(
-        mounts.values()
-    )
+    assert {*packages, "pyproject.toml", "constraints.txt", "README.md"} <= set(mounts.values())
     for remote, local in mounts.items():
         assert remote == f"~/convae-study/{local}"
     listed = subprocess.run(
