@@ -18,17 +18,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.race import build_parser, print_table, write_result
+from benchmarks.race import CONFIGS, build_parser, print_table, write_result
 from convae.config import TrialConfig
 from convae.quiet import without_native_notes
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-N_TRAIN, N_TEST, BATCH_SIZE = 60_000, 10_000, 256
-CONFIGS = {
-    "conv": TrialConfig(model="conv", batch_size=BATCH_SIZE),
-    "dense-512": TrialConfig(model="dense", hidden_units=512, batch_size=BATCH_SIZE),
-}
+N_TRAIN, N_TEST = 60_000, 10_000
 # (rows, inner, columns) of matrix products: two square ones for the rate, then the dense model's.
 PRODUCTS = (
     (1024, 1024, 1024),
@@ -149,7 +145,7 @@ def main() -> None:
             ]
         )
     headings = ["model", "GFLOP", "seconds", "GB", "seconds", "floor", "through memory"]
-    print_table(f"An epoch of {N_TRAIN:,} images, batch size {BATCH_SIZE}", headings, table)
+    print_table(f"An epoch of {N_TRAIN:,} images, batch size 256", headings, table)
 
     tests = sum(need["test_flop"] for need in needs.values()) / flop_a_second
     study = N_TRIALS * N_EPOCHS * (sum(floors.values()) + tests)

@@ -18,7 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.race import Epoch, Peer, build_parser, cell, print_table, race, write_result
+from benchmarks.race import (
+    CONFIGS,
+    Epoch,
+    Peer,
+    build_parser,
+    cell,
+    print_table,
+    race,
+    write_result,
+)
 from convae.config import TrialConfig
 from convae.data import load_mnist
 
@@ -120,10 +129,7 @@ def run(names: Sequence[str], n: int, data: str | None, result_name: str | None)
     """Races these peers on both models, prints the table and writes the result if it has a name."""
     load_mnist(data)  # fetched once, here, if need be
     rows, table, device = [], [], ""
-    for label, config in (
-        ("conv", TrialConfig(model="conv")),
-        ("dense-512", TrialConfig(model="dense")),
-    ):
+    for label, config in CONFIGS.items():
         result = race({name: PEERS[name] for name in names}, config, data, n)
         ratios, cpu_ratios = result.ratios(TRAINER), result.cpu_ratios(TRAINER)
         device = result.notes[TRAINER]

@@ -14,16 +14,11 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from benchmarks.race import build_parser, cell, print_table, write_result
+from benchmarks.race import CONFIGS, build_parser, cell, print_table, write_result
 from convae.config import PRECISIONS, TrialConfig
 from convae.data import load_mnist
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-CONFIGS = {
-    "conv": TrialConfig(model="conv"),
-    "dense-512": TrialConfig(model="dense", hidden_units=512),
-}
 
 
 def measure(trainer: Any, config: TrialConfig) -> dict[str, Any]:

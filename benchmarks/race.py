@@ -19,9 +19,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from convae.config import TrialConfig
 from convae.hardware import describe_machine, versions
 from convae.quiet import without_native_notes
 
+# The report's two models at its setting.
+CONFIGS = {"conv": TrialConfig(model="conv"), "dense-512": TrialConfig(model="dense")}
 RESULTS = Path(__file__).parent / "results"
 Epoch = Callable[[], None]
 # (configuration, data or None) -> an epoch of it, and the device's description

@@ -12,8 +12,6 @@ from convae.config import TrialConfig
 
 IMAGE_SHAPE = (28, 28, 1)
 LATENT = "latent"  # name of the layer whose output is the code
-
-
 # Keras' dtype policy for each of `convae.config.PRECISIONS`.
 POLICIES = MappingProxyType({"float32": "float32", "bfloat16": "mixed_bfloat16"})
 
@@ -24,6 +22,7 @@ def build_conv_autoencoder(latent_filters: int = 8, policy: str = "float32") -> 
     The report's text contradicts itself twice. Its third convolution has 16 filters but its code
     is 4×4×8: read as 8. Its decoder is "same" throughout, which would give 32×32 images: the third
     convolution of the decoder is read as "valid" (16×16 → 14×14 → 28×28).
+    `policy` is of `POLICIES`.
     """
     image = keras.Input(IMAGE_SHAPE, name="image")
     x = image
@@ -46,6 +45,7 @@ def build_dense_autoencoder(
     """The dense autoencoder: one hidden layer; 804,112 parameters with 512 units.
 
     The activation of the hidden layer and the absence of dropout are this project's reading.
+    `policy` is of `POLICIES`.
     """
     image = keras.Input(IMAGE_SHAPE, name="image")
     x = layers.Flatten(dtype=policy)(image)

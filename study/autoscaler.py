@@ -70,4 +70,5 @@ def _of_kuberay(name: str) -> dict[str, Any] | None:
     return config
 
 
+# The head gets the code with the task.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

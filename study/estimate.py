@@ -23,7 +23,7 @@ from study.presets import StudySpec
 from study.resources import Resources, Slots, check_gpu, claim
 from study.scheduling import check_sampler, rungs
 from study.search import StudySearch, fixed_trials
-from study.space import PlannedTrial, config_from_params, first_points
+from study.space import PlannedTrial, first_points, reference_config, searched_config
 from study.warm_start import earlier_trials
 
 if TYPE_CHECKING:
@@ -121,15 +121,8 @@ def _given(model: str, spec: StudySpec) -> list[TrialConfig]:
     """The points of the search that are known beforehand; at least the reference stands for it."""
     points = first_points(model, spec, max(1, (spec.share + 1) // 2))
     if not points:
-        reference = TrialConfig(model=model, batch_size=spec.batch_size, epochs=spec.epochs)
-        return [replace(reference, precision=spec.precision)]
-    settings: dict[str, Any] = {
-        "epochs": spec.epochs,
-        "split": schema.SEARCH_SPLIT,
-        "seed": spec.seed,
-        "precision": spec.precision,
-    }
-    return [config_from_params(model, params, **settings) for params in points]
+        return [reference_config(model, spec)]
+    return [searched_config(model, params, spec) for params in points]
 
 
 def _shape(config: TrialConfig) -> TrialConfig:

@@ -89,14 +89,14 @@ class Records:
         if missing == list(names) or (missing == [names[1]] and not self._rows(names[0])):
             return
         tables = [self._rows(name) for name in names]
-        trials = {row["trial_id"]: {**schema.LATER_COLUMNS, **row} for row in tables[0]}
+        trials = {row["trial_id"]: row for row in tables[0]}
         epochs: dict[str, dict[int, dict[str, Any]]] = {trial_id: {} for trial_id in trials}
         for row in tables[1]:
             epochs[row["trial_id"]][row["epoch"]] = row
         for name in self.folder.names(schema.JOURNAL_FOLDER):
             entry = self._journal_entry(name)
             trial_id = entry["trial"]["trial_id"]
-            trials[trial_id] = {**schema.LATER_COLUMNS, **entry["trial"]}
+            trials[trial_id] = entry["trial"]
             epochs[trial_id] = {row["epoch"]: row for row in entry["epochs"]}
             self._journal.add(name)
         for trial_id, row in trials.items():
@@ -104,7 +104,8 @@ class Records:
             again = row["state"] == schema.FAILED and row["group"] != schema.SEARCH
             if again or row["state"] == schema.RUNNING:
                 self._unfinished.add(trial_id)
-        self._trials, self._epochs = trials, epochs
+        self._trials = {name: {**schema.LATER_COLUMNS, **row} for name, row in trials.items()}
+        self._epochs = epochs
 
     def _journal_entry(self, name: str) -> dict[str, Any]:
         try:

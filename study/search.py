@@ -23,11 +23,11 @@ from study.scheduling import make_sampler, rungs
 from study.space import (
     SPACES,
     PlannedTrial,
-    config_from_params,
     first_points,
     neighbour_trials,
     reading_trials,
     reference_trials,
+    searched_config,
 )
 from study.warm_start import DIVERGED_EPOCH
 
@@ -210,21 +210,11 @@ class StudySearch(Searcher):
         number = search.number_of(trial_id)
         self._n_asked[model] += 1
         self._save()
-        spec = self._spec
-        # One seed for all search trials: settings are compared on the same footing.
-        config = config_from_params(
-            model,
-            params,
-            epochs=spec.epochs,
-            split=schema.SEARCH_SPLIT,
-            seed=spec.seed,
-            precision=spec.precision,
-        )
-        reference = first_points(model, spec, 1)
+        reference = first_points(model, self._spec, 1)
         return PlannedTrial(
             f"{_search_id(model)}{number:03d}",
             schema.SEARCH,
-            config,
+            searched_config(model, params, self._spec),
             # The setting that all others are measured by has a final value.
             prunable=params not in reference,
             report_epochs=self._report_epochs,
@@ -241,14 +231,7 @@ class StudySearch(Searcher):
         spec = self._spec
         # The first of the objectives; a tie goes to the earlier trial.
         params = min(done, key=lambda trial: trial.values[0]).params
-        best = config_from_params(
-            model,
-            params,
-            epochs=spec.epochs,
-            split=schema.FULL_SPLIT,
-            seed=spec.seed,
-            precision=spec.precision,
-        )
+        best = searched_config(model, params, spec, schema.FULL_SPLIT)
         return [
             PlannedTrial(
                 f"{schema.WINNER}-{model}-s{seed}",

@@ -89,19 +89,25 @@ def reference_trials(spec: StudySpec) -> list[PlannedTrial]:
 
 def _architectures(spec: StudySpec) -> dict[str, TrialConfig]:
     """The report's models at its setting, by a short name, long ones first."""
-    shared: dict[str, Any] = {
-        "epochs": spec.epochs,
-        "batch_size": spec.batch_size,
-        "precision": spec.precision,
-    }
     found = {}
     if schema.CONV in spec.models:
-        found[schema.CONV] = TrialConfig(model=schema.CONV, **shared)
+        found[schema.CONV] = reference_config(schema.CONV, spec)
     if schema.DENSE in spec.models:
         for units in sorted(spec.hidden_units, reverse=True):
-            dense = TrialConfig(model=schema.DENSE, hidden_units=units, **shared)
+            dense = reference_config(schema.DENSE, spec, hidden_units=units)
             found[f"{schema.DENSE}{units}"] = dense
     return found
+
+
+def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig:
+    """The report's model at the study's setting, with these fields changed."""
+    return TrialConfig(
+        model=model,
+        epochs=spec.epochs,
+        batch_size=spec.batch_size,
+        precision=spec.precision,
+        **changes,
+    )
 
 
 def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
@@ -164,14 +170,7 @@ def neighbour_trials(spec: StudySpec) -> list[PlannedTrial]:
     trials = []
     for model in spec.models:
         for seed in range(spec.seed, spec.seed + spec.n_seeds):
-            reference = TrialConfig(
-                model=model,
-                epochs=spec.epochs,
-                batch_size=spec.batch_size,
-                split=schema.SEARCH_SPLIT,
-                seed=seed,
-                precision=spec.precision,
-            )
+            reference = reference_config(model, spec, split=schema.SEARCH_SPLIT, seed=seed)
             settings = {"reference": reference} | {
                 f"{name}={value}": replace(reference, **{name: value})
                 for name, values in _changes(reference).items()
@@ -279,4 +278,19 @@ def config_from_params(
     values["momentum"] = round(1 - values.pop("one_minus_momentum"), 12)
     return TrialConfig(
         model=model, **values, epochs=epochs, split=split, seed=seed, precision=precision
+    )
+
+
+def searched_config(
+    model: str, params: Mapping[str, Any], spec: StudySpec, split: str = schema.SEARCH_SPLIT
+) -> TrialConfig:
+    """The same for a trial of a study's search, or of its winner."""
+    # One seed for all: settings are compared on the same footing.
+    return config_from_params(
+        model,
+        params,
+        epochs=spec.epochs,
+        split=split,
+        seed=spec.seed,
+        precision=spec.precision,
     )
