@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.race import build_parser, print_table, write_result
@@ -111,7 +112,9 @@ def n_ended(folder: Path) -> int:
     path = folder / schema.TRIALS_FILE
     if not path.exists():
         return 0
-    states = pq.read_table(path, columns=["state"])["state"].to_pylist()
+    # Read at once: pyarrow opens a path twice, and the study may put another file there in between.
+    table = pa.BufferReader(path.read_bytes())
+    states = pq.read_table(table, columns=["state"])["state"].to_pylist()
     return sum(state != schema.RUNNING for state in states)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import optuna
 from ray import tune
-from ray.tune.experiment import Trial
 
 from convae.data import SHA256, Mnist
 from convae.hardware import describe_machine
@@ -34,7 +33,7 @@ from study.scheduling import SearchScheduler, check_sampler
 from study.search import StudySearch
 from study.storage import RunFolder, StorageError
 from study.trainable import AutoencoderTrial
-from study.tune_resets import mend_tune
+from study.tune_mends import mend_tune
 from study.warm_start import earlier_trials
 
 # From a person at the terminal, and from a machine that is about to be taken away.
@@ -91,22 +90,6 @@ class _Stop(tune.Stopper):
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-class _Forgetting(tune.Callback):
-    """Drops the statistics that Ray Tune keeps of each metric of each trial, once it has ended.
-
-    Nothing reads them here, and they are half of the memory that a trial costs the driver.
-    """
-
-    def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        trial.metric_analysis.clear()
-        trial.metric_n_steps.clear()
-        trial.run_metadata.invalidate_cache()  # a copy of them as text
-
-    on_trial_error = on_trial_complete
 
 
 @dataclass(frozen=True)
@@ -222,7 +205,7 @@ def run_study(
                 # Nobody reads Ray Tune's own files: they stay out of a bucket.
                 storage_path=str(folder.local or elsewhere),
                 # The records hear of a trial's end before the logger tells of it.
-                callbacks=[progress, _Forgetting(), *loggers],
+                callbacks=[progress, *loggers],
                 stop=stop,
                 # Trials keep checkpoints of their own, see study.checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

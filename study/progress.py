@@ -15,8 +15,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from rich.console import Console
 from rich.live import Live
 
@@ -56,8 +56,11 @@ class _Running:
         return Remaining(config.model, config.epochs - self.epoch, own)
 
 
-class Progress(tune.Callback):
+class Progress(TrialProgressCallback):
     """Keeps the records and tells, a line a trial, what happens; in a terminal also what runs.
+
+    It takes the place of the callback of this kind that Ray Tune would add by itself, which keeps
+    every trial to the end of the study.
 
     Args:
         records: the run folder's tables.

@@ -67,10 +67,13 @@ class ArchitectureSearch(OptunaSearch):
     ) -> None:
         """Tells Optuna how the trial ended: complete, pruned or failed. Never a made-up number."""
         trial = self._ot_trials[trial_id]
+        if result and not error:
+            self.on_trial_result(trial_id, result)
+        del self._ot_trials[trial_id]
+        self._n_reported.pop(trial_id, None)
         if error or not result:
             self._ot_study.tell(trial, state=TrialState.FAIL)
             return
-        self.on_trial_result(trial_id, result)
         if result["state"] == schema.DIVERGED:
             trial.set_user_attr(DIVERGED_EPOCH, result["diverged_epoch"])
             self._ot_study.tell(trial, state=TrialState.FAIL)
