@@ -1,7 +1,8 @@
 """What `--precision bfloat16` changes: the MSE that is reached, and the time of an epoch.
 
-    python -m benchmarks.precision            (ten epochs, five seeds; see benchmarks/README.md)
-    python -m benchmarks.precision --short    (one epoch, one seed)
+    python -m benchmarks.precision                       (ten epochs, five seeds; of both models)
+    python -m benchmarks.precision --model dense-512     (of one model, see benchmarks/README.md)
+    python -m benchmarks.precision --short               (one epoch, one seed)
 
 Conv and dense-512 at batch size 256, each seed in both precisions, one after the other: they start
 from the same weights and see the images in the same order, so that their difference is paired. The
@@ -55,33 +56,35 @@ def lines(name: str, rows: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def main() -> None:
-    """Measures, prints a table and writes `benchmarks/results/precision-DEVICE.json`."""
-    options = build_parser("precision", __doc__, "one epoch, one seed").parse_args()
+    """Measures, prints a table and writes `benchmarks/results/precision-MODEL-DEVICE.json`."""
+    parser = build_parser("precision", __doc__, "one epoch, one seed")
+    parser.add_argument("--model", choices=CONFIGS, help="one model alone")
+    options = parser.parse_args()
     from convae.device import open_device
     from convae.training import Trainer
 
     n_seeds, n_epochs = (1, 1) if options.short else (5, 10)
     device = open_device()
     trainer = Trainer(load_mnist(options.data), device)
-    rows: list[dict[str, Any]] = []
+    kind = "gpu" if device.jit_compile else "cpu"
+    what = f"test MSE after {n_epochs} epochs at batch size 256, by precision, paired by seed"
     table = []
-    for name, config in CONFIGS.items():
-        own = [
+    for name in [options.model] if options.model else CONFIGS:
+        config = CONFIGS[name]
+        rows = [
             measure(trainer, replace(config, precision=precision, seed=seed, epochs=n_epochs))
             for seed in range(n_seeds)
             for precision in PRECISIONS
         ]
-        rows += [{"model": name, **row} for row in own]
-        table += lines(name, own)
+        table += lines(name, rows)
+        if not options.short:
+            entries = {"what": what, "n": n_seeds, "model": name, "rows": rows}
+            write_result(f"precision-{name}-{kind}", entries)
     title = (
         f"Test MSE after {n_epochs} epochs, mean ± standard deviation of n = {n_seeds} seeds;"
         f" seconds an epoch, median (lowest to highest); {device.description}"
     )
     print_table(title, ["model", "precision", "test MSE", "seconds an epoch"], table)
-    if not options.short:
-        kind = "gpu" if device.jit_compile else "cpu"
-        what = f"test MSE after {n_epochs} epochs at batch size 256, by precision, paired by seed"
-        write_result(f"precision-{kind}", {"what": what, "n": n_seeds, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The plan is `study.search`'s, the training `study.trainable`'s, the lines on the
 `study.progress`'s; this module builds the Tuner and decides when it stops.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -35,6 +36,8 @@ from study.storage import RunFolder, StorageError
 from study.trainable import AutoencoderTrial
 from study.tune_mends import mend_tune
 from study.warm_start import earlier_trials
+
+_log = logging.getLogger(__name__)
 
 # From a person at the terminal, and from a machine that is about to be taken away.
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
@@ -217,7 +220,12 @@ def run_study(
         try:
             with stop.catching_interrupts(), logging_to(folder), progress.live():
                 progress.say(describe_plan(spec, search, slots) + plan_note, always=True)
-                tuner.fit()
+                try:
+                    tuner.fit()
+                except OSError:
+                    # It may not be the storage's: the log says where it comes from.
+                    _log.exception("the study stops")
+                    raise
             status = "finished"
             if records.trouble:
                 status = "storage failed"

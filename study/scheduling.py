@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
@@ -24,30 +23,9 @@ from ray.tune.schedulers import (
 from study import schema
 from study.presets import SpecError, StudySpec
 from study.space import grid
+from study.tpe import BoundedTPE
 
 EPOCH = "epoch"  # what a result calls the epochs trained so far
-
-
-# TPE holds what it proposes against this many trials that were not good, the latest.
-N_COMPARED = 500
-
-
-class _BoundedTPE(optuna.samplers.TPESampler):
-    """TPE whose time a trial does not grow with the trials: see `N_COMPARED`.
-
-    Which trials are the good ones (25 at most), Optuna still chooses from all.
-    """
-
-    def _build_parzen_estimator(
-        self,
-        study: optuna.Study,
-        search_space: dict[str, optuna.distributions.BaseDistribution],
-        trials: list[FrozenTrial],
-        handle_below: bool,
-    ) -> Any:
-        if not handle_below:
-            trials = trials[-N_COMPARED:]  # they come in the order of their numbers
-        return super()._build_parzen_estimator(study, search_space, trials, handle_below)
 
 
 class _Grid(optuna.samplers.GridSampler):
@@ -81,7 +59,7 @@ def make_sampler(spec: StudySpec, model: str, seed: int) -> optuna.samplers.Base
         # Each architecture has its own Optuna study, so there are no groups to tell apart.
         # The constant liar keeps parallel trials from asking for the same point.
         # By default its first ten trials are random, which may be all that there are.
-        "tpe": lambda: _BoundedTPE(
+        "tpe": lambda: BoundedTPE(
             multivariate=True,
             constant_liar=True,
             n_startup_trials=max(1, min(10, spec.share // 2)),

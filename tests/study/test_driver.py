@@ -1,6 +1,8 @@
 """The whole driver, Ray Tune included, with a closed form in place of the training."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import closed_form
@@ -11,13 +13,14 @@ import pytest
 import ray
 from closed_form import BEST, ClosedFormTrial, DiesBetweenTrials, RaisesBetweenTrials
 from ray import cloudpickle
+from ray.tune.execution.tune_controller import TuneController
 
 from convae.data import Mnist, load_mnist
 from study import schema
 from study.driver import run_study
 from study.presets import SpecError, StudySpec
 from study.resources import Resources, ray_session
-from study.storage import RunFolder
+from study.storage import RunFolder, StorageError
 
 # Workers cannot import from the tests' folder: the module travels with its class.
 cloudpickle.register_pickle_by_value(closed_form)
@@ -262,6 +265,53 @@ def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, trainabl
     assert list(trials.n_retries) == [0, 1, 0, 0]
     assert list(trials.state) == ["completed"] * 4
     assert (outcome.status, outcome.n_failed) == ("finished", 0)
+
+
+class AlwaysRaises(ClosedFormTrial):
+    def step(self):
+        raise ValueError("no training")
+
+
+def test_ray_tune_forgets_the_trials_that_have_ended(tmp_path, monkeypatch):
+    """Completed, pruned and failed ones: neither its lists nor anything else keeps them."""
+    seen, n_listed, n_alive = weakref.WeakSet(), [], []
+    step = TuneController.step
+
+    def counting(controller):
+        step(controller)
+        known = [*controller.get_trials(), *controller.get_live_trials()]
+        seen.update(known)
+        n_listed.append(len(set(known)))
+        if len(n_listed) % 10 == 0:
+            gc.collect()
+            n_alive.append(len(seen))
+
+    monkeypatch.setattr(TuneController, "step", counting)
+    trials, _ = run(tmp_path / "study", n_search_trials=30, sampler="random")
+    assert {"completed", "pruned", "diverged"} <= set(trials.state)
+    # One trains, one waits, one ended in the step before.
+    assert max(n_listed) <= 3
+    assert len(n_alive) > 3
+    assert max(n_alive) <= 4
+    n_listed.clear()
+    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=1)
+    resources = Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
+    folder = RunFolder(tmp_path / "failing")
+    outcome = run_study(spec, resources, MNIST, folder, command=["t"], trainable=AlwaysRaises)
+    assert outcome.n_failed == 1
+    assert max(n_listed) <= 3
+
+
+def test_an_error_that_may_not_be_the_storages_is_in_the_log_in_full(tmp_path, monkeypatch):
+    def step(_):
+        raise OSError("no socket left")
+
+    monkeypatch.setattr(TuneController, "step", step)
+    with pytest.raises(StorageError, match="cannot be used: no socket left"):
+        run(tmp_path / "study")
+    log = (tmp_path / "study" / schema.LOG_FILE).read_text()
+    assert "Traceback" in log
+    assert "in step\n" in log
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from ray.tune.search import Searcher
 
-from study import scheduling, schema
+from study import schema
 from study.presets import StudySpec
 from study.records import Records
 from study.search import StudySearch
@@ -145,21 +145,6 @@ def test_same_seed_same_suggestions():
 
     assert suggestions(0) == suggestions(0)
     assert suggestions(0) != suggestions(1)
-
-
-def test_tpe_compares_with_the_latest_trials_alone(monkeypatch):
-    """A limit that no search reaches changes nothing; one that it passes does, from there on."""
-
-    def suggestions(limit):
-        monkeypatch.setattr(scheduling, "N_COMPARED", limit)
-        spec = StudySpec(preset="test", models=("dense",), n_search_trials=20, epochs=2)
-        planned = run(StudySearch(spec, optuna.storages.InMemoryStorage()))
-        return [t.config.learning_rate for t in planned if t.group == schema.SEARCH]
-
-    whole, bounded = suggestions(500), suggestions(12)
-    assert suggestions(30) == whole
-    assert bounded != whole
-    assert bounded[:12] == whole[:12]
 
 
 def test_waits_for_running_search_trials_before_naming_winners(storage):
