@@ -204,9 +204,8 @@ def run_study(
                 trial_dirname_creator=trial_id_of,
             ),
             run_config=tune.RunConfig(
-                name=schema.TUNE_FOLDER,
-                # Nobody reads Ray Tune's own files: they stay out of a bucket.
-                storage_path=str(folder.local or elsewhere),
+                # Nobody reads Ray Tune's own files, a folder a trial: they stay out of the run's.
+                storage_path=elsewhere,
                 # The records hear of a trial's end before the logger tells of it.
                 callbacks=[progress, *loggers],
                 stop=stop,

@@ -75,7 +75,6 @@ CHECKPOINTS_FOLDER: Final = "checkpoints"  # TRIAL_ID.npz, of trials that run
 JOURNAL_FOLDER: Final = "journal"  # TRIAL_ID.json, of ended trials that the tables lack yet
 REPORT_FOLDER: Final = "report"
 LOG_FILE: Final = "study.log"  # what would else flood the terminal, and every traceback
-TUNE_FOLDER: Final = "tune"  # Ray Tune's own files
 
 # The fields of convae.config.TrialConfig (a test holds the two together).
 CONFIG_COLUMNS: Final = MappingProxyType[str, Kind](
