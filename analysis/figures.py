@@ -359,7 +359,8 @@ def log_ticks(low: float, high: float, most: int = 8) -> list[float]:
     ):
         candidates = [step * 10.0**decade for decade in decades for step in steps]
         inside = [tick for tick in candidates if low <= tick <= high]
-        if len(inside) <= most:
+        gaps = np.diff(np.log(inside)) / math.log(high / low)  # as shares of the axis
+        if len(inside) <= most and (gaps > 0.6 / most).all():
             ticks = inside
     if high / low < 2 or len(ticks) < 3:  # there a log axis is nearly linear
         linear = MaxNLocator(min(5, most)).tick_values(low, high)

@@ -1,5 +1,7 @@
 """Figures: ticks, labels, room, and what must not be drawn as a number."""
 
+import math
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -95,6 +97,14 @@ def test_log_ticks_are_a_few_plain_decimals(low: float, high: float):
     assert [float(label) for label in labels] == pytest.approx(list(ticks), rel=1e-4)
     assert not any("e" in label or "$" in label or label.endswith(".") for label in labels)
     assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize("low", [0.0063, 0.021, 0.47, 0.93, 3.2])
+@pytest.mark.parametrize("ratio", [2.2, 3, 7, 40, 900])
+@pytest.mark.parametrize("most", [5, 8])
+def test_log_ticks_leave_room_for_their_numbers(low: float, ratio: float, most: int):
+    ticks = np.log(figures.log_ticks(low, low * ratio, most))
+    assert np.diff(ticks).min() > math.log(ratio) / most / 2
 
 
 def test_axes_are_labelled_with_units():
