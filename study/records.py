@@ -80,6 +80,7 @@ class Records:
         self._next_write = -math.inf
         self.trouble: StorageError | None = None
         if resume:
+            folder.sweep()
             self._load()
 
     def _load(self) -> None:

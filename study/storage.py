@@ -119,8 +119,21 @@ class RunFolder:
             selector = fs.FileSelector(self._path(folder), allow_not_found=True)
             infos = self._filesystem.get_file_info(selector)
             return sorted(
-                f"{folder}/{info.base_name}" for info in infos if info.type == fs.FileType.File
+                f"{folder}/{info.base_name}"
+                for info in infos
+                if info.type == fs.FileType.File and not _is_temporary(info.base_name)
             )
+
+    def sweep(self) -> None:
+        """Deletes the temporary files of writes that the death of a process cut short.
+
+        Raises:
+            StorageError: one cannot be deleted.
+        """
+        with self._storage_errors():
+            for path in self.local.rglob("*") if self.local is not None else ():
+                if _is_temporary(path.name):
+                    path.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
         """Deletes a file, if it is there.
@@ -144,6 +157,10 @@ class RunFolder:
         except OSError as error:
             reason = error.strerror or without_secrets(str(error))
             raise StorageError(f"{self._named(name)} cannot be used: {reason}.") from error
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(TEMPORARY_PREFIX)
 
 
 def _replace(path: Path, content: bytes) -> None:

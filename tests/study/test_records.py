@@ -1,6 +1,9 @@
 """The run folder's tables: what is measured is there, what is not is missing, nothing is half."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +15,15 @@ from study.space import PlannedTrial
 from study.storage import RunFolder, StorageError
 
 PLANNED = PlannedTrial("reference-conv-s0", schema.REFERENCE, TrialConfig(model="conv", epochs=3))
+
+DIES_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from study.storage import RunFolder
+
+Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+RunFolder(sys.argv[1]).write("journal/reference-conv-s0.json", b"{}")
+"""
 
 
 def epoch(number, train, test):
@@ -118,6 +130,21 @@ def test_a_torn_journal_is_named(records):
     records.folder.write("journal/a.json", b'{"trial": {"tri')
     with pytest.raises(StorageError, match=r"journal/a\.json is torn"):
         Records(records.folder, resume=True)
+
+
+def test_a_death_in_the_middle_of_a_write_stops_no_later_session(records):
+    """What such a write leaves is no torn file, and does not stay."""
+    records.write()
+
+    command = [sys.executable, "-c", DIES_WRITING, str(records.folder.local)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    journal = records.folder.local / schema.JOURNAL_FOLDER
+    (left,) = journal.iterdir()
+    assert left.name.startswith(".writing-")
+    again = Records(records.folder, resume=True)
+    assert again.trial_ids == {PLANNED.trial_id}
+    assert not again.ended
+    assert not list(journal.iterdir())
 
 
 def test_columns_are_the_schemas(records):
