@@ -145,7 +145,8 @@ def main() -> None:
             ]
         )
     headings = ["model", "GFLOP", "seconds", "GB", "seconds", "floor", "through memory"]
-    print_table(f"An epoch of {N_TRAIN:,} images, batch size 256", headings, table)
+    title = f"An epoch of {N_TRAIN:,} images, batch size {CONFIGS['conv'].batch_size}"
+    print_table(title, headings, table)
 
     tests = sum(need["test_flop"] for need in needs.values()) / flop_a_second
     study = N_TRIALS * N_EPOCHS * (sum(floors.values()) + tests)

@@ -65,15 +65,18 @@ class ArchitectureSearch(OptunaSearch):
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tells Optuna how the trial ended: complete, pruned or failed. Never a made-up number."""
-        trial = self._ot_trials[trial_id]
-        if result and not error:
-            self.on_trial_result(trial_id, result)
+        """Tells Optuna how the trial ended, and forgets it."""
+        self._tell(trial_id, result, error)
         del self._ot_trials[trial_id]
         self._n_reported.pop(trial_id, None)
+
+    def _tell(self, trial_id: str, result: Mapping[str, Any] | None, error: bool) -> None:
+        """Complete, pruned or failed. Never a made-up number."""
+        trial = self._ot_trials[trial_id]
         if error or not result:
             self._ot_study.tell(trial, state=TrialState.FAIL)
             return
+        self.on_trial_result(trial_id, result)
         if result["state"] == schema.DIVERGED:
             trial.set_user_attr(DIVERGED_EPOCH, result["diverged_epoch"])
             self._ot_study.tell(trial, state=TrialState.FAIL)

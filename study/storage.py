@@ -119,9 +119,7 @@ class RunFolder:
             selector = fs.FileSelector(self._path(folder), allow_not_found=True)
             infos = self._filesystem.get_file_info(selector)
             return sorted(
-                f"{folder}/{info.base_name}"
-                for info in infos
-                if info.type == fs.FileType.File and not _is_temporary(info.base_name)
+                f"{folder}/{info.base_name}" for info in infos if info.type == fs.FileType.File
             )
 
     def sweep(self) -> None:
@@ -131,9 +129,8 @@ class RunFolder:
             StorageError: one cannot be deleted.
         """
         with self._storage_errors():
-            for path in self.local.rglob("*") if self.local is not None else ():
-                if _is_temporary(path.name):
-                    path.unlink(missing_ok=True)
+            for path in self.local.rglob(f"{TEMPORARY_PREFIX}*") if self.local else ():
+                path.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
         """Deletes a file, if it is there.
@@ -157,10 +154,6 @@ class RunFolder:
         except OSError as error:
             reason = error.strerror or without_secrets(str(error))
             raise StorageError(f"{self._named(name)} cannot be used: {reason}.") from error
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(TEMPORARY_PREFIX)
 
 
 def _replace(path: Path, content: bytes) -> None:

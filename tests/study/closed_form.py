@@ -77,6 +77,11 @@ class ClosedFormTrial(AutoencoderTrial):
         pass
 
 
+class AlwaysRaises(ClosedFormTrial):
+    def step(self):
+        raise ValueError("no training")
+
+
 class DiesBetweenTrials(ClosedFormTrial):
     """Its first worker is killed while it takes over its second trial."""
 

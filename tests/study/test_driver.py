@@ -11,7 +11,7 @@ import optuna
 import pandas as pd
 import pytest
 import ray
-from closed_form import BEST, ClosedFormTrial, DiesBetweenTrials, RaisesBetweenTrials
+from closed_form import BEST, AlwaysRaises, ClosedFormTrial, DiesBetweenTrials, RaisesBetweenTrials
 from ray import cloudpickle
 from ray.tune.execution.tune_controller import TuneController
 
@@ -37,15 +37,18 @@ def session():
         yield
 
 
+def one_at_a_time():
+    """All of the CPUs for a trial."""
+    return Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
+
+
 def run(folder, *, resources=None, **settings):
     """Runs a sequential study of the dense model; returns its tables."""
     defaults = {"preset": "test", "models": ("dense",), "hidden_units": (64,), "epochs": 9}
     spec = StudySpec(**{**defaults, **settings})
-    n_cpus = int(ray.cluster_resources()["CPU"])
     outcome = run_study(
         spec,
-        # All of the CPUs: one trial at a time.
-        resources or Resources(n_gpus=0, cpus_per_trial=n_cpus),
+        resources or one_at_a_time(),
         MNIST,
         RunFolder(folder),
         command=["test"],
@@ -259,17 +262,12 @@ def test_time_as_an_objective_runs_one_trial_at_a_time(tmp_path):
 def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, trainable):
     folder = RunFolder(tmp_path / "study")
     spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=4)
-    resources = Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
+    resources = one_at_a_time()
     outcome = run_study(spec, resources, MNIST, folder, command=["test"], trainable=trainable)
     trials = pd.read_parquet(folder.local / schema.TRIALS_FILE)
     assert list(trials.n_retries) == [0, 1, 0, 0]
     assert list(trials.state) == ["completed"] * 4
     assert (outcome.status, outcome.n_failed) == ("finished", 0)
-
-
-class AlwaysRaises(ClosedFormTrial):
-    def step(self):
-        raise ValueError("no training")
 
 
 def test_ray_tune_forgets_the_trials_that_have_ended(tmp_path, monkeypatch):
@@ -295,10 +293,12 @@ def test_ray_tune_forgets_the_trials_that_have_ended(tmp_path, monkeypatch):
     assert max(n_alive) <= 4
     n_listed.clear()
     spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=1)
-    resources = Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
+    resources = one_at_a_time()
     folder = RunFolder(tmp_path / "failing")
     outcome = run_study(spec, resources, MNIST, folder, command=["t"], trainable=AlwaysRaises)
     assert outcome.n_failed == 1
+    (error,) = pd.read_parquet(folder.local / schema.TRIALS_FILE).error
+    assert "no training" in error
     assert max(n_listed) <= 3
 
 
@@ -324,7 +324,7 @@ def test_poisoned_test_images_change_neither_search_nor_winner(tmp_path):
     )
     tables = []
     for name, mnist in (("real", real), ("poisoned", poisoned)):
-        resources = Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
+        resources = one_at_a_time()
         run_study(spec, resources, mnist, RunFolder(tmp_path / name), command=["test"])
         trials = pd.read_parquet(tmp_path / name / schema.TRIALS_FILE).set_index("trial_id")
         tables.append(trials)

@@ -135,7 +135,6 @@ def test_a_torn_journal_is_named(records):
 def test_a_death_in_the_middle_of_a_write_stops_no_later_session(records):
     """What such a write leaves is no torn file, and does not stay."""
     records.write()
-
     command = [sys.executable, "-c", DIES_WRITING, str(records.folder.local)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     journal = records.folder.local / schema.JOURNAL_FOLDER
