@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -87,7 +88,9 @@ class EpochProgram:
         self._weights = [weight.value for weight in self.model.trainable_variables]
         self._velocities = [tf.Variable(tf.zeros_like(weight)) for weight in self._weights]
         scalar = tf.TensorSpec((), tf.float32)
-        self._train = tf.function(self._train_epoch, jit_compile=jit_compile).get_concrete_function(
+        # AutoGraph would translate Python that depends on tensors' values, of which there is none.
+        compiled = partial(tf.function, jit_compile=jit_compile, autograph=False)
+        self._train = compiled(self._train_epoch).get_concrete_function(
             _spec(images),
             learning_rate=scalar,
             momentum=scalar,
@@ -96,9 +99,7 @@ class EpochProgram:
             # XLA makes better loops of a trip count it knows.
             n_steps=self._n_full if jit_compile else tf.TensorSpec((), tf.int32),
         )
-        self._evaluate = tf.function(
-            self._evaluate_images, jit_compile=jit_compile
-        ).get_concrete_function(_spec(eval_images))
+        self._evaluate = compiled(self._evaluate_images).get_concrete_function(_spec(eval_images))
         # The first call compiles. A graph needs one step for that, XLA's program runs whole.
         self._call_train(images, 0.0, 0.0, True, (0, 0), n_steps=1)
         self.evaluate(eval_images)
