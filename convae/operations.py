@@ -94,6 +94,20 @@ def _sums_of_gradients(
     return tf.reshape(by_tap, (len(_TAPS), -1, filters)), tf.reshape(of_bias, (-1, filters))
 
 
+def patches_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, *, same: bool) -> tf.Tensor:
+    """A 3×3 convolution and its bias as one matrix product, of every pixel's 3×3 neighbours.
+
+    For x (n, h, w, channels) it returns (n, h, w, filters), or (n, h − 2, w − 2, filters) if valid.
+    """
+    if same:
+        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    height, width, channels = x.shape[1] - 2, x.shape[2] - 2, x.shape[3]
+    seen = [tf.slice(x, [0, r, c, 0], [-1, height, width, -1]) for r, c in _TAPS]
+    rows = tf.reshape(tf.concat(seen, axis=3), (-1, len(_TAPS) * channels))
+    y = tf.nn.bias_add(tf.matmul(rows, tf.reshape(kernel, (rows.shape[1], -1))), bias)
+    return tf.reshape(y, (-1, height, width, kernel.shape[3]))
+
+
 def upsampled_valid_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """Nearest 2×2 upsampling, then a valid 3×3 convolution, its bias and ReLU.
 

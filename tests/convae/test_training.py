@@ -75,6 +75,7 @@ WAYS = {
     "in parts": (THREADS, "cheaper-on-cpu"),
     "by XLA": (XLA, "as-defined"),
     "cheaper by XLA": (XLA, "cheaper-on-cpu"),
+    "patches by XLA": (XLA, "patches"),
 }
 
 
@@ -283,6 +284,16 @@ def test_formulation_equals_the_model(latent_filters, formulation):
     np.testing.assert_allclose(outputs, expected_outputs, atol=1e-6)
     for ours, theirs in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_formulations_compute_in_bfloat16_what_the_model_does(formulation):
+    model = build_conv_autoencoder(policy="mixed_bfloat16")
+    images = tf.random.stateless_uniform((5, 28, 28, 1), (0, 1))
+    outputs = FORMULATIONS[formulation](model)(images, True)
+    assert outputs.dtype == tf.bfloat16
+    expected = model(images, training=True)
+    np.testing.assert_allclose(tf.cast(outputs, tf.float32), tf.cast(expected, tf.float32), 2**-6)
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
