@@ -83,7 +83,7 @@ class EpochProgram:
         self._n_threads = n_threads
         self._batch_size = min(config.batch_size, n_train)
         self._n_train = n_train
-        self._n_full = n_train // self._batch_size
+        self._n_steps = math.ceil(n_train / self._batch_size)
         self._jit_compile = jit_compile
         self._weights = [weight.value for weight in self.model.trainable_variables]
         self._velocities = [tf.Variable(tf.zeros_like(weight)) for weight in self._weights]
@@ -97,7 +97,7 @@ class EpochProgram:
             nesterov=tf.TensorSpec((), tf.bool),
             shuffle_seed=tf.TensorSpec((2,), tf.int32),
             # XLA makes better loops of a trip count it knows.
-            n_steps=self._n_full if jit_compile else tf.TensorSpec((), tf.int32),
+            n_steps=self._n_steps if jit_compile else tf.TensorSpec((), tf.int32),
         )
         self._evaluate = compiled(self._evaluate_images).get_concrete_function(_spec(eval_images))
         # The first call compiles. A graph needs one step for that, XLA's program runs whole.
@@ -157,7 +157,7 @@ class EpochProgram:
             shuffle_seed: of the order of the images.
         """
         return self._call_train(
-            images, learning_rate, momentum, nesterov, shuffle_seed, self._n_full
+            images, learning_rate, momentum, nesterov, shuffle_seed, self._n_steps
         )
 
     def evaluate(self, images: tf.Tensor) -> float:
@@ -180,7 +180,7 @@ class EpochProgram:
             nesterov=tf.constant(nesterov),
             shuffle_seed=tf.constant(shuffle_seed, tf.int32),
             # XLA's program holds its trip count: the argument must repeat it.
-            n_steps=self._n_full if self._jit_compile else tf.constant(n_steps),
+            n_steps=self._n_steps if self._jit_compile else tf.constant(n_steps),
         )
         return float(mse.numpy())  # reading the number synchronises with the device
 
@@ -198,32 +198,35 @@ class EpochProgram:
         keys = tf.random.stateless_uniform(
             (self._n_train,), shuffle_seed, None, None, tf.int32, alg="philox"
         )
-        order = tf.argsort(keys)
+        size = self._batch_size
+        # The last batch is filled up with an image of weight 0, so that all have one shape: a
+        # second one would take as long to compile again.
+        missing = self._n_steps * size - self._n_train
+        order = tf.pad(tf.argsort(keys), [[0, missing]])
 
-        def step(start: tf.Tensor, size: int) -> tf.Tensor:
+        def step(i: tf.Tensor) -> tf.Tensor:
+            start = i * size
+            n_left = tf.minimum(size, self._n_train - start)
+            weights = tf.cast(tf.range(size) < n_left, tf.float32) / tf.cast(n_left, tf.float32)
+
             def part(first: int, n: int) -> tuple[tf.Tensor, list[tf.Tensor]]:
                 chosen = tf.gather(images, tf.slice(order, [start + first], [n]))
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
                     tape.watch(self._weights)
-                    mse = self._share_of_mse(chosen, size, training=True)
+                    errors = self._mse_by_image(chosen, training=True)
+                    mse = tf.tensordot(weights[first : first + n], errors, 1)
                 return mse, tape.gradient(mse, self._weights)
 
             mse, gradients = self._sum_over_parts(size, part)
             self._update(gradients, learning_rate, momentum, nesterov)
-            return mse * size
+            return mse * tf.cast(n_left, tf.float32)
 
-        size = self._batch_size
-        total = _sum_over(n_steps, lambda i: step(i * size, size))
-        if rest := self._n_train - self._n_full * size:
-            total += step(tf.constant(self._n_full * size), rest)
-        return total / self._n_train
+        return _sum_over(n_steps, step) / self._n_train
 
-    def _share_of_mse(self, images: tf.Tensor, size: int, *, training: bool) -> tf.Tensor:
-        """What these images contribute to the MSE of a batch of `size`."""
+    def _mse_by_image(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
         targets = _as_float(images)
         outputs = tf.cast(self._reconstruct(targets, training), tf.float32)
-        mse = tf.reduce_mean(tf.math.squared_difference(outputs, targets))
-        return mse * (images.shape[0] / size)
+        return tf.reduce_mean(tf.math.squared_difference(outputs, targets), axis=(1, 2, 3))
 
     def _sum_over_parts(self, size: int, share: Callable[[int, int], Any]) -> Any:
         """Σ share(first, n) over a batch's parts [first, first + n).
@@ -275,18 +278,18 @@ class EpochProgram:
     def _evaluate_images(self, images: tf.Tensor) -> tf.Tensor:
         n_images = images.shape[0]
 
-        def squared_error(start: tf.Tensor, size: int) -> tf.Tensor:
+        def sum_of_errors(start: tf.Tensor, size: int) -> tf.Tensor:
             def part(first: int, n: int) -> tf.Tensor:
                 chosen = tf.slice(images, [start + first, 0, 0, 0], [n, *images.shape[1:]])
-                return self._share_of_mse(chosen, size, training=False)
+                return tf.reduce_sum(self._mse_by_image(chosen, training=False))
 
-            return self._sum_over_parts(size, part) * size
+            return self._sum_over_parts(size, part)
 
         size = min(EVAL_BATCH_SIZE, n_images)
         n_full = n_images // size
-        total = _sum_over(n_full, lambda i: squared_error(i * size, size))
+        total = _sum_over(n_full, lambda i: sum_of_errors(i * size, size))
         if rest := n_images - n_full * size:
-            total += squared_error(tf.constant(n_full * size), rest)
+            total += sum_of_errors(tf.constant(n_full * size), rest)
         return total / n_images
 
 

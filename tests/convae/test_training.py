@@ -113,8 +113,11 @@ def test_equals_model_fit(mnist, model, nesterov, way, monkeypatch):
     ids=["dense", "dense in parts", "dense by XLA", "conv", "conv in parts"],
 )
 def test_bfloat16_is_keras_mixed_bfloat16(mnist, model, device):
-    """In Keras' order of sums the same; in another, sums in bfloat16 keep two digits or three."""
-    config = TrialConfig(model=model, batch_size=BATCH, seed=5, precision="bfloat16")
+    """In Keras' order of sums the same; in another, sums in bfloat16 keep two digits or three.
+
+    Full batches only: that the last one is filled up changes the order.
+    """
+    config = TrialConfig(model=model, batch_size=N_TRAIN // 5, seed=5, precision="bfloat16")
     training = Trainer(mnist, device).start(config)
     expected_model, expected = keras_epochs(training, mnist, [epoch_order(5, 1, N_TRAIN)])
     assert {layer.compute_dtype for layer in expected_model.layers[1:]} == {"bfloat16"}
