@@ -1,6 +1,6 @@
 """The formulations of the convolutional autoencoder against each other, by batch size.
 
-    python -m benchmarks.formulations            (about MINUTES minutes on two CPU cores)
+    python -m benchmarks.formulations            (about five minutes on two CPU cores)
     python -m benchmarks.formulations --short    (batch size 256 alone)
     python -m benchmarks.formulations --gpu      (on the GPU, in both precisions)
 

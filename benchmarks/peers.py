@@ -1,6 +1,6 @@
 """An epoch of the trainer against its peers: Keras' `model.fit` and PyTorch where installed.
 
-    python -m benchmarks.peers            (five epochs each; about eight minutes on two CPU cores)
+    python -m benchmarks.peers            (five epochs each; 15 minutes on two CPU cores)
     python -m benchmarks.peers --short    (one each)
 
 All train on the 60,000 images at batch size 256 with the report's optimiser. Peers are written as
