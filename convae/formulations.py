@@ -81,7 +81,9 @@ def patches(model: keras.Model) -> Reconstruct:
             if isinstance(layer, layers.Conv2D):
                 x = tf.cast(x, layer.compute_dtype)
                 kernel, bias = (tf.cast(weight, layer.compute_dtype) for weight in _weights(layer))
-                x = layer.activation(patches_conv(x, kernel, bias, same=layer.padding == "same"))
+                if layer.padding == "same":
+                    x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+                x = layer.activation(patches_conv(x, kernel, bias))
             else:
                 x = layer(x, training=training)
         return x

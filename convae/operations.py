@@ -36,11 +36,16 @@ def pooled_conv(images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
     return outputs, gradient
 
 
+def _blocks(images: tf.Tensor) -> tf.Tensor:
+    """(n, 2h, 2w, 1), framed with a pixel of 0, in blocks of 2×2: (n, h + 1, 2, w + 1, 2)."""
+    padded = tf.pad(images[..., 0], [[0, 0], [1, 1], [1, 1]])
+    return tf.reshape(padded, (-1, images.shape[1] // 2 + 1, 2, images.shape[2] // 2 + 1, 2))
+
+
 def _seen(images: tf.Tensor) -> list[list[tf.Tensor]]:
     """[row][column] of the 4×4 pixels that a 2×2 block's 3×3 windows see: (n, h, w), 0 outside."""
     height, width = images.shape[1] // 2, images.shape[2] // 2
-    padded = tf.pad(images[..., 0], [[0, 0], [1, 1], [1, 1]])
-    blocks = tf.reshape(padded, (-1, height + 1, 2, width + 1, 2))
+    blocks = _blocks(images)
     return [
         [
             blocks[:, r // 2 : r // 2 + height, r % 2, c // 2 : c // 2 + width, c % 2]
@@ -94,18 +99,21 @@ def _sums_of_gradients(
     return tf.reshape(by_tap, (len(_TAPS), -1, filters)), tf.reshape(of_bias, (-1, filters))
 
 
-def patches_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, *, same: bool) -> tf.Tensor:
-    """A 3×3 convolution and its bias as one matrix product, of every pixel's 3×3 neighbours.
+def patches_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """A valid convolution and its bias as one matrix product, of all pixels that each output sees.
 
-    For x (n, h, w, channels) it returns (n, h, w, filters), or (n, h − 2, w − 2, filters) if valid.
+    For x (n, h, w, channels) and kernel (k, k, channels, filters) it returns
+    (n, h − k + 1, w − k + 1, filters).
     """
-    if same:
-        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-    height, width, channels = x.shape[1] - 2, x.shape[2] - 2, x.shape[3]
-    seen = [tf.slice(x, [0, r, c, 0], [-1, height, width, -1]) for r, c in _TAPS]
-    rows = tf.reshape(tf.concat(seen, axis=3), (-1, len(_TAPS) * channels))
-    y = tf.nn.bias_add(tf.matmul(rows, tf.reshape(kernel, (rows.shape[1], -1))), bias)
-    return tf.reshape(y, (-1, height, width, kernel.shape[3]))
+    rows, columns, channels, filters = kernel.shape
+    height, width = x.shape[1] - rows + 1, x.shape[2] - columns + 1
+    # The gradient of tf.slice is a padding; that of x[...] takes many times as long.
+    seen = [
+        tf.slice(x, [0, r, c, 0], [-1, height, width, -1]) for r, c in np.ndindex(rows, columns)
+    ]
+    patches = tf.reshape(tf.concat(seen, axis=3), (-1, rows * columns * channels))
+    y = tf.nn.bias_add(tf.matmul(patches, tf.reshape(kernel, (patches.shape[1], filters))), bias)
+    return tf.reshape(y, (-1, height, width, filters))
 
 
 def upsampled_valid_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
@@ -114,15 +122,11 @@ def upsampled_valid_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf
     For x (n, h + 1, w + 1, channels) it returns (n, h, w, 2, 2, filters), axes 3 and 4 the phase
     (row and column parity) of the output pixel. Every phase sees 2×2 pixels of x.
     """
-    height, width = x.shape[1] - 1, x.shape[2] - 1
     channels, filters = kernel.shape[2:]
     folded = tf.einsum("pak,qbl,klio->abipqo", _VALID_TAPS, _VALID_TAPS, kernel)
-    # The gradient of tf.slice is a padding; that of x[...] takes six times as long.
-    seen = [tf.slice(x, [0, r, c, 0], [-1, height, width, -1]) for r, c in _BLOCK]
-    rows = tf.reshape(tf.concat(seen, axis=3), (-1, 4 * channels))
-    y = tf.matmul(rows, tf.reshape(folded, (4 * channels, 4 * filters)))
-    y = tf.nn.relu(tf.nn.bias_add(y, tf.tile(bias, [4])))
-    return tf.reshape(y, (-1, height, width, 2, 2, filters))
+    folded = tf.reshape(folded, (2, 2, channels, 4 * filters))
+    y = tf.nn.relu(patches_conv(x, folded, tf.tile(bias, [4])))
+    return tf.reshape(y, (-1, *y.shape[1:3], 2, 2, filters))
 
 
 @tf.custom_gradient
@@ -198,8 +202,7 @@ def _join(stamps: tf.Tensor, axis: int, place: int) -> list[tf.Tensor]:
 def _windows(gradient: tf.Tensor) -> tf.Tensor:
     """The gradient of `_overlap`: to each stamp the 4×4 output pixels that it lies on."""
     height, width = gradient.shape[1] // 2, gradient.shape[2] // 2
-    padded = tf.pad(gradient[..., 0], [[0, 0], [1, 1], [1, 1]])
-    blocks = tf.reshape(padded, (-1, height + 1, 2, width + 1, 2))
+    blocks = _blocks(gradient)
     rows = [blocks[:, r // 2 : r // 2 + height, r % 2] for r in range(4)]
     windows = tf.stack([tf.concat([x[:, :, :-1], x[:, :, 1:]], -1) for x in rows], axis=3)
     windows = tf.reshape(windows, (-1, height // 2, 2, width // 2, 2, 4, 4))
