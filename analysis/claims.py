@@ -18,7 +18,7 @@ from analysis.statistics import (
     ratio_of,
     reference_epochs,
 )
-from study.schema import CONV, DENSE, MODELS, TEST_MSE, TRAIN_MSE
+from study.folder.schema import CONV, DENSE, MODELS, TEST_MSE, TRAIN_MSE
 
 # What the report says in numbers.
 REPORT_EPOCHS: Final = 50

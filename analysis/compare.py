@@ -31,14 +31,16 @@ from analysis.statistics import (
     ratio_over_seeds,
 )
 from analysis.words import count, devices, mean_and_sd
-from study import schema
+from study.folder import schema
 
 # A trial's setting is its configuration without the seed. Its group is not part of it: the same
 # setting trains in the same way whatever it was trained for.
 SETTING: Final = tuple(name for name in schema.CONFIG_COLUMNS if name != "seed")
 # What a setting's name, its architecture, does not tell.
 BESIDE_NAME: Final = tuple(
-    name for name in SETTING if name not in ("model", "latent_filters", "hidden_units")
+    name
+    for name in SETTING
+    if name != "model" and not (name in schema.BY_NAME and schema.BY_NAME[name].of_architecture)
 )
 COMPARED: Final = (*schema.METRICS, "train_seconds")
 

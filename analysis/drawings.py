@@ -32,7 +32,7 @@ from analysis.words import (
     setting_note,
     values_of,
 )
-from study import schema
+from study.folder import schema
 
 PNG_DPI: Final = 200
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.statistics import CONV_NAME, DENSE_NAME
-from study.schema import CHOICES
+from study.folder.schema import CHOICES
 
 MSE_UNIT: Final = "(pixel/255)²"
 WIDTH_INCHES: Final = 4.8

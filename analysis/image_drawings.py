@@ -14,7 +14,7 @@ from analysis import figures
 from analysis.drawings import Drawing, finish
 from analysis.statistics import architecture
 from analysis.words import devices, digits, open_values, tensorflow
-from study import schema
+from study.folder import schema
 
 IMAGES: Final = "figure-14-images"
 SIDE: Final = 28

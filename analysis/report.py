@@ -9,12 +9,10 @@ for a folder that is not a run.
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
-
-from pyarrow import fs
 
 from analysis import statistics
 from analysis.audit.section import CSV_FILE, MARKDOWN_FILE, audit_report
@@ -26,19 +24,19 @@ from analysis.load import (
     load_manifest,
     load_reconstructions,
     load_run,
-    open_folder,
 )
 from analysis.page import tables
 from analysis.page.layout import html_page
 from analysis.search.drawings import draw_search
 from analysis.words import readings, setting_note
-from study import schema
+from study.folder import schema
+from study.folder.storage import RunFolder
 
 PAGE_FILE: Final = "index.html"
 AUDIT_FILES: Final = (CSV_FILE, MARKDOWN_FILE)
 
 
-def write_report(path: str | Path) -> str:
+def write_report(path: str | os.PathLike[str]) -> str:
     """Writes PATH/report/ from the run folder's manifest and tables.
 
     Args:
@@ -85,15 +83,14 @@ def write_report(path: str | Path) -> str:
         "claims.csv": tables.claims_csv(claims, readings(reference)).encode(),
         PAGE_FILE: page.encode(),  # the last: once it is there, so is what it belongs to
     }
-    filesystem, folder = open_folder(path)
-    report_folder = f"{folder}/{schema.REPORT_FOLDER}"
-    try:
-        _write_files(filesystem, report_folder, files)
-    except OSError as error:
-        raise RunFolderError(
-            f"{report_folder} cannot be written ({error}); check its permissions and free space."
-        ) from error
-    return f"{str(path).rstrip('/')}/{schema.REPORT_FOLDER}/{PAGE_FILE}"
+    folder = RunFolder(path)
+    for old in folder.names(schema.REPORT_FOLDER):
+        name = old.removeprefix(f"{schema.REPORT_FOLDER}/")
+        if (name.startswith("figure-") or name in AUDIT_FILES) and name not in files:
+            folder.delete(old)
+    for name, content in files.items():
+        folder.write(f"{schema.REPORT_FOLDER}/{name}", content)
+    return f"{os.fspath(path).rstrip('/')}/{schema.REPORT_FOLDER}/{PAGE_FILE}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,19 +107,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
-
-
-def _write_files(filesystem: fs.FileSystem, folder: str, files: Mapping[str, bytes]) -> None:
-    """Writes each file under a temporary name, then renames it; removes those of before."""
-    filesystem.create_dir(folder, recursive=True)
-    for info in filesystem.get_file_info(fs.FileSelector(folder)):
-        of_before = info.base_name.startswith("figure-") or info.base_name in AUDIT_FILES
-        if of_before and info.base_name not in files:
-            filesystem.delete_file(info.path)
-    for name, content in files.items():
-        with filesystem.open_output_stream(f"{folder}/{name}.tmp") as stream:
-            stream.write(content)
-        filesystem.move(f"{folder}/{name}.tmp", f"{folder}/{name}")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from study.schema import (
+from study.folder.schema import (
+    BY_NAME,
     COMPLETED,
     CONV,
     DENSE,
     FULL_SPLIT,
+    HYPERPARAMETERS,
+    MODELS,
     REFERENCE,
     TEST_MSE,
     TRAIN_MSE,
@@ -26,12 +29,18 @@ CONFIDENCE: Final = 0.95
 
 # The report's two models.
 CONV_NAME: Final = "conv"
-DENSE_NAME: Final = "dense-512"
-REPORT_LATENT_FILTERS: Final = 8
+DENSE_NAME: Final = f"dense-{BY_NAME['hidden_units'].default}"
+REPORT_LATENT_FILTERS: Final = BY_NAME["latent_filters"].default
 
 # A trial's setting, apart from its architecture and its seed: averages never mix two of them.
-SETTING: Final = ("epochs", "batch_size", "learning_rate", "momentum", "nesterov")
-DENSE_SETTING: Final = ("hidden_activation", "dropout")
+SETTING: Final = (
+    "epochs",
+    "precision",
+    *(p.name for p in HYPERPARAMETERS if p.models == MODELS),
+)
+DENSE_SETTING: Final = tuple(
+    p.name for p in HYPERPARAMETERS if p.models == (DENSE,) and not p.of_architecture
+)
 NAMED_SETTING: Final = ("name", *SETTING, *DENSE_SETTING)  # with the architecture
 
 

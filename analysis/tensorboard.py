@@ -14,7 +14,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from analysis.load import RunFolderError, load_run
-from study import schema
+from study.folder import schema
 
 EVENT_FILES = "events.out.tfevents.*"
 

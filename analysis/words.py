@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.statistics import Estimate
-from study import schema
+from study.folder import schema
 
 # Where home folders lie on Linux, macOS and Windows.
 _HOMES: Final = re.compile(r"(?<![\w.~/-])(/home/[^/\s]+|/Users/[^/\s]+|/(?:var/)?root)(?=/|$)")

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.race import build_parser, print_table, write_result
 from convae.config import TrialConfig
-from study import schema
+from study.folder import schema
 from study.trainable import AutoencoderTrial
 
 N_EPOCHS = 5

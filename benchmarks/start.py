@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.race import build_parser, cell, print_table, write_result
 from convae.data import load_mnist
-from study import schema
+from study.folder import schema
 from study.driver import run_study
 from study.presets import StudySpec
 from study.resources import Resources, ray_session

@@ -1,48 +1,255 @@
-"""The frozen description of one trial: architecture, optimiser, data split, epochs and seed.
+"""The frozen description of one trial, and the one table of hyperparameters that it rests on.
 
+`HYPERPARAMETERS` says once what there is to know of each: values, default, models, the report's
+word on it, its neighbours and how it is searched. Whatever else needs one of these derives it.
 A `TrialConfig` validates itself when it is made, so whoever holds one holds a trial that can run.
-The defaults are the 2021 report's reference setting, and this project's reading where it is silent.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args, get_type_hints
 
-MODELS = ("conv", "dense")
-HIDDEN_ACTIVATIONS = ("relu", "sigmoid")
+from convae.errors import UserError
+
+Kind = Literal["text", "int", "float", "bool"]
+
+CONV: Final = "conv"
+DENSE: Final = "dense"
+MODELS: Final = (CONV, DENSE)
 # "full": 60,000 training and 10,000 test images, as in the report.
 # "search": the first 50,000 training images, validated on the other 10,000; no test image.
-SPLITS = ("full", "search")
+FULL_SPLIT: Final = "full"
+SEARCH_SPLIT: Final = "search"
+SPLITS: Final = (FULL_SPLIT, SEARCH_SPLIT)
 # "bfloat16" is Keras' mixed_bfloat16: weights, optimiser and loss stay float32.
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS: Final = ("float32", "bfloat16")
+N_SEEDS: Final = 2**31  # seeds run from 0 to below this
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A trial that cannot run; the message names the field and what it takes."""
+
+
+@dataclass(frozen=True)
+class LogRange:
+    """Searched on a log scale, because it acts multiplicatively.
+
+    Attributes:
+        low: lower end, included.
+        high: upper end, included.
+        grid: the values of a grid search, within the range.
+    """
+
+    low: float
+    high: float
+    grid: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Searched among these values, which are also a grid search's."""
+
+    grid: tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameter:
+    """What a person can choose of a trial's model or optimiser.
+
+    Attributes:
+        name: the field of `TrialConfig` and the column of the tables.
+        kind: of its values.
+        admits: whether a value is valid.
+        takes: the valid values in words, to end the sentence "dropout is 2, but takes …".
+        models: those that have it.
+        default: the report's value, or this project's reading where the report is silent.
+        stated: whether the report states it.
+        readings: if it is not stated, the values under which the audit trains; empty if the
+            claims are not audited under it.
+        neighbours: values to which it alone is changed, beside the default's; first those that
+            a small search should know of.
+        search: how it is searched.
+        complement: searched and shown as 1 − value.
+        of_architecture: part of the architecture's name, such as "dense-512".
+    """
+
+    name: str
+    kind: Kind
+    admits: Callable[[Any], bool]
+    takes: str
+    models: tuple[str, ...] = MODELS
+    default: Any
+    stated: bool
+    readings: tuple[Any, ...] = ()
+    neighbours: tuple[Any, ...]
+    search: LogRange | Choices
+    complement: bool = False
+    of_architecture: bool = False
+
+    @property
+    def parameter(self) -> str:
+        """Its name as a parameter of the search space."""
+        return f"one_minus_{self.name}" if self.complement else self.name
+
+    def to_parameter(self, value: Any) -> Any:
+        """A value as the search space has it."""
+        # Rounded, so that 1 − 0.95 is 0.05 and not 0.05000000000000004.
+        return round(1 - value, 12) if self.complement else value
+
+    def from_parameter(self, value: Any) -> Any:
+        """The inverse of `to_parameter`."""
+        return self.to_parameter(value)
+
+
+def _is_int(value: Any, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < 1
+
+
+_WHOLE = "a whole number from 1"
+_SHARE = "a number from 0 up to, not including, 1"
+
+# What the report leaves open comes first: a small search is given the first neighbours only.
+HYPERPARAMETERS: Final = (
+    Hyperparameter(
+        name="batch_size",
+        kind="int",
+        admits=lambda value: _is_int(value, 1),
+        takes=_WHOLE,
+        default=256,
+        stated=False,
+        readings=(128, 256, 1000),
+        neighbours=(64, 128, 256, 512, 1000),
+        search=Choices((64, 128, 256, 512, 1000)),
+    ),
+    Hyperparameter(
+        name="latent_filters",
+        kind="int",
+        admits=lambda value: _is_int(value, 1),
+        takes=_WHOLE,
+        models=(CONV,),
+        default=8,  # the report's code is 4×4×8, though it writes 16 filters
+        stated=False,
+        readings=(8, 16),
+        neighbours=(8, 16),
+        search=Choices((8, 16)),
+        of_architecture=True,
+    ),
+    Hyperparameter(
+        name="hidden_activation",
+        kind="text",
+        admits=lambda value: value in ("relu", "sigmoid"),
+        takes="one of relu, sigmoid",
+        models=(DENSE,),
+        default="relu",
+        stated=False,
+        readings=("relu", "sigmoid"),
+        neighbours=("relu", "sigmoid"),
+        search=Choices(("relu", "sigmoid")),
+    ),
+    Hyperparameter(
+        name="dropout",
+        kind="float",
+        admits=_is_share,
+        takes=_SHARE,
+        models=(DENSE,),
+        default=0.0,
+        stated=False,
+        neighbours=(0.0, 0.1),
+        search=Choices((0.0, 0.1)),
+    ),
+    Hyperparameter(
+        name="hidden_units",
+        kind="int",
+        admits=lambda value: _is_int(value, 1),
+        takes=_WHOLE,
+        models=(DENSE,),
+        default=512,
+        stated=True,
+        # The report does not name 512's competitors: a guess.
+        neighbours=(64, 128, 256, 512),
+        search=Choices((64, 128, 256, 512)),
+        of_architecture=True,
+    ),
+    Hyperparameter(
+        name="learning_rate",
+        kind="float",
+        admits=lambda value: _is_number(value) and value > 0,
+        takes="a finite number above 0",
+        default=1.0,
+        stated=True,
+        neighbours=(2.0, 0.5, 4.0, 0.25),
+        search=LogRange(0.05, 5.0, (0.25, 0.5, 1.0, 2.0, 4.0)),
+    ),
+    Hyperparameter(
+        name="momentum",
+        kind="float",
+        admits=_is_share,
+        takes=_SHARE,
+        default=0.5,
+        stated=True,
+        neighbours=(0.9, 0.0),
+        # A step of 1 − momentum acts as a factor on the effective learning rate.
+        search=LogRange(0.05, 1.0, (0.1, 0.5, 1.0)),
+        complement=True,
+    ),
+    Hyperparameter(
+        name="nesterov",
+        kind="bool",
+        admits=lambda value: isinstance(value, bool),
+        takes="true or false",
+        default=True,
+        stated=True,
+        neighbours=(True, False),
+        search=Choices((True, False)),
+    ),
+)
+BY_NAME: Final[Mapping[str, Hyperparameter]] = MappingProxyType(
+    {parameter.name: parameter for parameter in HYPERPARAMETERS}
+)
+
+
+def hyperparameters_of(model: str) -> tuple[Hyperparameter, ...]:
+    """Those that a model has, in the table's order."""
+    return tuple(parameter for parameter in HYPERPARAMETERS if model in parameter.models)
+
+
+def _default(name: str) -> Any:
+    return BY_NAME[name].default
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """One trial. A field that the model does not have stays None.
+    """One trial: a model, its hyperparameters, and how long and on what it trains.
+
+    A hyperparameter that the model does not have stays None.
 
     Attributes:
-        model: "conv" or "dense".
-        latent_filters: conv only; filters of the third convolution (default 8: a 4×4×8 latent).
-        hidden_units: dense only (default 512).
-        hidden_activation: dense only, "relu" (default) or "sigmoid"; the report does not say.
-        dropout: dense only, rate on the hidden layer (default 0).
+        model: of `MODELS`.
+        latent_filters: filters of the third convolution (8: a 4×4×8 latent).
+        hidden_units: of the dense hidden layer.
+        hidden_activation: of the dense hidden layer, "relu" or "sigmoid".
+        dropout: rate on the dense hidden layer.
         learning_rate: of SGD.
         momentum: of SGD, in [0, 1).
         nesterov: whether the momentum is Nesterov's.
-        batch_size: images a step; the report does not say.
+        batch_size: images a step.
         epochs: passes over the training images.
-        split: "full" or "search", see `SPLITS`.
-        seed: of the initial weights, the order of the images and the dropout.
-        precision: of the layers' arithmetic, see `PRECISIONS`.
+        split: of `SPLITS`.
+        seed: of the initial weights, the order of the images and the dropout; below `N_SEEDS`.
+        precision: of the layers' arithmetic, of `PRECISIONS`.
 
     Raises:
-        ConfigError: for a value out of range or a field of the other model.
+        ConfigError: for a value out of range or a hyperparameter of the other model.
     """
 
     model: str
@@ -50,53 +257,30 @@ class TrialConfig:
     hidden_units: int | None = None
     hidden_activation: str | None = None
     dropout: float | None = None
-    learning_rate: float = 1.0
-    momentum: float = 0.5
-    nesterov: bool = True
-    batch_size: int = 256
+    learning_rate: float = _default("learning_rate")
+    momentum: float = _default("momentum")
+    nesterov: bool = _default("nesterov")
+    batch_size: int = _default("batch_size")
     epochs: int = 50
-    split: str = "full"
+    split: str = FULL_SPLIT
     seed: int = 0
-    precision: str = "float32"
+    precision: str = PRECISIONS[0]
 
     def __post_init__(self) -> None:
-        _require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
-        conv_fields: dict[str, Any] = {"latent_filters": 8}
-        dense_fields: dict[str, Any] = {
-            "hidden_units": 512,
-            "hidden_activation": "relu",
-            "dropout": 0.0,
-        }
-        own, foreign = conv_fields, dense_fields
-        if self.model == "dense":
-            own, foreign = foreign, own
-        for name in foreign:
-            if getattr(self, name) is not None:
-                raise ConfigError(f"{name} does not apply to the {self.model} model; leave it out.")
-        for name, default in own.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, default)
-        for name in ("latent_filters", "hidden_units", "batch_size", "epochs"):
+        for name, known in (("model", MODELS), ("split", SPLITS), ("precision", PRECISIONS)):
             value = getattr(self, name)
-            _require(value is None or _is_int(value, 1), name, value, "a whole number from 1")
-        _require(
-            self.hidden_activation in (None, *HIDDEN_ACTIVATIONS),
-            "hidden_activation",
-            self.hidden_activation,
-            "one of " + ", ".join(HIDDEN_ACTIVATIONS),
-        )
-        for name in ("dropout", "momentum"):
-            value = getattr(self, name)
-            in_range = value is None or 0 <= value < 1
-            _require(in_range, name, value, "a number from 0 up to, not including, 1")
-        in_range = math.isfinite(self.learning_rate) and self.learning_rate > 0
-        _require(in_range, "learning_rate", self.learning_rate, "a finite number above 0")
-        _require(isinstance(self.nesterov, bool), "nesterov", self.nesterov, "true or false")
-        _require(self.split in SPLITS, "split", self.split, "one of " + ", ".join(SPLITS))
-        expected = "one of " + ", ".join(PRECISIONS)
-        _require(self.precision in PRECISIONS, "precision", self.precision, expected)
-        in_range = _is_int(self.seed, 0) and self.seed < 2**31
+            _require(value in known, name, value, "one of " + ", ".join(known))
+        _require(_is_int(self.epochs, 1), "epochs", self.epochs, _WHOLE)
+        in_range = _is_int(self.seed, 0) and self.seed < N_SEEDS
         _require(in_range, "seed", self.seed, "a whole number from 0 below 2**31")
+        for parameter in HYPERPARAMETERS:
+            name, value = parameter.name, getattr(self, parameter.name)
+            if self.model in parameter.models:
+                if value is None:
+                    object.__setattr__(self, name, value := parameter.default)
+                _require(parameter.admits(value), name, value, parameter.takes)
+            elif value is not None:
+                raise ConfigError(f"{name} does not apply to the {self.model} model; leave it out.")
 
     @property
     def architecture(self) -> tuple[Any, ...]:
@@ -129,8 +313,14 @@ class TrialConfig:
         return cls(**values)
 
 
-def _is_int(value: Any, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+_KINDS: Final[Mapping[type, Kind]] = {str: "text", int: "int", float: "float", bool: "bool"}
+# The kind of each field of TrialConfig, in its order.
+FIELD_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        name: _KINDS[next(iter(get_args(hint)), hint)]
+        for name, hint in get_type_hints(TrialConfig).items()
+    }
+)
 
 
 def _require(condition: bool, name: str, value: Any, expected: str) -> None:

@@ -1,4 +1,11 @@
-"""What can happen to a trial that is a result and not a fault."""
+"""Errors that are for people, by their root, and what can happen to a trial that is a result."""
+
+
+class UserError(Exception):
+    """For people: the message is a sentence that names the thing and the remedy.
+
+    Command lines print it and exit with code 2. Whatever else is raised is a fault of this code.
+    """
 
 
 class DivergenceError(ArithmeticError):

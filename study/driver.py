@@ -21,7 +21,7 @@ from ray import tune
 
 from convae.data import SHA256, Mnist
 from convae.hardware import describe_machine
-from study import schema
+from study.folder import schema
 from study.log import logging_to
 from study.loggers import MlflowLogger, open_experiment
 from study.mps import sharing_note

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convae.config import TrialConfig
-from study import schema
+from study.folder import schema
 from study.driver import describe_plan
 from study.mps import sharing_note
 from study.presets import StudySpec

@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.rule import Rule
 from rich.table import Table
 
-from study import schema
+from study.folder import schema
 
 # Of which trials the best are shown, and by which metric.
 BEST = ((schema.SEARCH, schema.VAL_MSE), (schema.REFERENCE, schema.TEST_MSE))

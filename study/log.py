@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from study import schema
+from study.folder import schema
 from study.storage import RunFolder
 
 LOGGERS = ("ray", "optuna", "study")

@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from study import schema
+from study.folder import schema
 from study.presets import SpecError
 from study.progress import trial_id_of
 from study.records import Records

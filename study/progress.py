@@ -20,7 +20,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from rich.console import Console
 from rich.live import Live
 
-from study import schema
+from study.folder import schema
 from study.live import BEST, LiveView, RunningTrial, Status
 from study.pace import Pace, Remaining, duration
 from study.presets import StudySpec

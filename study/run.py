@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convae.config import PRECISIONS
-from study import schema
+from study.folder import schema
 from study.presets import PRESETS, SAMPLERS, SCHEDULERS, SpecError, StudySpec
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from study import schema
+from study.folder import schema
 from study.presets import SpecError, StudySpec
 from study.space import grid
 from study.tpe import BoundedTPE

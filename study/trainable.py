@@ -18,7 +18,7 @@ import ray
 from ray import tune
 
 from convae.errors import DivergenceError
-from study import schema
+from study.folder import schema
 from study.checkpoints import Checkpoint, Spent, load_checkpoint, save_checkpoint
 from study.scheduling import EPOCH
 from study.space import PlannedTrial

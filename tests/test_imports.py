@@ -1,4 +1,4 @@
-"""Imports point one way: study to convae, analysis to study.schema alone. New processes tell."""
+"""Imports point one way: study to convae, analysis to study.folder.schema alone. New processes tell."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def loaded_by(module):
     ("module", "forbidden"),
     [
         (ANALYSIS, HEAVY | {"convae", "study.presets"}),
-        ("study.schema", HEAVY | {"convae", "numpy", "pandas", "analysis"}),
+        ("study.folder.schema", HEAVY | {"convae", "numpy", "pandas", "analysis"}),
         ("study.run", HEAVY | {"pandas", "pyarrow", "matplotlib", "analysis"}),
         # analysis.load reads run folders for both sides.
         ("study.driver", {"tensorflow", "keras", "matplotlib", "analysis.statistics"}),

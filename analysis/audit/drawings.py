@@ -14,7 +14,7 @@ from analysis.drawings import Drawing, finish
 from analysis.figures import DARK, LIGHT
 from analysis.statistics import CONV_NAME, DENSE_NAME
 from analysis.words import count, devices, digits, readings, tensorflow
-from study import schema
+from study.folder import schema
 
 READINGS: Final = "figure-13-readings"
 ROW_INCHES: Final = 0.3

@@ -1,9 +1,9 @@
 """The report's claims under every reading of what the report leaves open.
 
 A reading gives each open value that a claim depends on one of its values in
-`study.schema.OPEN_VALUES`. Each claim is judged under each reading by `analysis.claims`; this
-module says what that amounts to, which reading fits the report's numbers best, and what each open
-value does. Pure functions on the tables of `analysis.load`.
+`study.folder.schema.OPEN_VALUES`. Each claim is judged under each reading by `analysis.claims`;
+this module says what that amounts to, which reading fits the report's numbers best, and what each
+open value does. Pure functions on the tables of `analysis.load`.
 """
 
 import math
@@ -30,11 +30,11 @@ from analysis.statistics import (
     ratio_over_seeds,
     tested_trials,
 )
-from study.schema import (
+from study.folder.schema import (
+    BY_NAME,
     CONV,
     DENSE,
     MODELS,
-    OPEN_VALUE_MODELS,
     OPEN_VALUES,
     READING,
     REFERENCE,
@@ -44,7 +44,7 @@ from study.schema import (
 
 # The reading of the reference trials.
 DEFAULT: Final[Mapping[str, Any]] = MappingProxyType(
-    {"batch_size": 256, "latent_filters": 8, "hidden_activation": "relu"}
+    {name: BY_NAME[name].default for name in OPEN_VALUES}
 )
 MSE_METRICS: Final = (TRAIN_MSE, TEST_MSE)
 
@@ -124,7 +124,7 @@ class Effect:
 
 def readings_of(models: Iterable[str]) -> list[Reading]:
     """Every combination of the open values that concern these architectures."""
-    concerned = [name for name in OPEN_VALUES if set(OPEN_VALUE_MODELS[name]) & set(models)]
+    concerned = [name for name in OPEN_VALUES if set(BY_NAME[name].models) & set(models)]
     return [
         dict(zip(concerned, values, strict=True))
         for values in product(*(OPEN_VALUES[name] for name in concerned))
@@ -173,7 +173,7 @@ def trials_under(audited: pd.DataFrame, reading: Reading) -> pd.DataFrame:
     """
     kept = pd.Series(False, index=audited.index)
     for model in MODELS:
-        own = [name for name in OPEN_VALUES if model in OPEN_VALUE_MODELS[name]]
+        own = [name for name in OPEN_VALUES if model in BY_NAME[name].models]
         if set(own) <= set(reading):
             matches = audited["model"] == model
             for name in own:
@@ -316,7 +316,7 @@ def effects(audited: pd.DataFrame) -> list[Effect]:
                         metric_by_seed(changed, model_name, metric),
                         metric_by_seed(default, model_name, metric),
                     )
-                    if model in OPEN_VALUE_MODELS[name]
+                    if model in BY_NAME[name].models
                     else None
                     for model, model_name in ((CONV, CONV_NAME), (DENSE, DENSE_NAME))
                 )

@@ -16,7 +16,7 @@ from analysis.claims import REPORT_EPOCHS, REPORT_TIME_RATIO, Verdict
 from analysis.page.tables import Rows, markdown_table
 from analysis.statistics import CONV_NAME, DENSE_NAME, Estimate
 from analysis.words import count, digits, interval, mean_and_sd
-from study import schema
+from study.folder import schema
 
 FACTOR_WORDS: Final[Mapping[str, str]] = {
     "batch_size": "batch size {}",
@@ -198,9 +198,7 @@ def effect_rows(effects: Iterable[Effect]) -> Rows:
 
 
 def _factor(estimate: Estimate | None, model: str, name: str) -> str:
-    return (
-        _short_interval(estimate) if model in schema.OPEN_VALUE_MODELS[name] else "does not apply"
-    )
+    return _short_interval(estimate) if model in schema.BY_NAME[name].models else "does not apply"
 
 
 def likely_sentences(

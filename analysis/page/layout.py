@@ -21,7 +21,7 @@ from analysis.page.trials_table import SORT_SCRIPT, SORT_SCRIPT_HASH, trials_tab
 from analysis.search.section import search_gaps, search_section, sensitivity_section
 from analysis.statistics import CONV_NAME, DENSE_NAME
 from analysis.words import count, readings, shell_line
-from study import schema
+from study.folder import schema
 
 BAD_TRIALS_OPEN: Final = 20  # more of them are folded away
 # What the page may load and run: nothing from elsewhere, and no script but its own.

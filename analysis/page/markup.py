@@ -10,7 +10,7 @@ from html import escape
 from typing import Final
 
 from analysis.drawings import Drawing
-from study import schema
+from study.folder import schema
 
 TRIAL_ID: Final = re.compile(rf"\b(?:{'|'.join(schema.GROUPS)})-(?:conv|dense)[\w=.+-]*\w")
 

@@ -21,7 +21,7 @@ from analysis.words import (
     values_of,
     without_home,
 )
-from study import schema
+from study.folder import schema
 
 Rows = list[list[str]]
 

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis import statistics
 from analysis.page.markup import details, soft
 from analysis.words import count, digits, factor_value, parameter_label
-from study import schema
+from study.folder import schema
 
 OPEN_AT_MOST: Final = 100  # trials; a longer table is folded away
 NO_VALUE: Final = "–"

@@ -23,7 +23,7 @@ from analysis.words import (
     share,
     tensorflow,
 )
-from study import schema
+from study.folder import schema
 
 # The kinds of figure, as the middle of their file names; the page puts them where they belong.
 PROGRESS: Final = "figure-6-search"

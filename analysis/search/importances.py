@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.search.results import LOG_PARAMETERS, parameter_table, varied_parameters
-from study.schema import COMPLETED
+from study.folder.schema import COMPLETED
 
 EVALUATOR: Final = "Optuna's default evaluator, PED-ANOVA"
 BEST_SHARE: Final = 0.25  # of the completed trials, whose settings are compared with all

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.search.results import FACTORS, REPORT_SETTING, has_setting
 from analysis.statistics import Estimate, mean_over_seeds, ratio_over_seeds
-from study.schema import (
+from study.folder.schema import (
     COMPLETED,
     NEIGHBOUR,
     OBJECTIVE,

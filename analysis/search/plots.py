@@ -26,7 +26,7 @@ from analysis.figures import (
 )
 from analysis.statistics import CONV_NAME, DENSE_NAME
 from analysis.words import factor_value, parameter_label
-from study.schema import (
+from study.folder.schema import (
     CONV,
     DENSE,
     DIVERGED,

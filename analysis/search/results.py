@@ -15,16 +15,16 @@ import pandas as pd
 
 from analysis.statistics import (
     NAMED_SETTING,
-    REPORT_LATENT_FILTERS,
     Estimate,
     architecture,
     ratio_over_seeds,
 )
-from study.schema import (
+from study.folder.schema import (
     COMPLETED,
     CONV,
     DENSE,
     FULL_SPLIT,
+    HYPERPARAMETERS,
     MODELS,
     OBJECTIVE,
     PRUNED,
@@ -33,34 +33,27 @@ from study.schema import (
     TEST_MSE,
     TIME_OBJECTIVE,
     WINNER,
+    LogRange,
+    hyperparameters_of,
 )
 
 # What distinguishes one setting of an architecture from another, as columns of the tables.
-_SHARED_FACTORS: Final = ("learning_rate", "momentum", "nesterov", "batch_size")
 FACTORS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        CONV: (*_SHARED_FACTORS, "latent_filters"),
-        DENSE: (*_SHARED_FACTORS, "hidden_units", "hidden_activation", "dropout"),
-    }
+    {model: tuple(p.name for p in hyperparameters_of(model)) for model in MODELS}
 )
-# The search suggests 1 − momentum; a step of it acts as a factor on the effective learning rate.
-ONE_MINUS_MOMENTUM: Final = "one_minus_momentum"
+# The same as the search's space has them.
 PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        model: tuple(ONE_MINUS_MOMENTUM if name == "momentum" else name for name in names)
-        for model, names in FACTORS.items()
-    }
+    {model: tuple(p.parameter for p in hyperparameters_of(model)) for model in MODELS}
 )
-LOG_PARAMETERS: Final = ("learning_rate", ONE_MINUS_MOMENTUM)  # the others are categories
-
+# The others are categories.
+LOG_PARAMETERS: Final = tuple(
+    p.parameter for p in HYPERPARAMETERS if isinstance(p.search, LogRange)
+)
 # The report's setting, apart from the batch size, which it does not state.
 REPORT_SETTING: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        model: {"learning_rate": 1.0, "momentum": 0.5, "nesterov": True} | own
-        for model, own in (
-            (CONV, {"latent_filters": REPORT_LATENT_FILTERS}),
-            (DENSE, {"hidden_units": 512, "hidden_activation": "relu", "dropout": 0.0}),
-        )
+        model: {p.name: p.default for p in hyperparameters_of(model) if p.name != "batch_size"}
+        for model in MODELS
     }
 )
 
@@ -143,9 +136,8 @@ def parameter_table(trials: pd.DataFrame, model: str) -> pd.DataFrame:
         (trials["group"] == SEARCH) & (trials["model"] == model) & (trials["state"] != RUNNING)
     ]
     values = {
-        # Rounded, so that 1 − 0.95 is 0.05 and not 0.05000000000000004.
-        name: (1 - search["momentum"]).round(12) if name == ONE_MINUS_MOMENTUM else search[name]
-        for name in PARAMETERS[model]
+        p.parameter: search[p.name].map(p.to_parameter) if p.complement else search[p.name]
+        for p in hyperparameters_of(model)
     }
     value = search[OBJECTIVE].where(search["state"].isin([COMPLETED, PRUNED]))
     columns = search[["trial_id", "state", "epochs_completed"]]

@@ -22,7 +22,7 @@ from analysis.search.drawings import (
     is_timed,
 )
 from analysis.words import count
-from study import schema
+from study.folder import schema
 
 N_BEST: Final = 3  # search trials shown of each model
 

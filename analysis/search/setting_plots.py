@@ -29,7 +29,7 @@ from analysis.figures import (
 from analysis.search.plots import STATE_MARKERS
 from analysis.search.results import LOG_PARAMETERS
 from analysis.words import digits, factor_value, parameter_label
-from study.schema import COMPLETED, DIVERGED, FAILED, PRUNED
+from study.folder.schema import COMPLETED, DIVERGED, FAILED, PRUNED
 
 NO_VALUE: Final = (DIVERGED, FAILED)
 HOLLOW: Final[dict[str, Any]] = {

@@ -22,23 +22,15 @@ from analysis.words import (
     setting_value,
     share,
 )
-from study import schema
+from study.folder import schema
 
 NO_CELL: Final = "–"
 
 
 def search_rows(best: pd.DataFrame) -> Rows:
     """A row a trial of `analysis.search.results.best_search_trials`."""
-    columns = {
-        "learning_rate": "Learning rate",
-        "momentum": "Momentum",
-        "batch_size": "Batch size",
-        "nesterov": "Nesterov",
-        "hidden_activation": "Hidden activation",
-        "dropout": "Dropout",
-        "epochs": "Epochs",
-    }
-    return [["Trial", "Model", "Validation MSE", *columns.values()]] + [
+    columns = [p.name for p in schema.HYPERPARAMETERS if not p.of_architecture] + ["epochs"]
+    return [["Trial", "Model", "Validation MSE", *map(parameter_label, columns)]] + [
         [
             trial["trial_id"],
             statistics.architecture(trial),
@@ -123,6 +115,8 @@ def _setting(trial: pd.Series) -> str:
     columns = [*statistics.SETTING]
     if trial["model"] == schema.DENSE:
         columns += statistics.DENSE_SETTING
+    if trial["precision"] == "float32":  # which goes without saying
+        columns.remove("precision")
     return ", ".join(f"{name.replace('_', ' ')} {setting_value(trial[name])}" for name in columns)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from study import schema
+from study.folder import schema
 
 DTYPES = {"text": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 Rows = list[dict[str, Any]]

@@ -11,9 +11,9 @@ from synthetic_runs import tables as run_tables
 from analysis.audit import results, tables
 from analysis.audit.results import AuditedClaim
 from analysis.audit.section import TITLE
-from study import schema
-from study.presets import PRESETS
-from study.space import reading_trials
+from study.folder import schema
+from study.plan.spec import PRESETS
+from study.plan.trials import reading_trials
 
 HALF = "half of dense-512's MSE on the test set"
 SIZES = "512 hidden units are the best dense size."

@@ -10,7 +10,7 @@ from scipy import stats
 from synthetic_runs import MANIFEST, Rows, trial, write_run
 
 from analysis.compare import compare, differences, main, read_runs, welch_ratio
-from study import schema
+from study.folder import schema
 
 
 def conv(last_mse: float, seed: int = 0, **changes) -> tuple[dict, Rows]:

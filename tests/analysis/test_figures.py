@@ -13,7 +13,7 @@ from synthetic_runs import NUMBERS, reconstructions, tables, trial
 
 from analysis import figures, statistics
 from analysis.figures import TimeBar
-from study import schema
+from study.folder import schema
 
 
 def curves(n_epochs: int, n_seeds: int = 1) -> pd.DataFrame:

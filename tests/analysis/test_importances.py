@@ -7,7 +7,7 @@ import pytest
 from synthetic_runs import search_trials, tables
 
 from analysis.search.importances import BEST_SHARE, MIN_COMPLETED, importances
-from study import schema
+from study.folder import schema
 
 
 def trials_of(n: int, model: str = "conv") -> pd.DataFrame:

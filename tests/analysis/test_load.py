@@ -16,7 +16,7 @@ from analysis.load import (
     load_reconstructions,
     load_run,
 )
-from study import schema
+from study.folder import schema
 
 
 def test_tables_have_the_schemas_columns_and_dtypes(quick_run: Path):
@@ -97,7 +97,9 @@ def test_a_missing_table_is_named(quick_run: Path, name: str):
 def test_a_torn_table_is_named(quick_run: Path, keep: int):
     file = quick_run / schema.EPOCHS_FILE
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(RunFolderError, match=r"epochs\.parquet is torn, not whole Parquet; copy"):
+    with pytest.raises(
+        RunFolderError, match=r"epochs\.parquet is torn, not whole Parquet; restore"
+    ):
         load_run(quick_run)
 
 
@@ -120,7 +122,7 @@ def test_a_run_from_before_a_column_existed_loads(quick_run: Path):
     ("changes", "message"),
     [
         ({"state": "exploded"}, "unknown state, exploded"),
-        ({"state": None}, "unknown state, nan"),
+        ({"state": None}, "unknown state, None"),
         ({"group": "misc"}, "unknown group, misc"),
         ({"model": "dense2"}, "unknown model, dense2"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from synthetic_runs import neighbour_trials, tables, trial
 
 from analysis.search import neighbours
-from study import schema
+from study.folder import schema
 
 RATIOS = {
     "learning_rate": {2.0: 0.5, 4.0: None},

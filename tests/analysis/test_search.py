@@ -5,7 +5,7 @@ import pytest
 from synthetic_runs import quick_trials, tables, trial
 
 from analysis.search import results
-from study import schema
+from study.folder import schema
 
 
 def searched(model="conv", size=8, trial_id="a", value=0.02, **changes):

@@ -14,7 +14,7 @@ from analysis.search.drawings import draw_search
 from analysis.search.importances import MIN_COMPLETED
 from analysis.search.section import search_gaps, search_section
 from analysis.statistics import reference_trials
-from study import schema
+from study.folder import schema
 
 TIMED = MANIFEST["spec"] | {"objective": schema.MSE_AND_TIME}
 

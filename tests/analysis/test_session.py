@@ -13,7 +13,7 @@ import pytest
 from synthetic_runs import trial, write_run
 
 from analysis import compare
-from study import schema
+from study.folder import schema
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reading-results.md").read_text()
 CONV_VALUES = [0.03, 0.01, 0.02]

@@ -8,7 +8,7 @@ import pytest
 from synthetic_runs import run_of, tables, trial
 
 from analysis import statistics
-from study import schema
+from study.folder import schema
 
 METRICS = (schema.TRAIN_MSE, schema.TEST_MSE)
 

@@ -24,7 +24,7 @@ import pytest
 
 from convae import data
 from convae.data import DataError, load_mnist, split
-from study import schema
+from study.folder import schema
 
 # Of the published, uncompressed IDX files, headers included.
 MD5 = {

@@ -16,7 +16,7 @@ from ray_nodes import Started
 
 from analysis.load import load_manifest, load_run
 from analysis.report import write_report
-from study import schema
+from study.folder import schema
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

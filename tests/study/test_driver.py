@@ -16,7 +16,7 @@ from ray import cloudpickle
 from ray.tune.execution.tune_controller import TuneController
 
 from convae.data import Mnist, load_mnist
-from study import schema
+from study.folder import schema
 from study.driver import run_study
 from study.presets import SpecError, StudySpec
 from study.resources import Resources, ray_session

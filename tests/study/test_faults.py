@@ -18,7 +18,7 @@ import pytest
 from ray_nodes import Started, marked, ray_cluster
 
 from analysis.load import load_run
-from study import schema
+from study.folder import schema
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -11,7 +11,7 @@ import pytest
 from ray_nodes import ray_cluster
 
 from analysis.load import load_run
-from study import schema
+from study.folder import schema
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from mlflow import MlflowClient
 
-from study import schema
+from study.folder import schema
 from study.loggers import Experiment, MlflowLogger, open_experiment
 from study.presets import SpecError, StudySpec
 from study.records import Records

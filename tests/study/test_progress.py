@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from convae.config import TrialConfig
-from study import schema
+from study.folder import schema
 from study.live import LiveView, RunningTrial, Status
 from study.log import logging_to
 from study.pace import Pace, Remaining, duration

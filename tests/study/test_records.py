@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from convae.config import TrialConfig
-from study import schema
+from study.folder import schema
 from study.records import Manifest, Records
 from study.space import PlannedTrial
 from study.storage import RunFolder, StorageError

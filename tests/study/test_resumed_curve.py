@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from ray_nodes import Started
 
-from study import schema
+from study.folder import schema
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

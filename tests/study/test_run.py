@@ -15,7 +15,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from study import schema
+from study.folder import schema
 from study.run import main
 
 pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from ray.tune.search import Searcher
 
-from study import schema
+from study.folder import schema
 from study.presets import StudySpec
 from study.records import Records
 from study.search import StudySearch

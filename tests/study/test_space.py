@@ -8,7 +8,7 @@ import pytest
 
 from convae import config as convae_config
 from convae.config import TrialConfig
-from study import schema
+from study.folder import schema
 from study.presets import PRESETS, SpecError, StudySpec
 from study.scheduling import check_sampler, make_sampler, rungs
 from study.search import fixed_trials

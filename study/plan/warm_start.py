@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from analysis.load import RunFolderError, load_run
 from convae.config import TrialConfig
-from study import schema
+from study.folder import schema
 from study.presets import SpecError, StudySpec
 from study.space import SPACES, params_from_config
 

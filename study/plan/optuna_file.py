@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
-from study import schema
+from study.folder import schema
 from study.storage import TEMPORARY_PREFIX, RunFolder, StorageError
 
 

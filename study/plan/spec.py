@@ -1,19 +1,22 @@
 """What a study is: one frozen `StudySpec`, and the named ones that the command line offers."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
-from convae.config import PRECISIONS
-from study import schema
+from convae.config import BY_NAME, N_SEEDS, PRECISIONS
+from convae.errors import UserError
+from study.folder import schema
 
 SAMPLERS = ("tpe", "gp", "random", "grid")
 SCHEDULERS = ("asha", "median", "none")
-DENSE_SIZES = (64, 128, 256, 512)  # the report's 512 and this project's guess at its competitors
+# What `--resume` may raise: it adds trials, and changes none that is planned.
+RAISABLE = ("n_search_trials", "n_seeds", "time_budget_seconds")
 
 
-class SpecError(ValueError):
+class SpecError(UserError):
     """A study that cannot run; the message names the option and what it takes."""
 
 
@@ -49,9 +52,9 @@ class StudySpec:
 
     preset: str
     models: tuple[str, ...] = schema.MODELS
-    hidden_units: tuple[int, ...] = DENSE_SIZES
+    hidden_units: tuple[int, ...] = BY_NAME["hidden_units"].neighbours
     epochs: int = 50
-    batch_size: int = 256
+    batch_size: int = BY_NAME["batch_size"].default
     n_seeds: int = 1
     seed: int = 0
     n_search_trials: int = 0
@@ -103,7 +106,18 @@ class StudySpec:
                 f"--objective {self.objective} cannot go with --warm-start: the times of another"
                 " run are not comparable."
             )
-        if self.time_budget_seconds is not None and not self.time_budget_seconds > 0:
+        if self.grace > self.epochs:
+            raise SpecError(
+                f"--grace-epochs is {self.grace}, but the trials have {self.epochs} epochs; give at"
+                " most as many."
+            )
+        if self.seed + self.n_seeds > N_SEEDS:
+            raise SpecError(
+                f"--seed {self.seed} with --seeds {self.n_seeds} runs past {N_SEEDS - 1}, the last"
+                " seed there is; start lower."
+            )
+        budget = self.time_budget_seconds
+        if budget is not None and not 0 < budget < math.inf:
             raise SpecError("--time-budget takes a number of seconds above 0.")
         for option, items in (("--models", self.models), ("--hidden", self.hidden_units)):
             if len(set(items)) != len(items):
@@ -120,6 +134,23 @@ class StudySpec:
         return max(1, self.epochs // 10) if self.grace_epochs is None else self.grace_epochs
 
     @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs at which the scheduler compares trials, ascending; none without one."""
+        if self.scheduler == "median":
+            return tuple(range(self.grace, self.epochs + 1))
+        found = []
+        epoch = self.grace
+        while self.scheduler == "asha" and epoch <= self.epochs:
+            found.append(epoch)
+            epoch *= self.reduction_factor
+        return tuple(found)
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the reference and of the winners."""
+        return range(self.seed, self.seed + self.n_seeds)
+
+    @property
     def timed(self) -> bool:
         """Whether the training time is an objective."""
         return self.objective == schema.MSE_AND_TIME
@@ -128,6 +159,22 @@ class StudySpec:
     def share(self) -> int:
         """Search trials of each architecture."""
         return self.n_search_trials // len(self.models)
+
+    def check_resumes(self, earlier: "StudySpec") -> None:
+        """Makes sure that a study planned by an earlier spec can go on with this one.
+
+        Raises:
+            SpecError: it would change trials that are planned; the difference is named.
+        """
+        was, now = earlier.to_dict(), self.to_dict()
+        changed = [name for name in was if was[name] != now[name]]
+        refused = [name for name in changed if name not in RAISABLE or not _raised(was, now, name)]
+        if refused:
+            listed = "; ".join(f"{name} {was[name]} to {now[name]}" for name in refused)
+            raise SpecError(
+                f"--resume cannot change the study ({listed}); leave these options out. It may"
+                " raise --trials, --seeds and --time-budget."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
@@ -141,6 +188,11 @@ class StudySpec:
             for name, value in values.items()
         }
         return cls(**plain)
+
+
+def _raised(was: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:
+    """Whether a number went up; None is no limit."""
+    return now[name] is None or (was[name] is not None and now[name] > was[name])
 
 
 PRESETS = MappingProxyType(

@@ -6,16 +6,14 @@ A checkpoint is one `.npz` file without pickle: the training's arrays, and the r
 import io
 import json
 import logging
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from study import schema
-from study.space import PlannedTrial
-from study.storage import RunFolder
+from study.folder import schema
+from study.folder.storage import RunFolder
 
 _log = logging.getLogger(__name__)
 
@@ -49,44 +47,54 @@ class Checkpoint:
     state: Sequence[np.ndarray]
 
 
-def _name(planned: PlannedTrial) -> str:
-    return f"{schema.CHECKPOINTS_FOLDER}/{planned.trial_id}.npz"
+def checkpoint_name(trial_id: str) -> str:
+    """The file of a trial's checkpoint, relative to the run folder."""
+    return f"{schema.CHECKPOINTS_FOLDER}/{trial_id}.npz"
 
 
-def save_checkpoint(folder: RunFolder, planned: PlannedTrial, checkpoint: Checkpoint) -> None:
-    """Writes the trial's checkpoint, in place of an older one.
+def save_checkpoint(
+    folder: RunFolder, trial_id: str, setting: Mapping[str, Any], checkpoint: Checkpoint
+) -> None:
+    """Writes a trial's checkpoint, in place of an older one.
+
+    Args:
+        folder: the run folder.
+        trial_id: whose.
+        setting: its config; a checkpoint of another one is not loaded.
+        checkpoint: its state.
 
     Raises:
-        StorageError: it cannot be written.
+        RunFolderError: it cannot be written.
     """
     rest = {
-        "trial": planned.config.to_dict(),
+        "trial": dict(setting),
         "epochs": list(checkpoint.epochs),
         "spent": asdict(checkpoint.spent),
     }
     content = io.BytesIO()
     np.savez(content, *checkpoint.state, rest=np.array(json.dumps(rest)))
-    folder.write(_name(planned), content.getvalue())
+    folder.write(checkpoint_name(trial_id), content.getvalue())
 
 
-def load_checkpoint(folder: RunFolder, planned: PlannedTrial) -> Checkpoint | None:
-    """The trial's checkpoint; None if there is none of this very trial.
+def load_checkpoint(
+    folder: RunFolder, trial_id: str, setting: Mapping[str, Any]
+) -> Checkpoint | None:
+    """A trial's checkpoint; None if there is none of this very setting.
 
     A torn one is named in the log, and the trial starts anew.
 
     Raises:
-        StorageError: it cannot be read.
+        RunFolderError: it cannot be read.
     """
-    content = folder.read(_name(planned))
+    content = folder.read(checkpoint_name(trial_id))
     if content is None:
         return None
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             rest = json.loads(str(arrays["rest"]))
             state = [arrays[f"arr_{i}"] for i in range(len(arrays.files) - 1)]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        _log.warning("%s/%s is torn; the trial starts anew", folder, _name(planned))
+        checkpoint = Checkpoint(rest["epochs"], Spent(**rest["spent"]), state)
+    except Exception:  # a damaged zip raises anything from KeyError to zlib.error
+        _log.warning("%s/%s is torn; the trial starts anew", folder, checkpoint_name(trial_id))
         return None
-    if rest["trial"] != planned.config.to_dict():
-        return None
-    return Checkpoint(rest["epochs"], Spent(**rest["spent"]), state)
+    return checkpoint if rest["trial"] == dict(setting) else None

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from study import schema
+from study.folder import schema
 from study.presets import StudySpec
 from study.records import Records
 from study.scheduling import make_sampler, rungs

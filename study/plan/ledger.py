@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 import convae
 from convae.hardware import versions
-from study import schema
+from study.folder import schema
 from study.space import PlannedTrial
 from study.storage import RunFolder, StorageError, without_secrets
 
@@ -47,7 +47,7 @@ WRITE_SHARE = 0.05
 
 
 def arrow_schema(columns: Mapping[str, schema.Kind]) -> pa.Schema:
-    """The Arrow schema of one of `study.schema`'s tables."""
+    """The Arrow schema of one of `study.folder.schema`'s tables."""
     return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in columns.items()])
 
 

@@ -1,13 +1,41 @@
 """Names shared by the study, which writes a run folder, and the analysis, which reads it.
 
-Metrics, groups, states, columns and file names are defined here and nowhere else.
-Standard library only, so that reading results needs neither Ray nor TensorFlow.
+Metrics, groups, states, columns and file names are defined here and nowhere else; what concerns a
+trial's setting derives from `convae.config`. The standard library is enough to import it.
 """
 
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final
 
-Kind = Literal["text", "int", "float", "bool"]
+from convae.config import (
+    BY_NAME,
+    CONV,
+    DENSE,
+    FIELD_KINDS,
+    FULL_SPLIT,
+    HYPERPARAMETERS,
+    MODELS,
+    SEARCH_SPLIT,
+    Hyperparameter,
+    Kind,
+    LogRange,
+    hyperparameters_of,
+)
+
+__all__ = [
+    "BY_NAME",
+    "CONV",
+    "DENSE",
+    "FULL_SPLIT",
+    "HYPERPARAMETERS",
+    "MODELS",
+    "SEARCH_SPLIT",
+    "Hyperparameter",
+    "Kind",
+    "LogRange",
+    "hyperparameters_of",
+]
 
 SCHEMA_VERSION: Final = 1
 
@@ -33,21 +61,9 @@ SEARCH: Final = "search"
 WINNER: Final = "winner"
 GROUPS: Final = (REFERENCE, READING, NEIGHBOUR, SEARCH, WINNER)
 
-# Architectures.
-CONV: Final = "conv"
-DENSE: Final = "dense"
-MODELS: Final = (CONV, DENSE)
-
-# What the report leaves open: the values under which the audit trains, and the models that have it.
-OPEN_VALUES: Final = MappingProxyType[str, tuple[int | str, ...]](
-    {
-        "batch_size": (128, 256, 1000),
-        "latent_filters": (8, 16),
-        "hidden_activation": ("relu", "sigmoid"),
-    }
-)
-OPEN_VALUE_MODELS: Final = MappingProxyType[str, tuple[str, ...]](
-    {"batch_size": MODELS, "latent_filters": (CONV,), "hidden_activation": (DENSE,)}
+# What the report leaves open: the values under which the audit trains.
+OPEN_VALUES: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
+    {parameter.name: parameter.readings for parameter in HYPERPARAMETERS if parameter.readings}
 )
 
 # How a trial ended, or that it has not.
@@ -58,12 +74,10 @@ FAILED: Final = "failed"  # an error, after all retries
 RUNNING: Final = "running"  # not ended: the table was written while the study ran
 STATES: Final = (COMPLETED, PRUNED, DIVERGED, FAILED, RUNNING)
 
-# Which images a trial trains on and is judged by (a test holds them to convae.config.SPLITS).
-FULL_SPLIT: Final = "full"
-SEARCH_SPLIT: Final = "search"
-
 # Files of a run folder, relative to STORAGE/NAME/.
 MANIFEST_FILE: Final = "study.json"
+LOCK_FILE: Final = "driver.json"  # the lease of the driver at work
+OS_LOCK_FILE: Final = ".driver.lock"  # what the operating system locks, on a disk
 TRIALS_FILE: Final = "trials.parquet"
 TRIALS_CSV_FILE: Final = "trials.csv"
 EPOCHS_FILE: Final = "epochs.parquet"
@@ -72,28 +86,12 @@ OPTUNA_FILE: Final = "optuna.db"
 MODELS_FOLDER: Final = "models"  # TRIAL_ID.keras
 RECONSTRUCTIONS_FOLDER: Final = "reconstructions"  # TRIAL_ID.parquet
 CHECKPOINTS_FOLDER: Final = "checkpoints"  # TRIAL_ID.npz, of trials that run
-JOURNAL_FOLDER: Final = "journal"  # TRIAL_ID.json, of ended trials that the tables lack yet
+JOURNAL_FOLDER: Final = "journal"  # NUMBER.json, what the tables lack yet
 REPORT_FOLDER: Final = "report"
 LOG_FILE: Final = "study.log"  # what would else flood the terminal, and every traceback
 
-# The fields of convae.config.TrialConfig (a test holds the two together).
-CONFIG_COLUMNS: Final = MappingProxyType[str, Kind](
-    {
-        "model": "text",
-        "latent_filters": "int",
-        "hidden_units": "int",
-        "hidden_activation": "text",
-        "dropout": "float",
-        "learning_rate": "float",
-        "momentum": "float",
-        "nesterov": "bool",
-        "batch_size": "int",
-        "epochs": "int",
-        "split": "text",
-        "seed": "int",
-        "precision": "text",
-    }
-)
+# A trial's setting: the fields of convae.config.TrialConfig.
+CONFIG_COLUMNS: Final = FIELD_KINDS
 # Columns that run folders of before they existed lack, and what they stand for there.
 LATER_COLUMNS: Final = MappingProxyType[str, str]({"precision": "float32"})
 

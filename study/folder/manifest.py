@@ -1,0 +1,162 @@
+"""`study.json`: what was run, on what, with what, and how it ended. Written and read here alone."""
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import convae
+from convae.hardware import versions
+from study.folder import schema
+from study.folder.storage import RunFolder, RunFolderError, without_secrets
+from study.folder.tables import OTHER_VERSION, RESTORE
+
+# The keys that a manifest must have to be read; a dictionary must have keys of these names.
+KEYS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "schema_version": (),
+        "name": (),
+        "status": (),
+        "started_utc": (),
+        "finished_utc": (),
+        "wall_seconds": (),
+        "command": (),
+        "spec": ("preset",),
+        "code": ("version", "git_commit", "git_dirty"),
+        "versions": (),
+        "hardware": ("cpu", "n_cpus", "memory_gib", "gpus"),
+        "resources": ("cpus_per_trial", "gpus_per_trial", "max_concurrent"),
+        "data": ("source",),
+    }
+)
+
+
+def read_manifest(folder: RunFolder) -> dict[str, Any]:
+    """What was run: spec, code, versions, hardware, data and command line.
+
+    Raises:
+        RunFolderError: it is absent or torn, lacks one of `KEYS`, or is of another version.
+    """
+    name = f"{folder}/{schema.MANIFEST_FILE}"
+    if (content := folder.read(schema.MANIFEST_FILE)) is None:
+        raise RunFolderError(
+            f"{name} does not exist; give a run folder STORAGE/NAME that python -m study.run has"
+            " written."
+        )
+    try:
+        manifest: dict[str, Any] = json.loads(content)
+    except ValueError as error:
+        raise RunFolderError(f"{name} is not whole JSON ({error}); {RESTORE}.") from error
+    if not isinstance(manifest, dict):
+        raise RunFolderError(f"{name} does not hold a JSON object; {RESTORE}.")
+    for key, parts in KEYS.items():
+        if key not in manifest:
+            raise RunFolderError(f"{name} has no {key!r}; {RESTORE}.")
+        for part in parts:
+            if not isinstance(manifest[key], dict) or part not in manifest[key]:
+                raise RunFolderError(f"{name} has no '{key}.{part}'; {RESTORE}.")
+    if manifest["schema_version"] != schema.SCHEMA_VERSION:
+        raise RunFolderError(
+            f"{name} has schema version {manifest['schema_version']}, but this code reads"
+            f" {schema.SCHEMA_VERSION}; {OTHER_VERSION}."
+        )
+    return manifest
+
+
+class Manifest:
+    """The manifest of a study that runs.
+
+    Args:
+        folder: the run folder.
+        command: the command line of this session. That of the first session stays the study's own.
+        earlier: the manifest of an earlier session to go on with; times add up over sessions.
+        entries: further entries.
+
+    Attributes:
+        earlier_seconds: of wall time that earlier sessions have spent.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        command: list[str],
+        *,
+        earlier: Mapping[str, Any] | None = None,
+        **entries: Any,
+    ) -> None:
+        self._folder = folder
+        self._started = time.monotonic()
+        self._written = False
+        earlier = earlier or {}
+        self.earlier_seconds: float = earlier.get("wall_seconds") or 0.0
+        code = _code()
+        session = {"started_utc": utc_now(), "command": command, "git_commit": code["git_commit"]}
+        self._entries: dict[str, Any] = {
+            "schema_version": schema.SCHEMA_VERSION,
+            "name": folder.name,
+            "status": "running",
+            "command": earlier.get("command", command),
+            "started_utc": earlier.get("started_utc", session["started_utc"]),
+            "finished_utc": None,
+            "sessions": [*earlier.get("sessions", []), session],
+            "code": code,
+            "versions": versions(),
+            **entries,
+        }
+        self.write()
+
+    def finish(self, status: str) -> None:
+        """Notes how the study ended.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        self._entries.update(status=status, finished_utc=utc_now())
+        self.write()
+
+    def write(self) -> None:
+        """Writes it with the time spent so far, which a session that is killed would not tell.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        if self._written and self._folder.read(schema.MANIFEST_FILE) is None:
+            # In a bucket the next file would make the folder anew, without the rest.
+            raise RunFolderError(f"{self._folder} has vanished while the study ran.")
+        seconds = self.earlier_seconds + time.monotonic() - self._started
+        self._entries["wall_seconds"] = round(seconds, 3)
+        text = without_secrets(json.dumps(self._entries, indent=2)) + "\n"
+        self._folder.write(schema.MANIFEST_FILE, text.encode())
+        self._written = True
+
+
+def utc_now() -> str:
+    """This moment in UTC, to the second, in ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _code() -> dict[str, Any]:
+    """The identity of the code: its version, and its commit where it runs from a checkout."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(root), *arguments]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:  # no git on this machine
+            return None
+        return run.stdout.strip() if run.returncode == 0 else None
+
+    status = git("status", "--porcelain")
+    return {
+        "version": convae.__version__,
+        "git_commit": git("rev-parse", "HEAD"),
+        "git_dirty": None if status is None else bool(status),
+    }

@@ -1,0 +1,320 @@
+"""The tables of trials and epochs, written and read here alone, and the journal beside them.
+
+The tables are rewritten whole, so not at every change: what changed since lies in the journal, a
+numbered file a change, each written before whatever rests on it. A table tells in its metadata up
+to which number it holds the journal, so that a reader finds the same whenever a writer died.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from study.folder import schema
+from study.folder.storage import RunFolder, RunFolderError
+
+Row = dict[str, Any]
+
+ARROW_TYPES: Final[Mapping[schema.Kind, pa.DataType]] = {
+    "text": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+}
+RESTORE: Final = "restore it from a copy, or run the study again"
+OTHER_VERSION: Final = "use the version of the code that wrote it"
+N_PIXELS: Final = 28 * 28
+JOURNAL_KEY: Final = b"journal"  # of a table's metadata
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a trial.
+
+    Attributes:
+        trial: its row in the table of trials.
+        epochs: rows of epochs that it has trained, in order; those that it is known to have from
+            the first of them on are void.
+    """
+
+    trial: Row
+    epochs: Sequence[Row] = ()
+
+
+def arrow_schema(columns: Mapping[str, schema.Kind]) -> pa.Schema:
+    """The Arrow schema of one of `study.folder.schema`'s tables."""
+    return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in columns.items()])
+
+
+TRIALS: Final = arrow_schema(schema.TRIAL_COLUMNS)
+EPOCHS: Final = arrow_schema(schema.EPOCH_COLUMNS)
+
+
+class TableWriter:
+    """Writes the tables of a run folder, which is this process's alone.
+
+    Args:
+        folder: the run folder; it exists.
+
+    Raises:
+        RunFolderError: the journal cannot be listed.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._names = folder.names(schema.JOURNAL_FOLDER)
+        self._number = max(map(_number, self._names), default=0)
+        tables = (folder.read(name) for name in (schema.TRIALS_FILE, schema.EPOCHS_FILE))
+        self._number = max([self._number, *(_held(_parquet(t)) for t in tables if t)])
+
+    def append(self, changes: Iterable[Change]) -> None:
+        """Enters changes in the journal. From here on a crash does not lose them.
+
+        Raises:
+            RunFolderError: they cannot be written, and are not entered.
+        """
+        entry = [{"trial": change.trial, "epochs": list(change.epochs)} for change in changes]
+        name = f"{schema.JOURNAL_FOLDER}/{self._number + 1:08d}.json"
+        self._folder.write(name, json.dumps(entry).encode())
+        self._number += 1
+        self._names.append(name)
+
+    def rewrite(self, trials: Sequence[Row], epochs: Sequence[Row]) -> None:
+        """Writes both tables, as Parquet and as CSV, and clears the journal.
+
+        Raises:
+            RunFolderError: a file cannot be written; what was known before still is.
+        """
+        metadata = {JOURNAL_KEY: str(self._number)}
+        # Trials first: whoever reads them last finds the trial of every epoch.
+        for rows, columns, parquet, csv in (
+            (trials, TRIALS, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE),
+            (epochs, EPOCHS, schema.EPOCHS_FILE, schema.EPOCHS_CSV_FILE),
+        ):
+            table = pa.Table.from_pylist(rows, columns.with_metadata(metadata))
+            for name, write in ((parquet, pq.write_table), (csv, pa.csv.write_csv)):
+                sink = pa.BufferOutputStream()
+                write(table, sink)
+                self._folder.write(name, sink.getvalue().to_pybytes())
+        while self._names:
+            self._folder.delete(self._names[0])
+            del self._names[0]
+
+
+def read_tables(folder: RunFolder) -> tuple[pa.Table, pa.Table]:
+    """The trials and their epochs, the journal's included, of a study that runs or has ended.
+
+    Returns:
+        A row a trial and a row a trial and epoch, with the columns and types of `TRIALS` and
+        `EPOCHS`.
+
+    Raises:
+        RunFolderError: a file is absent, torn, or not what the schema says.
+    """
+    # In this order, since a writer adds to the journal, writes trials, then epochs, and clears it.
+    journal = _read_journal(folder)
+    epochs = _read_table(folder, schema.EPOCHS_FILE, schema.EPOCHS_CSV_FILE, EPOCHS)
+    trials = _read_table(folder, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE, TRIALS)
+    for table, name in ((trials, schema.TRIALS_FILE), (epochs, schema.EPOCHS_FILE)):
+        # A death over the first tables, which are empty, leaves one of them.
+        if table is None and (trials is None or len(trials)):
+            raise RunFolderError(
+                f"{folder}/{name} does not exist; give a run folder STORAGE/NAME that"
+                " python -m study.run has written."
+            )
+    epochs = EPOCHS.empty_table() if epochs is None else epochs
+    trials = _with_trials(trials, [c for n, cs in journal if n > _held(trials) for c in cs])
+    epochs = _with_epochs(epochs, [c for n, cs in journal if n > _held(epochs) for c in cs])
+    _check(folder, trials, epochs)
+    return trials, epochs
+
+
+def read_reconstructions(folder: RunFolder) -> pa.Table:
+    """Test images beside their reconstructions, a row an image and trial.
+
+    Returns:
+        The columns of `study.folder.schema.RECONSTRUCTION_COLUMNS`. Empty if there are none.
+
+    Raises:
+        RunFolderError: a file is torn, or its columns, choices or image sizes are unexpected.
+    """
+    columns = list(schema.RECONSTRUCTION_COLUMNS)
+    tables = []
+    for name in folder.names(schema.RECONSTRUCTIONS_FOLDER):
+        if not name.endswith(".parquet"):
+            continue
+        table = _parse(folder, name, folder.read(name) or b"")
+        _check_columns(folder, name, table, columns)
+        table = table.select(columns)
+        _check_known(folder, name, table, "choice", schema.CHOICES)
+        for image in ("original", "reconstruction"):
+            if pc.any(pc.not_equal(pc.list_value_length(table[image]), N_PIXELS)).as_py():
+                raise RunFolderError(
+                    f"{folder}/{name} has {image} images that are not {N_PIXELS} pixels; {RESTORE}."
+                )
+        tables.append(table)
+    return pa.concat_tables(tables) if tables else pa.table({name: [] for name in columns})
+
+
+def _number(name: str) -> int:
+    """The number of a file of the journal; 0 of one by an older version, named after its trial."""
+    stem = PurePosixPath(name).stem
+    return int(stem) if stem.isdecimal() else 0
+
+
+def _read_journal(folder: RunFolder) -> list[tuple[float, list[Change]]]:
+    """Its changes by number, in order. Those without a number are in no table."""
+    journal: list[tuple[float, list[Change]]] = []
+    for name in sorted(folder.names(schema.JOURNAL_FOLDER), key=_number):
+        content = folder.read(name)
+        if content is None:  # a writer has cleared it since, and written the tables before
+            continue
+        try:
+            entry = json.loads(content)
+            changes = [
+                Change(change["trial"], change["epochs"])
+                for change in ([entry] if isinstance(entry, dict) else entry)
+            ]
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunFolderError(
+                f"{folder}/{name} is torn; delete it, and its trials go on from what is known"
+                " besides."
+            ) from error
+        journal.append((_number(name) or float("inf"), changes))
+    return journal
+
+
+def _held(table: pa.Table | None) -> int:
+    """The number up to which a table holds the journal."""
+    metadata = (table.schema.metadata if table is not None else None) or {}
+    return int(metadata.get(JOURNAL_KEY, 0))
+
+
+def _with_trials(table: pa.Table, changes: Sequence[Change]) -> pa.Table:
+    if not changes:
+        return table
+    rows = {row["trial_id"]: row for row in table.to_pylist()}
+    rows |= {change.trial["trial_id"]: change.trial for change in changes}
+    return pa.Table.from_pylist(list(rows.values()), TRIALS)
+
+
+def _with_epochs(table: pa.Table, changes: Sequence[Change]) -> pa.Table:
+    changes = [change for change in changes if change.epochs]
+    if not changes:
+        return table
+    changed = pc.is_in(table["trial_id"], pa.array({c.trial["trial_id"] for c in changes}))
+    histories: dict[str, list[Row]] = {}
+    for row in table.filter(changed).to_pylist():
+        histories.setdefault(row["trial_id"], []).append(row)
+    for history in histories.values():
+        history.sort(key=lambda row: row["epoch"])
+    for change in changes:
+        extend(histories.setdefault(change.trial["trial_id"], []), change.epochs)
+    rows = [row for history in histories.values() for row in history]
+    rest = table.filter(pc.invert(changed))
+    return pa.concat_tables([rest.replace_schema_metadata(), pa.Table.from_pylist(rows, EPOCHS)])
+
+
+def extend(history: list[Row], epochs: Sequence[Row]) -> None:
+    """Adds epochs to a trial's, in place of those that it had from the first of them on."""
+    if epochs:
+        del history[epochs[0]["epoch"] - 1 :]
+        history.extend(epochs)
+
+
+def _read_table(folder: RunFolder, parquet: str, csv: str, columns: pa.Schema) -> pa.Table | None:
+    """One table; from its CSV where that is all there is, as in folders kept in a repository."""
+    name = parquet
+    if (content := folder.read(parquet)) is not None:
+        table = _parse(folder, parquet, content)
+    elif (content := folder.read(csv)) is not None:
+        name = csv
+        try:
+            table = pa.csv.read_csv(
+                pa.BufferReader(content),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types=columns, strings_can_be_null=True
+                ),
+            )
+        except pa.ArrowException as error:
+            raise RunFolderError(f"{folder}/{csv} is torn ({error}); {RESTORE}.") from error
+    else:
+        return None
+    for column, value in schema.LATER_COLUMNS.items():
+        if column in columns.names and column not in table.column_names:
+            table = table.append_column(column, pa.array([value] * len(table), pa.string()))
+    _check_columns(folder, name, table, columns.names)
+    metadata, table = table.schema.metadata, table.select(columns.names)
+    for i, field in enumerate(columns):
+        try:
+            table = table.set_column(i, field, table[field.name].cast(field.type))
+        except pa.ArrowException as error:
+            raise RunFolderError(
+                f"{folder}/{name} has values in {field.name} that are not {field.type}; {RESTORE}."
+            ) from error
+    return table.replace_schema_metadata(metadata)
+
+
+def _parse(folder: RunFolder, name: str, content: bytes) -> pa.Table:
+    try:
+        return _parquet(content)
+    except (pa.ArrowException, OSError) as error:
+        raise RunFolderError(f"{folder}/{name} is torn, not whole Parquet; {RESTORE}.") from error
+
+
+def _parquet(content: bytes) -> pa.Table:
+    return pq.ParquetFile(pa.BufferReader(content)).read()
+
+
+def _check(folder: RunFolder, trials: pa.Table, epochs: pa.Table) -> None:
+    name = schema.TRIALS_FILE
+    for column, known in (
+        ("state", schema.STATES),
+        ("group", schema.GROUPS),
+        ("model", schema.MODELS),
+    ):
+        _check_known(folder, name, trials, column, known)
+    counts = pc.value_counts(trials["trial_id"]).to_pylist()
+    for count in counts:
+        if count["counts"] > 1:
+            raise RunFolderError(
+                f"{folder}/{name} has trial {count['values']} more than once; {RESTORE}."
+            )
+    name = schema.EPOCHS_FILE
+    _check_known(folder, name, epochs, "trial_id", [count["values"] for count in counts])
+    spans = epochs.group_by("trial_id").aggregate(
+        [("epoch", "min"), ("epoch", "max"), ("epoch", "count_distinct"), ("trial_id", "count")]
+    )
+    for span in spans.to_pylist():
+        n = span["trial_id_count"]
+        if (span["epoch_min"], span["epoch_max"], span["epoch_count_distinct"]) != (1, n, n):
+            raise RunFolderError(
+                f"{folder}/{name} does not count the epochs of trial {span['trial_id']} from 1"
+                f" without gaps; {RESTORE}."
+            )
+
+
+def _check_columns(folder: RunFolder, name: str, table: pa.Table, columns: Iterable[str]) -> None:
+    if missing := [column for column in columns if column not in table.column_names]:
+        raise RunFolderError(f"{folder}/{name} lacks {_listed(missing)}; {OTHER_VERSION}.")
+
+
+def _check_known(
+    folder: RunFolder, name: str, table: pa.Table, column: str, known: Iterable[str]
+) -> None:
+    found = {str(value) for value in pc.unique(table[column]).to_pylist()}
+    if unknown := sorted(found - set(known)):
+        raise RunFolderError(
+            f"{folder}/{name} has an unknown {column}, {_listed(unknown)}; {OTHER_VERSION}."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + rest
