@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convae.config import SPLITS
+from convae.errors import UserError
 
 TEST_MSE: Final = "test_mse"
 VAL_MSE: Final = "val_mse"
@@ -72,7 +73,7 @@ _REMEDY = "give --data or CONVAE_DATA a whole mnist.npz or a folder with MNIST's
 _logger = logging.getLogger(__name__)
 
 
-class DataError(Exception):
+class DataError(UserError):
     """There is no MNIST; the message is a sentence that names the file and what to do."""
 
 

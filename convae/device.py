@@ -3,15 +3,15 @@
 TensorFlow fixes threads and GPU memory policy at its first operation, so this comes first.
 """
 
-import os
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from convae.hardware import cpu_name
+from convae.errors import UserError
+from convae.hardware import cpu_name, usable_cpus
 
 
-class GpuUnavailableError(RuntimeError):
+class GpuUnavailableError(UserError):
     """A GPU was asked for, but TensorFlow cannot open one."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ def open_device(*, gpu: bool | None = None, n_threads: int | None = None) -> Dev
         name = details.get("device_name", "unknown")
         return Device("/GPU:0", f"GPU: {name}", jit_compile=True)
     tf.config.set_visible_devices([], "GPU")
-    count = n_threads or len(os.sched_getaffinity(0))
+    count = n_threads or usable_cpus()
     # The trainer gives every thread a part of the batch, which wastes less than threads that share
     # one operation.
     _set_threads(1, count)

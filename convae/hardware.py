@@ -1,11 +1,17 @@
 """What machine and software this is, for manifests and tables. Imports none of what it names."""
 
 import importlib.metadata
+import math
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
+# The files with a control group's quota and its period, in microseconds; version 2 has one.
+CPU_QUOTAS = (
+    (Path("/sys/fs/cgroup/cpu.max"), None),
+    (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
+)
 PACKAGES = ("tensorflow", "keras", "ray", "optuna", "numpy", "pandas", "pyarrow")
 
 
@@ -19,12 +25,31 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def usable_cpus() -> int:
+    """The cores that this process may use: by its affinity, and by its container's quota.
+
+    The quota is that of its control group, version 2 or 1 (Linux' Documentation/admin-guide:
+    cgroup-v2.rst, `cpu.max`; scheduler/sched-bwc.rst); a part of a core counts as one.
+    """
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for quota_file, period_file in CPU_QUOTAS:
+        try:
+            words = quota_file.read_text().split()
+            period = int(period_file.read_text() if period_file else words[1])
+            quota = int(words[0])  # "max" or -1 is none
+        except (OSError, ValueError, IndexError):
+            continue
+        if quota > 0:
+            n = min(n, math.ceil(quota / period))
+    return max(1, n)
+
+
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores and memory (GiB) of this machine."""
+    """Processor, cores that may be used, and memory (GiB) of this machine."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": cpu_name(),
-        "n_cpus": os.cpu_count(),
+        "n_cpus": usable_cpus(),
         "memory_gib": round(memory_bytes / 2**30, 1),
     }
 

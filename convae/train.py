@@ -13,15 +13,24 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from convae.config import HIDDEN_ACTIVATIONS, MODELS, PRECISIONS, SPLITS, ConfigError, TrialConfig
+from convae.config import (
+    BY_NAME,
+    FIELD_KINDS,
+    MODELS,
+    PRECISIONS,
+    SPLITS,
+    ConfigError,
+    TrialConfig,
+)
+from convae.errors import DivergenceError, UserError
 
 CHOICES = {
     "model": MODELS,
-    "hidden_activation": HIDDEN_ACTIVATIONS,
+    "hidden_activation": BY_NAME["hidden_activation"].search.grid,
     "split": SPLITS,
     "precision": PRECISIONS,
 }
-TYPES = {"dropout": float, "learning_rate": float, "momentum": float}
+TYPES = {"text": str, "int": int, "float": float}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,17 +40,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for field in fields(TrialConfig):
         option = "--" + field.name.replace("_", "-")
-        if field.name == "nesterov":
-            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=True)
+        if FIELD_KINDS[field.name] == "bool":
+            action = argparse.BooleanOptionalAction
+            parser.add_argument(option, action=action, default=field.default)
             continue
         required = field.default is MISSING
-        default = "" if required or field.default is None else f" (default {field.default})"
+        known = BY_NAME[field.name].default if field.name in BY_NAME else field.default
+        default = "" if required else f" (default {known})"
         parser.add_argument(
             option,
             required=required,
             default=argparse.SUPPRESS,
             choices=CHOICES.get(field.name),
-            type=str if field.name in CHOICES else TYPES.get(field.name, int),
+            type=TYPES[FIELD_KINDS[field.name]],
             help=field.name.replace("_", " ") + default,
         )
     parser.add_argument(
@@ -65,36 +76,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.pop(name) for name in ("data", "device", "threads", "save", "eval_every")
     )
     try:
-        config = TrialConfig.from_dict(options)
-        _check_save_path(save)
-        for option, value in (("--threads", threads), ("--eval-every", eval_every)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{option} is {value}, but takes a whole number from 1.")
-    except ConfigError as error:
+        return _train(TrialConfig.from_dict(options), data, device_name, threads, save, eval_every)
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
 
-    from convae.data import DataError, load_mnist
 
-    try:
-        mnist = load_mnist(data)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 2
+def _train(
+    config: TrialConfig,
+    data: str | None,
+    device_name: str,
+    threads: int | None,
+    save: Path | None,
+    eval_every: int,
+) -> int:
+    _check_save_path(save)
+    for option, value in (("--threads", threads), ("--eval-every", eval_every)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} is {value}, but takes a whole number from 1.")
 
-    from convae.errors import DivergenceError
+    from convae.data import load_mnist
+
+    mnist = load_mnist(data)
+
     from convae.quiet import without_native_notes
 
     with without_native_notes():
-        from convae.device import GpuUnavailableError, open_device
+        from convae.device import open_device
         from convae.training import Trainer
 
-        try:
-            gpu = {"auto": None, "cpu": False, "gpu": True}[device_name]
-            device = open_device(gpu=gpu, n_threads=threads)
-        except GpuUnavailableError as error:
-            print(error, file=sys.stderr)
-            return 2
+        gpu = {"auto": None, "cpu": False, "gpu": True}[device_name]
+        device = open_device(gpu=gpu, n_threads=threads)
         print(f"MNIST from {mnist.source}. {device.description}.", flush=True)
         training = Trainer(mnist, device).start(config)
     print(

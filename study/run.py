@@ -1,4 +1,4 @@
-"""The command line of the study.
+"""The study's command line, and `run`, the same as a function for notebooks and scripts.
 
     python -m study.run --gpus 1
 
@@ -7,23 +7,61 @@ Runs the `standard` preset: the report's trials for 50 epochs and a 12-trial sea
 """
 
 import argparse
+import os
 import shlex
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from convae.config import PRECISIONS
+from convae.config import MODELS, PRECISIONS
+from convae.errors import UserError
 from study.folder import schema
-from study.presets import PRESETS, SAMPLERS, SCHEDULERS, SpecError, StudySpec
+from study.plan.spec import PRESETS, SAMPLERS, SCHEDULERS, SpecError, StudySpec
+from study.view.terminal import forgiving_terminal
 
 if TYPE_CHECKING:
-    from study.driver import Outcome
-    from study.storage import RunFolder
+    from study.folder.storage import RunFolder
 
-EXIT_DONE, EXIT_FAILED_TRIALS, EXIT_BAD_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+# The options that say what a study is, by the fields of its spec.
+SPEC_OPTIONS = {
+    "models": "models",
+    "hidden_units": "hidden",
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "n_seeds": "seeds",
+    "seed": "seed",
+    "n_search_trials": "trials",
+    "readings": "readings",
+    "neighbours": "neighbours",
+    "objective": "objective",
+    "warm_start": "warm_start",
+    "sampler": "sampler",
+    "scheduler": "scheduler",
+    "grace_epochs": "grace_epochs",
+    "reduction_factor": "reduction_factor",
+    "precision": "precision",
+    "eval_every": "eval_every",
+    "time_budget_seconds": "time_budget",
+}
+# The options that a resumed study needs again, to go on under the same conditions.
+CONDITIONS = (
+    "gpus",
+    "gpus_per_trial",
+    "cpus_per_trial",
+    "max_concurrent",
+    "address",
+    "data",
+    "mlflow",
+    "quiet",
+    "no_report",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what to run (the preset says, unless you do)")
     what.add_argument("--preset", choices=tuple(PRESETS), help="default: standard")
-    what.add_argument("--models", nargs="+", choices=schema.MODELS)
+    what.add_argument("--models", nargs="+", choices=MODELS)
     what.add_argument("--hidden", nargs="+", type=int, metavar="UNITS", help="dense sizes")
     what.add_argument("--epochs", type=int)
     what.add_argument("--batch-size", type=int, help="of the reference trials")
@@ -70,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop then")
     where = parser.add_argument_group("what to run it on")
     where.add_argument("--gpus", type=int, metavar="N", help="default: those that Ray sees")
-    where.add_argument("--gpus-per-trial", type=float, metavar="F", default=1.0)
+    where.add_argument("--gpus-per-trial", type=float, metavar="F")
     where.add_argument("--cpus-per-trial", type=int, metavar="N")
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once, at most")
     where.add_argument("--address", help="a running Ray cluster, such as auto; default: start Ray")
@@ -78,7 +116,16 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--data", metavar="PATH", help="mnist.npz or a folder of IDX files")
     files.add_argument("--storage", metavar="PATH_OR_URI", default="results")
     files.add_argument("--name", help="of the run folder; default: preset and time")
-    files.add_argument("--resume", action="store_true", help="finish the study called --name")
+    files.add_argument(
+        "--resume",
+        action="store_true",
+        help="finish the study called --name; may raise --trials, --seeds and --time-budget",
+    )
+    files.add_argument(
+        "--resume-or-start",
+        action="store_true",
+        help="the same, or start it if there is none: one command for whatever restarts it",
+    )
     files.add_argument(
         "--dry-run", action="store_true", help="print the trials and an estimate of their time"
     )
@@ -96,106 +143,182 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def spec_from(options: argparse.Namespace, earlier: StudySpec | None = None) -> StudySpec:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code.
+
+    0: done. 1: the study ended with failed trials, or could not go on. 2: a bad or impossible
+    request, said in one line before any trial starts. 130: interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = build_parser().parse_args(words)
+    with forgiving_terminal():
+        try:
+            return _run(options, ["python", "-m", "study.run", *words]).exit_code
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return error.exit_code
+
+
+def run(
+    preset: str | StudySpec = "standard",
+    *,
+    storage: str | os.PathLike[str] = "results",
+    name: str | None = None,
+    **options: Any,
+) -> str:
+    """Runs a study as the command line does, with the same lines, files and report.
+
+    In a process that has called `ray.init`, such as a notebook's, that session is used and left
+    alone.
+
+    Args:
+        preset: its name, or a spec of one's own.
+        storage: a path or URI, where the run folder is made.
+        name: of the run folder; None for preset and time.
+        options: the command line's, by name: `gpus=0, epochs=3, resume=True`.
+
+    Returns:
+        The run folder, STORAGE/NAME, for `analysis.load.load_run`.
+
+    Raises:
+        TypeError: an option that the command line does not have.
+        UserError: a bad or impossible request, or a study that could not go on.
+        KeyboardInterrupt: the study was interrupted; it can be resumed.
+    """
+    given = build_parser().parse_args([])
+    if unknown := set(options) - set(vars(given)):
+        raise TypeError(f"run() has no option {', '.join(sorted(unknown))}")
+    spec = preset if isinstance(preset, StudySpec) else None
+    vars(given).update(options, storage=os.fspath(storage), name=name)
+    if spec is None:
+        given.preset = preset
+    ended = _run(given, ["study.run.run"], spec=spec)
+    if ended.exit_code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    return ended.where
+
+
+class FaultError(UserError):
+    """A fault of this code: its traceback is in the log."""
+
+    exit_code = EXIT_FAILED
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """What is left of a run: its exit code and its folder."""
+
+    exit_code: int
+    where: str
+
+
+def spec_from(
+    options: argparse.Namespace, *, base: StudySpec | None = None, earlier: StudySpec | None = None
+) -> StudySpec:
     """The preset, or the spec of the study to be resumed, with the options' changes.
 
     Raises:
         SpecError: a value out of range, or a study to be resumed would change.
     """
-    base = PRESETS[options.preset or "standard"]
-    if earlier is not None and options.preset is None:
-        base = earlier
-    changes = {
-        "models": options.models and tuple(options.models),
-        "hidden_units": options.hidden and tuple(options.hidden),
-        "epochs": options.epochs,
-        "batch_size": options.batch_size,
-        "n_seeds": options.seeds,
-        "seed": options.seed,
-        "n_search_trials": options.trials,
-        "readings": options.readings,
-        "neighbours": options.neighbours,
-        "objective": options.objective,
-        "warm_start": options.warm_start,
-        "sampler": options.sampler,
-        "scheduler": options.scheduler,
-        "grace_epochs": options.grace_epochs,
-        "reduction_factor": options.reduction_factor,
-        "precision": options.precision,
-        "eval_every": options.eval_every,
-        "time_budget_seconds": options.time_budget,
+    if base is None:
+        base = earlier if earlier and options.preset is None else None
+    name = options.preset or "standard"
+    if name not in PRESETS:
+        raise SpecError(f"--preset is {name!r}, but takes one of {', '.join(PRESETS)}.")
+    base = base or PRESETS[name]
+    changes: dict[str, Any] = {
+        field: getattr(options, option) for field, option in SPEC_OPTIONS.items()
     }
     if options.objective == schema.MSE_AND_TIME and options.scheduler is None:
         changes["scheduler"] = "none"
-    given = {name: value for name, value in changes.items() if value is not None}
+    given: dict[str, Any] = {
+        field: tuple(value) if isinstance(value, list) else value
+        for field, value in changes.items()
+        if value is not None
+    }
     spec = replace(base, **given)
-    if earlier is not None and spec != earlier:
-        was, now = earlier.to_dict(), spec.to_dict()
-        changed = "; ".join(f"{k} {was[k]} to {now[k]}" for k in was if was[k] != now[k])
-        raise SpecError(f"--resume cannot change the study ({changed}); leave these options out.")
+    if earlier is not None:
+        spec.check_resumes(earlier)
     return spec
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code.
-
-    0: done. 1: the study ended with failed trials, or its storage failed. 2: a bad or impossible
-    request, said in one line before any trial starts. 130: interrupted.
-    """
-    options = build_parser().parse_args(arguments)
-    command = ["python", "-m", "study.run", *(sys.argv[1:] if arguments is None else arguments)]
-    try:
-        return _run(options, command)
-    except SpecError as error:
-        print(error, file=sys.stderr)
-        return EXIT_BAD_REQUEST
-
-
-def _run(options: argparse.Namespace, command: list[str]) -> int:
-    _check_resources(options)
-    if options.dry_run and options.resume:
+def _run(
+    options: argparse.Namespace, command: list[str], *, spec: StudySpec | None = None
+) -> _Ended:
+    if options.dry_run and (options.resume or options.resume_or_start):
         raise SpecError("--dry-run tells of a new study; leave --resume out.")
-    if options.resume:
-        folder, earlier = _study_to_resume(options.storage, options.name)
-        spec = spec_from(options, earlier)
-    elif options.dry_run:
-        spec, folder = spec_from(options), _run_folder(options.storage, "dry-run")
-    else:
-        spec = spec_from(options)
-        folder = _new_folder(
-            options.storage, options.name or f"{spec.preset}-{datetime.now():%Y%m%d-%H%M%S}"
-        )
+    if options.name is None and (options.resume or options.resume_or_start):
+        raise SpecError("--resume needs the --name of the study to finish.")
 
-    from convae.data import DataError, load_mnist
+    from study.folder.manifest import read_manifest
+    from study.folder.storage import RunFolder
 
+    if options.name is None:
+        preset = spec.preset if spec else options.preset or "standard"
+        options.name = f"{preset}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = RunFolder.of(options.storage, options.name)
+    has_study = not options.dry_run and folder.read(schema.MANIFEST_FILE) is not None
+    if options.resume and not has_study:
+        raise SpecError(f"{folder} holds no study to --resume; start it without --resume.")
+    resume = has_study and (options.resume or options.resume_or_start)
+    if not resume and not options.dry_run:
+        _check_free(folder)
+    earlier = read_manifest(folder) if resume else None
+    spec = spec_from(options, base=spec, earlier=_spec_of(folder, earlier) if earlier else None)
     try:
+        return _run_there(options, command, spec, folder, earlier)
+    except UserError:
+        raise
+    except KeyboardInterrupt:  # a second one, or before or after the trials
+        there = not options.dry_run and folder.read(schema.MANIFEST_FILE) is not None
+        resume_with = f"resume with: {resume_command(options)}"
+        print(resume_with if there else "interrupted; nothing was written", flush=True)
+        return _Ended(EXIT_INTERRUPTED, folder.where)
+    except Exception as error:
+        raise FaultError(
+            f"The study stopped over a fault of its own ({type(error).__name__}: {error});"
+            f" {_log_fault(folder)} has the traceback."
+        ) from error
+
+
+def _run_there(
+    options: argparse.Namespace,
+    command: list[str],
+    spec: StudySpec,
+    folder: "RunFolder",
+    earlier: dict[str, Any] | None,
+) -> _Ended:
+    from convae.data import load_mnist
+    from study.folder.lock import DriverLock
+    from study.folder.manifest import read_manifest
+
+    with ExitStack() as stack:
+        lock = None
+        if earlier is not None:  # before anything that takes long
+            lock = DriverLock(folder, tell=lambda line: print(line, flush=True))
+            stack.callback(lock.release)
+            earlier = read_manifest(folder)  # another driver may have been at it until now
         mnist = load_mnist(options.data)
-    except DataError as error:
-        raise SpecError(str(error)) from error
-    if not options.quiet:
-        print(f"MNIST from {mnist.source}", flush=True)
+        if not options.quiet:
+            print(f"MNIST from {mnist.source}", flush=True)
 
-    # Ray takes seconds to import, so whoever asks for --help does not wait for it.
-    from study.driver import run_study
-    from study.resources import Resources, ray_session
-    from study.storage import StorageError, without_secrets
+        # Ray takes seconds to import, so whoever asks for --help does not wait for it.
+        from study.tune.driver import StudyFailedError, run_study
+        from study.tune.resources import Resources, ray_session
 
-    resources = Resources(
-        n_gpus=options.gpus,
-        gpus_per_trial=options.gpus_per_trial,
-        cpus_per_trial=options.cpus_per_trial,
-        address=options.address,
-        max_concurrent=options.max_concurrent,
-    )
-    where = shlex.join(["--storage", without_secrets(options.storage), "--name", folder.name])
-    resume_command = f"resume with: python -m study.run --resume {where}"
-    try:
+        resources = Resources(
+            n_gpus=options.gpus,
+            gpus_per_trial=1.0 if options.gpus_per_trial is None else options.gpus_per_trial,
+            cpus_per_trial=options.cpus_per_trial,
+            address=options.address,
+            max_concurrent=options.max_concurrent,
+        )
         with ray_session(options.address):
             if options.dry_run:
-                from study.estimate import print_plan
+                from study.tune.dry_run import print_plan
 
                 print_plan(spec, resources, mnist)
-                return EXIT_DONE
+                return _Ended(EXIT_DONE, folder.where)
             try:
                 outcome = run_study(
                     spec,
@@ -203,103 +326,87 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
                     mnist,
                     folder,
                     command=command,
-                    resume=options.resume,
+                    earlier=earlier,
+                    lock=lock,
                     quiet=options.quiet,
                     mlflow=options.mlflow,
                 )
-            except StorageError as error:
-                print(f"{error} Mend it, then {resume_command}", file=sys.stderr)
-                return EXIT_FAILED_TRIALS
-        return _tell(
-            outcome, folder, resume_command, report=not options.no_report, preset=spec.preset
-        )
-    except KeyboardInterrupt:  # a second one, or before or after the trials
-        print(resume_command if folder.exists() else "interrupted; nothing was written", flush=True)
-        return EXIT_INTERRUPTED
+            except StudyFailedError as error:
+                print(
+                    f"{error} Mend it, then resume with: {resume_command(options)}", file=sys.stderr
+                )
+                return _Ended(EXIT_FAILED, folder.where)
 
-
-def _tell(
-    outcome: "Outcome", folder: "RunFolder", resume_command: str, *, report: bool, preset: str
-) -> int:
-    """Says how the study ended, writes the report, and returns the exit code."""
     print(f"study {outcome.status}; results in {folder}", flush=True)
-    if report:
+    if not options.no_report:
         from analysis.report import write_report
-        from study.storage import without_secrets
+        from study.folder.storage import without_secrets
 
         print(f"report: {without_secrets(write_report(folder.where))}")
     if outcome.status == "interrupted":
-        print(resume_command)
-        return EXIT_INTERRUPTED
+        print(f"resume with: {resume_command(options)}")
+        return _Ended(EXIT_INTERRUPTED, folder.where)
     if outcome.n_failed:
         noun = "trial" if outcome.n_failed == 1 else "trials"
         print(f"{outcome.n_failed} {noun} failed; see {folder}/{schema.LOG_FILE}")
-        return EXIT_FAILED_TRIALS
-    if preset == "quick":
+        return _Ended(EXIT_FAILED, folder.where)
+    if outcome.status == "out of time":
+        print(f"for more: {resume_command(options)} --time-budget SECONDS")
+    if spec.preset == "quick":
         print("next: python -m study.run --gpus 1 (or --gpus 0): 50 epochs, and a larger search")
-    return EXIT_DONE
+    return _Ended(EXIT_DONE, folder.where)
 
 
-def _check_resources(options: argparse.Namespace) -> None:
-    if options.gpus is not None and options.gpus < 0:
-        raise SpecError(f"--gpus is {options.gpus}, but takes a whole number from 0.")
-    if not options.gpus_per_trial > 0:
-        raise SpecError(
-            f"--gpus-per-trial is {options.gpus_per_trial:g}, but takes a number above 0; "
-            "use --gpus 0 for the CPU."
-        )
-    for option in ("cpus_per_trial", "max_concurrent"):
-        value = getattr(options, option)
-        if value is not None and value < 1:
-            name = "--" + option.replace("_", "-")
-            raise SpecError(f"{name} is {value}, but takes a whole number from 1.")
+def resume_command(options: argparse.Namespace) -> str:
+    """The command that goes on with a study under the same conditions, to be pasted."""
+    from study.folder.storage import without_secrets
+
+    words = ["--resume", f"--storage={without_secrets(options.storage)}", f"--name={options.name}"]
+    for name in CONDITIONS:
+        value, option = getattr(options, name), "--" + name.replace("_", "-")
+        if value is True:
+            words.append(option)
+        elif value not in (None, False):
+            words.append(f"{option}={without_secrets(str(value))}")
+    return shlex.join(["python", "-m", "study.run", *words])
 
 
-def _new_folder(storage: str, name: str) -> "RunFolder":
-    from study.storage import TEMPORARY_PREFIX, StorageError
-
-    folder = _run_folder(storage, name)
+def _check_free(folder: "RunFolder") -> None:
+    """Makes sure that a new study may be begun in a folder, without writing anything."""
     if folder.exists():
-        raise SpecError(f"{folder} exists already; choose another --name, or --resume it.")
-    probe = f"{TEMPORARY_PREFIX}{name}"
+        # A start that died before its manifest has left nothing that anybody needs.
+        begun = any(
+            folder.read(name) is not None
+            for name in (schema.LOCK_FILE, schema.OS_LOCK_FILE, schema.TRIALS_FILE)
+        )
+        if folder.read(schema.MANIFEST_FILE) is not None or not begun:
+            raise SpecError(f"{folder} exists already; choose another --name, or --resume it.")
+    if (path := folder.local) is not None:
+        there = next(parent for parent in path.parents if parent.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise SpecError(f"--storage cannot be written to: {there} is no folder, or read-only.")
+
+
+def _spec_of(folder: "RunFolder", manifest: dict[str, Any]) -> StudySpec:
     try:
-        folder.parent.write(probe, b"")
-        folder.parent.delete(probe)
-    except StorageError as error:
-        raise SpecError(f"--storage cannot be written to: {error}") from error
-    return folder
-
-
-def _run_folder(storage: str, name: str) -> "RunFolder":
-    from analysis.load import RunFolderError
-    from study.storage import RunFolder, inside
-
-    if Path(name).name != name or name in (".", ".."):
-        raise SpecError(f"--name {name!r} must be a plain folder name.")
-    try:
-        return RunFolder(inside(storage, name))
-    except RunFolderError as error:
-        raise SpecError(f"--storage: {error}") from error
-
-
-def _study_to_resume(storage: str, name: str | None) -> tuple["RunFolder", StudySpec]:
-    from study.records import read_manifest
-    from study.storage import StorageError
-
-    if name is None:
-        raise SpecError("--resume needs the --name of the study to finish.")
-    folder = _run_folder(storage, name)
-    try:
-        if folder.read(schema.MANIFEST_FILE) is None:
-            raise SpecError(f"{folder} holds no study to --resume; start it without --resume.")
-        return folder, StudySpec.from_dict(read_manifest(folder)["spec"])
-    except StorageError as error:
-        raise SpecError(str(error)) from error
-    except (KeyError, TypeError, AttributeError) as error:
+        return StudySpec.from_dict(manifest["spec"])
+    except (TypeError, AttributeError) as error:
         raise SpecError(
             f"{folder}/{schema.MANIFEST_FILE} holds no study that this version can go on with;"
             " start a new one."
         ) from error
+
+
+def _log_fault(folder: "RunFolder") -> str:
+    """Keeps the traceback of a fault of ours; returns where."""
+    text = traceback.format_exc()
+    if folder.local is not None and folder.local.is_dir():
+        path = folder.local / schema.LOG_FILE
+    else:
+        path = Path(tempfile.mkstemp(prefix="study-run-", suffix=".log")[1])
+    with path.open("a", encoding="utf-8") as log:
+        log.write(text)
+    return str(path)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ TRIALS_CSV_FILE: Final = "trials.csv"
 EPOCHS_FILE: Final = "epochs.parquet"
 EPOCHS_CSV_FILE: Final = "epochs.csv"
 OPTUNA_FILE: Final = "optuna.db"
+WARM_START_FILE: Final = "warm_start.json"  # what --warm-start took from an older run
 MODELS_FOLDER: Final = "models"  # TRIAL_ID.keras
 RECONSTRUCTIONS_FOLDER: Final = "reconstructions"  # TRIAL_ID.parquet
 CHECKPOINTS_FOLDER: Final = "checkpoints"  # TRIAL_ID.npz, of trials that run

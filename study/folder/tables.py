@@ -122,13 +122,11 @@ def read_tables(folder: RunFolder) -> tuple[pa.Table, pa.Table]:
     epochs = _read_table(folder, schema.EPOCHS_FILE, schema.EPOCHS_CSV_FILE, EPOCHS)
     trials = _read_table(folder, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE, TRIALS)
     for table, name in ((trials, schema.TRIALS_FILE), (epochs, schema.EPOCHS_FILE)):
-        # A death over the first tables, which are empty, leaves one of them.
-        if table is None and (trials is None or len(trials)):
+        if table is None:
             raise RunFolderError(
                 f"{folder}/{name} does not exist; give a run folder STORAGE/NAME that"
                 " python -m study.run has written."
             )
-    epochs = EPOCHS.empty_table() if epochs is None else epochs
     trials = _with_trials(trials, [c for n, cs in journal if n > _held(trials) for c in cs])
     epochs = _with_epochs(epochs, [c for n, cs in journal if n > _held(epochs) for c in cs])
     _check(folder, trials, epochs)

@@ -1,38 +1,31 @@
-"""The run folder: the manifest, and the tables of trials and epochs, written while the study runs.
+"""The ledger: what is planned, begun, measured and ended, entered here first and in the run folder.
 
-The tables are complete, whatever Ray Tune keeps of its own; `analysis` and pandas read only them.
-They are rewritten whole at times; until then a journal holds each trial that has ended since.
+Tables, Optuna, the terminal and MLflow are derived from it: they listen, and can be made again from
+it. A trial's plan is in the run folder before the trial starts, and its end is decided once.
 """
 
-import json
 import math
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
-
-import convae
-from convae.hardware import versions
+from convae.config import FIELD_KINDS, TrialConfig
 from study.folder import schema
-from study.space import PlannedTrial
-from study.storage import RunFolder, StorageError, without_secrets
+from study.folder.storage import RunFolder, RunFolderError
+from study.folder.tables import (
+    Change,
+    Row,
+    TableWriter,
+    extend,
+    read_tables,
+)
+from study.plan.trials import PlannedTrial
 
-ARROW_TYPES = {
-    "text": pa.string(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
-}
-# What a trial's result says of the trial as a whole. (Tune adds a trial_id of its own.)
-RESULT_COLUMNS = (
-    "state",
+# What a trial's result says of the trial as a whole.
+TOTALS = (
     "diverged_epoch",
     "n_parameters",
     "train_seconds",
@@ -41,316 +34,265 @@ RESULT_COLUMNS = (
     "wall_seconds",
     "device",
 )
-# Tables are rewritten whole: not more often than this, and for a twentieth of the time at most.
+ENDS = frozenset(schema.STATES) - {schema.RUNNING}
+# Nothing that only was measured waits longer for the journal, and the tables are rewritten whole
+# not more often than this, and for a twentieth of the time at most.
 WRITE_SECONDS = 2.0
 WRITE_SHARE = 0.05
 
 
-def arrow_schema(columns: Mapping[str, schema.Kind]) -> pa.Schema:
-    """The Arrow schema of one of `study.folder.schema`'s tables."""
-    return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in columns.items()])
+class Listener:
+    """Hears of what is entered, after it is; whoever derives something overrides what it needs."""
+
+    def planned(self, planned: PlannedTrial, row: Row) -> None:
+        """A trial is to be trained, for the first time or again."""
+
+    def measured(self, row: Row, epochs: list[Row]) -> None:
+        """A trial has trained these epochs; on a restart it tells earlier ones again."""
+
+    def failed_once(self, row: Row, note: str) -> None:
+        """An attempt failed, and the trial starts again; `note` says why and how often it may."""
+
+    def ended(self, row: Row) -> None:
+        """A trial will not train on in this session; its state tells whether it has ended."""
 
 
-class Records:
-    """Collects what the trials report and keeps the run folder's tables up to date.
+@dataclass(frozen=True)
+class Measurement:
+    """What a trial tells of itself at a moment.
+
+    Attributes:
+        epochs: rows of the epochs table that were not told yet, without the trial's name. After a
+            restart from a checkpoint, all since the first.
+        totals: values for `TOTALS`, of the trial so far.
+    """
+
+    epochs: list[Row]
+    totals: Mapping[str, Any]
+
+
+def decide_state(row: Mapping[str, Any], *, failed: bool, stopping: bool) -> str:
+    """How a trial stands that does not train on: the one place where that is decided.
+
+    Args:
+        row: the trial's, with its last result.
+        failed: with an error, after its retries.
+        stopping: because the whole study stops, so that nobody judged the trial.
+
+    Returns:
+        One of `schema.STATES`: "running" for a trial that a later session goes on with.
+    """
+    if failed:
+        return schema.FAILED
+    if row.get("diverged_epoch") is not None:
+        return schema.DIVERGED
+    if row.get("epochs_completed") == row["epochs"]:
+        return schema.COMPLETED
+    return schema.RUNNING if stopping else schema.PRUNED
+
+
+class Ledger:
+    """The trials of a study and their epochs, kept in its run folder.
+
+    Storage that fails is noted in `trouble`, and tried again with the next entry: the study stops
+    in an orderly way then, and nothing that was entered before is lost.
 
     Args:
         folder: the run folder; it exists.
-        resume: go on with an earlier session's tables. Trials that it left unfinished, and failed
-            ones that the study needs, keep their rows until they run again.
+        resume: go on with what an earlier session entered there.
+
+    Attributes:
+        folder: the run folder.
+        listeners: hear of each entry, in this order.
         on_write: called after the tables were written.
+        trouble: why the folder could not be written the last time; None if it could.
 
     Raises:
-        StorageError: the earlier session's tables are torn.
+        RunFolderError: what is there is torn, or cannot be read or written.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        *,
-        resume: bool = False,
-        on_write: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, folder: RunFolder, *, resume: bool = False) -> None:
         self.folder = folder
-        self._on_write = on_write
-        self._trials: dict[str, dict[str, Any]] = {}
-        self._epochs: dict[str, dict[int, dict[str, Any]]] = {}
-        self._journal: set[str] = set()  # names of files that the tables make needless
-        self._unfinished: set[str] = set()
-        self._next_write = -math.inf
-        self.trouble: StorageError | None = None
+        self.listeners: list[Listener] = []
+        self.trouble: RunFolderError | None = None
+        self.on_write: Callable[[], None] = lambda: None
+        self._trials: dict[str, Row] = {}
+        self._epochs: dict[str, list[Row]] = {}
+        self._dirty: dict[str, float] = {}  # the first epoch that is not in the journal, by trial
+        self._tables_stale = True
+        self._next_append = self._next_rewrite = -math.inf
         if resume:
             folder.sweep()
-            self._load()
+            trials, epochs = read_tables(folder)
+            self._trials = {row["trial_id"]: row for row in trials.to_pylist()}
+            self._epochs = {trial_id: [] for trial_id in self._trials}
+            for row in epochs.sort_by("epoch").to_pylist():
+                self._epochs[row["trial_id"]].append(row)
+        # A search goes on with other settings; the other groups' trials are all needed.
+        self.to_do = {
+            trial_id
+            for trial_id, row in self._trials.items()
+            if row["state"] == schema.RUNNING
+            or (row["state"] == schema.FAILED and row["group"] != schema.SEARCH)
+        }
+        self._writer = TableWriter(folder)
+        self.write()
+        if self.trouble:
+            raise self.trouble
 
-    def _load(self) -> None:
-        names = (schema.TRIALS_FILE, schema.EPOCHS_FILE)
-        missing = [name for name in names if self.folder.read(name) is None]
-        # The earlier session died before its first trial: over its first, empty tables, perhaps.
-        if missing == list(names) or (missing == [names[1]] and not self._rows(names[0])):
-            return
-        tables = [self._rows(name) for name in names]
-        trials = {row["trial_id"]: row for row in tables[0]}
-        epochs: dict[str, dict[int, dict[str, Any]]] = {trial_id: {} for trial_id in trials}
-        for row in tables[1]:
-            epochs[row["trial_id"]][row["epoch"]] = row
-        for name in self.folder.names(schema.JOURNAL_FOLDER):
-            entry = self._journal_entry(name)
-            trial_id = entry["trial"]["trial_id"]
-            trials[trial_id] = entry["trial"]
-            epochs[trial_id] = {row["epoch"]: row for row in entry["epochs"]}
-            self._journal.add(name)
-        for trial_id, row in trials.items():
-            # A search goes on with other settings; the other groups' trials are all needed.
-            again = row["state"] == schema.FAILED and row["group"] != schema.SEARCH
-            if again or row["state"] == schema.RUNNING:
-                self._unfinished.add(trial_id)
-        self._trials = {name: {**schema.LATER_COLUMNS, **row} for name, row in trials.items()}
-        self._epochs = epochs
+    # What is known.
 
-    def _journal_entry(self, name: str) -> dict[str, Any]:
-        try:
-            entry: dict[str, Any] = json.loads(self.folder.read(name) or b"")
-        except ValueError as error:
-            raise StorageError(
-                f"{self.folder}/{name} is torn, so the study cannot go on; delete it, and its trial"
-                " runs again."
-            ) from error
-        return entry
+    def __contains__(self, trial_id: str) -> bool:
+        return trial_id in self._trials
 
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        content = self.folder.read(name)
-        try:
-            rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(content)).to_pylist()
-        except (pa.ArrowException, OSError, TypeError) as error:
-            raise StorageError(
-                f"{self.folder}/{name} is missing or torn, so the study cannot go on; restore it"
-                " from a copy, or start a new study."
-            ) from error
-        return rows
+    def is_done(self, trial_id: str) -> bool:
+        """Whether a trial needs no training any more."""
+        return trial_id in self._trials and trial_id not in self.to_do
 
-    @property
-    def trial_ids(self) -> frozenset[str]:
-        """The trials entered so far."""
-        return frozenset(self._trials)
-
-    @property
-    def ended(self) -> frozenset[str]:
-        """The trials that do not run again, as an earlier session ended them."""
-        return frozenset(self._trials) - self._unfinished
-
-    def row(self, trial_id: str) -> dict[str, Any]:
+    def row(self, trial_id: str) -> Row:
         """A trial's row so far."""
         return self._trials[trial_id]
 
-    def epochs_of(self, trial_id: str) -> list[dict[str, Any]]:
-        """A trial's epochs, in order."""
-        return [row for _, row in sorted(self._epochs[trial_id].items())]
+    def rows(self) -> list[Row]:
+        """The trials' rows, in the order in which they were planned."""
+        return list(self._trials.values())
 
-    def start(self, planned: PlannedTrial) -> None:
-        """Enters a trial, in the order in which trials first start."""
+    def epochs_of(self, trial_id: str) -> list[Row]:
+        """A trial's epochs, in order."""
+        return self._epochs[trial_id]
+
+    def count(self, *states: str) -> int:
+        """How many trials are in one of these states."""
+        return sum(row["state"] in states for row in self._trials.values())
+
+    # What is entered.
+
+    def plan(self, planned: PlannedTrial) -> None:
+        """Enters a trial before it starts, or starts again in a later session."""
+        trial_id = planned.trial_id
         row = self._trials.setdefault(
-            planned.trial_id,
+            trial_id,
             {
-                "trial_id": planned.trial_id,
+                "trial_id": trial_id,
                 "group": planned.group,
                 **planned.config.to_dict(),
                 "n_retries": 0,
             },
         )
         row["state"] = schema.RUNNING
-        self._epochs.setdefault(planned.trial_id, {})
+        self._epochs.setdefault(trial_id, [])
+        self.to_do.add(trial_id)
+        self._enter(trial_id, at_once=True)
+        for listener in self.listeners:
+            listener.planned(planned, row)
 
-    def report(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Takes a trial's result: new epochs, and its totals so far."""
+    def measure(self, trial_id: str, measurement: Measurement) -> None:
+        """Enters epochs and what they took."""
         row, history = self._trials[trial_id], self._epochs[trial_id]
-        for epoch in result["history"]:
-            if epoch["epoch"] == 1:
-                history.clear()  # it goes on from a checkpoint, or anew: all epochs come again
-            history[epoch["epoch"]] = {"trial_id": trial_id, **epoch}
-        row.update({name: result[name] for name in RESULT_COLUMNS})
+        epochs = [{"trial_id": trial_id, **epoch} for epoch in measurement.epochs]
+        if epochs and epochs[0]["epoch"] > len(history) + 1:
+            raise ValueError(f"{trial_id} tells of epoch {epochs[0]['epoch']} after {len(history)}")
+        extend(history, epochs)
+        row.update({name: measurement.totals[name] for name in TOTALS})
         row.update(_summary(history))
-        self.write(at_leisure=True)
+        self._enter(trial_id, epochs[0]["epoch"] if epochs else math.inf)
+        for listener in self.listeners:
+            listener.measured(row, epochs)
 
-    def retry(self, trial_id: str, error: str) -> None:
-        """Notes that a trial failed, or lost its node, and starts again."""
+    def fail_once(self, trial_id: str, error: str, note: str) -> None:
+        """Enters that an attempt failed, or lost its node, and the trial starts again."""
         row = self._trials[trial_id]
         row.update(n_retries=row["n_retries"] + 1, error=error)
+        self._enter(trial_id)
+        for listener in self.listeners:
+            listener.failed_once(row, note)
 
-    def end(self, trial_id: str, state: str, error: str | None = None) -> dict[str, Any]:
-        """Sets how a trial ended and returns its row. From here on a crash does not lose it."""
+    def end(self, trial_id: str, *, error: str | None = None, stopping: bool = False) -> Row:
+        """Enters that a trial trains no further, and returns its row.
+
+        Args:
+            trial_id: whose.
+            error: with which it failed for good; None if it did not.
+            stopping: the whole study stops.
+        """
         row = self._trials[trial_id]
-        row["state"] = state
+        if row["state"] in ENDS:
+            return row
+        row["state"] = decide_state(row, failed=error is not None, stopping=stopping)
+        if row["state"] == schema.DIVERGED:
+            error = f"The loss stopped being finite in epoch {row['diverged_epoch']}."
         if error is not None:
             row["error"] = error
-        if state != schema.RUNNING:
-            name = f"{schema.JOURNAL_FOLDER}/{trial_id}.json"
-            entry = {"trial": row, "epochs": list(self._epochs[trial_id].values())}
-            with self._noting_trouble():
-                self.folder.write(name, json.dumps(entry).encode())
-                self._journal.add(name)
-        self.write(at_leisure=True)
+        if row["state"] in ENDS:
+            self.to_do.discard(trial_id)
+        self._enter(trial_id, at_once=True)
+        for listener in self.listeners:
+            listener.ended(row)
         return row
 
-    def count(self, *states: str) -> int:
-        """How many trials are in one of these states."""
-        return sum(row["state"] in states for row in self._trials.values())
+    # The run folder.
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The trials' rows."""
-        return list(self._trials.values())
+    def write(self) -> None:
+        """Writes what there is, to the tables."""
+        self._save(rewrite=True)
 
-    def write(self, *, at_leisure: bool = False) -> None:
-        """Writes both tables; at leisure: only if the last time was a while ago.
-
-        Storage that fails is noted in `trouble`, and tried again the next time.
-        """
-        started = time.monotonic()
-        if at_leisure and started < self._next_write:
-            return
+    def close(self) -> None:
+        """Writes what there is, and deletes the checkpoints that nobody needs."""
+        self._save(rewrite=True)
         with self._noting_trouble():
-            self._write_tables()
-            self._on_write()
-            self.trouble = None
-        took = time.monotonic() - started
-        self._next_write = time.monotonic() + max(WRITE_SECONDS, took / WRITE_SHARE)
+            for name in self.folder.names(schema.CHECKPOINTS_FOLDER):
+                if self.is_done(PurePosixPath(name).stem):
+                    self.folder.delete(name)
+            self.folder.tidy()
 
-    def _write_tables(self) -> None:
-        epochs = [row for history in self._epochs.values() for row in history.values()]
-        for rows, columns, parquet, csv in (
-            (self.rows(), schema.TRIAL_COLUMNS, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE),
-            (epochs, schema.EPOCH_COLUMNS, schema.EPOCHS_FILE, schema.EPOCHS_CSV_FILE),
-        ):
-            table = pa.Table.from_pylist(rows, arrow_schema(columns))
-            for name, write in ((parquet, pq.write_table), (csv, pa.csv.write_csv)):
-                sink = pa.BufferOutputStream()
-                write(table, sink)
-                self.folder.write(name, sink.getvalue().to_pybytes())
-        # What the tables hold needs no journal, and what has ended no checkpoint.
-        while self._journal:
-            name = self._journal.pop()
-            self.folder.delete(name)
-            self.folder.delete(f"{schema.CHECKPOINTS_FOLDER}/{Path(name).stem}.npz")
+    def _enter(self, trial_id: str, epoch: float = math.inf, *, at_once: bool = False) -> None:
+        self._dirty[trial_id] = min(epoch, self._dirty.get(trial_id, math.inf))
+        self._tables_stale = True
+        now = time.monotonic()
+        if at_once or now >= self._next_append:
+            self._save(rewrite=now >= self._next_rewrite)
+
+    def _save(self, *, rewrite: bool) -> None:
+        started = time.monotonic()
+        with self._noting_trouble():
+            if self._dirty:
+                self._writer.append(self._change(*item) for item in self._dirty.items())
+                self._dirty.clear()
+            self._next_append = time.monotonic() + WRITE_SECONDS
+            if rewrite and self._tables_stale:
+                epochs = [row for history in self._epochs.values() for row in history]
+                self._writer.rewrite(self.rows(), epochs)
+                self._tables_stale = False
+                self.on_write()
+                took = time.monotonic() - started
+                self._next_rewrite = time.monotonic() + max(WRITE_SECONDS, took / WRITE_SHARE)
+            elif rewrite:
+                self.on_write()
+            self.trouble = None
+
+    def _change(self, trial_id: str, epoch: float) -> Change:
+        history = self._epochs[trial_id]
+        return Change(self._trials[trial_id], history[int(epoch) - 1 :] if epoch < math.inf else ())
 
     @contextmanager
     def _noting_trouble(self) -> Iterator[None]:
         try:
             yield
-        except StorageError as error:
+        except RunFolderError as error:
             self.trouble = error
 
 
-def _summary(history: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def config_of_row(row: Mapping[str, Any]) -> TrialConfig:
+    """The trial that a row of the table describes."""
+    return TrialConfig.from_dict({name: row[name] for name in FIELD_KINDS})
+
+
+def _summary(history: list[Row]) -> Row:
     """The final and the best value of each metric, from a trial's epochs."""
-    summary: dict[str, Any] = {"epochs_completed": len(history)}
+    summary: Row = {"epochs_completed": len(history)}
     for metric in schema.METRICS:
-        values = {e: row[metric] for e, row in history.items() if row.get(metric) is not None}
+        values = [(e[metric], e["epoch"]) for e in history if e.get(metric) is not None]
         if values:
-            best = min(values, key=values.__getitem__)
-            summary[metric] = values[max(values)]
-            summary[f"best_{metric}"] = values[best]
-            summary[f"best_{metric}_epoch"] = best
+            summary[metric] = values[-1][0]
+            summary[f"best_{metric}"], summary[f"best_{metric}_epoch"] = min(values)
     return summary
-
-
-def read_manifest(folder: RunFolder) -> dict[str, Any]:
-    """`study.json` of a run folder.
-
-    Raises:
-        StorageError: it is missing or torn.
-    """
-    content = folder.read(schema.MANIFEST_FILE)
-    try:
-        manifest: dict[str, Any] = json.loads(content or b"")
-    except ValueError as error:
-        raise StorageError(
-            f"{folder}/{schema.MANIFEST_FILE} is missing or damaged, so the study cannot go on;"
-            " restore it from a copy, or start a new study."
-        ) from error
-    return manifest
-
-
-class Manifest:
-    """`study.json`: what was run, on what, with what, and how it ended.
-
-    Args:
-        folder: the run folder.
-        command: the command line. That of the first session stays the study's own.
-        resume: go on with the manifest that is there; times add up over sessions.
-        entries: further entries.
-
-    Raises:
-        StorageError: it cannot be written, or is to be resumed and is torn.
-    """
-
-    def __init__(
-        self, folder: RunFolder, command: list[str], *, resume: bool = False, **entries: Any
-    ) -> None:
-        self._folder = folder
-        self._started = time.monotonic()
-        self._written = False
-        earlier = read_manifest(folder) if resume else {}
-        self.earlier_seconds: float = earlier.get("wall_seconds") or 0.0
-        code = _code()
-        session = {"started_utc": _now(), "command": command, "git_commit": code["git_commit"]}
-        self._entries: dict[str, Any] = {
-            "schema_version": schema.SCHEMA_VERSION,
-            "name": folder.name,
-            "status": "running",
-            "command": earlier.get("command", command),
-            "started_utc": earlier.get("started_utc", session["started_utc"]),
-            "finished_utc": None,
-            "sessions": [*earlier.get("sessions", []), session],
-            "code": code,
-            "versions": versions(),
-            **entries,
-        }
-        self.write()
-
-    def finish(self, status: str, **entries: Any) -> None:
-        """Notes how the study ended.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        self._entries.update(status=status, finished_utc=_now(), **entries)
-        self.write()
-
-    def write(self) -> None:
-        """Writes it with the time spent so far, which a session that is killed would not tell.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        if self._written and self._folder.read(schema.MANIFEST_FILE) is None:
-            # The next file would make the folder anew, without the rest.
-            raise StorageError(f"{self._folder} has vanished while the study ran.")
-        seconds = self.earlier_seconds + time.monotonic() - self._started
-        self._entries["wall_seconds"] = round(seconds, 3)
-        text = without_secrets(json.dumps(self._entries, indent=2)) + "\n"
-        self._folder.write(schema.MANIFEST_FILE, text.encode())
-        self._written = True
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _code() -> dict[str, Any]:
-    """The identity of the code: its version, and its commit where it runs from a checkout."""
-    root = Path(__file__).resolve().parent.parent
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(root), *arguments]
-        try:
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
-        except FileNotFoundError:  # no git on this machine
-            return None
-        return run.stdout.strip() if run.returncode == 0 else None
-
-    status = git("status", "--porcelain")
-    return {
-        "version": convae.__version__,
-        "git_commit": git("rev-parse", "HEAD"),
-        "git_dirty": None if status is None else bool(status),
-    }

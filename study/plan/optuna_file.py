@@ -1,71 +1,97 @@
-"""The run folder's Optuna storage: an SQLite file that Optuna Dashboard opens as it is.
+"""`optuna.db`: a picture of the searches, for Optuna Dashboard and for `optuna.load_study`.
 
-On a disk Optuna works in the file itself. SQLite cannot work in a bucket, so there Optuna works in
-a copy on this machine, which is sent to the bucket whenever Optuna has learned something.
+Optuna works in the memory of this process. The file is a copy, made again whenever there is time:
+whatever becomes of it, or whoever locks it, is no concern of the study.
 """
 
-import tempfile
-from pathlib import Path
+import logging
+import sqlite3
+import time
+from contextlib import closing
 
 import optuna
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import StaticPool
 
 from study.folder import schema
-from study.storage import TEMPORARY_PREFIX, RunFolder, StorageError
+from study.folder.storage import RunFolder, RunFolderError
+from study.folder.tables import Row
+from study.plan.ledger import WRITE_SECONDS, WRITE_SHARE, Listener
+
+WAIT_SECONDS = 10.0  # at the end, for another program to let go of the file
+
+_log = logging.getLogger(__name__)
 
 
-class OptunaFile:
-    """Optuna's storage for a run folder; close it at the end.
+class OptunaFile(Listener):
+    """Optuna's storage, and its copy in a run folder; close it at the end.
 
     Attributes:
         storage: what Optuna works with.
-
-    Raises:
-        StorageError: the folder cannot be read, or the file not be used.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._copy = None if folder.local else tempfile.TemporaryDirectory()
-        if self._copy is None:
-            self._path = Path(str(folder.local)) / schema.OPTUNA_FILE
-        else:
-            self._path = Path(self._copy.name) / schema.OPTUNA_FILE
-            if content := folder.read(schema.OPTUNA_FILE):
-                self._path.write_bytes(content)
-        try:
-            if not self._path.exists():
-                _create(self._path)
-            self.storage = _open(self._path)
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
-            reason = getattr(error, "orig", error)
-            raise StorageError(
-                f"{folder}/{schema.OPTUNA_FILE} cannot be used: {reason}."
-            ) from error
+        self._connection = sqlite3.connect(":memory:", check_same_thread=False)
+        self.storage = optuna.storages.RDBStorage(
+            "sqlite://",
+            engine_kwargs={"creator": lambda: self._connection, "poolclass": StaticPool},
+        )
+        self._next_copy = 0.0
 
-    def save(self) -> None:
-        """Brings the run folder's file up to date.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        if self._copy is not None:
-            self._folder.write(schema.OPTUNA_FILE, self._path.read_bytes())
+    def ended(self, row: Row) -> None:
+        """Copies what Optuna has learned, unless the last time was a moment ago."""
+        started = time.monotonic()
+        if row["group"] == schema.SEARCH and started >= self._next_copy:
+            self._try_to_copy(wait_seconds=0.0)
+            took = time.monotonic() - started
+            self._next_copy = started + took + max(WRITE_SECONDS, took / WRITE_SHARE)
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Leaves a whole copy: if the file cannot be written to, another one in its place."""
+        try:
+            if not self._try_to_copy(wait_seconds=WAIT_SECONDS):
+                self._replace()
+        except RunFolderError as error:  # the study's own files will tell
+            _log.warning("%s", error)
         self.storage.engine.dispose()
-        if self._copy is not None:
-            self._copy.cleanup()
+        self._connection.close()
 
+    def _try_to_copy(self, *, wait_seconds: float) -> bool:
+        """Whether it succeeded; the old file stays as it was if not."""
+        try:
+            try:
+                self._copy(wait_seconds)
+            except sqlite3.OperationalError:  # locked, or the disk is full
+                raise
+            except sqlite3.DatabaseError:  # torn, or no database at all
+                self._replace()
+        except (sqlite3.Error, OSError, RunFolderError) as error:
+            _log.info(
+                "%s/%s was not brought up to date: %s", self._folder, schema.OPTUNA_FILE, error
+            )
+            return False
+        return True
 
-def _open(path: Path) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(f"sqlite:///{path}")
+    def _replace(self) -> None:
+        self._folder.write(schema.OPTUNA_FILE, self._connection.serialize())
 
+    def _copy(self, wait_seconds: float) -> None:
+        if self._folder.local is None:
+            self._replace()
+            return
+        if self._folder.guard is not None:
+            self._folder.guard()
+        path = self._folder.local / schema.OPTUNA_FILE
+        if not path.exists():  # SQLite has its own idea of who may read a new file
+            self._folder.write(schema.OPTUNA_FILE, b"")
+        deadline = time.monotonic() + wait_seconds
 
-def _create(path: Path) -> None:
-    """Makes an empty storage; a death on the way leaves no half of one under its name."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
-    temporary.unlink(missing_ok=True)
-    _open(temporary).engine.dispose()
-    temporary.replace(path)
+        def give_up(status: int, *_: int) -> None:
+            if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                if time.monotonic() >= deadline:
+                    raise TimeoutError("another program has locked it")
+                time.sleep(0.1)
+
+        # In place, so that a dashboard that has the file open sees the new state.
+        with closing(sqlite3.connect(path, timeout=0)) as file:
+            self._connection.backup(file, progress=give_up, sleep=0.05)

@@ -1,5 +1,6 @@
 """The trials of a study that are known before it starts: the report's, and those around them."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
@@ -60,6 +61,15 @@ def fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
     return sorted(trials, key=lambda trial: trial.config.seed)
 
 
+def count_trials(spec: StudySpec) -> dict[str, int]:
+    """Trials of the whole study by group, if nothing stops it early."""
+    counts = Counter(planned.group for planned in fixed_trials(spec))
+    if spec.n_search_trials:
+        counts[schema.SEARCH] = spec.n_search_trials
+        counts[schema.WINNER] = len(spec.models) * spec.n_seeds
+    return {group: counts[group] for group in schema.GROUPS if counts[group]}
+
+
 def reference_trials(spec: StudySpec) -> list[PlannedTrial]:
     """The report's trials as fixed trials, on all 60,000 training images.
 
@@ -111,7 +121,11 @@ def neighbour_values(reference: TrialConfig) -> dict[str, list[Any]]:
 
 def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig:
     """The report's model at the study's setting, with these fields changed."""
-    setting = {"epochs": spec.epochs, "batch_size": spec.batch_size, "precision": spec.precision}
+    setting: dict[str, Any] = {
+        "epochs": spec.epochs,
+        "batch_size": spec.batch_size,
+        "precision": spec.precision,
+    }
     return TrialConfig(model=model, **(setting | changes))
 
 

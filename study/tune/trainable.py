@@ -19,15 +19,17 @@ from ray import tune
 
 from convae.errors import DivergenceError
 from study.folder import schema
-from study.checkpoints import Checkpoint, Spent, load_checkpoint, save_checkpoint
-from study.scheduling import EPOCH
-from study.space import PlannedTrial
-from study.storage import RunFolder, StorageError
+from study.folder.checkpoints import Checkpoint, Spent, load_checkpoint, save_checkpoint
+from study.folder.lock import guard_for
+from study.folder.storage import RunFolder, RunFolderError
+from study.plan.trials import PlannedTrial
 
 if TYPE_CHECKING:
     from convae.data import Mnist
     from convae.training import EpochResult, Training
 
+EPOCH = "epoch"  # what a result calls the epochs trained so far
+NODE = "node_id"  # what a result calls Ray's node that the trial trains on
 N_RANDOM_IMAGES = 10
 N_RANKED_IMAGES = 5  # of each: best, median, worst
 
@@ -53,15 +55,24 @@ class AutoencoderTrial(tune.Trainable):
         n_threads: int = 1,
         gpu: bool = False,
         folder: RunFolder | None = None,
+        owner: str = "",
     ) -> None:
         """Opens the device and puts the images there.
 
+        Args:
+            config: of the first trial, `PlannedTrial.to_dict`.
+            mnist: the images.
+            n_threads: of the CPU.
+            gpu: whether Ray gave the trial a GPU.
+            folder: the run folder.
+            owner: the driver that the run folder must have for this worker to write there.
+
         Raises:
             GpuUnavailableError: Ray gave the trial a GPU that TensorFlow cannot open.
-            StorageError: this node does not see the run folder.
+            RunFolderError: this node does not see the run folder.
         """
         started = time.perf_counter()
-        self._open(folder)
+        self._open(folder, owner)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         from convae.device import open_device
         from convae.training import Trainer
@@ -75,30 +86,36 @@ class AutoencoderTrial(tune.Trainable):
         self._begin(new_config, time.perf_counter())
         return True
 
-    def _open(self, folder: RunFolder | None) -> None:
+    def _open(self, folder: RunFolder | None, owner: str) -> None:
         assert folder is not None
+        guard_for(folder, owner)
         if folder.read(schema.MANIFEST_FILE) is None:
-            raise StorageError(
+            raise RunFolderError(
                 f"{folder} is not there on node {ray.util.get_node_ip_address()}; give --storage on"
                 " a disk that all nodes share, or in a bucket."
             )
         self._folder = folder
+        self._node = ray.get_runtime_context().get_node_id()
 
     def _begin(self, config: dict[str, Any], started: float) -> None:
         self._started = started
-        self._planned = PlannedTrial.from_tune(config)
+        self._planned = PlannedTrial.from_dict(config)
         self._training: Training = self._trainer.start(self._planned.config)
         self._spent = Spent(compile_seconds=self._training.compile_seconds)
         # What the driver has not heard of yet. After a checkpoint it is all epochs so far.
         self._unsent: list[dict[str, Any]] = []
         self._epochs: list[dict[str, Any]] = []
-        self._state = schema.RUNNING
-        if checkpoint := load_checkpoint(self._folder, self._planned):
+        self._ended = False
+        if checkpoint := load_checkpoint(self._folder, *self._name_and_setting):
             self._training.resume(len(checkpoint.epochs), checkpoint.state)
             self._spent = checkpoint.spent + self._spent
             self._epochs = list(checkpoint.epochs)
             self._unsent = list(checkpoint.epochs)
         self._kept_epoch, self._kept_at = self._training.epoch, time.monotonic()
+
+    @property
+    def _name_and_setting(self) -> tuple[str, dict[str, Any]]:
+        return self._planned.trial_id, self._planned.config.to_dict()
 
     def step(self) -> dict[str, Any]:
         """Trains for about `report_seconds`, at least an epoch, and returns the epochs' rows."""
@@ -121,10 +138,7 @@ class AutoencoderTrial(tune.Trainable):
         finished = self._training.epoch == self._planned.config.epochs
         if finished and self._planned.keep_model:
             self._keep_model()
-        state = schema.COMPLETED if finished else schema.RUNNING
-        if diverged_epoch is not None:
-            state = schema.DIVERGED
-        self._state = state
+        self._ended = finished or diverged_epoch is not None
         rows, self._unsent = self._unsent, []
         last = rows[-1] if rows else {}
         now = time.perf_counter()
@@ -132,11 +146,11 @@ class AutoencoderTrial(tune.Trainable):
         if time.monotonic() - self._kept_at >= self.checkpoint_seconds:
             self._keep_checkpoint()
         return {
-            "state": state,
-            "done": state != schema.RUNNING,
+            "done": self._ended,
             "diverged_epoch": diverged_epoch,
             "history": rows,
             EPOCH: self._training.epoch,
+            NODE: self._node,
             schema.OBJECTIVE: last.get(schema.OBJECTIVE),
             "n_parameters": self._training.n_parameters,
             **asdict(self._spent),
@@ -158,12 +172,12 @@ class AutoencoderTrial(tune.Trainable):
 
     def _keep_checkpoint(self) -> None:
         """A trial that cannot keep a checkpoint goes on all the same: it may not need it."""
-        if self._state != schema.RUNNING or self._training.epoch == self._kept_epoch:
+        if self._ended or self._training.epoch == self._kept_epoch:
             return
         checkpoint = Checkpoint(self._epochs, self._spent, self._training.get_state())
         try:
-            save_checkpoint(self._folder, self._planned, checkpoint)
-        except StorageError:
+            save_checkpoint(self._folder, *self._name_and_setting, checkpoint)
+        except RunFolderError:
             _log.exception("no checkpoint of %s", self._planned.trial_id)
         self._kept_epoch, self._kept_at = self._training.epoch, time.monotonic()
 

@@ -5,7 +5,7 @@ import subprocess
 
 import ray
 
-from study.resources import Slots, fits_now
+from study.tune.resources import Slots, fits_now
 
 CONTROL = "nvidia-cuda-mps-control"
 

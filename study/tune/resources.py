@@ -1,20 +1,24 @@
 """Finds out what Ray has to train on, and refuses at once what it does not have."""
 
 import logging
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study import autoscaler
-from study.presets import SpecError
-from study.storage import TEMPORARY_PREFIX, RunFolder
+from convae.hardware import usable_cpus
+from study.folder.storage import RunFolder, temporary_name
+from study.plan.spec import SpecError
 
 ACCELERATOR_PREFIX = "accelerator_type:"  # of Ray's resources that name a node's kind of GPU
+SHORT_TMPDIR = "set RAY_TMPDIR to a short folder that can be written to, such as /tmp/ray"
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class Resources:
         cpus_per_trial: also the threads that TensorFlow uses; None to choose by the machine.
         address: of a Ray cluster that runs already; None starts Ray on this machine.
         max_concurrent: trials at once, at most; None for as many as there is room for.
+
+    Raises:
+        SpecError: a number out of range.
     """
 
     n_gpus: int | None = None
@@ -34,6 +41,21 @@ class Resources:
     cpus_per_trial: int | None = None
     address: str | None = None
     max_concurrent: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_gpus is not None and self.n_gpus < 0:
+            raise SpecError(f"--gpus is {self.n_gpus}, but takes a whole number from 0.")
+        if not self.gpus_per_trial > 0:
+            raise SpecError(
+                f"--gpus-per-trial is {self.gpus_per_trial:g}, but takes a number above 0; "
+                "use --gpus 0 for the CPU."
+            )
+        for option, value in (
+            ("--cpus-per-trial", self.cpus_per_trial),
+            ("--max-concurrent", self.max_concurrent),
+        ):
+            if value is not None and value < 1:
+                raise SpecError(f"{option} is {value}, but takes a whole number from 1.")
 
 
 @dataclass(frozen=True)
@@ -61,21 +83,24 @@ class Slots:
 def ray_session(address: str | None) -> Iterator[None]:
     """Ray, quiet and for this machine only, or a running cluster.
 
+    A session that this process has already, as a notebook may, is used and left alone.
+
     Raises:
-        SpecError: no cluster answers at the address.
+        SpecError: Ray does not start, or no cluster answers at the address.
     """
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # the records keep every error
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # the ledger keeps every error
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        settings["include_dashboard"] = False
+        settings |= {"include_dashboard": False, "num_cpus": usable_cpus()}
     try:
         ray.init(address=address or "local", **settings)
     except Exception as error:  # of a node that starts too slowly Ray raises a bare Exception
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         if address is None:
-            raise SpecError(
-                f"Ray could not start on this machine ({reason}); try again when it is less busy."
-            ) from error
+            raise SpecError(f"Ray could not start ({reason}); {_remedy(error)}.") from error
         raise SpecError(
             f"No Ray cluster lets this process in at --address {address} ({reason}); start one with"
             " ray start --head, or give its token in RAY_AUTH_TOKEN with RAY_AUTH_MODE=token."
@@ -86,77 +111,48 @@ def ray_session(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def _remedy(error: Exception) -> str:
+    """What helps if Ray does not start on this machine."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if "AF_UNIX" in str(error) or not (there.is_dir() and os.access(there, os.W_OK)):
+        return SHORT_TMPDIR
+    if isinstance(error, OSError):
+        return f"Ray keeps its files in {folder}: see to it, or {SHORT_TMPDIR}"
+    return "try again when the machine is less busy"
+
+
 @dataclass(frozen=True)
-class Nodes:
-    """Nodes of one kind.
+class Node:
+    """A machine of Ray's.
 
     Attributes:
-        n: how many.
-        cpus: of each.
-        gpus: of each.
+        cpus: that it has.
+        gpus: that it has.
     """
 
-    n: int
     cpus: float
     gpus: float
 
     def n_slots(self, cpus: int, gpus: float) -> int:
-        """Trials of this size that each holds at once. Fractions of a GPU never span two."""
+        """Trials of this size that it holds at once. Fractions of a GPU never span two."""
         by_gpu = int(self.cpus)
         if gpus:
             by_gpu = int(self.gpus) * int(1 / gpus + 1e-9) if gpus <= 1 else int(self.gpus // gpus)
         return min(int(self.cpus // cpus), by_gpu)
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Nodes that are there at once.
-
-    Attributes:
-        nodes: those that are there in any case.
-        workers: those that an autoscaler may start.
-        max_workers: of all kinds together.
-    """
-
-    nodes: Sequence[Nodes]
-    workers: Sequence[Nodes] = ()
-    max_workers: int = 0
-
-    def most(self, of_kind: Callable[[Nodes], float]) -> int:
-        """The most of something that they can have, from what a node of a kind has of it."""
-        total, left = sum(kind.n * of_kind(kind) for kind in self.nodes), self.max_workers
-        for kind in sorted(self.workers, key=of_kind, reverse=True):
-            n = min(kind.n, left)
-            total, left = total + n * of_kind(kind), left - n
-        return int(total)
-
-
-def nodes_alive() -> list[Nodes]:
+def nodes() -> list[Node]:
     """The nodes that Ray has now."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [_nodes(1, resources) for resources in alive]
-
-
-def cluster_to_come() -> Cluster | None:
-    """The cluster as Ray's autoscaler may make it, also of what is alive; None without one."""
-    if (config := autoscaler.configuration()) is None:
-        return None
-    limit = config.get("max_workers", autoscaler.MAX_WORKERS)
-    kinds = dict(config["available_node_types"])
-    head = kinds.pop(config["head_node_type"])
-    return Cluster(
-        [_nodes(1, head["resources"])],
-        [_nodes(kind.get("max_workers", limit), kind["resources"]) for kind in kinds.values()],
-        limit,
-    )
-
-
-def _nodes(n: int, resources: Mapping[str, float]) -> Nodes:
-    return Nodes(n, resources.get("CPU", 0), resources.get("GPU", 0))
+    return [Node(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in alive]
 
 
 def claim(resources: Resources, *, timed: bool = False) -> Slots:
-    """Matches what was asked for with what Ray has, or can have if it autoscales.
+    """Matches what was asked for with what Ray has.
+
+    A running cluster may grow: there an explicit number of GPUs is believed, and of trials at once
+    where no node can hold one yet.
 
     Args:
         resources: what was asked for.
@@ -166,75 +162,81 @@ def claim(resources: Resources, *, timed: bool = False) -> Slots:
     Raises:
         SpecError: more than there is was asked for, or what no node can hold, or cannot be timed.
     """
-    clusters = [Cluster(nodes_alive())]
-    if resources.address and (to_come := cluster_to_come()):
-        clusters.append(to_come)
-    n_cpus = max(cluster.most(lambda kind: kind.cpus) for cluster in clusters)
-    n_gpus = max(cluster.most(lambda kind: kind.gpus) for cluster in clusters)
+    there = nodes()
+    n_cpus = int(sum(node.cpus for node in there))
+    n_gpus = int(sum(node.gpus for node in there))
     wanted = n_gpus if resources.n_gpus is None else resources.n_gpus
     if timed:
         _check_timed(resources, wanted, ray.cluster_resources())
-    if wanted > n_gpus:
-        seen = "sees" if len(clusters) == 1 else "has or may start"
+    believed = resources.address is not None and bool(resources.n_gpus)
+    if wanted > n_gpus and not believed:
         raise SpecError(
-            f"--gpus {wanted} asks for more GPUs than Ray {seen} ({n_gpus}); "
+            f"--gpus {wanted} asks for more GPUs than Ray sees ({n_gpus}); "
             f"ask for fewer, or use --gpus 0 for the CPU."
         )
     # One thread a trial wastes least; wide machines would then run more trials than there are.
-    widest = max(int(kind.cpus) for c in clusters for kind in (*c.nodes, *c.workers))
+    widest = max(int(node.cpus) for node in there)
     cpus = resources.cpus_per_trial or (1 if wanted else max(1, widest // 8))
-    if cpus > n_cpus:
+    if cpus > n_cpus and resources.address is None:
         raise SpecError(f"--cpus-per-trial {cpus} is more than the {n_cpus} CPUs that Ray sees.")
     share = resources.gpus_per_trial if wanted else 0
     if share > wanted:
         raise SpecError(f"--gpus-per-trial {share:g} is more than the {wanted} GPUs to be used.")
     if share > 1 and share != int(share):
         raise SpecError(f"--gpus-per-trial {share:g} must be a fraction or a whole number of GPUs.")
-    n_slots = max(c.most(lambda kind: kind.n_slots(cpus, share)) for c in clusters)
+    if believed:
+        n_slots = Node(sys.maxsize, wanted).n_slots(cpus, share)
+    elif timed and not share:
+        n_slots = 1
+    else:
+        n_slots = sum(node.n_slots(cpus, share) for node in there)
+        if share:
+            n_slots = min(n_slots, Node(sys.maxsize, wanted).n_slots(cpus, share))
+        if not n_slots and resources.address is not None:
+            n_slots = resources.max_concurrent or 0
     if not n_slots:
         raise SpecError(
             f"No node can hold a trial of {Slots(0, cpus, share).needs}; ask for less with"
-            " --cpus-per-trial or --gpus-per-trial."
+            " --cpus-per-trial or --gpus-per-trial, or on a cluster that grows say how many trials"
+            " at once with --gpus or --max-concurrent."
         )
-    if share:
-        n_slots = min(n_slots, Nodes(1, n_slots * cpus, wanted).n_slots(cpus, share))
-    elif timed:
-        n_slots = 1
     return Slots(min(n_slots, resources.max_concurrent or n_slots), cpus, share)
 
 
 def fits_now(slots: Slots) -> bool:
     """Whether a node that is there already can hold a trial."""
-    return any(n.n_slots(slots.cpus_per_trial, slots.gpus_per_trial) for n in nodes_alive())
+    return any(node.n_slots(slots.cpus_per_trial, slots.gpus_per_trial) for node in nodes())
 
 
-def check_storage(folder: RunFolder) -> None:
-    """Makes sure that every node there is now sees what this process writes.
+def check_storage(storage: RunFolder) -> None:
+    """Makes sure that the storage can be written to, and that every node there is now sees it.
 
     Raises:
-        SpecError: a node does not.
+        SpecError: it cannot, or a node does not.
+        RunFolderError: it cannot be used.
     """
-    if folder.local is None:
-        return
-
-    @ray.remote(num_cpus=0, max_retries=0)
-    def sees(name: str) -> bool:
-        return folder.read(name) is not None
-
-    token = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    folder.write(token, b"seen")
+    token = temporary_name()
+    storage.create()
+    storage.write(token, b"seen")
     try:
+        if storage.local is None:
+            return
+
+        @ray.remote(num_cpus=0, max_retries=0)
+        def sees(name: str) -> bool:
+            return storage.read(name) is not None
+
         for node in ray.nodes():
             if not node["Alive"]:
                 continue
             where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             if not ray.get(sees.options(scheduling_strategy=where).remote(token)):
                 raise SpecError(
-                    f"--storage: {folder} is not seen by node {node['NodeManagerAddress']}; give a"
+                    f"--storage: {storage} is not seen by node {node['NodeManagerAddress']}; give a"
                     " path on a disk that all nodes share, or a bucket (s3://, gs://)."
                 )
     finally:
-        folder.delete(token)
+        storage.delete(token)
 
 
 def _check_timed(resources: Resources, n_gpus: int, seen: Mapping[str, float]) -> None:

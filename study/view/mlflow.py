@@ -8,14 +8,11 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from ray import tune
-from ray.tune.experiment import Trial
-
 from study.folder import schema
-from study.presets import SpecError
-from study.progress import trial_id_of
-from study.records import Records
-from study.storage import RunFolder, without_secrets
+from study.folder.storage import RunFolder, without_secrets
+from study.folder.tables import Row
+from study.plan.ledger import ENDS, Ledger, Listener
+from study.plan.spec import SpecError
 
 METRICS_A_CALL = 1000  # as many as MLflow takes
 TOTALS = ("train_seconds", "eval_seconds", "compile_seconds", "wall_seconds", "n_parameters")
@@ -62,57 +59,42 @@ def open_experiment(uri: str, folder: RunFolder) -> Experiment:
         ) from error
 
 
-class MlflowLogger(tune.Callback):
+class MlflowLogger(Listener):
     """A run for each trial that ends: its setting, its epochs, its totals and its state.
 
     Args:
         experiment: where to.
-        records: what it tells; they must have heard of the end before.
+        ledger: of the study.
     """
 
-    def __init__(self, experiment: Experiment, records: Records) -> None:
+    def __init__(self, experiment: Experiment, ledger: Ledger) -> None:
         self._experiment = experiment
-        self._records = records
+        self._ledger = ledger
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # for Ray Tune's own copy, which is never used
-
-    def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """Logs a trial that was completed, pruned or diverged, not one that only stops."""
-        self._log_trial(trial_id_of(trial))
-
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """Logs a trial that failed."""
-        self._log_trial(trial_id_of(trial))
-
-    def _log_trial(self, trial_id: str) -> None:
+    def ended(self, row: Row) -> None:
+        """Logs a trial that has ended, not one that only stops."""
         from mlflow.exceptions import MlflowException
 
-        row = self._records.row(trial_id)
-        if row["state"] == schema.RUNNING:
+        if row["state"] not in ENDS:
             return
         try:
-            self._write(trial_id, row)
+            self._write(row["trial_id"], row)
         except MlflowException:
-            _log.exception("MLflow was not told of %s", trial_id)
+            _log.exception("MLflow was not told of %s", row["trial_id"])
 
-    def _write(self, trial_id: str, row: dict[str, Any]) -> None:
+    def _write(self, trial_id: str, row: Row) -> None:
         from mlflow.entities import Metric, Param
 
         client = self._experiment.client
         tags = {
             "state": row["state"],
             "group": row["group"],
-            "run_folder": str(self._records.folder),
+            "run_folder": str(self._ledger.folder),
         }
         tags |= {name: str(row[name]) for name in ("device", "error") if row.get(name)}
         run = client.create_run(self._experiment.experiment_id, run_name=trial_id, tags=tags)
         run_id, now = run.info.run_id, run.info.start_time
-        epochs = self._records.epochs_of(trial_id)
+        epochs = self._ledger.epochs_of(trial_id)
         metrics = [
             Metric(name, epoch[name], now, epoch["epoch"])
             for epoch in epochs

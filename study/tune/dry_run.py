@@ -10,21 +10,20 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import optuna
 import ray
 from rich.console import Console
 from rich.table import Table
 
 from convae.config import TrialConfig
 from study.folder import schema
-from study.driver import describe_plan
-from study.mps import sharing_note
-from study.presets import StudySpec
-from study.resources import Resources, Slots, check_gpu, claim
-from study.scheduling import check_sampler, rungs
-from study.search import StudySearch, fixed_trials
-from study.space import PlannedTrial, first_points, reference_config, searched_config
-from study.warm_start import earlier_trials
+from study.plan.sampler import check_sampler
+from study.plan.space import config_of, first_points
+from study.plan.spec import StudySpec
+from study.plan.trials import PlannedTrial, fixed_trials, reference_config
+from study.plan.warm_start import earlier_trials
+from study.tune.mps import sharing_note
+from study.tune.resources import Resources, Slots, check_gpu, claim
+from study.view.progress import describe_plan
 
 if TYPE_CHECKING:
     from convae.data import Mnist
@@ -55,11 +54,10 @@ def print_plan(spec: StudySpec, resources: Resources, mnist: "Mnist") -> None:
     """
     check_sampler(spec)
     slots = claim(resources, timed=spec.timed)
-    known = earlier_trials(spec)
+    earlier_trials(spec)
     check_gpu(slots)
-    search = StudySearch(spec, optuna.storages.InMemoryStorage(), known=lambda: known)
     console = Console(highlight=False, soft_wrap=True)
-    plan = describe_plan(spec, search, slots) + sharing_note(slots)
+    plan = describe_plan(spec, slots.n_slots, slots.needs) + sharing_note(slots)
     console.print(plan, markup=False)
 
     fixed = fixed_trials(spec)
@@ -87,7 +85,7 @@ def estimate(
     searched = [_mean_cost(given, costs) for given in points.values() if given]
     first = [seconds(planned.config, spec.epochs) for planned in fixed]
     bounds = []
-    for n_epochs in (spec.epochs, min((*rungs(spec), spec.epochs))):
+    for n_epochs in (spec.epochs, min((*spec.rungs, spec.epochs))):
         search = [n_epochs * cost for cost in searched for _ in range(spec.share)]
         busy = _makespan(first + search, slots.n_slots)
         if spec.share:
@@ -100,7 +98,7 @@ def estimate(
     if bounds[1] < bounds[0]:
         lines = [
             f"estimate: at most {most} of training and evaluation; {least} if the scheduler ended"
-            f" every search trial after {min(rungs(spec))} epochs"
+            f" every search trial after {min(spec.rungs)} epochs"
         ]
     lines.append(f"besides: {compilation} of compilation in each worker, and a few seconds' start")
     if spec.time_budget_seconds is not None:
@@ -122,7 +120,7 @@ def _given(model: str, spec: StudySpec) -> list[TrialConfig]:
     points = first_points(model, spec, max(1, (spec.share + 1) // 2))
     if not points:
         return [reference_config(model, spec)]
-    return [searched_config(model, params, spec) for params in points]
+    return [config_of(model, params, spec) for params in points]
 
 
 def _shape(config: TrialConfig) -> TrialConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from study.folder import schema
-from study.storage import RunFolder
+from study.folder.storage import RunFolder
 
 LOGGERS = ("ray", "optuna", "study")
 # Looks for result files that Ray Tune is told not to write.

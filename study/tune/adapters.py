@@ -1,0 +1,306 @@
+"""What Ray Tune is given to ask and to tell: thin adapters to the plan, the ledger and the view.
+
+Tune schedules trials and decides which of them are ended early; it keeps nothing that a study
+needs. What it copies of these objects, to restore an experiment from, is never used.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, getsignal, signal
+from typing import Any, Protocol
+
+import ray
+from ray import cloudpickle, tune
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    TrialScheduler,
+)
+from ray.tune.search import Searcher
+
+from study.folder import schema
+from study.plan.ledger import TOTALS, Ledger, Measurement
+from study.plan.phases import Plan
+from study.plan.spec import StudySpec
+from study.plan.trials import PlannedTrial
+from study.tune.trainable import EPOCH, NODE
+
+MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
+MAX_LOST_NODES = 10  # that a trial may lose without using up its retries
+# From a person at the terminal, from a machine that is about to be taken away, and from a
+# terminal that is gone.
+INTERRUPTS = (SIGINT, SIGTERM, SIGHUP)
+
+
+class _Uncopied:
+    """Leaves nothing of itself in Ray Tune's own copies."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class PlanSearcher(_Uncopied, Searcher):
+    """Hands out the plan's trials."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(metric=schema.OBJECTIVE, mode=schema.MODE)
+        self._plan = plan
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial; None if there is none at present; FINISHED at the end."""
+        if planned := self._plan.next():
+            return planned.to_dict()
+        return str(Searcher.FINISHED) if self._plan.is_finished else None
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None:
+        """The ledger hears of it from `LedgerCallback`."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Leaves an empty file, which Ray Tune moves into place."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Refuses, see above."""
+        raise NotImplementedError("A study is not restored from Ray Tune's own files.")
+
+
+@dataclass(frozen=True)
+class _EndedTrial:
+    """What Ray's schedulers look at of a trial that has ended."""
+
+    trial_id: str
+    status: str = Trial.TERMINATED
+
+
+class SearchScheduler(_Uncopied, FIFOScheduler):
+    """Lets the named scheduler decide on prunable trials, apart for each architecture.
+
+    Learning curves of different architectures say little about each other. Trials that earlier
+    sessions ended are compared with too.
+    """
+
+    def __init__(self, spec: StudySpec, ledger: Ledger) -> None:
+        super().__init__()
+        self._schedulers = {model: _make_scheduler(spec) for model in spec.models}
+        for row in ledger.rows():
+            if row["group"] == schema.SEARCH and ledger.is_done(row["trial_id"]):
+                self._learn(spec, row["model"], row["trial_id"], ledger)
+
+    def _learn(self, spec: StudySpec, model: str, trial_id: str, ledger: Ledger) -> None:
+        scheduler, trial = self._schedulers[model], _EndedTrial(trial_id)
+        scheduler.on_trial_add(None, trial)
+        for epoch in ledger.epochs_of(trial_id):
+            value = epoch.get(schema.OBJECTIVE)
+            if epoch["epoch"] in spec.rungs and value is not None:
+                result = {EPOCH: epoch["epoch"], schema.OBJECTIVE: value}
+                scheduler.on_trial_result(None, trial, result)
+
+    def _of(self, trial: Trial) -> TrialScheduler | None:
+        if not trial.config["prunable"]:
+            return None
+        return self._schedulers[trial.config["config"]["model"]]
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Passes a prunable trial on."""
+        if scheduler := self._of(trial):
+            scheduler.on_trial_add(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Passes a prunable trial's error on."""
+        if scheduler := self._of(trial):
+            scheduler.on_trial_error(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Whether the trial goes on."""
+        scheduler = self._of(trial)
+        # An epoch whose loss was not finite has no value to compare.
+        if scheduler is None or result.get(schema.OBJECTIVE) is None:
+            return str(TrialScheduler.CONTINUE)
+        decision = str(scheduler.on_trial_result(tune_controller, trial, result))
+        # No trial waits for others to be compared with: a paused one would lose its worker.
+        return str(TrialScheduler.CONTINUE) if decision == TrialScheduler.PAUSE else decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Passes a prunable trial's end on."""
+        scheduler = self._of(trial)
+        if scheduler is not None and result.get(schema.OBJECTIVE) is not None:
+            scheduler.on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Passes a prunable trial's removal on."""
+        if scheduler := self._of(trial):
+            scheduler.on_trial_remove(tune_controller, trial)
+
+
+def _make_scheduler(spec: StudySpec) -> TrialScheduler:
+    settings: dict[str, Any] = {
+        "time_attr": EPOCH,
+        "metric": schema.OBJECTIVE,
+        "mode": schema.MODE,
+        "grace_period": spec.grace,
+    }
+    if spec.scheduler == "asha":
+        return AsyncHyperBandScheduler(
+            **settings, max_t=spec.epochs, reduction_factor=spec.reduction_factor
+        )
+    if spec.scheduler == "median":
+        return MedianStoppingRule(**settings)
+    return FIFOScheduler()
+
+
+class StudyStopper(_Uncopied, tune.Stopper):
+    """Stops the whole study at its time budget, at an interrupt, or when its storage fails.
+
+    Args:
+        ledger: of the study.
+        budget_seconds: from now on; None for no limit.
+
+    Attributes:
+        stopping: whether the study stops, so that nobody judges the trials that are cut off.
+        interrupted: by a person or the system.
+        out_of_time: its budget is spent.
+    """
+
+    def __init__(self, ledger: Ledger, budget_seconds: float | None) -> None:
+        self._ledger = ledger
+        self._deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
+        self.stopping = self.interrupted = self.out_of_time = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is ended here."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked by Ray Tune all the time."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self.out_of_time = True
+        self.stopping = self.interrupted or self.out_of_time or self._ledger.trouble is not None
+        return self.stopping
+
+    @contextmanager
+    def catching_interrupts(self) -> Iterator[None]:
+        """While the block runs, the first interrupt stops the study in an orderly way."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(*_: Any) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+
+        # What nohup has the system ignore stays ignored.
+        caught = [number for number in INTERRUPTS if getsignal(number) != SIG_IGN]
+        previous = {number: signal(number, interrupt) for number in caught}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal(number, handler)
+
+
+class Watcher(Protocol):
+    """Who watches the study, beside what the ledger tells."""
+
+    def started(self, trial_id: str) -> None:
+        """A trial has a worker."""
+
+    def tick(self, *, stopping: bool) -> None:
+        """Called again and again."""
+
+
+class LedgerCallback(_Uncopied, tune.Callback):
+    """Enters in the ledger what becomes of trials; the only place where Ray Tune reaches it."""
+
+    def __init__(self, ledger: Ledger, stopper: StudyStopper, watcher: Watcher) -> None:
+        self._ledger, self._stopper, self._watcher = ledger, stopper, watcher
+        self._nodes: dict[str, set[str]] = {}  # that were there when a trial started
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Tells of the worker, and notes which nodes there are, should one be lost."""
+        self._watcher.started(trial_id_of(trial))
+        self._nodes[trial_id_of(trial)] = nodes_alive()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Enters the epochs that a result brings."""
+        totals = {name: result[name] for name in TOTALS}
+        self._ledger.measure(trial_id_of(trial), Measurement(result["history"], totals))
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Ends the trial; one that is cut off because the study stops goes on later."""
+        self._nodes.pop(trial_id_of(trial), None)
+        self._ledger.end(trial_id_of(trial), stopping=self._stopper.stopping)
+
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Enters a failed attempt. A lost node is no fault of the trial's: it gets another one.
+
+        Except the trial that has used up its retries already: Ray decides before it asks here.
+        """
+        n_lost = trial.max_failures - MAX_RETRIES
+        note = f"failed, retry {trial.num_failures - n_lost} of {MAX_RETRIES}"
+        before = self._nodes.get(trial_id_of(trial), set())
+        if n_lost < MAX_LOST_NODES and _lost_its_node(trial, before):
+            trial.max_failures += 1
+            note = "lost its node, starts again"
+        self._ledger.fail_once(trial_id_of(trial), _error_of(trial), note)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Ends the trial as failed."""
+        self._ledger.end(trial_id_of(trial), error=_error_of(trial))
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Lets the view look at the clock."""
+        self._watcher.tick(stopping=self._stopper.stopping)
+
+
+def trial_id_of(trial: Trial) -> str:
+    """The plan's name of a trial; Ray Tune has one of its own."""
+    return PlannedTrial.from_dict(trial.config).trial_id
+
+
+def _error_of(trial: Trial) -> str:
+    """The error of the trial's latest attempt: what follows on its traceback.
+
+    Ray Tune logs the traceback. Its get_error() reads a copy that is written later.
+    """
+    text = Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]
+    lines = text.rstrip().splitlines()[1:]
+    indented = [i for i, line in enumerate(lines) if line.startswith((" ", "\t"))]
+    return lines[min(max(indented, default=-1) + 1, len(lines) - 1)].strip()
+
+
+def nodes_alive() -> set[str]:
+    """The ids of Ray's nodes."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _lost_its_node(trial: Trial, nodes_before: set[str]) -> bool:
+    """Whether the loss of its node ended the trial's latest attempt."""
+    if trial.pickled_error_file is None:
+        return False
+    with Path(trial.pickled_error_file).open("rb") as file:  # this process's own, of just now
+        error = cloudpickle.load(file)
+    if isinstance(error, ActorUnavailableError):  # its node does not answer, Ray knows not yet why
+        return True
+    if not isinstance(error, ActorDiedError):
+        return False
+    # A worker that never told where it is was on a node that was there at its start.
+    its_own = trial.last_result.get(NODE)
+    return not nodes_alive() >= ({its_own} if its_own else nodes_before)

@@ -1,0 +1,239 @@
+"""Runs a study: brings the plan, the ledger, Ray Tune and the view together.
+
+What is planned and what became of it is `study.plan`'s, the training `study.tune.trainable`'s, the
+lines on the terminal `study.view`'s; this module builds the Tuner and says how the study ended.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ray import tune
+
+from convae.data import SHA256, Mnist
+from convae.errors import UserError
+from convae.hardware import describe_machine
+from study.folder import schema
+from study.folder.lock import DriverLock
+from study.folder.manifest import Manifest
+from study.folder.storage import RunFolder, RunFolderError
+from study.plan import warm_start
+from study.plan.ledger import Ledger
+from study.plan.optuna_file import OptunaFile
+from study.plan.phases import Plan
+from study.plan.sampler import check_sampler
+from study.plan.spec import StudySpec
+from study.tune.adapters import (
+    MAX_RETRIES,
+    LedgerCallback,
+    PlanSearcher,
+    SearchScheduler,
+    StudyStopper,
+    trial_id_of,
+)
+from study.tune.mend import retrying_failed_resets
+from study.tune.mps import sharing_note
+from study.tune.resources import Resources, Slots, check_gpu, check_storage, claim
+from study.tune.trainable import AutoencoderTrial
+from study.view.log import logging_to
+from study.view.mlflow import MlflowLogger, open_experiment
+from study.view.progress import Progress, describe_plan
+
+_log = logging.getLogger(__name__)
+
+TUNE_SETTINGS = {
+    # Ray Tune's own files of a trial repeat what the tables hold.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Its newer output engine prints a banner and every error however quiet it is told to be.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # The first Ctrl-C is ours: it stops the study in an orderly way.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+
+
+class StudyFailedError(UserError):
+    """The study cannot go on, though it started; it can be resumed once the cause is mended."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a study ended.
+
+    Attributes:
+        status: "finished", "interrupted" or "out of time".
+        n_failed: trials that failed with an error, after all retries.
+    """
+
+    status: str
+    n_failed: int
+
+
+def run_study(
+    spec: StudySpec,
+    resources: Resources,
+    mnist: Mnist,
+    folder: RunFolder,
+    *,
+    command: list[str],
+    earlier: Mapping[str, Any] | None = None,
+    lock: DriverLock | None = None,
+    quiet: bool = False,
+    mlflow: str | None = None,
+    trainable: type[AutoencoderTrial] = AutoencoderTrial,
+) -> Outcome:
+    """Runs a study inside a Ray session and leaves its results in the run folder.
+
+    Args:
+        spec: which trials.
+        resources: on what.
+        mnist: the images, put into Ray's object store once.
+        folder: the run folder, to be made, or that of an earlier session of the study.
+        command: the command line, for the manifest.
+        earlier: the manifest of an earlier session, to go on where it stopped: trials it ended are
+            not run again, others go on from their checkpoints.
+        lock: of the folder, if the caller has it already and releases it.
+        quiet: print the plan and failures only; the log file has the rest.
+        mlflow: URI of an MLflow store to tell of each trial; None for none.
+        trainable: what trains; the tests replace the training by a closed form.
+
+    Raises:
+        UserError: the request is impossible; nothing was written.
+        StudyFailedError: the run folder can no longer be written.
+    """
+    check_sampler(spec)
+    slots = claim(resources, timed=spec.timed)
+    known = warm_start.kept(folder, spec) if earlier else warm_start.earlier_trials(spec)
+    check_storage(folder.parent)
+    gpu = check_gpu(slots)
+    experiment = open_experiment(mlflow, folder) if mlflow else None
+    plan_line = describe_plan(spec, slots.n_slots, slots.needs) + sharing_note(slots)
+    with ExitStack() as stack:
+        if lock is None:
+            lock = DriverLock(folder)
+            stack.callback(lock.release)
+        ledger = Ledger(folder, resume=earlier is not None)
+        warm_start.keep(folder, known)
+        manifest = Manifest(
+            folder,
+            command,
+            earlier=earlier,
+            spec=spec.to_dict(),
+            data={"source": mnist.source, "sha256": dict(SHA256)},
+            hardware={**describe_machine(), "gpus": [gpu] if gpu else []},
+            resources={
+                "cpus_per_trial": slots.cpus_per_trial,
+                "gpus_per_trial": slots.gpus_per_trial,
+                "max_concurrent": slots.n_slots,
+                "address": resources.address,
+            },
+        )
+        ledger.on_write = manifest.write
+        optuna_file = stack.enter_context(closing(OptunaFile(folder)))
+        plan = Plan(spec, ledger, optuna_file.storage, warm_start.as_optuna(known))
+        budget = spec.time_budget_seconds
+        seconds_left = None if budget is None else budget - manifest.earlier_seconds
+        stopper = StudyStopper(ledger, seconds_left)
+        progress = Progress(
+            ledger,
+            plan,
+            spec,
+            slots.n_slots,
+            slots.needs,
+            seconds_left=seconds_left,
+            quiet=quiet,
+        )
+        ledger.listeners += [optuna_file, progress]
+        if experiment:
+            ledger.listeners.append(MlflowLogger(experiment, ledger))
+        images = tune.with_parameters(
+            trainable,
+            mnist=mnist,
+            n_threads=slots.cpus_per_trial,
+            gpu=bool(slots.gpus_per_trial),
+            folder=folder,
+            owner=lock.lease.owner,
+        )
+        status = "failed"
+        try:
+            with stopper.catching_interrupts(), logging_to(folder), progress.live():
+                progress.say(plan_line, always=True)
+                try:
+                    _train(images, slots, spec, ledger, plan, stopper, progress)
+                except OSError:  # of Ray Tune's, such as no space for its temporary files
+                    _log.exception("the study stops")
+                    raise
+            status = "finished"
+            if stopper.interrupted:
+                status = "interrupted"
+            elif stopper.out_of_time:
+                status = "out of time"
+        except KeyboardInterrupt:
+            status = "interrupted"
+        except OSError as error:
+            log = f"{folder}/{schema.LOG_FILE}"
+            raise StudyFailedError(f"The study stopped: {error} (in full: {log}).") from error
+        except RunFolderError as error:  # the log file's, say
+            ledger.trouble = ledger.trouble or error
+        finally:
+            trouble = ledger.trouble
+            ledger.close()
+            with suppress(RunFolderError):
+                manifest.finish("storage failed" if trouble else status)
+    if trouble:
+        raise StudyFailedError(str(trouble))
+    return Outcome(status, ledger.count(schema.FAILED))
+
+
+def _train(
+    trainable: type[AutoencoderTrial],
+    slots: Slots,
+    spec: StudySpec,
+    ledger: Ledger,
+    plan: Plan,
+    stopper: StudyStopper,
+    progress: Progress,
+) -> None:
+    """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
+    with _environment(TUNE_SETTINGS), retrying_failed_resets(), TemporaryDirectory() as elsewhere:
+        tune.Tuner(
+            tune.with_resources(
+                trainable, {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=PlanSearcher(plan),
+                scheduler=SearchScheduler(spec, ledger),
+                num_samples=-1,  # the plan says when it is finished
+                max_concurrent_trials=slots.n_slots,
+                reuse_actors=True,
+                trial_name_creator=trial_id_of,
+                trial_dirname_creator=trial_id_of,
+            ),
+            run_config=tune.RunConfig(
+                # Nobody reads Ray Tune's own files, a folder a trial: they stay out of the run's.
+                storage_path=elsewhere,
+                callbacks=[LedgerCallback(ledger, stopper, progress)],
+                stop=stopper,
+                # Trials keep checkpoints of their own, see study.folder.checkpoints.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
+                verbose=0,
+            ),
+        ).fit()
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """While the block runs, these variables are set, but for those that a person has set."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
