@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from convae.errors import DivergenceError
-from study.trainable import AutoencoderTrial
+from study.tune.trainable import AutoencoderTrial
 
 BEST = 0.01
 
@@ -66,8 +66,8 @@ class ClosedFormTrial(AutoencoderTrial):
 
     training = ClosedFormTraining
 
-    def setup(self, config, mnist=None, n_threads=1, gpu=False, folder=None):
-        self._open(folder)
+    def setup(self, config, mnist=None, n_threads=1, gpu=False, folder=None, owner=""):
+        self._open(folder, owner)
         self._trainer = SimpleNamespace(
             start=self.training, device=SimpleNamespace(description="a formula")
         )

@@ -2,8 +2,8 @@
 
     python closed_form_study.py [options of study.run]
 
-The environment sets the pace: EPOCH_SECONDS, CHECKPOINT_SECONDS, and WAIT_SECONDS as study.progress
-has it. Prints "started" once the trials may start.
+The environment sets the pace: EPOCH_SECONDS, CHECKPOINT_SECONDS, and WAIT_SECONDS as
+study.view.progress has it. Prints "started" once the trials may start.
 """
 
 import os
@@ -17,10 +17,10 @@ from closed_form import ClosedFormTraining, ClosedFormTrial
 from ray import cloudpickle
 
 import convae.data
-import study.driver
-import study.progress
 import study.run
 from convae.data import Mnist
+from study.tune import driver
+from study.view import progress
 
 EPOCH_SECONDS = float(os.environ.get("EPOCH_SECONDS", "0.05"))
 CHECKPOINT_SECONDS = float(os.environ.get("CHECKPOINT_SECONDS", "0.1"))
@@ -49,6 +49,6 @@ if __name__ == "__main__":
     cloudpickle.register_pickle_by_value(closed_form)
     image, label = np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.uint8)
     convae.data.load_mnist = lambda _: Mnist(image, label, image, label, "a formula")
-    study.progress.WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", study.progress.WAIT_SECONDS))
-    study.driver.run_study = partial(started, study.driver.run_study, trainable=SlowTrial)
+    progress.WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", progress.WAIT_SECONDS))
+    driver.run_study = partial(started, driver.run_study, trainable=SlowTrial)
     sys.exit(study.run.main([*sys.argv[1:], "--no-report"]))

@@ -12,10 +12,10 @@ from functools import partial
 import numpy as np
 
 import convae.data
-import study.driver
 import study.run
 from convae.data import Mnist
-from study.trainable import AutoencoderTrial
+from study.tune import driver
+from study.tune.trainable import AutoencoderTrial
 
 
 class SlowTrial(AutoencoderTrial):
@@ -35,5 +35,5 @@ def noise(_):
 
 if __name__ == "__main__":
     convae.data.load_mnist = noise
-    study.driver.run_study = partial(study.driver.run_study, trainable=SlowTrial)
+    driver.run_study = partial(driver.run_study, trainable=SlowTrial)
     sys.exit(study.run.main([*sys.argv[1:], "--no-report"]))
