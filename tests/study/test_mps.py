@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from study import mps
-from study.resources import Slots
+from study.tune import mps
+from study.tune.resources import Slots
 
 
 @pytest.fixture

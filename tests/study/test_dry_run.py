@@ -3,10 +3,10 @@
 import pytest
 
 from convae.config import TrialConfig
-from study.estimate import Cost, estimate, in_words
-from study.presets import StudySpec
-from study.resources import Slots
-from study.space import reference_trials
+from study.plan.spec import StudySpec
+from study.plan.trials import reference_trials
+from study.tune.dry_run import Cost, estimate, in_words
+from study.tune.resources import Slots
 
 CONV, DENSE = TrialConfig(model="conv"), TrialConfig(model="dense")
 COSTS = {CONV: Cost(6.0, 2.0), DENSE: Cost(2.0, 1.0)}  # seconds
