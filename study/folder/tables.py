@@ -39,11 +39,12 @@ class Change:
 
     Attributes:
         trial: its row in the table of trials.
-        epochs: rows of epochs that it has trained, in order; those that it is known to have from
-            the first of them on are void.
+        after: of the epochs that it is known to have, so many stay; None if all do.
+        epochs: rows of the epochs after these, in order.
     """
 
     trial: Row
+    after: int | None = None
     epochs: Sequence[Row] = ()
 
 
@@ -79,7 +80,10 @@ class TableWriter:
         Raises:
             RunFolderError: they cannot be written, and are not entered.
         """
-        entry = [{"trial": change.trial, "epochs": list(change.epochs)} for change in changes]
+        entry = [
+            {"trial": change.trial, "after": change.after, "epochs": list(change.epochs)}
+            for change in changes
+        ]
         name = f"{schema.JOURNAL_FOLDER}/{self._number + 1:08d}.json"
         self._folder.write(name, json.dumps(entry).encode())
         self._number += 1
@@ -175,10 +179,9 @@ def _read_journal(folder: RunFolder) -> list[tuple[float, list[Change]]]:
             continue
         try:
             entry = json.loads(content)
-            changes = [
-                Change(change["trial"], change["epochs"])
-                for change in ([entry] if isinstance(entry, dict) else entry)
-            ]
+            if isinstance(entry, dict):  # by an older version: a trial that has ended, whole
+                entry = [{"after": 0, **entry}]
+            changes = [Change(c["trial"], c["after"], c["epochs"]) for c in entry]
         except (ValueError, TypeError, KeyError) as error:
             raise RunFolderError(
                 f"{folder}/{name} is torn; delete it, and its trials go on from what is known"
@@ -203,7 +206,7 @@ def _with_trials(table: pa.Table, changes: Sequence[Change]) -> pa.Table:
 
 
 def _with_epochs(table: pa.Table, changes: Sequence[Change]) -> pa.Table:
-    changes = [change for change in changes if change.epochs]
+    changes = [change for change in changes if change.after is not None]
     if not changes:
         return table
     changed = pc.is_in(table["trial_id"], pa.array({c.trial["trial_id"] for c in changes}))
@@ -213,17 +216,10 @@ def _with_epochs(table: pa.Table, changes: Sequence[Change]) -> pa.Table:
     for history in histories.values():
         history.sort(key=lambda row: row["epoch"])
     for change in changes:
-        extend(histories.setdefault(change.trial["trial_id"], []), change.epochs)
+        histories.setdefault(change.trial["trial_id"], [])[change.after :] = change.epochs
     rows = [row for history in histories.values() for row in history]
     rest = table.filter(pc.invert(changed))
     return pa.concat_tables([rest.replace_schema_metadata(), pa.Table.from_pylist(rows, EPOCHS)])
-
-
-def extend(history: list[Row], epochs: Sequence[Row]) -> None:
-    """Adds epochs to a trial's, in place of those that it had from the first of them on."""
-    if epochs:
-        del history[epochs[0]["epoch"] - 1 :]
-        history.extend(epochs)
 
 
 def _read_table(folder: RunFolder, parquet: str, csv: str, columns: pa.Schema) -> pa.Table | None:

@@ -15,13 +15,7 @@ from typing import Any
 from convae.config import FIELD_KINDS, TrialConfig
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError
-from study.folder.tables import (
-    Change,
-    Row,
-    TableWriter,
-    extend,
-    read_tables,
-)
+from study.folder.tables import Change, Row, TableWriter, read_tables
 from study.plan.trials import PlannedTrial
 
 # What a trial's result says of the trial as a whole.
@@ -62,11 +56,13 @@ class Measurement:
     """What a trial tells of itself at a moment.
 
     Attributes:
-        epochs: rows of the epochs table that were not told yet, without the trial's name. After a
-            restart from a checkpoint, all since the first.
+        n_epochs: that it has trained so far, in this attempt and those that it goes on from.
+        epochs: rows of the latest of them, those that were not told yet, without the trial's
+            name. After a restart from a checkpoint, of all.
         totals: values for `TOTALS`, of the trial so far.
     """
 
+    n_epochs: int
     epochs: list[Row]
     totals: Mapping[str, Any]
 
@@ -118,7 +114,7 @@ class Ledger:
         self.on_write: Callable[[], None] = lambda: None
         self._trials: dict[str, Row] = {}
         self._epochs: dict[str, list[Row]] = {}
-        self._dirty: dict[str, float] = {}  # the first epoch that is not in the journal, by trial
+        self._dirty: dict[str, float] = {}  # how many epochs the journal has, by trial
         self._tables_stale = True
         self._next_append = self._next_rewrite = -math.inf
         if resume:
@@ -190,12 +186,13 @@ class Ledger:
         """Enters epochs and what they took."""
         row, history = self._trials[trial_id], self._epochs[trial_id]
         epochs = [{"trial_id": trial_id, **epoch} for epoch in measurement.epochs]
-        if epochs and epochs[0]["epoch"] > len(history) + 1:
-            raise ValueError(f"{trial_id} tells of epoch {epochs[0]['epoch']} after {len(history)}")
-        extend(history, epochs)
+        after = measurement.n_epochs - len(epochs)
+        if not 0 <= after <= len(history):
+            raise ValueError(f"{trial_id} leaves out epochs between {len(history)} and {after}")
+        history[after:] = epochs  # what an earlier attempt had beyond them is void
         row.update({name: measurement.totals[name] for name in TOTALS})
         row.update(_summary(history))
-        self._enter(trial_id, epochs[0]["epoch"] if epochs else math.inf)
+        self._enter(trial_id, after)
         for listener in self.listeners:
             listener.measured(row, epochs)
 
@@ -245,8 +242,8 @@ class Ledger:
                     self.folder.delete(name)
             self.folder.tidy()
 
-    def _enter(self, trial_id: str, epoch: float = math.inf, *, at_once: bool = False) -> None:
-        self._dirty[trial_id] = min(epoch, self._dirty.get(trial_id, math.inf))
+    def _enter(self, trial_id: str, after: float = math.inf, *, at_once: bool = False) -> None:
+        self._dirty[trial_id] = min(after, self._dirty.get(trial_id, math.inf))
         self._tables_stale = True
         now = time.monotonic()
         if at_once or now >= self._next_append:
@@ -270,9 +267,11 @@ class Ledger:
                 self.on_write()
             self.trouble = None
 
-    def _change(self, trial_id: str, epoch: float) -> Change:
-        history = self._epochs[trial_id]
-        return Change(self._trials[trial_id], history[int(epoch) - 1 :] if epoch < math.inf else ())
+    def _change(self, trial_id: str, after: float) -> Change:
+        row = self._trials[trial_id]
+        if after == math.inf:
+            return Change(row)
+        return Change(row, int(after), self._epochs[trial_id][int(after) :])
 
     @contextmanager
     def _noting_trouble(self) -> Iterator[None]:
@@ -292,7 +291,7 @@ def _summary(history: list[Row]) -> Row:
     summary: Row = {"epochs_completed": len(history)}
     for metric in schema.METRICS:
         values = [(e[metric], e["epoch"]) for e in history if e.get(metric) is not None]
-        if values:
-            summary[metric] = values[-1][0]
-            summary[f"best_{metric}"], summary[f"best_{metric}_epoch"] = min(values)
+        summary[metric] = values[-1][0] if values else None
+        best = min(values, default=(None, None))
+        summary[f"best_{metric}"], summary[f"best_{metric}_epoch"] = best
     return summary

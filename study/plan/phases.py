@@ -55,6 +55,10 @@ class Plan(Listener):
         """Whether no further trial will ever be handed out."""
         return self._winners is not None and not self._winners
 
+    def study_of(self, model: str) -> optuna.Study:
+        """Optuna's study of an architecture."""
+        return self._searches[model].study
+
     def next(self) -> PlannedTrial | None:
         """The next trial; None while winners wait for the searches, or if there is none left."""
         planned = self._next()

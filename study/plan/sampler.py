@@ -1,14 +1,55 @@
 """Samplers by name: who proposes the next search trial."""
 
 import importlib.util
+from typing import Any
 
 import numpy as np
 import optuna
+from optuna import Study
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
 
-from convae.config import MODELS
+from convae.config import MODELS, hyperparameters_of
 from study.plan.space import grid
 from study.plan.spec import SpecError, StudySpec
+
+
+class _Exact(BaseSampler):
+    """Proposes what another sampler does, rounded to what a trial's setting holds.
+
+    Otherwise Optuna would know other numbers than the ledger, and a study that was interrupted
+    would go on with slightly different proposals.
+    """
+
+    def __init__(self, sampler: BaseSampler, model: str) -> None:
+        self._sampler = sampler
+        self._parameters = {p.parameter: p for p in hyperparameters_of(model)}
+
+    def _round(self, name: str, value: Any) -> Any:
+        parameter = self._parameters[name]
+        return parameter.to_parameter(parameter.from_parameter(value))
+
+    def infer_relative_search_space(self, *known: Any) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(*known)
+
+    def sample_relative(self, *known: Any) -> dict[str, Any]:
+        proposed = self._sampler.sample_relative(*known)
+        return {name: self._round(name, value) for name, value in proposed.items()}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
+    ) -> Any:
+        return self._round(name, self._sampler.sample_independent(study, trial, name, distribution))
+
+    def before_trial(self, *known: Any) -> None:
+        self._sampler.before_trial(*known)
+
+    def after_trial(self, *known: Any) -> None:
+        self._sampler.after_trial(*known)
+
+    def reseed_rng(self) -> None:
+        self._sampler.reseed_rng()
 
 
 def check_sampler(spec: StudySpec) -> None:
@@ -40,7 +81,10 @@ def make_sampler(spec: StudySpec, model: str, number: int) -> BaseSampler:
         number: of the trial in its search.
     """
     stream = np.random.SeedSequence((spec.seed, MODELS.index(model), number))
-    seed = int(stream.generate_state(1)[0])
+    return _Exact(_make(spec, int(stream.generate_state(1)[0])), model)
+
+
+def _make(spec: StudySpec, seed: int) -> BaseSampler:
     if spec.sampler == "tpe":
         # Each architecture has its own Optuna study, so there are no groups to tell apart.
         # The constant liar keeps parallel trials from asking for the same point.

@@ -62,6 +62,14 @@ class Search(Listener):
         )
         self.study.add_trials(known)
         self._n_known = len(known)
+        # At most half of the trials are given, so that the sampler has a say in small searches
+        # too. An older run knows the neighbours.
+        n_given = 1 if known else (spec.share + 1) // 2
+        self._given = first_points(model, spec, n_given)
+        self._reference = first_points(model, spec, 1)
+        if spec.sampler == "grid":
+            self._given = grid(model)
+            random.Random(spec.seed).shuffle(self._given)
         self._trials: dict[str, optuna.Trial] = {}  # those that Optuna knows as running
         self._n_told: dict[str, int] = {}  # the last epoch that Optuna has heard of
         rows = [row for row in ledger.rows() if row["trial_id"].startswith(self._prefix)]
@@ -86,9 +94,11 @@ class Search(Listener):
             row = self._unfinished.pop(0)
             return self._planned(row["trial_id"], config_of_row(row))
         trial_id = f"{self._prefix}{self._next_number:03d}"
-        given = self._given(self.n_planned)
         self.study.sampler = make_sampler(self._spec, self._model, self._next_number)
-        params = self._enqueue(trial_id, given) if given else self._ask(trial_id)
+        if self.n_planned < len(self._given):
+            params = self._enqueue(trial_id, self._given[self.n_planned])
+        else:
+            params = self._ask(trial_id)
         self._next_number += 1
         self.n_planned += 1
         return self._planned(trial_id, config_of(self._model, params, self._spec))
@@ -129,27 +139,15 @@ class Search(Listener):
         self.study.tell(trial, values, _STATES[row["state"]])
 
     def _planned(self, trial_id: str, config: TrialConfig) -> PlannedTrial:
-        reference = first_points(self._model, self._spec, 1)
         return PlannedTrial(
             trial_id,
             schema.SEARCH,
             config,
             # The setting that all others are measured by has a final value.
-            prunable=params_of(config) not in reference,
+            prunable=params_of(config) not in self._reference,
             report_epochs=self._spec.rungs,
             eval_every=self._spec.eval_every,
         )
-
-    def _given(self, i: int) -> dict[str, Any] | None:
-        """The point that is given for the i-th trial; None if the sampler proposes it."""
-        if self._spec.sampler == "grid":
-            points = grid(self._model)
-            random.Random(self._spec.seed).shuffle(points)
-            return points[i]
-        # At most half of the trials are given, so that the sampler has a say in small searches
-        # too. An older run knows the neighbours.
-        n_given = 1 if self._n_known else (self._spec.share + 1) // 2
-        return dict(enumerate(first_points(self._model, self._spec, n_given))).get(i)
 
     def _enqueue(self, trial_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         self.study.enqueue_trial(dict(params))

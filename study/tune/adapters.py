@@ -235,7 +235,8 @@ class LedgerCallback(_Uncopied, tune.Callback):
     ) -> None:
         """Enters the epochs that a result brings."""
         totals = {name: result[name] for name in TOTALS}
-        self._ledger.measure(trial_id_of(trial), Measurement(result["history"], totals))
+        measurement = Measurement(result[EPOCH], result["history"], totals)
+        self._ledger.measure(trial_id_of(trial), measurement)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

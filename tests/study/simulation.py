@@ -1,0 +1,255 @@
+"""A study without Ray: plan, ledger and folder, driven by an executor that can do everything.
+
+Trials train in a random order on a few slots, and are pruned, diverge, fail and are retried; the
+process dies in the middle of any write, or the study is interrupted, and a later session goes on.
+"""
+
+import json
+import math
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+from study.folder import schema
+from study.folder.manifest import Manifest, read_manifest
+from study.folder.storage import RunFolder
+from study.folder.tables import read_tables
+from study.plan.ledger import ENDS, Ledger, Measurement, config_of_row
+from study.plan.phases import Plan
+from study.plan.space import params_of
+from study.plan.spec import StudySpec
+from study.plan.trials import count_trials
+
+AS_OPTUNA = {
+    schema.COMPLETED: "COMPLETE",
+    schema.PRUNED: "PRUNED",
+    schema.DIVERGED: "FAIL",
+    schema.FAILED: "FAIL",
+}
+
+
+class Death(BaseException):
+    """The process is gone: nothing catches it."""
+
+
+class MemoryFolder(RunFolder):
+    """A run folder in memory, whose process dies over the n-th change, before or after it.
+
+    Args:
+        dies_at: the number of the change; None to live.
+        done: whether that change is made.
+    """
+
+    def __init__(self, files=None, dies_at=None, *, done=False):
+        super().__init__("/simulated/study")
+        self.files = {} if files is None else files
+        self.n_changes, self._dies_at, self._done = 0, dies_at, done
+
+    def _change(self, change):
+        self.n_changes += 1
+        if self.n_changes == self._dies_at:
+            if self._done:
+                change()
+            raise Death
+        change()
+
+    def write(self, name, content):
+        self._change(lambda: self.files.__setitem__(name, content))
+
+    def delete(self, name):
+        if name in self.files:
+            self._change(lambda: self.files.pop(name))
+
+    def read(self, name):
+        return self.files.get(name)
+
+    def names(self, folder):
+        return sorted(name for name in self.files if name.startswith(f"{folder}/"))
+
+    def tidy(self):
+        pass
+
+    def sweep(self):
+        pass
+
+
+@dataclass
+class Chances:
+    """Of what may happen to a trial at each of its epochs, and to the study at each step."""
+
+    prune: float = 0.0
+    diverge: float = 0.0
+    fail: float = 0.0
+    fail_for_good: float = 0.0
+    interrupt: float = 0.0
+
+
+@dataclass
+class Executor:
+    """What Ray Tune and the workers do, in an order that chance decides."""
+
+    spec: StudySpec
+    rng: random.Random
+    chances: Chances = field(default_factory=Chances)
+    n_slots: int = 2
+    # A worker's checkpoints outlive it and the driver.
+    checkpoints: dict = field(default_factory=dict)
+    n_trained: Counter = field(default_factory=Counter)
+
+    def session(self, folder):
+        """Runs or resumes the study; returns the plan and the ledger. Death passes through."""
+        resume = folder.read(schema.MANIFEST_FILE) is not None
+        earlier = read_manifest(folder) if resume else None
+        ledger = Ledger(folder, resume=resume)
+        manifest = Manifest(
+            folder,
+            ["simulated"],
+            earlier=earlier,
+            spec=self.spec.to_dict(),
+            data={"source": "none"},
+            hardware=dict.fromkeys(("cpu", "n_cpus", "memory_gib", "gpus")),
+            resources=dict.fromkeys(("cpus_per_trial", "gpus_per_trial", "max_concurrent")),
+        )
+        ledger.on_write = manifest.write
+        plan = Plan(self.spec, ledger)
+        self.running = {}
+        while self._step(plan, ledger):
+            pass
+        ledger.close()
+        manifest.finish("finished")
+        return plan, ledger
+
+    def _step(self, plan, ledger):
+        """Starts a trial or trains one for an epoch; False when there is nothing left."""
+        if self.rng.random() < self.chances.interrupt:
+            for trial_id in self.running:
+                ledger.end(trial_id, stopping=True)
+            return False
+        if len(self.running) < self.n_slots and (planned := plan.next()):
+            assert planned.trial_id not in self.running
+            kept = self.checkpoints.get(planned.trial_id, [])
+            self.running[planned.trial_id] = [planned, list(kept), list(kept)]
+            return True
+        if not self.running:
+            assert plan.is_finished
+            return False
+        self._train(self.rng.choice(list(self.running)), ledger)
+        return True
+
+    def _train(self, trial_id, ledger):
+        planned, epochs, unsent = self.running[trial_id]
+        happens = self.rng.random()
+        for chance, what in (
+            (self.chances.fail, self._fail),
+            (self.chances.fail_for_good, self._fail_for_good),
+            (self.chances.diverge, self._diverge),
+        ):
+            if happens < chance:
+                what(trial_id, ledger)
+                return
+            happens -= chance
+        epoch = len(epochs) + 1
+        metric = schema.VAL_MSE if planned.config.split == "search" else schema.TEST_MSE
+        value = objective(planned.config) * (1 + 1 / epoch)
+        row = {"epoch": epoch, schema.TRAIN_MSE: value, metric: value, "train_seconds": 1.0}
+        epochs.append(row)
+        unsent.append(row)
+        self.n_trained[trial_id, epoch] += 1
+        ends = epoch == planned.config.epochs
+        if not ends and self.rng.random() < 0.3:
+            self.checkpoints[trial_id] = list(epochs)
+        if ends or self.rng.random() < 0.5:  # some results carry several epochs
+            ledger.measure(trial_id, Measurement(epoch, list(unsent), totals(epoch)))
+            unsent.clear()
+            pruned = planned.prunable and self.rng.random() < self.chances.prune
+            if ends or pruned:
+                ledger.end(trial_id)
+                del self.running[trial_id]
+
+    def _fail(self, trial_id, ledger):
+        planned, *_ = self.running[trial_id]
+        ledger.fail_once(trial_id, "it died", "failed, retry 1 of 2")
+        kept = self.checkpoints.get(trial_id, [])
+        self.running[trial_id] = [planned, list(kept), list(kept)]
+
+    def _fail_for_good(self, trial_id, ledger):
+        ledger.end(trial_id, error="it died")
+        del self.running[trial_id]
+
+    def _diverge(self, trial_id, ledger):
+        _, epochs, unsent = self.running[trial_id]
+        diverged = totals(len(epochs), diverged_epoch=len(epochs) + 1)
+        ledger.measure(trial_id, Measurement(len(epochs), list(unsent), diverged))
+        ledger.end(trial_id)
+        del self.running[trial_id]
+
+
+def totals(n_epochs, diverged_epoch=None):
+    seconds = dict.fromkeys(("eval_seconds", "compile_seconds"), 0.0)
+    return {
+        "diverged_epoch": diverged_epoch,
+        "n_parameters": 1,
+        "train_seconds": float(n_epochs),
+        "wall_seconds": float(n_epochs),
+        "device": "none",
+        **seconds,
+    }
+
+
+def objective(config):
+    return 0.01 + math.log(config.learning_rate / 0.3) ** 2 / 100 + config.momentum / 1000
+
+
+def known_ends(folder):
+    """The rows and epochs of the trials that a folder knows to have ended, by trial."""
+    trials, epochs = read_tables(folder)
+    rows = {row["trial_id"]: row for row in trials.to_pylist() if row["state"] in ENDS}
+    histories = {trial_id: [] for trial_id in rows}
+    for epoch in epochs.to_pylist():
+        if epoch["trial_id"] in rows:
+            histories[epoch["trial_id"]].append(epoch)
+    return {trial_id: (rows[trial_id], histories[trial_id]) for trial_id in rows}
+
+
+def assert_whole(spec, folder, plan):
+    """Every trial is there once, with every epoch, and Optuna knows the same."""
+    trials, epochs = read_tables(folder)
+    rows = trials.to_pylist()
+    counts = Counter(row["group"] for row in rows)
+    expected = Counter(count_trials(spec))
+    searched = {model: [] for model in spec.models}
+    for row in rows:
+        assert row["state"] in ENDS
+        if row["group"] == schema.SEARCH:
+            searched[row["model"]].append(row)
+    for model in spec.models if spec.share else ():
+        assert len(searched[model]) == spec.share  # the budget is kept
+        if not any(row["state"] == schema.COMPLETED for row in searched[model]):
+            expected[schema.WINNER] -= spec.n_seeds
+    assert counts == +expected
+    histories = Counter(epoch["trial_id"] for epoch in epochs.to_pylist())
+    for row in rows:
+        assert histories[row["trial_id"]] == (row["epochs_completed"] or 0)
+        if row["state"] == schema.COMPLETED:
+            assert row["epochs_completed"] == spec.epochs
+        if row["state"] == schema.DIVERGED:
+            assert row["diverged_epoch"] == row["epochs_completed"] + 1
+    for model in spec.models if spec.share else ():
+        assert_optuna_agrees(plan, model, searched[model])
+    assert not folder.names(schema.JOURNAL_FOLDER)
+    assert json.loads(folder.read(schema.MANIFEST_FILE))["status"] == "finished"
+
+
+def assert_optuna_agrees(plan, model, rows):
+    study = plan.study_of(model)
+    rows = sorted(rows, key=lambda row: row["trial_id"])
+    assert [f"search-{model}-{t.number:03d}" for t in study.trials] == [
+        row["trial_id"] for row in rows
+    ]
+    for trial, row in zip(study.trials, rows, strict=True):
+        assert trial.state.name == AS_OPTUNA[row["state"]]
+        assert trial.params == params_of(config_of_row(row))
+        assert trial.value == (
+            row[schema.VAL_MSE] if row["state"] in (schema.COMPLETED, schema.PRUNED) else None
+        )
+        assert trial.user_attrs.get("diverged_epoch") == row["diverged_epoch"]

@@ -1,0 +1,186 @@
+"""Thousands of studies without Ray: wherever a driver dies, nothing is lost."""
+
+import contextlib
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from simulation import (
+    Chances,
+    Death,
+    Executor,
+    MemoryFolder,
+    assert_whole,
+    known_ends,
+)
+
+from study.folder import manifest, schema
+from study.plan import ledger
+from study.plan.spec import PRESETS, StudySpec
+
+SMALL = {
+    "quick": {"n_search_trials": 6},
+    "reference": {"hidden_units": (512, 64)},
+    "standard": {"n_search_trials": 8, "hidden_units": (512, 64)},
+    "audit": {"n_seeds": 1, "hidden_units": (512,), "models": ("dense",)},
+    "full": {"n_seeds": 2, "n_search_trials": 8, "hidden_units": (512,), "models": ("conv",)},
+}
+
+
+def small(preset, **changes):
+    """A preset's shape, with few epochs and trials."""
+    return replace(PRESETS[preset], epochs=3, **(SMALL[preset] | changes))
+
+
+class Clock:
+    """A quarter of a second goes by whenever somebody looks, so that tables come now and then."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        self.now += 0.25
+        return self.now
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_and_repeatable():
+    """Neither the clock nor git, nor what is installed, matters to what is simulated."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "time", Clock())
+        patch.setattr(manifest, "versions", dict)
+        patch.setattr(
+            manifest, "_code", lambda: dict.fromkeys(("version", "git_commit", "git_dirty"))
+        )
+        yield patch
+
+
+def run(executor, folder):
+    plan, _ = executor.session(folder)
+    return plan
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_driver_that_dies_at_any_single_write_loses_nothing(preset, done):
+    spec = small(preset, sampler="random")
+    whole = MemoryFolder()
+    run(Executor(spec, random.Random(0), Chances(prune=0.2)), whole)
+    assert whole.n_changes > 20
+    for n in range(1, whole.n_changes + 1):
+        executor = Executor(spec, random.Random(0), Chances(prune=0.2))
+        folder = MemoryFolder(dies_at=n, done=done)
+        with pytest.raises(Death):
+            executor.session(folder)
+        known = known_ends(folder) if schema.EPOCHS_FILE in folder.files else {}
+        after = MemoryFolder(folder.files)
+        plan = run(executor, after)
+        assert_whole(spec, after, plan)
+        ends = known_ends(after)
+        assert all(ends[trial_id] == known[trial_id] for trial_id in known)
+
+
+def simulate(seed, preset, n_slots, chances, deaths):
+    """Kills a study several times, lets it go on in between, and to its end."""
+    spec = small(preset, sampler="random")
+    executor = Executor(spec, random.Random(seed), chances, n_slots)
+    files, known = {}, {}
+
+    def check():
+        """What had ended is as it was; but a failed trial that the study needs runs again."""
+        ends = known_ends(MemoryFolder(files)) if schema.EPOCHS_FILE in files else {}
+        for trial_id, (row, epochs) in known.items():
+            if row["state"] != schema.FAILED:
+                assert ends[trial_id] == (row, epochs)
+        return ends
+
+    for dies_at, done in deaths:
+        with contextlib.suppress(Death):
+            executor.session(MemoryFolder(files, dies_at, done=done))
+        known = check()
+    executor.chances = Chances(prune=chances.prune)  # the last session is a calm one
+    folder = MemoryFolder(files)
+    plan = run(executor, folder)
+    check()
+    assert_whole(spec, folder, plan)
+
+
+chance = st.floats(0, 0.2)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("n", [150, pytest.param(5000, marks=pytest.mark.cluster)])
+def test_whatever_happens_no_trial_is_lost_nor_counted_twice(n):
+    settings(max_examples=n, deadline=None, suppress_health_check=[HealthCheck.too_slow])(
+        given(
+            seed=st.integers(0, 2**32),
+            preset=st.sampled_from(sorted(PRESETS)),
+            n_slots=st.integers(1, 5),
+            chances=st.builds(
+                Chances,
+                prune=chance,
+                diverge=chance,
+                fail=chance,
+                fail_for_good=st.sampled_from([0.0, 0.05]),
+                interrupt=st.sampled_from([0.0, 0.02]),
+            ),
+            deaths=st.lists(st.tuples(st.integers(1, 150), st.booleans()), max_size=4),
+        )(simulate)
+    )()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_an_interrupted_study_proposes_what_it_would_have(sampler):
+    """One trial at a time, wherever it is interrupted."""
+    spec = StudySpec(
+        preset="test",
+        models=("dense",),
+        hidden_units=(64,),
+        epochs=2,
+        n_search_trials=16,
+        sampler=sampler,
+    )
+
+    def settings_of(folder):
+        return {trial_id: row["learning_rate"] for trial_id, (row, _) in known_ends(folder).items()}
+
+    whole = MemoryFolder()
+    run(Executor(spec, random.Random(0), n_slots=1), whole)
+    for seed in range(3):
+        cut = MemoryFolder()
+        executor = Executor(spec, random.Random(seed), Chances(interrupt=0.15), n_slots=1)
+        n_sessions = 0
+        while not run(executor, cut).is_finished:
+            n_sessions += 1
+        assert n_sessions > 1
+        assert settings_of(cut) == settings_of(whole)
+
+
+def test_a_prolonged_study_keeps_its_trials_and_adds_to_them():
+    spec = small("standard", sampler="random", models=("dense",), n_search_trials=4)
+    folder = MemoryFolder()
+    executor = Executor(spec, random.Random(1))
+    run(executor, folder)
+    before = known_ends(folder)
+    executor.spec = more = replace(spec, n_search_trials=40, n_seeds=2)
+    more.check_resumes(spec)
+    plan = run(executor, folder)
+    after = known_ends(folder)
+    assert {trial_id: after[trial_id] for trial_id in before} == before
+    searched = [row for row, _ in after.values() if row["group"] == schema.SEARCH]
+    assert len(searched) == 40
+    best = min(searched, key=lambda row: row[schema.VAL_MSE])
+    winners = [row for row, _ in after.values() if row["group"] == schema.WINNER]
+    new = [row for row in winners if row["learning_rate"] == best["learning_rate"]]
+    assert sorted(row["seed"] for row in new) == [0, 1]
+    # The first winner was another one, which stays; so do both names.
+    assert sorted(row["trial_id"] for row in winners) == [
+        "winner-dense-2-s0",
+        "winner-dense-2-s1",
+        "winner-dense-s0",
+    ]
+    references = [row for row, _ in after.values() if row["group"] == schema.REFERENCE]
+    assert sorted({row["seed"] for row in references}) == [0, 1]
+    assert plan.is_finished
