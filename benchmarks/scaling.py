@@ -18,13 +18,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.race import build_parser, print_table, write_result
 from convae.config import TrialConfig
 from study.folder import schema
-from study.trainable import AutoencoderTrial
+from study.folder.storage import RunFolder, RunFolderError
+from study.folder.tables import read_tables
+from study.tune.trainable import AutoencoderTrial
 
 N_EPOCHS = 5
 MARKS = (100, 200, 500, 1000, 2000)  # trials ended
@@ -61,7 +61,7 @@ class FormulaTrial(AutoencoderTrial):
     def setup(self, config: dict[str, Any], mnist: Any = None, **settings: Any) -> None:
         """Opens the run folder, and no device."""
         started = time.perf_counter()
-        self._open(settings["folder"])
+        self._open(settings["folder"], settings["owner"])
         device = SimpleNamespace(description="a formula")
         self._trainer: Any = SimpleNamespace(start=Formula, device=device)
         self._begin(config, started)
@@ -73,10 +73,9 @@ class FormulaTrial(AutoencoderTrial):
 def run(folder: str, n_trials: int, sampler: str) -> None:
     """The study that is watched."""
     from convae.data import Mnist
-    from study.driver import run_study
-    from study.presets import StudySpec
-    from study.resources import Resources, ray_session
-    from study.storage import RunFolder
+    from study.plan.spec import StudySpec
+    from study.tune.driver import run_study
+    from study.tune.resources import Resources, ray_session
 
     image, label = np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.uint8)
     spec = StudySpec(
@@ -108,14 +107,12 @@ def usage(pid: int) -> tuple[float, float]:
 
 
 def n_ended(folder: Path) -> int:
-    """The trials that the tables know to have ended."""
-    path = folder / schema.TRIALS_FILE
-    if not path.exists():
+    """The trials that the run folder knows to have ended."""
+    try:
+        trials, _ = read_tables(RunFolder(folder))
+    except RunFolderError:  # nothing is written yet
         return 0
-    # Read at once: pyarrow opens a path twice, and the study may put another file there in between.
-    table = pa.BufferReader(path.read_bytes())
-    states = pq.read_table(table, columns=["state"])["state"].to_pylist()
-    return sum(state != schema.RUNNING for state in states)
+    return sum(state != schema.RUNNING for state in trials["state"].to_pylist())
 
 
 def watch(n_trials: int, sampler: str) -> list[dict[str, Any]]:

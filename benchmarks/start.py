@@ -22,11 +22,11 @@ from typing import Any
 from benchmarks.race import build_parser, cell, print_table, write_result
 from convae.data import load_mnist
 from study.folder import schema
-from study.driver import run_study
-from study.presets import StudySpec
-from study.resources import Resources, ray_session
-from study.storage import RunFolder
-from study.trainable import AutoencoderTrial
+from study.folder.storage import RunFolder
+from study.plan.spec import StudySpec
+from study.tune.driver import run_study
+from study.tune.resources import Resources, ray_session
+from study.tune.trainable import AutoencoderTrial
 
 NOTES = "notes"  # a folder of files TRIAL_ID.json in the run folder
 N_FURTHER = 10
@@ -42,7 +42,7 @@ class NotedTrial(AutoencoderTrial):
     """The study's own trainable, which notes what its trials wait for and what memory they take."""
 
     _prepared_seconds: float | None = None
-    _ended: float | None = None  # the trial before
+    _ended_at: float | None = None  # the trial before
     _empty: dict[str, float] | None = None
 
     def _begin(self, config: dict[str, Any], started: float) -> None:
@@ -69,11 +69,11 @@ class NotedTrial(AutoencoderTrial):
             "memory_empty": self._empty,
             "memory": memory(),
         }
-        if self._prepared_seconds is not None and self._ended is not None:
+        if self._prepared_seconds is not None and self._ended_at is not None:
             notes["worker_seconds"] = self._prepared_seconds + stepped - started
-            notes["slot_seconds"] = stepped - self._ended
+            notes["slot_seconds"] = stepped - self._ended_at
         self._folder.write(f"{NOTES}/{self._planned.trial_id}.json", json.dumps(notes).encode())
-        self._ended = time.perf_counter()
+        self._ended_at = time.perf_counter()
         return result
 
 
