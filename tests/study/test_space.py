@@ -1,6 +1,7 @@
 """The fixed trials and the search space, and the names that both sides share."""
 
-from dataclasses import fields
+import json
+from dataclasses import fields, replace
 from itertools import product
 
 import optuna
@@ -9,16 +10,14 @@ import pytest
 from convae import config as convae_config
 from convae.config import TrialConfig
 from study.folder import schema
-from study.presets import PRESETS, SpecError, StudySpec
-from study.scheduling import check_sampler, make_sampler, rungs
-from study.search import fixed_trials
-from study.space import (
-    SPACES,
+from study.plan.sampler import check_sampler, make_sampler
+from study.plan.space import config_of, distributions, first_points, grid, params_of
+from study.plan.spec import PRESETS, RAISABLE, SpecError, StudySpec
+from study.plan.trials import (
     PlannedTrial,
-    config_from_params,
-    first_points,
+    count_trials,
+    fixed_trials,
     neighbour_trials,
-    params_from_config,
     reading_trials,
     reference_trials,
 )
@@ -56,9 +55,12 @@ def test_seeds_repeat_each_reference_trial():
     assert [trial.keep_model for trial in reference_trials(spec)] == [True, False, False]
 
 
-def test_planned_trial_survives_tune():
-    planned = reference_trials(STANDARD)[1]
-    assert PlannedTrial.from_tune(planned.to_tune()) == planned
+@pytest.mark.parametrize("model", schema.MODELS)
+def test_planned_trial_survives_json(model):
+    config = TrialConfig(model=model, epochs=7, split="search")
+    planned = PlannedTrial("a", schema.SEARCH, config, prunable=True, report_epochs=(1, 3))
+    assert PlannedTrial.from_dict(planned.to_dict()) == planned
+    assert PlannedTrial.from_dict(json.loads(json.dumps(planned.to_dict()))) == planned
 
 
 @pytest.mark.parametrize("model", schema.MODELS)
@@ -70,10 +72,8 @@ def test_reference_and_neighbours_are_points_of_the_space(model):
     found = []
     for params in points:
         study.enqueue_trial(params)
-        trial = study.ask()
-        SPACES[model](trial)
-        assert trial.params == params
-        found.append(config_from_params(model, params, epochs=50, split="search", seed=0))
+        assert study.ask(dict(distributions(model))).params == params
+        found.append(config_of(model, params, spec))
     assert found[0] == TrialConfig(model=model, split="search")
     planned = [trial.config for trial in neighbour_trials(spec)]
     assert sorted(map(str, found)) == sorted(map(str, planned))
@@ -88,14 +88,14 @@ def test_a_few_first_points_change_different_factors():
 
 @pytest.mark.parametrize("model", schema.MODELS)
 def test_every_point_is_a_valid_trial(model):
+    spec = StudySpec(preset="test", epochs=3, seed=1)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(50):
-        trial = study.ask()
-        SPACES[model](trial)
-        config = config_from_params(model, trial.params, epochs=3, split="search", seed=1)
-        assert config.model == model
+        params = study.ask(dict(distributions(model))).params
+        config = config_of(model, params, spec)
+        assert (config.model, config.epochs, config.seed) == (model, 3, 1)
         assert 0 <= config.momentum <= 0.95
-        assert params_from_config(config) == pytest.approx(trial.params)
+        assert params_of(config) == pytest.approx(params)
 
 
 def test_no_reference_point_outside_the_space():
@@ -112,9 +112,14 @@ def test_no_reference_point_outside_the_space():
         ({"batch_size": -1}, "--batch-size"),
         ({"n_seeds": 0}, "--seeds"),
         ({"seed": -1}, "--seed"),
+        ({"seed": 2**31}, "--seed"),
+        ({"seed": 2**31 - 1, "n_seeds": 2}, "--seeds"),
+        ({"epochs": 1, "grace_epochs": 5}, "--grace-epochs"),
         ({"n_search_trials": -2}, "--trials"),
         ({"n_search_trials": 5}, "--trials"),
         ({"time_budget_seconds": 0.0}, "--time-budget"),
+        ({"time_budget_seconds": float("inf")}, "--time-budget"),
+        ({"time_budget_seconds": float("nan")}, "--time-budget"),
         ({"objective": "time"}, "--objective"),
         ({"objective": "mse,time"}, "--scheduler none"),
         ({"objective": "mse,time", "scheduler": "none", "warm_start": "old"}, "--warm-start"),
@@ -152,44 +157,115 @@ def test_neighbours_change_one_factor_at_a_time():
     ],
 )
 def test_rungs(settings, expected):
-    assert rungs(StudySpec(preset="test", **settings)) == expected
+    assert StudySpec(preset="test", **settings).rungs == expected
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
 @pytest.mark.parametrize("model", schema.MODELS)
 def test_samplers_are_seeded_and_stay_in_the_space(model, sampler):
-    spec = StudySpec(preset="test", sampler=sampler, n_search_trials=20)
-
     def points(seed):
-        study = optuna.create_study(sampler=make_sampler(spec, model, seed))
-        found = []
-        for i in range(15):
-            trial = study.ask()
-            SPACES[model](trial)
-            study.tell(trial, float(i))
-            found.append(trial.params)
-        return found
+        spec = StudySpec(preset="test", sampler=sampler, n_search_trials=20, seed=seed)
+        study = optuna.create_study()
+        for number in range(15):
+            study.sampler = make_sampler(spec, model, number)
+            study.tell(study.ask(dict(distributions(model))), float(number))
+        return [trial.params for trial in study.trials]
 
     assert points(0) == points(0)
     assert points(0) != points(1)
+    assert len({str(params) for params in points(0)}) == 15
     for params in points(0):
-        config_from_params(model, params, epochs=1, split="search", seed=0)
+        config_of(model, params, STANDARD)
 
 
-def test_a_grid_gives_each_of_its_points_once_and_no_more():
-    """The 300 points of the convolutional model; Optuna's own grid would stop its study here."""
-    spec = StudySpec(preset="test", models=("conv",), sampler="grid", n_search_trials=300)
+@pytest.mark.parametrize("model", schema.MODELS)
+def test_a_grid_has_each_of_its_points_once_and_each_is_a_point_of_the_space(model):
+    points = grid(model)
+    assert len({str(point) for point in points}) == len(points)
+    for point in points:
+        config_of(model, point, STANDARD)
+        # Refuses a value that its distribution does not hold.
+        optuna.create_trial(value=0.0, params=point, distributions=dict(distributions(model)))
+
+
+def test_a_search_larger_than_its_grid_is_refused():
+    """The convolutional model has the 300 points."""
+    spec = StudySpec(preset="test", sampler="grid", n_search_trials=600)
     check_sampler(spec)
-    study = optuna.create_study(sampler=make_sampler(spec, "conv", 0))
-    found = set()
-    for i in range(spec.share):
-        trial = study.ask()
-        SPACES["conv"](trial)
-        study.tell(trial, float(i))
-        found.add(tuple(sorted(trial.params.items())))
-    assert len(found) == spec.share
     with pytest.raises(SpecError, match="at most 600"):
-        check_sampler(StudySpec(preset="test", sampler="grid", n_search_trials=602))
+        check_sampler(replace(spec, n_search_trials=602))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_spec_survives_json(preset):
+    spec = PRESETS[preset]
+    assert StudySpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ({}, {}),
+        ({"n_search_trials": 4}, {"n_search_trials": 6}),
+        ({"n_seeds": 1}, {"n_seeds": 2}),
+        ({"time_budget_seconds": 12.0}, {"time_budget_seconds": 200.0}),
+        ({"time_budget_seconds": 12.0}, {}),
+    ],
+)
+def test_what_a_resumed_study_may_raise(was, now):
+    StudySpec(preset="test", **now).check_resumes(StudySpec(preset="test", **was))
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "told"),
+    [
+        ({"n_search_trials": 4}, {"n_search_trials": 2}, "n_search_trials 4 to 2"),
+        ({"n_seeds": 2}, {}, "n_seeds 2 to 1"),
+        ({}, {"time_budget_seconds": 200.0}, "time_budget_seconds None to 200.0"),
+        ({"time_budget_seconds": 9.0}, {"time_budget_seconds": 8.0}, "seconds 9.0 to 8.0"),
+        *(
+            ({}, {name: value}, f"{name} ")
+            for name, value in {
+                "models": ("conv",),
+                "hidden_units": (64,),
+                "epochs": 7,
+                "batch_size": 64,
+                "seed": 1,
+                "readings": True,
+                "neighbours": True,
+                "warm_start": "old",
+                "sampler": "grid",
+                "scheduler": "none",
+                "grace_epochs": 1,
+                "reduction_factor": 2,
+                "precision": "bfloat16",
+                "eval_every": 2,
+            }.items()
+        ),
+    ],
+)
+def test_what_would_change_trials_already_planned_is_refused_with_the_difference(was, now, told):
+    earlier, spec = StudySpec(preset="test", **was), StudySpec(preset="test", **now)
+    with pytest.raises(SpecError, match=told):
+        spec.check_resumes(earlier)
+
+
+def test_what_may_be_raised_only_adds_trials():
+    spec = StudySpec(preset="test", n_search_trials=4, n_seeds=2, time_budget_seconds=9.0)
+    more = replace(spec, n_search_trials=6, n_seeds=3, time_budget_seconds=10.0)
+    assert {name for name, value in spec.to_dict().items() if value != more.to_dict()[name]} == set(
+        RAISABLE
+    )
+    before = {trial.trial_id: trial for trial in fixed_trials(spec)}
+    after = {trial.trial_id: trial for trial in fixed_trials(more)}
+    assert before.items() <= after.items()
+
+
+def test_trials_are_counted_by_group():
+    spec = StudySpec(preset="test", hidden_units=(64,), n_search_trials=6, n_seeds=3)
+    counts = {schema.REFERENCE: 6, schema.SEARCH: 6, schema.WINNER: 6}
+    assert count_trials(spec) == counts
+    assert count_trials(replace(spec, n_search_trials=0)) == {schema.REFERENCE: 6}
 
 
 def test_readings_are_every_combination_but_the_reference():
