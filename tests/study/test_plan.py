@@ -1,0 +1,277 @@
+"""The plan of a study, driven by hand: phases, equal shares, Optuna's states, winners."""
+
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+
+import optuna
+import pytest
+from simulation import MemoryFolder, objective, totals
+
+from study.folder import schema
+from study.folder.storage import RunFolder, RunFolderError
+from study.plan import optuna_file
+from study.plan.ledger import Ledger, Measurement
+from study.plan.optuna_file import OptunaFile
+from study.plan.phases import Plan
+from study.plan.space import config_of, first_points, grid, params_of
+from study.plan.spec import StudySpec
+from study.plan.trials import count_trials
+
+SPEC = StudySpec(preset="test", hidden_units=(64,), epochs=2, n_search_trials=6, n_seeds=2)
+
+
+class Hand:
+    """A plan and its ledger, whose trials end as the test says."""
+
+    def __init__(self, spec=SPEC, files=None):
+        self.folder = MemoryFolder(files)
+        self.ledger = Ledger(self.folder, resume=files is not None)
+        self.plan = Plan(spec, self.ledger)
+
+    def again(self, spec):
+        """The next session, after this one died."""
+        return Hand(spec, dict(self.folder.files))
+
+    def optuna(self, model="conv"):
+        return self.plan.study_of(model).trials
+
+    def next(self, *, group=schema.SEARCH):
+        """The next trial of a group; those before it are completed."""
+        while (planned := self.plan.next()).group != group:
+            self.complete(planned)
+        return planned
+
+    def measure(self, planned, n_epochs=2, **changes):
+        """The first epochs: the MSE falls to the objective in the second."""
+        mse = objective(planned.config)
+        metric = schema.VAL_MSE if planned.config.split == "search" else schema.TEST_MSE
+        rows = [{"epoch": e, metric: mse * (3 - e)} for e in range(1, n_epochs + 1)]
+        self.ledger.measure(
+            planned.trial_id, Measurement(n_epochs, rows, totals(n_epochs) | changes)
+        )
+
+    def complete(self, planned, **changes):
+        self.measure(planned, **changes)
+        self.ledger.end(planned.trial_id)
+
+    def diverge(self, planned):
+        self.measure(planned, 0, diverged_epoch=1)
+        self.ledger.end(planned.trial_id)
+
+    def run(self, finish=None):
+        """Runs trial after trial to the end; returns them in order."""
+        planned = []
+        while trial := self.plan.next():
+            planned.append(trial)
+            (finish or self.complete)(trial)
+        assert self.plan.is_finished
+        return planned
+
+
+def of(planned, group, model=None):
+    return [t for t in planned if t.group == group and model in (None, t.config.model)]
+
+
+def states(hand, model="conv"):
+    return [trial.state.name for trial in hand.optuna(model)]
+
+
+def test_phases_and_equal_shares():
+    planned = Hand().run()
+    groups = [trial.group for trial in planned]
+    assert groups == [schema.REFERENCE] * 4 + [schema.SEARCH] * 6 + [schema.WINNER] * 4
+    assert Counter(groups) == count_trials(SPEC)
+    for group, split in ((schema.SEARCH, "search"), (schema.WINNER, "full")):
+        models = [trial.config.model for trial in of(planned, group)]
+        assert models.count("conv") == models.count("dense")
+        assert {trial.config.split for trial in of(planned, group)} == {split}
+
+
+def test_every_trial_has_the_studys_precision():
+    spec = replace(SPEC, precision="bfloat16", readings=True, neighbours=True, n_seeds=1)
+    planned = Hand(spec).run()
+    assert {trial.group for trial in planned} == set(schema.GROUPS)
+    assert {trial.config.precision for trial in planned} == {"bfloat16"}
+
+
+def test_winner_is_the_best_by_validation():
+    planned = Hand().run()
+    for model in schema.MODELS:
+        best = min((t.config for t in of(planned, schema.SEARCH, model)), key=objective)
+        winners = [trial.config for trial in of(planned, schema.WINNER, model)]
+        assert winners == [replace(best, split="full", seed=seed) for seed in (0, 1)]
+
+
+def test_half_of_a_search_is_given_and_starts_with_the_reference_setting():
+    planned = Hand().run()
+    for model in schema.MODELS:
+        trials = of(planned, schema.SEARCH, model)
+        given = [config_of(model, point, SPEC) for point in first_points(model, SPEC, 3)]
+        assert [trial.config for trial in trials[:2]] == given[:2]
+        assert trials[2].config != given[2]
+        # The yardstick has a final value whatever the scheduler thinks of it.
+        assert [trial.prunable for trial in trials] == [False, True, True]
+
+
+def test_a_grid_gives_each_of_its_points_once_and_no_more():
+    """The 300 points of the convolutional model; Optuna's own grid would stop its study there."""
+    spec = StudySpec(preset="test", models=("conv",), sampler="grid", n_search_trials=300, epochs=2)
+    searched = of(Hand(spec).run(), schema.SEARCH)
+    found = {str(params_of(trial.config)) for trial in searched}
+    assert len(searched) == 300
+    assert found == set(map(str, grid("conv")))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_same_seed_same_settings(sampler):
+    def settings(seed):
+        spec = replace(SPEC, n_search_trials=30, seed=seed, sampler=sampler)
+        return [trial.config.learning_rate for trial in of(Hand(spec).run(), schema.SEARCH)]
+
+    assert settings(0) == settings(0)
+    assert settings(0) != settings(1)
+
+
+@pytest.mark.parametrize("n_before", [0, 3], ids=["given", "sampled"])
+def test_a_setting_that_a_death_left_planned_is_taken_up_again(n_before):
+    """It is entered before the trial starts, under the same name and with the same setting."""
+    hand = Hand(replace(SPEC, models=("conv",)))
+    for _ in range(n_before):
+        hand.complete(hand.next())
+    planned = hand.next()
+    hand = hand.again(replace(SPEC, models=("conv",)))
+    assert hand.next() == planned
+    assert states(hand) == ["COMPLETE"] * n_before + ["RUNNING"]
+    hand.complete(planned)
+    searched = [planned, *of(hand.run(), schema.SEARCH)]
+    names = [f"search-conv-{number:03d}" for number in range(n_before, 6)]
+    assert [trial.trial_id for trial in searched] == names
+    assert states(hand) == ["COMPLETE"] * 6
+
+
+def test_an_end_that_the_folder_could_not_take_is_trained_again_and_counted_once():
+    """Else a resumed study would have one more trial in Optuna than in the tables."""
+    spec = replace(SPEC, models=("conv",), n_search_trials=2)
+    hand = Hand(spec)
+    planned = hand.next()
+
+    def full_disk(*_):
+        raise RunFolderError("disk full")
+
+    hand.folder.write = full_disk
+    hand.complete(planned)
+    assert str(hand.ledger.trouble) == "disk full"
+    hand = hand.again(spec)
+    assert states(hand) == ["RUNNING"]
+    assert hand.next() == planned
+    hand.complete(planned)
+    hand.run()
+    assert states(hand) == ["COMPLETE"] * 2
+
+
+def test_waits_for_running_search_trials_before_naming_winners():
+    hand = Hand(replace(SPEC, models=("conv",), n_search_trials=1, n_seeds=1))
+    fixed, running = hand.plan.next(), hand.plan.next()
+    for ends in (fixed, running):
+        assert hand.plan.next() is None
+        assert not hand.plan.is_finished
+        hand.complete(ends)
+    assert hand.plan.next().group == schema.WINNER
+
+
+def test_optuna_knows_each_end():
+    """Completed, pruned, diverged and failed stay apart, and none becomes a number."""
+    hand = Hand(replace(SPEC, models=("conv",), n_search_trials=4))
+    planned = [hand.next() for _ in range(4)]
+    hand.complete(planned[0])
+    hand.measure(planned[1], 1)
+    hand.ledger.end(planned[1].trial_id)
+    hand.diverge(planned[2])
+    hand.ledger.end(planned[3].trial_id, error="no such file")
+    for each in (hand, hand.again(replace(SPEC, models=("conv",), n_search_trials=4))):
+        assert states(each) == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
+        trials = each.optuna()
+        mse = [objective(trial.config) for trial in planned]
+        assert trials[0].value == mse[0]
+        assert trials[0].intermediate_values == {1: 2 * mse[0], 2: mse[0]}
+        assert trials[1].value == trials[1].intermediate_values[1] == 2 * mse[1]
+        assert trials[2].value is None
+        assert trials[2].user_attrs == {"diverged_epoch": 1}
+        assert trials[3].value is None
+        assert trials[3].user_attrs == {}
+
+
+def test_no_winner_where_nothing_completed():
+    hand = Hand(replace(SPEC, models=("conv",), n_search_trials=2, n_seeds=1))
+    planned = hand.run(hand.diverge)
+    assert [trial.group for trial in planned] == [schema.REFERENCE] + [schema.SEARCH] * 2
+
+
+def test_a_stopped_study_calls_no_trial_pruned():
+    spec = replace(SPEC, models=("conv",), n_search_trials=1)
+    hand = Hand(spec)
+    planned = hand.next()
+    hand.measure(planned, 1)
+    assert hand.ledger.end(planned.trial_id, stopping=True)["state"] == schema.RUNNING
+    assert states(hand) == ["RUNNING"]
+    assert hand.again(spec).next() == planned
+
+
+def test_two_objectives_reach_optuna():
+    spec = replace(SPEC, models=("dense",), objective="mse,time", scheduler="none")
+    hand = Hand(spec)
+    planned = hand.run(  # the better the slower
+        lambda trial: hand.complete(trial, train_seconds=1 / objective(trial.config))
+    )
+    searched = [trial.config for trial in of(planned, schema.SEARCH)]
+    for each in (hand, hand.again(spec)):
+        study = each.plan.study_of("dense")
+        assert [direction.name for direction in study.directions] == ["MINIMIZE", "MINIMIZE"]
+        assert [trial.values for trial in study.trials] == [
+            [objective(config), 1 / objective(config)] for config in searched
+        ]
+    # The winner is the best by the validation images, not the fastest.
+    assert planned[-1].config.learning_rate == min(searched, key=objective).learning_rate
+
+
+def test_a_failed_reference_is_trained_again_and_a_failed_setting_is_not():
+    """The search goes on with other settings; the report's trials are all needed."""
+    spec = replace(SPEC, models=("conv",), n_search_trials=2, n_seeds=1)
+    hand = Hand(spec)
+    planned = hand.run(lambda trial: hand.ledger.end(trial.trial_id, error="no such file"))
+    assert [trial.group for trial in planned] == [schema.REFERENCE] + [schema.SEARCH] * 2
+    assert hand.again(spec).run() == planned[:1]
+
+
+def assert_optunas_file_whole(folder):
+    """A session that goes on with a finished study leaves all its search trials in the file."""
+    spec = replace(SPEC, models=("conv",))
+    hand = Hand(spec)
+    searched = of(hand.run(), schema.SEARCH)
+    file = OptunaFile(folder)
+    Plan(spec, hand.again(spec).ledger, file.storage)
+    file.close()
+    study = optuna.load_study(
+        study_name="conv", storage=f"sqlite:///{folder.local / schema.OPTUNA_FILE}"
+    )
+    assert len(searched) == spec.share
+    assert [trial.params for trial in study.trials] == [params_of(t.config) for t in searched]
+
+
+@pytest.mark.parametrize("left", [None, b"", b"torn" * 100], ids=["gone", "empty", "torn"])
+def test_optunas_file_is_made_again_whatever_became_of_it(tmp_path, left):
+    folder = RunFolder(tmp_path)
+    if left is not None:
+        folder.write(schema.OPTUNA_FILE, left)
+    assert_optunas_file_whole(folder)
+
+
+def test_optunas_file_that_another_program_never_lets_go_of_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(optuna_file, "WAIT_SECONDS", 0.0)
+    folder = RunFolder(tmp_path)
+    with closing(sqlite3.connect(tmp_path / schema.OPTUNA_FILE)) as other:
+        other.execute("create table locked (number integer)")
+        other.execute("begin exclusive")
+        assert_optunas_file_whole(folder)

@@ -1,0 +1,227 @@
+"""The run folder's tables: what is measured is there, what is not is missing, nothing is half."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+from simulation import totals
+
+from convae.config import TrialConfig
+from study.folder import schema
+from study.folder.manifest import Manifest
+from study.folder.storage import RunFolder, RunFolderError
+from study.folder.tables import read_tables
+from study.plan.ledger import Ledger, Measurement
+from study.plan.trials import PlannedTrial
+
+PLANNED = PlannedTrial("reference-conv-s0", schema.REFERENCE, TrialConfig(model="conv", epochs=3))
+NAME = PLANNED.trial_id
+
+DIES_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from study.folder.storage import RunFolder
+
+Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+RunFolder(sys.argv[1]).write("journal/00000009.json", b"[]")
+"""
+
+
+def epoch(number, train, test):
+    times = {"train_seconds": 1.0, "eval_seconds": 0.1}
+    return {"epoch": number, schema.TRAIN_MSE: train, schema.TEST_MSE: test, **times}
+
+
+def measure(ledger, *epochs, diverged_epoch=None):
+    n_epochs = epochs[-1]["epoch"]
+    ledger.measure(NAME, Measurement(n_epochs, epochs, totals(n_epochs, diverged_epoch)))
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch):
+    """One that rewrites its tables when it is told to, however busy the machine."""
+    monkeypatch.setattr("study.plan.ledger.WRITE_SECONDS", 1000.0)
+    ledger = Ledger(RunFolder(tmp_path))
+    ledger.plan(PLANNED)
+    return ledger
+
+
+def tables(ledger):
+    ledger.write()
+    return [
+        pq.read_table(ledger.folder.local / name).to_pylist()
+        for name in (schema.TRIALS_FILE, schema.EPOCHS_FILE)
+    ]
+
+
+def resumed(ledger):
+    """The next session's, after this one was killed."""
+    return Ledger(ledger.folder, resume=True)
+
+
+def test_final_and_best(ledger):
+    measure(ledger, epoch(1, 0.09, 0.05))
+    measure(ledger, epoch(2, 0.05, 0.03), epoch(3, 0.04, 0.035))
+    ledger.end(NAME)
+    (trial,), epochs = tables(ledger)
+    assert (trial["test_mse"], trial["best_test_mse"], trial["best_test_mse_epoch"]) == (
+        0.035,
+        0.03,
+        2,
+    )
+    assert (trial["state"], trial["epochs_completed"]) == ("completed", 3)
+    assert trial["trial_id"] == NAME
+    assert trial["val_mse"] is None
+    assert trial["best_val_mse_epoch"] is None
+    assert trial["hidden_units"] is None
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+    assert [row["val_mse"] for row in epochs] == [None] * 3
+
+
+def test_a_retried_trial_has_each_epoch_once(ledger):
+    measure(ledger, epoch(1, 0.9, 0.5), epoch(2, 0.8, 0.4))
+    ledger.fail_once(NAME, "worker died", "failed, retry 1 of 2")
+    measure(ledger, epoch(1, 0.7, 0.3))
+    (trial,), epochs = tables(ledger)
+    assert [(row["epoch"], row["train_mse"]) for row in epochs] == [(1, 0.7)]
+    assert (trial["n_retries"], trial["error"]) == (1, "worker died")
+    assert (trial["best_test_mse"], trial["epochs_completed"]) == (0.3, 1)
+
+
+def test_epochs_that_are_left_out_are_a_fault(ledger):
+    with pytest.raises(ValueError, match=NAME):
+        measure(ledger, epoch(2, 0.9, 0.5))
+
+
+def test_a_start_that_died_before_its_manifest_leaves_nothing_to_the_next(ledger):
+    measure(ledger, epoch(1, 0.9, 0.5))
+    assert Ledger(ledger.folder).rows() == []
+    trials, epochs = read_tables(ledger.folder)
+    assert (len(trials), len(epochs)) == (0, 0)
+
+
+@pytest.mark.parametrize("name", [schema.TRIALS_FILE, schema.EPOCHS_FILE])
+def test_a_lost_table_is_named_unless_its_csv_is_there(ledger, name):
+    measure(ledger, epoch(1, 0.9, 0.5))
+    before = tables(ledger)
+    ledger.folder.delete(name)
+    assert tables(resumed(ledger)) == before
+    for lost in (name, name.replace("parquet", "csv")):
+        ledger.folder.delete(lost)
+    with pytest.raises(RunFolderError, match=rf"{name} does not exist"):
+        resumed(ledger)
+
+
+def test_unfinished_trials_keep_their_rows_until_they_run_again(ledger):
+    """Else a second death, before they have started again, would lose them."""
+    measure(ledger, epoch(1, 0.9, 0.5))
+    ledger.fail_once(NAME, "worker died", "failed, retry 1 of 2")
+    before = tables(ledger)
+    again = resumed(ledger)
+    assert not again.is_done(NAME)
+    assert tables(again) == before
+    again = resumed(ledger)
+    again.plan(PLANNED)
+    again.fail_once(NAME, "worker died", "failed, retry 1 of 2")
+    assert again.row(NAME)["n_retries"] == 2
+
+
+def test_an_older_sessions_rows_get_the_columns_it_lacked(ledger):
+    path = ledger.folder.local / schema.TRIALS_FILE
+    measure(ledger, epoch(1, 0.9, 0.5), epoch(2, 0.8, 0.4), epoch(3, 0.7, 0.3))
+    ledger.end(NAME)
+    ledger.write()
+    pq.write_table(pq.read_table(path).drop_columns(["precision"]), path)
+    (trial,), _ = tables(resumed(ledger))
+    assert trial["precision"] == "float32"
+
+
+def test_what_ended_since_the_last_table_is_known_after_a_death(ledger):
+    ledger.write()
+    before = (ledger.folder.local / schema.TRIALS_FILE).read_bytes()
+    epochs = [epoch(number, 0.8, 0.4) for number in (1, 2, 3)]
+    measure(ledger, *epochs)
+    ledger.end(NAME)
+    assert (ledger.folder.local / schema.TRIALS_FILE).read_bytes() == before
+    again = resumed(ledger)
+    assert again.is_done(NAME)
+    assert again.row(NAME)["state"] == schema.COMPLETED
+    assert [row["test_mse"] for row in again.epochs_of(NAME)] == [0.4] * 3
+
+
+def test_what_is_planned_is_known_after_a_death(ledger):
+    """Before the trial starts, and without the tables."""
+    again = resumed(ledger)
+    assert again.row(NAME)["state"] == schema.RUNNING
+    assert again.to_do == {NAME}
+
+
+def test_a_torn_journal_is_named(ledger):
+    ledger.folder.write("journal/00000009.json", b'[{"trial": {"tri')
+    with pytest.raises(RunFolderError, match=r"journal/00000009\.json is torn"):
+        resumed(ledger)
+
+
+def test_the_journal_of_an_older_version_is_read(ledger):
+    """A file an ended trial, named after it, in no table."""
+    ledger.write()
+    row = {**ledger.row(NAME), "state": schema.COMPLETED, "epochs_completed": 1}
+    entry = {"trial": row, "epochs": [{"trial_id": NAME, **epoch(1, 0.9, 0.5)}]}
+    ledger.folder.write(f"journal/{NAME}.json", json.dumps(entry).encode())
+    again = resumed(ledger)
+    assert again.is_done(NAME)
+    assert [row["test_mse"] for row in again.epochs_of(NAME)] == [0.5]
+    assert again.folder.names(schema.JOURNAL_FOLDER) == []
+
+
+def test_a_death_in_the_middle_of_a_write_stops_no_later_session(ledger):
+    """What such a write leaves is no torn file, and does not stay."""
+    ledger.write()
+    command = [sys.executable, "-c", DIES_WRITING, str(ledger.folder.local)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    journal = ledger.folder.local / schema.JOURNAL_FOLDER
+    (left,) = journal.iterdir()
+    assert left.name.startswith(".writing-")
+    again = resumed(ledger)
+    assert [row["trial_id"] for row in again.rows()] == [NAME]
+    assert not again.is_done(NAME)
+    assert not list(journal.iterdir())
+
+
+def test_columns_are_the_schemas(ledger):
+    ledger.write()
+    for name, columns in (
+        (schema.TRIALS_FILE, schema.TRIAL_COLUMNS),
+        (schema.EPOCHS_FILE, schema.EPOCH_COLUMNS),
+    ):
+        assert pq.read_schema(ledger.folder.local / name).names == list(columns)
+    header = (ledger.folder.local / schema.TRIALS_CSV_FILE).read_text().splitlines()[0]
+    assert header.replace('"', "").split(",") == list(schema.TRIAL_COLUMNS)
+
+
+def test_manifest_tells_how_it_ended(tmp_path):
+    manifest = Manifest(RunFolder(tmp_path), command=["python"])
+    assert json.loads((tmp_path / "study.json").read_text())["status"] == "running"
+    manifest.finish("finished")
+    entries = json.loads((tmp_path / "study.json").read_text())
+    assert (entries["status"], entries["command"]) == ("finished", ["python"])
+    assert entries["wall_seconds"] >= 0
+    assert entries["versions"]["ray"]
+
+
+def test_a_resumed_study_keeps_its_first_command_and_adds_its_time(tmp_path):
+    path = tmp_path / schema.MANIFEST_FILE
+    Manifest(RunFolder(tmp_path), command=["first"]).finish("interrupted")
+    earlier = json.loads(path.read_text()) | {"wall_seconds": 1000.0}
+    Manifest(RunFolder(tmp_path), command=["again", "--resume"], earlier=earlier).finish("finished")
+    entries = json.loads(path.read_text())
+    assert entries["command"] == ["first"]
+    assert [session["command"] for session in entries["sessions"]] == [
+        ["first"],
+        ["again", "--resume"],
+    ]
+    assert entries["started_utc"] == earlier["started_utc"]
+    assert entries["wall_seconds"] >= 1000
