@@ -1,20 +1,31 @@
 """How many trials run at once on what Ray sees, and what is refused."""
 
 import pytest
+import ray
 
-from study import resources
-from study.presets import SpecError
-from study.resources import Nodes, Resources, Slots, claim
+from study.plan.spec import SpecError
+from study.tune.resources import Node, Resources, Slots, claim, nodes
 
 
 @pytest.fixture
-def ray_sees(monkeypatch):
-    def set_resources(**seen):
-        node = Nodes(1, seen["CPU"], seen.get("GPU", 0))
-        monkeypatch.setattr(resources.ray, "cluster_resources", lambda: seen)
-        monkeypatch.setattr(resources, "nodes_alive", lambda: [node])
+def cluster(monkeypatch):
+    """Makes Ray see nodes with these resources."""
 
-    return set_resources
+    def set_nodes(*seen):
+        alive = [{"Alive": True, "Resources": resources} for resources in seen]
+        dead = {"Alive": False, "Resources": {"CPU": 64, "GPU": 8}}
+        names = {name for resources in seen for name in resources}
+        sums = {name: sum(resources.get(name, 0) for resources in seen) for name in names}
+        monkeypatch.setattr(ray, "nodes", lambda: [*alive, dead])
+        monkeypatch.setattr(ray, "cluster_resources", lambda: sums)
+
+    return set_nodes
+
+
+@pytest.fixture
+def ray_sees(cluster):
+    """Makes Ray see this machine with these resources."""
+    return lambda **seen: cluster(seen)
 
 
 @pytest.mark.parametrize(
@@ -87,74 +98,56 @@ def test_what_cannot_be_timed_is_refused(ray_sees, seen, asked, named):
         claim(Resources(**asked), timed=True)
 
 
-@pytest.mark.parametrize(
-    ("alive", "asked", "expected"),
-    [
-        ([Nodes(1, 4, 0)] * 2, {"cpus_per_trial": 3}, Slots(2, 3, 0)),
-        ([Nodes(1, 8, 1)] * 3, {}, Slots(3, 1, 1)),
-        ([Nodes(1, 8, 1), Nodes(1, 1, 4)], {"n_gpus": 5}, Slots(2, 1, 1)),
-    ],
-)
-def test_slots_of_clusters(on_cluster, alive, asked, expected):
-    assert claim(on_cluster(alive, None, **asked)) == expected
+def on(n, cpus, gpus=0):
+    """So many nodes of a kind."""
+    return [{"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}] * n
 
 
-@pytest.fixture
-def on_cluster(monkeypatch):
-    """Resources on a cluster of these nodes, whose autoscaler goes by this configuration."""
-
-    def ask(alive, config, **asked):
-        monkeypatch.setattr(resources, "nodes_alive", lambda: alive)
-        monkeypatch.setattr(resources.autoscaler, "configuration", lambda: config)
-        return Resources(address="a cluster", **asked)
-
-    return ask
+HEAD = {"memory": 1.0}  # without room for trials
 
 
-def scaling(*workers, max_workers):
-    """An autoscaler's configuration: a head without trials, and these kinds of workers."""
-    kinds = {"head": {"resources": {"CPU": 0}, "max_workers": 0}}
-    return {
-        "head_node_type": "head",
-        "max_workers": max_workers,
-        "available_node_types": kinds | {f"kind {i}": kind for i, kind in enumerate(workers)},
-    }
-
-
-HEAD = [Nodes(1, 0, 0)]
-GPU = {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 4}
-CPU = {"resources": {"CPU": 32}}
+def test_only_nodes_that_are_alive_count(cluster):
+    cluster({"CPU": 4}, HEAD)
+    assert nodes() == [Node(4, 0), Node(0, 0)]
 
 
 @pytest.mark.parametrize(
-    ("config", "asked", "expected"),
+    ("seen", "asked", "expected"),
     [
-        (scaling(GPU, max_workers=9), {}, Slots(4, 1, 1)),
-        (scaling(GPU, max_workers=9), {"n_gpus": 2}, Slots(2, 1, 1)),
-        (scaling(GPU, GPU, max_workers=6), {}, Slots(6, 1, 1)),  # both kinds together
-        (scaling(GPU, CPU, max_workers=6), {}, Slots(4, 1, 1)),
-        (scaling(GPU, CPU, max_workers=6), {"n_gpus": 0}, Slots(48, 4, 0)),
+        (on(2, 4), {"cpus_per_trial": 3}, Slots(2, 3, 0)),
+        (on(3, 8, 1), {}, Slots(3, 1, 1)),
+        (on(3, 8, 1), {"n_gpus": 2}, Slots(2, 1, 1)),
+        ([*on(1, 8, 1), *on(1, 1, 4)], {}, Slots(2, 1, 1)),  # a CPU for each
+        # It may grow: GPUs that were asked for are believed.
+        ([HEAD], {"n_gpus": 4}, Slots(4, 1, 1)),
+        (on(1, 8, 1), {"n_gpus": 4}, Slots(4, 1, 1)),
+        ([HEAD], {"n_gpus": 4, "gpus_per_trial": 0.5}, Slots(8, 1, 0.5)),
+        ([HEAD], {"n_gpus": 4, "gpus_per_trial": 2}, Slots(2, 1, 2)),
+        ([HEAD], {"n_gpus": 4, "cpus_per_trial": 16}, Slots(4, 16, 1)),
+        ([HEAD], {"n_gpus": 4, "max_concurrent": 3}, Slots(3, 1, 1)),
+        # Or trials at once, where no node can hold one yet.
+        ([HEAD], {"n_gpus": 0, "max_concurrent": 3}, Slots(3, 1, 0)),
+        (on(4, 4), {"cpus_per_trial": 8, "max_concurrent": 2}, Slots(2, 8, 0)),
     ],
 )
-def test_slots_of_clusters_that_grow(on_cluster, config, asked, expected):
-    assert claim(on_cluster(HEAD, config, **asked)) == expected
+def test_slots_of_clusters(cluster, seen, asked, expected):
+    cluster(*seen)
+    assert claim(Resources(address="a cluster", **asked)) == expected
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("seen", "asked", "told"),
     [
-        ({"n_gpus": 7}, "--gpus 7"),
-        ({"gpus_per_trial": 2}, "No node can hold a trial of 2 GPU and 1 CPU"),
-        ({"cpus_per_trial": 16}, "No node can hold a trial of 1 GPU and 16 CPU"),
-        ({"n_gpus": 0, "cpus_per_trial": 9}, "No node can hold a trial of 9 CPU"),
+        # Sixteen CPUs in all, but no node has more than four: such a trial would wait for ever.
+        (on(4, 4), {"cpus_per_trial": 8}, "No node can hold a trial of 8 CPU"),
+        ([HEAD], {}, "No node can hold a trial of 1 CPU"),
+        ([HEAD], {"n_gpus": 1, "gpus_per_trial": 2}, "--gpus-per-trial 2"),
+        (on(1, 8, 1), {"gpus_per_trial": 2}, "--gpus-per-trial 2"),
     ],
 )
-def test_what_no_node_to_come_could_hold_is_refused(on_cluster, asked, told):
-    with pytest.raises(SpecError, match=told):
-        claim(on_cluster(HEAD, scaling(GPU, GPU, max_workers=6), **asked))
-
-
-def test_what_no_node_can_hold_is_refused(on_cluster):
-    """Sixteen CPUs in all, but no node has more than four: such a trial would wait for ever."""
-    with pytest.raises(SpecError, match="No node can hold a trial of 8 CPU"):
-        claim(on_cluster([Nodes(1, 4, 0)] * 4, None, cpus_per_trial=8))
+def test_what_no_node_can_hold_is_refused(cluster, seen, asked, told):
+    cluster(*seen)
+    with pytest.raises(SpecError, match=told) as caught:
+        claim(Resources(address="a cluster", **asked))
+    if told.startswith("No node"):
+        assert "--max-concurrent" in str(caught.value)  # what helps if the cluster grows
