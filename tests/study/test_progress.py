@@ -4,24 +4,21 @@ import io
 import logging
 import re
 import sys
-from pathlib import Path
+from dataclasses import replace
 from types import SimpleNamespace
 
-import optuna
 import pytest
 from rich.console import Console
 
-from convae.config import TrialConfig
 from study.folder import schema
-from study.live import LiveView, RunningTrial, Status
-from study.log import logging_to
-from study.pace import Pace, Remaining, duration
-from study.presets import StudySpec
-from study.progress import MAX_LOST_NODES, MAX_RETRIES, STATUS_SECONDS, Progress
-from study.records import Records
-from study.search import StudySearch
-from study.space import PlannedTrial, reference_trials
-from study.storage import RunFolder
+from study.folder.storage import RunFolder
+from study.plan.ledger import Ledger, Measurement
+from study.plan.phases import Plan
+from study.plan.spec import StudySpec
+from study.view.live import LiveView, RunningTrial, Status
+from study.view.log import logging_to
+from study.view.pace import Pace, Remaining, duration
+from study.view.progress import STATUS_SECONDS, WAIT_SECONDS, Progress
 
 # 2 reference trials, 4 search trials, 2 winners.
 SPEC = StudySpec(preset="test", hidden_units=(512,), epochs=10, n_search_trials=4)
@@ -72,13 +69,15 @@ def test_duration(seconds, text):
 
 
 class Watched:
-    """A Progress with hand-made trials, a clock that stands still, and its output."""
+    """A Progress of trials that do what the test says, a clock that stands still, its output."""
 
-    def __init__(self, folder, monkeypatch, spec=SPEC, *, terminal=False, quiet=False):
+    def __init__(
+        self, folder, monkeypatch, spec=SPEC, *, resume=False, terminal=False, quiet=False
+    ):
         self.now = 1000.0
-        monkeypatch.setattr("study.progress.time", SimpleNamespace(monotonic=lambda: self.now))
-        self.folder = folder
-        self.search = StudySearch(spec, optuna.storages.InMemoryStorage())
+        monkeypatch.setattr("study.view.progress.time", SimpleNamespace(monotonic=lambda: self.now))
+        self.ledger = Ledger(RunFolder(folder), resume=resume)
+        self.plan = Plan(spec, self.ledger)
         self.output = io.StringIO()
         console = Console(
             file=self.output,
@@ -89,44 +88,39 @@ class Watched:
             _environ={"TERM": "xterm"},
         )
         self.progress = Progress(
-            Records(RunFolder(folder)), self.search, spec, N_SLOTS, quiet=quiet, console=console
+            self.ledger,
+            self.plan,
+            spec,
+            N_SLOTS,
+            "1 CPU",
+            seconds_left=spec.time_budget_seconds,
+            quiet=quiet,
+            console=console,
         )
-        self.conv, self.dense = map(self._trial, reference_trials(spec))
+        self.ledger.listeners.append(self.progress)
 
-    def _trial(self, planned):
-        return SimpleNamespace(
-            config=planned.to_tune(),
-            last_result={},
-            num_failures=0,
-            max_failures=MAX_RETRIES,
-            error_file=str(self.folder / "error.txt"),
-        )
+    def start(self):
+        """Lets the next trial of the plan train."""
+        planned = self.plan.next()
+        self.progress.started(planned.trial_id)
+        return planned
 
-    def searched(self, model, number):
-        config = TrialConfig(model=model, epochs=10, split=schema.SEARCH_SPLIT)
-        name = f"search-{model}-{number:03d}"
-        return self._trial(PlannedTrial(name, schema.SEARCH, config, prunable=True))
-
-    def start(self, trial):
-        self.progress.on_trial_start(0, [], trial)
-
-    def report(self, trial, epochs, mse, epoch_seconds, state=schema.RUNNING, overhead=0.0):
+    def measure(self, planned, epochs, mse, epoch_seconds, *, diverged=False, overhead=0.0):
         """The trial's only report: epochs, the last with this MSE."""
-        metric = schema.VAL_MSE if trial.config["group"] == schema.SEARCH else schema.TEST_MSE
+        metric = schema.VAL_MSE if planned.group == schema.SEARCH else schema.TEST_MSE
         total = epochs * epoch_seconds
-        trial.last_result = {
-            "state": state,
-            "history": [
-                {
-                    "epoch": epoch,
-                    schema.TRAIN_MSE: 2 * mse,
-                    metric: mse,
-                    "train_seconds": 0.75 * epoch_seconds,
-                    "eval_seconds": 0.25 * epoch_seconds,
-                }
-                for epoch in range(1, epochs + 1)
-            ],
-            "diverged_epoch": epochs + 1 if state == schema.DIVERGED else None,
+        rows = [
+            {
+                "epoch": epoch,
+                schema.TRAIN_MSE: 2 * mse,
+                metric: mse,
+                "train_seconds": 0.75 * epoch_seconds,
+                "eval_seconds": 0.25 * epoch_seconds,
+            }
+            for epoch in range(1, epochs + 1)
+        ]
+        totals = {
+            "diverged_epoch": epochs + 1 if diverged else None,
             "n_parameters": 1,
             "train_seconds": 0.75 * total,
             "eval_seconds": 0.25 * total,
@@ -134,17 +128,11 @@ class Watched:
             "wall_seconds": total + overhead,
             "device": "a formula",
         }
-        self.progress.on_trial_result(0, [], trial, trial.last_result)
+        self.ledger.measure(planned.trial_id, Measurement(epochs, rows, totals))
 
-    def end(self, trial, epochs, mse, epoch_seconds, state=schema.COMPLETED, overhead=0.0):
-        self.start(trial)
-        self.report(trial, epochs, mse, epoch_seconds, state, overhead)
-        self.progress.on_trial_complete(0, [], trial)
-
-    def fail(self, trial, *lines):
-        trial.num_failures += 1
-        with Path(trial.error_file).open("a", encoding="utf-8") as file:
-            file.write("\n".join((f"Failure # {trial.num_failures}", *lines)) + "\n")
+    def end(self, planned, *measured, **more):
+        self.measure(planned, *measured, **more)
+        self.ledger.end(planned.trial_id)
 
     def lines(self):
         return self.output.getvalue().splitlines()
@@ -157,32 +145,32 @@ def watched(tmp_path, monkeypatch):
 
 def under_way(watched):
     """A conv trial after 4 of 10 epochs of 2 s; dense-512 took 10 of 0.5 s and 1 s besides."""
-    watched.start(watched.conv)
-    watched.report(watched.conv, 4, 0.03, 2.0)
-    watched.end(watched.dense, 10, 0.01, 0.5, overhead=1.0)
+    conv, dense = watched.start(), watched.start()
+    watched.measure(conv, 4, 0.03, 2.0)
+    watched.end(dense, 10, 0.01, 0.5, overhead=1.0)
 
 
 def test_time_left(watched):
     assert watched.progress.status().left == "time left not known yet"
-    watched.start(watched.conv)
-    watched.report(watched.conv, 4, 0.03, 2.0)
+    conv, dense = watched.start(), watched.start()
+    watched.measure(conv, 4, 0.03, 2.0)
     # The dense ones have nothing to go by.
     assert watched.progress.status().left == "time left not known yet"
-    watched.end(watched.dense, 10, 0.01, 0.5, overhead=1.0)
+    watched.end(dense, 10, 0.01, 0.5, overhead=1.0)
     # The conv trial: 12 s. Search: conv 20, dense 6, conv 20, dense 6 s; slots free at 12 and 20,
     # then 18, 38, 26. Winners from 38 on: conv 20 s.
     assert watched.progress.status().left == "at most about 60 s left"
 
 
 def test_nothing_shortens_a_study_without_scheduler(tmp_path, monkeypatch):
-    spec = StudySpec(**{**SPEC.to_dict(), "scheduler": "none"})
+    spec = replace(SPEC, scheduler="none")
     watched = Watched(tmp_path, monkeypatch, spec)
     under_way(watched)
     assert watched.progress.status().left == "about 60 s left"
 
 
 def test_time_left_by_the_budget(tmp_path, monkeypatch):
-    spec = StudySpec(**{**SPEC.to_dict(), "time_budget_seconds": 100.0})
+    spec = replace(SPEC, time_budget_seconds=100.0)
     watched = Watched(tmp_path, monkeypatch, spec)
     assert watched.progress.status().left == "at most 2 min left, by --time-budget"
     under_way(watched)
@@ -193,13 +181,11 @@ def test_time_left_by_the_budget(tmp_path, monkeypatch):
 
 def test_status_counts_every_state_and_takes_the_best_of_completed_trials_only(watched):
     under_way(watched)
-    watched.end(watched.searched("conv", 0), 10, 0.02, 1.0)
-    watched.end(watched.searched("conv", 1), 3, 0.001, 1.0, state=schema.RUNNING)  # is pruned
-    watched.end(watched.searched("dense", 0), 2, 0.002, 1.0, state=schema.DIVERGED)
-    failing = watched.searched("dense", 1)
-    watched.start(failing)
-    watched.fail(failing, "Traceback", "  File", "ValueError: no")
-    watched.progress.on_trial_error(0, [], failing)
+    searched = [watched.start() for _ in range(4)]  # conv and dense in turns
+    watched.end(searched[0], 10, 0.02, 1.0)
+    watched.end(searched[2], 3, 0.001, 1.0)  # is pruned
+    watched.end(searched[1], 2, 0.002, 1.0, diverged=True)
+    watched.ledger.end(searched[3].trial_id, error="ValueError: no")
     status = watched.progress.status()
     assert status.states == {
         schema.COMPLETED: 2,
@@ -218,21 +204,37 @@ def test_status_counts_every_state_and_takes_the_best_of_completed_trials_only(w
     assert status.spent == "29 epochs, 28 device seconds"
 
 
-def test_a_resumed_study_counts_what_was_spent_before(tmp_path, watched):
+def test_a_resumed_study_counts_what_was_spent_before(tmp_path, monkeypatch, watched):
     under_way(watched)
-    watched.progress._records.write()
-    records = Records(RunFolder(tmp_path), resume=True)
-    status = Progress(records, watched.search, SPEC, N_SLOTS).status()
+    watched.ledger.write()
+    status = Watched(tmp_path, monkeypatch, resume=True).progress.status()
     assert status.states[schema.COMPLETED] == 1
     assert status.states["to come"] == 7  # what was cut off runs again
     assert status.spent == "14 epochs, 13 device seconds"
     assert status.left == "time left not known yet"
 
 
+def test_the_time_left_counts_no_trial_twice_that_a_resumed_study_takes_up(tmp_path, monkeypatch):
+    """Half a search has ended earlier, and one of its trials was cut off."""
+    spec = replace(SPEC, models=("conv",), scheduler="none")
+    before = Watched(tmp_path, monkeypatch, spec)
+    for _ in range(3):  # the reference and two of the search
+        before.end(before.start(), 10, 0.02, 1.0)
+    before.measure(before.start(), 4, 0.02, 1.0)
+    again = Watched(tmp_path, monkeypatch, spec, resume=True)
+    cut_off = again.start()
+    assert cut_off.trial_id == "search-conv-002"
+    again.measure(cut_off, 5, 0.02, 1.0)
+    # 5 s of it beside 10 s of the other, then the winner's 10 s.
+    assert again.progress.status().states["to come"] == 2
+    assert again.progress.status().left == "about 20 s left"
+
+
 def test_lines_where_there_is_no_terminal(watched):
     with watched.progress.live():
         under_way(watched)
-        watched.end(watched.searched("dense", 0), 1, 0.5, 0.5, state=schema.DIVERGED)
+        watched.start()
+        watched.end(watched.start(), 1, 0.5, 0.5, diverged=True)
     assert watched.lines() == [
         "[    0 s] training on a formula",
         "[    0 s] (1/8) reference-dense512-s0  completed  10 epochs"
@@ -247,11 +249,33 @@ def test_the_status_is_a_line_a_minute(watched):
     n_lines = len(watched.lines())
     for seconds in (0, STATUS_SECONDS - 1, 1, 1, STATUS_SECONDS - 2):
         watched.now += seconds
-        watched.progress.on_step_end(0, [])
+        watched.progress.tick(stopping=False)
     assert watched.lines()[n_lines:] == [
         "[   60 s] 1 completed, 1 running, 6 to come; 14 epochs, 13 device seconds; "
         "at most about 60 s left"
     ]
+
+
+def test_a_study_without_a_trial_says_what_it_waits_for(watched):
+    planned = watched.plan.next()
+    for seconds in (WAIT_SECONDS - 1, 1, 1, WAIT_SECONDS - 1):
+        watched.now += seconds
+        watched.progress.tick(stopping=False)
+    waits = [line for line in watched.lines() if "no trial runs" in line]
+    assert len(waits) == 2
+    assert waits[1].endswith("for 60 s waiting for a node with 1 CPU to spare")
+    watched.progress.started(planned.trial_id)
+    watched.now += 2 * WAIT_SECONDS
+    watched.progress.tick(stopping=False)
+    assert sum("no trial runs" in line for line in watched.lines()) == 2
+
+
+def test_that_a_study_is_being_stopped_is_said_once(watched):
+    under_way(watched)
+    for _ in range(2):
+        watched.progress.tick(stopping=True)
+    assert sum("stopping" in line for line in watched.lines()) == 1
+    assert watched.progress.status().left == "stopping"
 
 
 @pytest.mark.parametrize("quiet", [False, True])
@@ -259,42 +283,20 @@ def test_a_failure_is_one_line_that_names_the_log(tmp_path, monkeypatch, quiet):
     watched = Watched(tmp_path, monkeypatch, quiet=quiet)
     watched.progress.say("a plan", always=True)
     under_way(watched)
-    trial = watched.searched("dense", 0)
-    watched.fail(trial, "Traceback:", '  File "x.py", line 1', "OSError: disk full", "two lines")
-    watched.progress.on_trial_recover(0, [], trial)  # its worker failed before it started
-    watched.start(trial)
+    trial_id = watched.plan.next().trial_id
+    # Its worker failed before it started.
+    watched.ledger.fail_once(trial_id, "OSError: disk full", "failed, retry 1 of 2")
+    watched.progress.started(trial_id)
     killed = "The actor is dead because its worker process has died. " + "Why? " * 99
-    watched.fail(trial, "The actor died.", "\tpid: 1", killed)
-    watched.progress.on_trial_error(0, [], trial)
+    watched.ledger.end(trial_id, error=killed)
     lines = watched.lines()
     log = tmp_path / schema.LOG_FILE
     assert lines[-2].endswith(f"failed, retry 1 of 2  OSError: disk full (in full: {log})")
     assert f"failed  0 epochs  {killed[:55]}" in lines[-1]
     assert lines[-1].endswith(f"… (in full: {log})")
     assert len(lines) == 3 + 2 * (not quiet)
-    row = next(row for row in watched.progress._records.rows() if row["state"] == schema.FAILED)
-    assert (row["error"], row["n_retries"]) == (killed.strip(), 1)
-
-
-# What Ray 2.60 says of a node that is gone, once it knows it and before that.
-LOST = "The actor died.", "\tpid: 1", "The actor died because its node has died. Node Id: 00"
-UNAVAILABLE = ("The actor 00 is unavailable: RpcError: Socket closed rpc_code: 14.",)
-
-
-@pytest.mark.parametrize("said", [LOST, UNAVAILABLE], ids=["known", "not known yet"])
-def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(watched, said):
-    trial = watched.conv
-    watched.start(trial)
-    for n_lost in range(1, MAX_LOST_NODES + 3):
-        watched.fail(trial, *said)
-        watched.progress.on_trial_recover(0, [], trial)
-        n_left = trial.max_failures - trial.num_failures
-        assert n_left == MAX_RETRIES - max(0, n_lost - MAX_LOST_NODES)
-    lines = watched.lines()
-    assert f"lost its node, starts again  {said[-1]}" in lines[0]
-    assert "failed, retry 2 of 2" in lines[-1]
-    (row,) = watched.progress._records.rows()
-    assert row["n_retries"] == MAX_LOST_NODES + 2
+    row = watched.ledger.row(trial_id)
+    assert (row["state"], row["error"], row["n_retries"]) == (schema.FAILED, killed, 1)
 
 
 def drawn(status, width=80, height=24):
@@ -356,7 +358,7 @@ def test_the_log_takes_what_ray_says_and_gives_everything_back(tmp_path, capsys)
     for word in ("first", "second"):
         with logging_to(RunFolder(tmp_path)):
             logging.getLogger("ray.tune").warning("%s warning", word)
-            logging.getLogger("study.progress").info("%s line", word)
+            logging.getLogger("study.view.progress").info("%s line", word)
             print("(raylet)", word, "complaint")
             print(word, "error", file=sys.stderr)
     assert capsys.readouterr() == ("", "")
@@ -378,12 +380,12 @@ def test_ray_workers_that_fail_are_told_of_and_logged(tmp_path, capfd):
     from ray import cloudpickle
 
     from convae.data import Mnist
-    from study.driver import run_study
-    from study.resources import Resources, ray_session
+    from study.tune.driver import run_study
+    from study.tune.resources import Resources, ray_session
 
     class Failing(ClosedFormTrial):
         def setup(self, config, **arguments):
-            if config["trial"]["seed"] == 0:
+            if config["config"]["seed"] == 0:
                 raise OSError("no device")
             super().setup(config, **arguments)
 
