@@ -95,12 +95,12 @@ class SearchScheduler(_Uncopied, FIFOScheduler):
 
     def _learn(self, spec: StudySpec, model: str, trial_id: str, ledger: Ledger) -> None:
         scheduler, trial = self._schedulers[model], _EndedTrial(trial_id)
-        scheduler.on_trial_add(None, trial)
         for epoch in ledger.epochs_of(trial_id):
             value = epoch.get(schema.OBJECTIVE)
             if epoch["epoch"] in spec.rungs and value is not None:
                 result = {EPOCH: epoch["epoch"], schema.OBJECTIVE: value}
-                scheduler.on_trial_result(None, trial, result)
+                scheduler.on_trial_add(None, trial)
+                scheduler.on_trial_complete(None, trial, result)  # which decides nothing
 
     def _of(self, trial: Trial) -> TrialScheduler | None:
         if not trial.config["prunable"]:

@@ -1,0 +1,273 @@
+"""What Ray Tune is given to ask and to tell, without Ray's processes: fake trials, real errors."""
+
+import os
+import signal
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from ray import cloudpickle
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+from simulation import MemoryFolder, totals
+
+from study.folder import schema
+from study.folder.storage import RunFolderError
+from study.plan.ledger import Ledger
+from study.plan.phases import Plan
+from study.plan.spec import StudySpec
+from study.plan.trials import PlannedTrial
+from study.tune import adapters
+from study.tune.adapters import (
+    INTERRUPTS,
+    MAX_LOST_NODES,
+    MAX_RETRIES,
+    LedgerCallback,
+    PlanSearcher,
+    SearchScheduler,
+    StudyStopper,
+)
+from study.tune.trainable import EPOCH, NODE
+
+SPEC = StudySpec(preset="test", models=("conv",), epochs=9, n_search_trials=8, grace_epochs=3)
+
+
+def result(n_epochs, mse, node="a", metric=schema.VAL_MSE):
+    """What a trial reports that has trained so far, all of its epochs."""
+    history = [{"epoch": epoch, metric: mse} for epoch in range(1, n_epochs + 1)]
+    values = {EPOCH: n_epochs, NODE: node, "history": history, schema.OBJECTIVE: mse}
+    return values | totals(n_epochs)
+
+
+class Trial(SimpleNamespace):
+    """What the adapters, and Ray's schedulers, look at of a trial."""
+
+    __hash__ = object.__hash__
+
+
+# Another trial waits for room, which lets some of Ray's schedulers pause those that run.
+CONTROLLER = SimpleNamespace(get_live_trials=lambda: [Trial(status="PENDING")])
+
+
+class Tune:
+    """Ray Tune's side of a study."""
+
+    def __init__(self, spec, folder, files=None):
+        self.folder = folder
+        self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
+        self.searcher = PlanSearcher(Plan(spec, self.ledger))
+        self.scheduler = SearchScheduler(spec, self.ledger)
+        self.stopper = StudyStopper(self.ledger, None)
+        watcher = SimpleNamespace(started=lambda _: None)
+        self.callback = LedgerCallback(self.ledger, self.stopper, watcher)
+        self.notes = []
+        self.ledger.listeners.append(self)
+
+    def planned(self, planned, row):
+        pass
+
+    def measured(self, row, epochs):
+        pass
+
+    def ended(self, row):
+        pass
+
+    def failed_once(self, row, note):
+        self.notes.append(note)
+
+    def start(self):
+        config = self.searcher.suggest("a name of Tune's")
+        trial = Trial(
+            trial_id=PlannedTrial.from_dict(config).trial_id,
+            status="RUNNING",
+            config=config,
+            last_result={},
+            num_failures=0,
+            max_failures=MAX_RETRIES,
+            error_file=str(self.folder / "error.txt"),
+            pickled_error_file=str(self.folder / "error.pkl"),
+        )
+        self.scheduler.on_trial_add(CONTROLLER, trial)
+        self.callback.on_trial_start(0, [], trial)
+        return trial
+
+    def report(self, trial, *reported, **more):
+        """Returns whether the trial goes on."""
+        trial.last_result = result(*reported, **more)
+        self.callback.on_trial_result(0, [], trial, trial.last_result)
+        return self.scheduler.on_trial_result(CONTROLLER, trial, trial.last_result)
+
+    def end(self, trial):
+        self.scheduler.on_trial_complete(CONTROLLER, trial, trial.last_result)
+        self.callback.on_trial_complete(0, [], trial)
+
+    def complete(self, trial):
+        self.report(trial, 9, 0.02, metric=schema.TEST_MSE)
+        self.end(trial)
+
+    def fail(self, trial, error):
+        """An attempt fails; the error as Tune leaves it."""
+        trial.num_failures += 1
+        with open(trial.error_file, "a", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(f"Failure # {trial.num_failures} (occurred at noon)\nTraceback:\n  File\n")
+            file.write(f"{error}\n\n")
+        with open(trial.pickled_error_file, "wb") as file:  # noqa: PTH123
+            cloudpickle.dump(error, file)
+        self.callback.on_trial_recover(0, [], trial)
+
+
+@pytest.fixture(autouse=True)
+def alive(monkeypatch):
+    """The nodes that Ray has: to be changed by the test."""
+    nodes = {"a", "b"}
+    monkeypatch.setattr(adapters, "nodes_alive", lambda: set(nodes))
+    return nodes
+
+
+@pytest.fixture
+def tune(tmp_path):
+    return Tune(SPEC, tmp_path)
+
+
+def died():
+    return ActorDiedError()
+
+
+def unavailable():
+    return ActorUnavailableError("RpcError: Socket closed rpc_code: 14", None)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "not known yet"])
+def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(tune, alive, known):
+    trial = tune.start()
+    tune.report(trial, 1, 0.5, metric=schema.TEST_MSE)
+    if known:
+        alive.remove("a")
+    for n_lost in range(1, MAX_LOST_NODES + 3):
+        tune.fail(trial, died() if known else unavailable())
+        n_left = trial.max_failures - trial.num_failures
+        assert n_left == MAX_RETRIES - max(0, n_lost - MAX_LOST_NODES)
+    assert tune.notes == ["lost its node, starts again"] * MAX_LOST_NODES + [
+        "failed, retry 1 of 2",
+        "failed, retry 2 of 2",
+    ]
+    assert tune.ledger.row(trial.trial_id)["n_retries"] == MAX_LOST_NODES + 2
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["on its node", "before it told where it is"])
+def test_a_worker_that_dies_alone_costs_a_retry(tune, alive, told):
+    trial = tune.start()
+    if told:
+        tune.report(trial, 1, 0.5, metric=schema.TEST_MSE)
+        alive.remove("b")  # another node's end is not the cause
+    tune.fail(trial, died())
+    assert tune.notes == ["failed, retry 1 of 2"]
+    if not told:
+        alive.remove("b")  # perhaps its own
+        tune.fail(trial, died())
+        assert tune.notes[1:] == ["lost its node, starts again"]
+
+
+def test_an_error_of_the_training_is_no_lost_node_whatever_it_says(tune, alive):
+    trial = tune.start()
+    alive.clear()
+    tune.fail(trial, OSError("The actor died because its node has died."))
+    assert tune.notes == ["failed, retry 1 of 2"]
+    assert tune.ledger.row(trial.trial_id)["error"] == "The actor died because its node has died."
+
+
+def test_the_searcher_waits_for_the_searches_and_says_when_it_is_finished(tmp_path):
+    tune = Tune(replace(SPEC, n_search_trials=1), tmp_path)
+    reference, searched = tune.start(), tune.start()
+    assert tune.searcher.suggest("winner") is None
+    tune.complete(reference)
+    tune.report(searched, 9, 0.02)
+    tune.end(searched)
+    tune.complete(tune.start())
+    assert tune.searcher.suggest("none") == Searcher.FINISHED
+    states = [row["state"] for row in tune.ledger.rows()]
+    assert states == [schema.COMPLETED] * 3
+
+
+def test_only_prunable_trials_are_ended_early(tune):
+    reference, yardstick = tune.start(), tune.start()
+    others = [tune.start() for _ in range(4)]
+    for trial in others:
+        assert tune.report(trial, 3, 0.01) == TrialScheduler.CONTINUE
+    for trial in (reference, yardstick):
+        assert tune.report(trial, 3, 0.9) == TrialScheduler.CONTINUE
+    bad = tune.start()
+    assert tune.report(bad, 3, 0.9) == TrialScheduler.STOP
+    tune.end(bad)
+    assert tune.ledger.row(bad.trial_id)["state"] == schema.PRUNED
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_trials_are_compared_with_those_of_earlier_sessions(tmp_path, scheduler):
+    spec = replace(SPEC, scheduler=scheduler)
+    tune = Tune(spec, tmp_path)
+    tune.complete(tune.start())
+    tune.start()  # the yardstick, which is cut off
+    for mse in (0.01, 0.02, 0.03, 0.04, 0.05):
+        trial = tune.start()
+        assert tune.report(trial, 3, mse) != TrialScheduler.PAUSE
+        tune.end(trial)
+    again = Tune(spec, tmp_path, dict(tune.ledger.folder.files))
+    again.start()
+    assert again.report(again.start(), 3, 0.9) == TrialScheduler.STOP
+    assert again.report(again.start(), 3, 0.001) == TrialScheduler.CONTINUE
+
+
+def test_a_trial_whose_loss_was_not_finite_has_nothing_to_compare(tune):
+    tune.complete(tune.start())
+    tune.start()
+    trial = tune.start()
+    trial.last_result = result(0, None) | {"history": [], "diverged_epoch": 1}
+    tune.callback.on_trial_result(0, [], trial, trial.last_result)
+    decision = tune.scheduler.on_trial_result(CONTROLLER, trial, trial.last_result)
+    assert decision == TrialScheduler.CONTINUE
+    tune.end(trial)
+    assert tune.ledger.row(trial.trial_id)["state"] == schema.DIVERGED
+
+
+@pytest.mark.parametrize("number", INTERRUPTS)
+def test_an_interrupt_stops_in_an_orderly_way_and_a_second_one_at_once(tune, number):
+    before = signal.getsignal(number)
+    trial = tune.start()
+    with tune.stopper.catching_interrupts():
+        assert not tune.stopper.stop_all()
+        os.kill(os.getpid(), number)
+        assert tune.stopper.stop_all()
+        tune.end(trial)
+        assert tune.ledger.row(trial.trial_id)["state"] == schema.RUNNING
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_what_the_system_is_told_to_ignore_stays_ignored(tune):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with tune.stopper.catching_interrupts():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not tune.stopper.stop_all()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_budget_and_a_storage_that_fails_stop_the_study(tune):
+    assert StudyStopper(tune.ledger, 0.0).stop_all()
+    assert not StudyStopper(tune.ledger, 1000.0).stop_all()
+    tune.ledger.trouble = RunFolderError("disk full")
+    assert tune.stopper.stop_all()
+    assert not tune.stopper.interrupted
+
+
+def test_nothing_of_a_study_is_copied_into_tunes_own_files(tune, tmp_path):
+    for part in (tune.searcher, tune.scheduler, tune.stopper, tune.callback):
+        assert len(cloudpickle.dumps(part)) < 200
+    tune.searcher.save(str(tmp_path / "searcher"))
+    assert (tmp_path / "searcher").read_bytes() == b""
+    with pytest.raises(NotImplementedError):
+        tune.searcher.restore(str(tmp_path / "searcher"))
