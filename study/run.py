@@ -366,7 +366,7 @@ def resume_command(options: argparse.Namespace) -> str:
         value, option = getattr(options, name), "--" + name.replace("_", "-")
         if value is True:
             words.append(option)
-        elif value not in (None, False):
+        elif value is not None and value is not False:  # 0 is a value
             words.append(f"{option}={without_secrets(str(value))}")
     return shlex.join(["python", "-m", "study.run", *words])
 

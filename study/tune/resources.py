@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +98,8 @@ def ray_session(address: str | None) -> Iterator[None]:
     if address is None:
         settings |= {"include_dashboard": False, "num_cpus": usable_cpus()}
     try:
-        ray.init(address=address or "local", **settings)
+        with _ignoring_hangups():
+            ray.init(address=address or "local", **settings)
     except Exception as error:  # of a node that starts too slowly Ray raises a bare Exception
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         if address is None:
@@ -109,6 +112,23 @@ def ray_session(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _ignoring_hangups() -> Iterator[None]:
+    """What starts in the block ignores SIGHUP for good.
+
+    A terminal that goes away sends it to Ray's processes too, which this one still needs to stop
+    the study in an orderly way.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _remedy(error: Exception) -> str:

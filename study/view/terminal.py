@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 
@@ -62,10 +63,11 @@ class _Forgiving(io.TextIOBase):
 def forgiving_terminal() -> Iterator[None]:
     """While the block runs, standard output and error may go away or lack characters."""
     streams = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(_Forgiving, streams)
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        sys.stdout, sys.stderr = streams
+    with Path(os.devnull).open("w") as nowhere:  # for a stream that was closed before
+        sys.stdout, sys.stderr = (_Forgiving(stream or nowhere) for stream in streams)
+        try:
+            yield
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            sys.stdout, sys.stderr = streams
