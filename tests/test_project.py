@@ -31,7 +31,7 @@ def test_constraints_hold_names_and_versions_only():
 
 @pytest.mark.parametrize("package", ["analysis", "benchmarks", "convae", "study"])
 def test_every_module_says_what_it_is_for(package):
-    modules = sorted((ROOT / package).glob("*.py"))
+    modules = sorted((ROOT / package).rglob("*.py"))
     assert modules
     for module in modules:
         assert module.read_text().startswith('"""'), module
