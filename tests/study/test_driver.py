@@ -1,8 +1,6 @@
 """The whole driver, Ray Tune included, with a closed form in place of the training."""
 
-import gc
 import json
-import weakref
 from dataclasses import replace
 
 import closed_form
@@ -17,10 +15,11 @@ from ray.tune.execution.tune_controller import TuneController
 
 from convae.data import Mnist, load_mnist
 from study.folder import schema
-from study.driver import run_study
-from study.presets import SpecError, StudySpec
-from study.resources import Resources, ray_session
-from study.storage import RunFolder, StorageError
+from study.folder.manifest import read_manifest
+from study.folder.storage import RunFolder
+from study.plan.spec import SpecError, StudySpec
+from study.tune.driver import StudyFailedError, run_study
+from study.tune.resources import Resources, ray_session
 
 # Workers cannot import from the tests' folder: the module travels with its class.
 cloudpickle.register_pickle_by_value(closed_form)
@@ -42,7 +41,7 @@ def one_at_a_time():
     return Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
 
 
-def run(folder, *, resources=None, **settings):
+def run(folder, *, resources=None, earlier=None, **settings):
     """Runs a sequential study of the dense model; returns its tables."""
     defaults = {"preset": "test", "models": ("dense",), "hidden_units": (64,), "epochs": 9}
     spec = StudySpec(**{**defaults, **settings})
@@ -52,6 +51,7 @@ def run(folder, *, resources=None, **settings):
         MNIST,
         RunFolder(folder),
         command=["test"],
+        earlier=earlier,
         trainable=ClosedFormTrial,
     )
     assert (outcome.status, outcome.n_failed) == ("finished", 0)
@@ -75,7 +75,7 @@ def test_a_sequential_search_repeats_itself(tmp_path):
 def test_states_agree_between_tables_and_optuna(tmp_path):
     """Pruned, diverged and completed trials, each with the epochs it had."""
     folder = tmp_path / "study"
-    trials, epochs = run(folder, n_search_trials=30, sampler="random")
+    trials, epochs = run(folder, n_search_trials=30, sampler="random", seed=2)
     trials = search_of(trials).set_index("trial_id")
     assert set(trials.state) == {"completed", "pruned", "diverged"}
     counts = epochs.groupby("trial_id").size()
@@ -270,36 +270,38 @@ def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, trainabl
     assert (outcome.status, outcome.n_failed) == ("finished", 0)
 
 
-def test_ray_tune_forgets_the_trials_that_have_ended(tmp_path, monkeypatch):
-    """Completed, pruned and failed ones: neither its lists nor anything else keeps them."""
-    seen, n_listed, n_alive = weakref.WeakSet(), [], []
-    step = TuneController.step
-
-    def counting(controller):
-        step(controller)
-        known = [*controller.get_trials(), *controller.get_live_trials()]
-        seen.update(known)
-        n_listed.append(len(set(known)))
-        if len(n_listed) % 10 == 0:
-            gc.collect()
-            n_alive.append(len(seen))
-
-    monkeypatch.setattr(TuneController, "step", counting)
-    trials, _ = run(tmp_path / "study", n_search_trials=30, sampler="random")
-    assert {"completed", "pruned", "diverged"} <= set(trials.state)
-    # One trains, one waits, one ended in the step before.
-    assert max(n_listed) <= 3
-    assert len(n_alive) > 3
-    assert max(n_alive) <= 4
-    n_listed.clear()
+def test_a_trial_that_always_fails_is_tried_again_and_then_kept_as_failed(tmp_path):
     spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=1)
-    resources = one_at_a_time()
     folder = RunFolder(tmp_path / "failing")
-    outcome = run_study(spec, resources, MNIST, folder, command=["t"], trainable=AlwaysRaises)
-    assert outcome.n_failed == 1
-    (error,) = pd.read_parquet(folder.local / schema.TRIALS_FILE).error
-    assert "no training" in error
-    assert max(n_listed) <= 3
+    outcome = run_study(spec, one_at_a_time(), MNIST, folder, command=["t"], trainable=AlwaysRaises)
+    assert (outcome.status, outcome.n_failed) == ("finished", 1)
+    (trial,) = pd.read_parquet(folder.local / schema.TRIALS_FILE).to_dict("records")
+    assert (trial["state"], trial["n_retries"]) == ("failed", 2)
+    assert "no training" in trial["error"]
+    # It is needed: --resume trains it.
+    trials, _ = run(
+        folder.local, earlier=read_manifest(folder), epochs=2, hidden_units=(64,), n_seeds=1
+    )
+    assert list(trials.state) == ["completed"]
+
+
+def test_a_finished_study_is_prolonged_with_more_trials_and_seeds(tmp_path):
+    """What there is stays; only what is new is trained, and Optuna knows all of it."""
+    folder = tmp_path / "study"
+    before, _ = run(folder, n_search_trials=4, sampler="random")
+    (folder / schema.OPTUNA_FILE).write_bytes(b"torn" * 100)
+    earlier = read_manifest(RunFolder(folder))
+    after, _ = run(folder, earlier=earlier, n_search_trials=12, sampler="random", n_seeds=2)
+    kept = after.set_index("trial_id").loc[before.trial_id].reset_index()
+    pd.testing.assert_frame_equal(kept, before)
+    counts = after.groupby("group").size()
+    assert (counts["reference"], counts["search"]) == (2, 12)
+    searched = search_of(after)
+    best = searched[searched.state == "completed"].val_mse.idxmin()
+    winners = after[(after.group == "winner") & (after.seed == 1)]
+    assert list(winners.learning_rate) == [searched.learning_rate[best]]
+    study = load_optuna(folder)
+    assert [trial.params["learning_rate"] for trial in study.trials] == list(searched.learning_rate)
 
 
 def test_an_error_that_may_not_be_the_storages_is_in_the_log_in_full(tmp_path, monkeypatch):
@@ -307,7 +309,7 @@ def test_an_error_that_may_not_be_the_storages_is_in_the_log_in_full(tmp_path, m
         raise OSError("no socket left")
 
     monkeypatch.setattr(TuneController, "step", step)
-    with pytest.raises(StorageError, match="cannot be used: no socket left"):
+    with pytest.raises(StudyFailedError, match="The study stopped: no socket left"):
         run(tmp_path / "study")
     log = (tmp_path / "study" / schema.LOG_FILE).read_text()
     assert "Traceback" in log
