@@ -19,37 +19,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convae.config import MODELS, PRECISIONS
 from convae.errors import UserError
 from study.folder import schema
-from study.plan.spec import PRESETS, SAMPLERS, SCHEDULERS, SpecError, StudySpec
+from study.plan.spec import PRESETS, SpecError, StudySpec, spec_options
 from study.view.terminal import forgiving_terminal
 
 if TYPE_CHECKING:
     from study.folder.storage import RunFolder
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
-# The options that say what a study is, by the fields of its spec.
-SPEC_OPTIONS = {
-    "models": "models",
-    "hidden_units": "hidden",
-    "epochs": "epochs",
-    "batch_size": "batch_size",
-    "n_seeds": "seeds",
-    "seed": "seed",
-    "n_search_trials": "trials",
-    "readings": "readings",
-    "neighbours": "neighbours",
-    "objective": "objective",
-    "warm_start": "warm_start",
-    "sampler": "sampler",
-    "scheduler": "scheduler",
-    "grace_epochs": "grace_epochs",
-    "reduction_factor": "reduction_factor",
-    "precision": "precision",
-    "eval_every": "eval_every",
-    "time_budget_seconds": "time_budget",
-}
 # The options that a resumed study needs again, to go on under the same conditions.
 CONDITIONS = (
     "gpus",
@@ -65,47 +43,26 @@ CONDITIONS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line's options."""
+    """The command line's options; those of the spec are made from its fields."""
     parser = argparse.ArgumentParser(
         prog="python -m study.run",
         description="Study convolutional and dense autoencoders on MNIST, scheduled by Ray Tune.",
     )
     what = parser.add_argument_group("what to run (the preset says, unless you do)")
     what.add_argument("--preset", choices=tuple(PRESETS), help="default: standard")
-    what.add_argument("--models", nargs="+", choices=MODELS)
-    what.add_argument("--hidden", nargs="+", type=int, metavar="UNITS", help="dense sizes")
-    what.add_argument("--epochs", type=int)
-    what.add_argument("--batch-size", type=int, help="of the reference trials")
-    what.add_argument("--seeds", type=int, metavar="N", help="seeds of each reference trial")
-    what.add_argument("--seed", type=int, help="the first seed, also the search's")
-    what.add_argument("--trials", type=int, metavar="N", help="search trials, all models together")
-    what.add_argument(
-        "--readings",
-        action=argparse.BooleanOptionalAction,
-        help="the reference under other readings of the report",
-    )
-    what.add_argument(
-        "--neighbours",
-        action=argparse.BooleanOptionalAction,
-        help="the reference with one factor changed at a time",
-    )
-    what.add_argument(
-        "--objective", choices=schema.OBJECTIVES, help="of the search (default: mse, of validation)"
-    )
-    what.add_argument("--sampler", choices=SAMPLERS, help="of the search (default: tpe)")
-    what.add_argument("--scheduler", choices=SCHEDULERS, help="ends search trials early")
-    what.add_argument("--grace-epochs", type=int, metavar="N", help="that every search trial gets")
-    what.add_argument("--reduction-factor", type=int, metavar="N", help="of asha (default: 3)")
-    what.add_argument(
-        "--warm-start", metavar="DIR", help="an older run folder whose search trials to learn from"
-    )
-    what.add_argument(
-        "--eval-every", type=int, metavar="EPOCHS", help="epochs between evaluations (default: 1)"
-    )
-    what.add_argument(
-        "--precision", choices=PRECISIONS, help="of the layers' arithmetic (default: float32)"
-    )
-    what.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop then")
+    for option in spec_options():
+        settings: dict[str, Any] = {"help": option.metadata["help"]}
+        if isinstance(option.default, bool):
+            settings["action"] = argparse.BooleanOptionalAction
+        elif option.metadata["choices"]:
+            settings["choices"] = option.metadata["choices"]
+        elif option.metadata["low"] is not None:
+            settings |= {"type": float if "float" in str(option.type) else int, "metavar": "N"}
+        else:
+            settings["metavar"] = "DIR"
+        if isinstance(option.default, tuple):
+            settings["nargs"] = "+"
+        what.add_argument(option.metadata["flag"], default=None, **settings)
     where = parser.add_argument_group("what to run it on")
     where.add_argument("--gpus", type=int, metavar="N", help="default: those that Ray sees")
     where.add_argument("--gpus-per-trial", type=float, metavar="F")
@@ -160,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(
-    preset: str | StudySpec = "standard",
+    preset: str | StudySpec | None = None,
     *,
     storage: str | os.PathLike[str] = "results",
     name: str | None = None,
@@ -172,7 +129,8 @@ def run(
     alone.
 
     Args:
-        preset: its name, or a spec of one's own.
+        preset: its name, or a spec of one's own; None for "standard", or for what a study to be
+            resumed is.
         storage: a path or URI, where the run folder is made.
         name: of the run folder; None for preset and time.
         options: the command line's, by name: `gpus=0, epochs=3, resume=True`.
@@ -227,7 +185,8 @@ def spec_from(
         raise SpecError(f"--preset is {name!r}, but takes one of {', '.join(PRESETS)}.")
     base = base or PRESETS[name]
     changes: dict[str, Any] = {
-        field: getattr(options, option) for field, option in SPEC_OPTIONS.items()
+        option.name: getattr(options, option.metadata["flag"][2:].replace("-", "_"))
+        for option in spec_options()
     }
     if options.objective == schema.MSE_AND_TIME and options.scheduler is None:
         changes["scheduler"] = "none"
@@ -332,10 +291,8 @@ def _run_there(
                     mlflow=options.mlflow,
                 )
             except StudyFailedError as error:
-                print(
-                    f"{error} Mend it, then resume with: {resume_command(options)}", file=sys.stderr
-                )
-                return _Ended(EXIT_FAILED, folder.where)
+                remedy = f"Mend it, then resume with: {resume_command(options)}"
+                raise StudyFailedError(f"{error} {remedy}") from error
 
     print(f"study {outcome.status}; results in {folder}", flush=True)
     if not options.no_report:

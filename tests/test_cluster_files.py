@@ -533,6 +533,9 @@ def test_the_rayjob_scales_from_nothing_ends_by_itself_and_asks_for_the_token():
         assert group["maxReplicas"] <= 4
     assert job["shutdownAfterJobFinishes"] is True
     assert job["activeDeadlineSeconds"] <= 86400
+    # A retried job runs the same command.
+    assert job["backoffLimit"] > 0
+    assert {"--name", "--resume-or-start"} <= set(job["entrypoint"].split())
     for pod in pods(cluster):
         assert "env" not in pod  # no token and no key written down
         assert pod["resources"]["limits"] == pod["resources"]["requests"]

@@ -1,8 +1,11 @@
-"""What a study is: one frozen `StudySpec`, and the named ones that the command line offers."""
+"""What a study is: one frozen `StudySpec`, and the named ones that the command line offers.
+
+Each field says here what it takes and what its option is called; the command line is made from it.
+"""
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import Field, asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -14,88 +17,95 @@ SAMPLERS = ("tpe", "gp", "random", "grid")
 SCHEDULERS = ("asha", "median", "none")
 # What `--resume` may raise: it adds trials, and changes none that is planned.
 RAISABLE = ("n_search_trials", "n_seeds", "time_budget_seconds")
+# More would fill the driver's memory before the first trial.
+MOST_EPOCHS, MOST_SEEDS, MOST_TRIALS = 100_000, 1_000, 100_000
 
 
 class SpecError(UserError):
     """A study that cannot run; the message names the option and what it takes."""
 
 
+def _option(
+    default: Any,
+    flag: str,
+    help_: str,
+    *,
+    low: float | None = None,
+    high: float = math.inf,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A field of the spec with its option.
+
+    Args:
+        default: of the field.
+        flag: the option.
+        help_: on it.
+        low: the least that it takes, if it is a number or a list of numbers.
+        high: the most.
+        choices: what it takes, if it is a word or a list of words.
+    """
+    metadata = {"flag": flag, "help": help_, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
-    """A study, whatever it runs on.
-
-    Attributes:
-        preset: the name it came from.
-        models: the architectures, of `schema.MODELS`.
-        hidden_units: sizes of the dense reference trials.
-        epochs: of every trial.
-        batch_size: of the reference trials; the report does not say.
-        n_seeds: the reference and the winners are trained with seeds seed, seed + 1, …
-        seed: of the first reference trial, and of the samplers.
-        n_search_trials: search trials together; the architectures get equal shares.
-        readings: also train the reference under the other readings of what the report leaves open.
-        neighbours: also train the reference with one factor changed at a time.
-        objective: of the search, of `schema.OBJECTIVES`.
-        warm_start: an older run folder, whose search trials the sampler learns from.
-        sampler: of the search, of `SAMPLERS`.
-        scheduler: ends search trials early, of `SCHEDULERS`.
-        grace_epochs: that every search trial gets; None for a tenth of `epochs`, at least one.
-        reduction_factor: of ASHA: one in so many trials goes on from each rung.
-        precision: of every trial's arithmetic, of `convae.config.PRECISIONS`.
-        eval_every: epochs from one evaluation to the next; the last one is always evaluated, and so
-            is each at which a scheduler compares trials.
-        time_budget_seconds: the study stops then with what it has; None for no limit.
+    """A study, whatever it runs on. Each field's help says what it is.
 
     Raises:
         SpecError: for a value out of range.
     """
 
-    preset: str
-    models: tuple[str, ...] = schema.MODELS
-    hidden_units: tuple[int, ...] = BY_NAME["hidden_units"].neighbours
-    epochs: int = 50
-    batch_size: int = BY_NAME["batch_size"].default
-    n_seeds: int = 1
-    seed: int = 0
-    n_search_trials: int = 0
-    readings: bool = False
-    neighbours: bool = False
-    objective: str = schema.MSE_ALONE
-    warm_start: str | None = None
-    sampler: str = "tpe"
-    scheduler: str = "asha"
-    grace_epochs: int | None = None
-    reduction_factor: int = 3
-    precision: str = "float32"
-    eval_every: int = 1
-    time_budget_seconds: float | None = None
+    preset: str  # the name it came from
+    models: tuple[str, ...] = _option(
+        schema.MODELS, "--models", "the architectures", choices=schema.MODELS
+    )
+    hidden_units: tuple[int, ...] = _option(
+        BY_NAME["hidden_units"].neighbours, "--hidden", "dense sizes", low=1
+    )
+    epochs: int = _option(50, "--epochs", "of every trial", low=1, high=MOST_EPOCHS)
+    batch_size: int = _option(
+        BY_NAME["batch_size"].default, "--batch-size", "of the reference trials", low=1
+    )
+    n_seeds: int = _option(
+        1, "--seeds", "seeds of each reference trial and winner", low=1, high=MOST_SEEDS
+    )
+    seed: int = _option(0, "--seed", "the first seed, also the search's", low=0, high=N_SEEDS - 1)
+    n_search_trials: int = _option(
+        0, "--trials", "search trials, all models together", low=0, high=MOST_TRIALS
+    )
+    readings: bool = _option(
+        False, "--readings", "the reference under other readings of the report"
+    )
+    neighbours: bool = _option(
+        False, "--neighbours", "the reference with one factor changed at a time"
+    )
+    objective: str = _option(
+        schema.MSE_ALONE, "--objective", "of the search", choices=schema.OBJECTIVES
+    )
+    warm_start: str | None = _option(
+        None, "--warm-start", "an older run folder whose search trials to learn from"
+    )
+    sampler: str = _option("tpe", "--sampler", "of the search", choices=SAMPLERS)
+    scheduler: str = _option("asha", "--scheduler", "ends search trials early", choices=SCHEDULERS)
+    grace_epochs: int | None = _option(
+        None, "--grace-epochs", "that every search trial gets; default: a tenth", low=1
+    )
+    reduction_factor: int = _option(
+        3, "--reduction-factor", "of asha: one in so many trials goes on from each rung", low=2
+    )
+    precision: str = _option(
+        PRECISIONS[0], "--precision", "of the layers' arithmetic", choices=PRECISIONS
+    )
+    # The last epoch is always evaluated, and so is each at which a scheduler compares trials.
+    eval_every: int = _option(1, "--eval-every", "epochs between evaluations", low=1)
+    time_budget_seconds: float | None = _option(
+        None, "--time-budget", "seconds, after which the study stops with what it has", low=1e-9
+    )
 
     def __post_init__(self) -> None:
-        for name in self.models:
-            if name not in schema.MODELS:
-                raise SpecError(f"--models has {name!r}, but takes {' and '.join(schema.MODELS)}.")
-        for option, values, minimum in (
-            ("--hidden", self.hidden_units, 1),
-            ("--epochs", (self.epochs,), 1),
-            ("--batch-size", (self.batch_size,), 1),
-            ("--seeds", (self.n_seeds,), 1),
-            ("--seed", (self.seed,), 0),
-            ("--trials", (self.n_search_trials,), 0),
-            ("--grace-epochs", (self.grace,), 1),
-            ("--reduction-factor", (self.reduction_factor,), 2),
-            ("--eval-every", (self.eval_every,), 1),
-        ):
-            if any(value < minimum for value in values):
-                listed = " ".join(map(str, values))
-                raise SpecError(f"{option} is {listed}, but takes whole numbers from {minimum}.")
-        for option, value, known in (
-            ("--objective", self.objective, schema.OBJECTIVES),
-            ("--sampler", self.sampler, SAMPLERS),
-            ("--scheduler", self.scheduler, SCHEDULERS),
-            ("--precision", self.precision, PRECISIONS),
-        ):
-            if value not in known:
-                raise SpecError(f"{option} is {value!r}, but takes one of {', '.join(known)}.")
+        for option in spec_options():
+            _check(option, getattr(self, option.name))
         if self.timed and self.scheduler != "none":
             raise SpecError(
                 f"--objective {self.objective} needs --scheduler none: a trial that was ended early"
@@ -108,20 +118,14 @@ class StudySpec:
             )
         if self.grace > self.epochs:
             raise SpecError(
-                f"--grace-epochs is {self.grace}, but the trials have {self.epochs} epochs; give at"
-                " most as many."
+                f"--grace-epochs is {self.grace}, but --epochs is {self.epochs}; give at most as"
+                " many."
             )
         if self.seed + self.n_seeds > N_SEEDS:
             raise SpecError(
                 f"--seed {self.seed} with --seeds {self.n_seeds} runs past {N_SEEDS - 1}, the last"
                 " seed there is; start lower."
             )
-        budget = self.time_budget_seconds
-        if budget is not None and not 0 < budget < math.inf:
-            raise SpecError("--time-budget takes a number of seconds above 0.")
-        for option, items in (("--models", self.models), ("--hidden", self.hidden_units)):
-            if len(set(items)) != len(items):
-                raise SpecError(f"{option} names something twice; name it once.")
         if self.n_search_trials % len(self.models):
             raise SpecError(
                 f"--trials is {self.n_search_trials}, but must share out equally among "
@@ -188,6 +192,36 @@ class StudySpec:
             for name, value in values.items()
         }
         return cls(**plain)
+
+
+def spec_options() -> list[Field[Any]]:
+    """The fields of a spec that have an option."""
+    return [option for option in fields(StudySpec) if option.metadata]
+
+
+def _check(option: Field[Any], value: Any) -> None:
+    """Makes sure that a value is one that its option takes."""
+    flag, low, choices = (option.metadata[name] for name in ("flag", "low", "choices"))
+    if value is None and option.default is None:
+        return
+    values = value if isinstance(option.default, tuple) else (value,)
+    if choices is not None:
+        for word in values:
+            if word not in choices:
+                raise SpecError(f"{flag} has {word!r}, but takes {' or '.join(choices)}.")
+    if low is not None:
+        high = option.metadata["high"]
+        whole = "float" not in str(option.type)
+        kinds = int if whole else int | float
+        for number in values:
+            ok = isinstance(number, kinds) and not isinstance(number, bool)
+            if not (ok and low <= number <= high and number < math.inf):
+                what = "whole numbers" if whole else "a number of seconds"
+                limits = f"from {low:g}" if whole else "above 0"
+                limits += f" to {high:,}" if high < math.inf else ""
+                raise SpecError(f"{flag} is {number}, but takes {what} {limits}.")
+    if isinstance(option.default, tuple) and len(set(values)) != max(1, len(values)):
+        raise SpecError(f"{flag} names something twice, or nothing; name each once.")
 
 
 def _raised(was: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:

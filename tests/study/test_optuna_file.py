@@ -1,0 +1,87 @@
+"""optuna.db is a copy: whatever becomes of it, or whoever holds it, the study has its own."""
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+
+import optuna
+import pytest
+
+from study.folder import schema
+from study.folder.storage import RunFolder
+from study.plan import optuna_file
+from study.plan.optuna_file import OptunaFile
+
+SEARCH_ROW = {"group": schema.SEARCH}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder.of(str(tmp_path), "a?b#c%2F=é")
+    folder.create()
+    return folder
+
+
+@pytest.fixture
+def file(folder):
+    file = OptunaFile(folder)
+    study = optuna.create_study(storage=file.storage, study_name="conv")
+    study.tell(study.ask(), 1.0)
+    return file
+
+
+def values(folder):
+    with closing(sqlite3.connect(folder.local / schema.OPTUNA_FILE)) as connection:
+        return [value for (value,) in connection.execute("select value from trial_values")]
+
+
+def test_it_is_brought_up_to_date_in_place_whatever_the_folder_is_called(folder, file):
+    file.ended(SEARCH_ROW)
+    path = folder.local / schema.OPTUNA_FILE
+    inode = path.stat().st_ino
+    assert values(folder) == [1.0]
+    study = optuna.load_study(study_name="conv", storage=file.storage)
+    study.tell(study.ask(), 2.0)
+    file.close()
+    assert values(folder) == [1.0, 2.0]
+    assert path.stat().st_ino == inode  # a dashboard that has it open sees it
+
+
+def test_another_program_that_locks_it_holds_up_nothing(folder, file, monkeypatch):
+    file.ended(SEARCH_ROW)
+    monkeypatch.setattr(optuna_file, "WAIT_SECONDS", 0.2)
+    path = folder.local / schema.OPTUNA_FILE
+    study = optuna.load_study(study_name="conv", storage=file.storage)
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        file._next_copy = 0.0
+        started = time.monotonic()
+        file.ended(SEARCH_ROW)
+        assert time.monotonic() - started < 0.2
+        study.tell(study.ask(), 2.0)
+        file.close()  # it waits a while, then another file takes the place
+    assert values(folder) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("content", [b"", b"torn" * 1000, b"SQLite format 3\x00"])
+def test_a_torn_one_is_made_again_at_once(folder, file, content):
+    folder.write(schema.OPTUNA_FILE, content)
+    file.ended(SEARCH_ROW)
+    assert values(folder) == [1.0]
+    file.close()
+
+
+def test_a_folder_in_its_place_costs_the_copy_alone(folder, file):
+    (folder.local / schema.OPTUNA_FILE).mkdir()
+    file.ended(SEARCH_ROW)
+    file.close()
+
+
+def test_it_is_for_those_that_the_umask_admits(folder, file):
+    before = os.umask(0o027)
+    try:
+        file.close()
+    finally:
+        os.umask(before)
+    assert (folder.local / schema.OPTUNA_FILE).stat().st_mode & 0o777 == 0o640
