@@ -4,7 +4,6 @@ The estimate rests on a measurement: every shape of trial that is known beforeha
 moment on the very resources that the study would use. Nothing is written.
 """
 
-import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -23,6 +22,7 @@ from study.plan.trials import PlannedTrial, fixed_trials, reference_config
 from study.plan.warm_start import earlier_trials
 from study.tune.mps import sharing_note
 from study.tune.resources import Resources, Slots, check_gpu, claim
+from study.view.pace import Pace, Remaining, duration
 from study.view.progress import describe_plan
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def print_plan(spec: StudySpec, resources: Resources, mnist: "Mnist") -> None:
     """
     check_sampler(spec)
     slots = claim(resources, timed=spec.timed)
-    earlier_trials(spec)
+    earlier_trials(spec)  # which refuses what it cannot read
     check_gpu(slots)
     console = Console(highlight=False, soft_wrap=True)
     plan = describe_plan(spec, slots.n_slots, slots.needs) + sharing_note(slots)
@@ -79,40 +79,28 @@ def estimate(
 ) -> list[str]:
     """The study's time in sentences, from the measured costs of its shapes."""
 
-    def seconds(config: TrialConfig, n_epochs: int) -> float:
-        return n_epochs * costs[_shape(config)].epoch_seconds
+    def trials(configs: Iterable[tuple[str, float]], n: int, n_epochs: int) -> list[Remaining]:
+        return [Remaining(model, n_epochs, cost) for model, cost in configs for _ in range(n)]
 
-    searched = [_mean_cost(given, costs) for given in points.values() if given]
-    first = [seconds(planned.config, spec.epochs) for planned in fixed]
+    known = [(p.config.model, costs[_shape(p.config)].epoch_seconds) for p in fixed]
+    searched = [(model, _mean_cost(given, costs)) for model, given in points.items()]
     bounds = []
     for n_epochs in (spec.epochs, min((*spec.rungs, spec.epochs))):
-        search = [n_epochs * cost for cost in searched for _ in range(spec.share)]
-        busy = _makespan(first + search, slots.n_slots)
-        if spec.share:
-            winners = [spec.epochs * cost for cost in searched for _ in range(spec.n_seeds)]
-            busy += _makespan(winners, slots.n_slots)
-        bounds.append(busy)
-    most, least = (in_words(bound) for bound in bounds)
-    compilation = in_words(sum(cost.compile_seconds for cost in costs.values()))
+        first = trials(known, 1, spec.epochs) + trials(searched, spec.share, n_epochs)
+        winners = trials(searched, spec.n_seeds if spec.share else 0, spec.epochs)
+        bounds.append(Pace().seconds_left([first, winners], slots.n_slots) or 0.0)
+    most, least = map(duration, bounds)
     lines = [f"estimate: {most} of training and evaluation"]
     if bounds[1] < bounds[0]:
         lines = [
             f"estimate: at most {most} of training and evaluation; {least} if the scheduler ended"
             f" every search trial after {min(spec.rungs)} epochs"
         ]
+    compilation = duration(sum(cost.compile_seconds for cost in costs.values()))
     lines.append(f"besides: {compilation} of compilation in each worker, and a few seconds' start")
     if spec.time_budget_seconds is not None:
-        lines.append(f"the time budget stops it after {in_words(spec.time_budget_seconds)}")
+        lines.append(f"the time budget stops it after {duration(spec.time_budget_seconds)}")
     return lines
-
-
-def in_words(seconds: float) -> str:
-    """A duration as people say it: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _given(model: str, spec: StudySpec) -> list[TrialConfig]:
@@ -139,14 +127,6 @@ def _shapes(configs: Iterable[TrialConfig]) -> list[TrialConfig]:
 
 def _mean_cost(configs: Sequence[TrialConfig], costs: dict[TrialConfig, Cost]) -> float:
     return sum(costs[_shape(config)].epoch_seconds for config in configs) / len(configs)
-
-
-def _makespan(seconds: Iterable[float], n_slots: int) -> float:
-    """When the last trial ends, if each starts in the slot that is free first."""
-    free = [0.0] * n_slots
-    for duration in seconds:
-        heapq.heappush(free, heapq.heappop(free) + duration)
-    return max(free)
 
 
 def _measure(
@@ -208,7 +188,7 @@ def _table(
         table.add_column(name, justify="right")
 
     def add(label: str, n: int, epoch_seconds: float) -> None:
-        each = in_words(spec.epochs * epoch_seconds)
+        each = duration(spec.epochs * epoch_seconds)
         table.add_row(label, str(n), str(spec.epochs), f"{epoch_seconds:.2g} s", each)
 
     settings: dict[str, list[TrialConfig]] = {}

@@ -286,7 +286,7 @@ def describe_plan(spec: StudySpec, n_slots: int, needs: str) -> str:
     """The study in a line: how many trials of what, how many at once, on what each."""
     trials = ", ".join(f"{n} {group}" for group, n in count_trials(spec).items())
     note = ", no two sharing a device" if spec.timed else ""
-    return f"plan: {trials} trials of {spec.epochs} epochs; {n_slots} at once, {needs} each{note}"
+    return f"plan: {trials} trials of {_epochs(spec.epochs)}; {n_slots} at once, {needs} each{note}"
 
 
 def _epochs(n: int) -> str:
