@@ -16,7 +16,9 @@ import pandas as pd
 import pytest
 
 from study.folder import schema
-from study.run import main
+from study.folder.storage import RunFolderError
+from study.plan.spec import SpecError, StudySpec
+from study.run import build_parser, main, resume_command, run
 
 pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
 
@@ -39,11 +41,17 @@ def storage(tmp_path):
         (["--time-budget", "-5"], "--time-budget"),
         (["--grace-epochs", "0"], "--grace-epochs"),
         (["--reduction-factor", "1"], "--reduction-factor"),
+        (["--grace-epochs", "5", "--epochs", "1"], "--grace-epochs"),
+        (["--seed", "2147483648"], "--seed"),
+        (["--seed", "2147483647", "--seeds", "2"], "--seeds"),
         (["--hidden", "64", "64"], "--hidden"),
         (["--name", "a/b"], "--name"),
+        (["--name="], "--name"),
         (["--data", "no/such/mnist.npz"], "no/such/mnist.npz"),
         (["--objective", "mse,time", "--scheduler", "asha"], "--scheduler none"),
         (["--dry-run", "--resume", "--name", "x"], "--dry-run"),
+        (["--dry-run", "--resume-or-start", "--name", "x"], "--dry-run"),
+        (["--resume-or-start"], "--name"),
     ],
 )
 def test_bad_arguments_end_at_once(arguments, named, storage, capsys):
@@ -252,8 +260,9 @@ def test_interrupted_study_keeps_what_it_has_and_resumes(storage):
     refused = run_command(*arguments, "--epochs", "7")
     assert refused.returncode == 2
     assert "epochs 4 to 7" in refused.stderr
-    resumed = run_command(*arguments, "--gpus", "0", "--no-report")
+    resumed = run_command(*arguments)
     assert resumed.returncode == 0, resumed.stderr
+    assert not (storage / "cut" / "report").exists()  # --no-report is told again
     assert "dense64-s0  completed" not in resumed.stdout  # it is not run again
     after = pd.read_parquet(storage / "cut" / "trials.parquet").set_index("trial_id")
     kept = "reference-dense64-s0"
@@ -269,6 +278,67 @@ def test_resume_needs_a_study(storage, capsys):
     assert "--resume" in capsys.readouterr().err
     assert main(["--storage", str(storage), "--resume"]) == 2
     assert "--name" in capsys.readouterr().err
+    assert not storage.exists()
+
+
+def test_the_printed_command_goes_on_under_the_same_conditions():
+    """What the study is, its folder knows."""
+    given = "--preset quick --epochs 3 --gpus 0 --gpus-per-trial 0.5 --cpus-per-trial 2"
+    given += " --max-concurrent 3 --address auto --data 'my images' --quiet --no-report"
+    given += " --storage '~/a b' --name a --mlflow http://me:secret@host"
+    command = resume_command(build_parser().parse_args(shlex.split(given)))
+    assert command.startswith("python -m study.run --resume ")
+    assert "secret" not in command
+    again = build_parser().parse_args(shlex.split(command)[3:])
+    for name, value in vars(build_parser().parse_args(shlex.split(given))).items():
+        if name in ("preset", "epochs"):
+            assert getattr(again, name) is None
+        elif name == "mlflow":
+            assert again.mlflow == "http://***@host"
+        elif name != "resume":
+            assert getattr(again, name) == value, name
+
+
+def test_the_function_refuses_what_the_command_line_does(storage):
+    with pytest.raises(TypeError, match="epoch"):
+        run("quick", storage=storage, epoch=3)
+    for settings, told in (
+        ({"preset": "quik"}, "--preset is 'quik'"),
+        ({"epochs": 0}, "--epochs"),
+        ({"name": "x", "resume": True}, "holds no study to --resume"),
+    ):
+        with pytest.raises(SpecError, match=told):
+            run(storage=storage, **settings)
+    with pytest.raises(RunFolderError, match="--name"):
+        run(storage=storage, name="a/b")
+    assert not storage.exists()
+
+
+IN_A_NOTEBOOK = """
+import ray, sys
+from study.plan.spec import StudySpec
+from study.run import run
+
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+spec = StudySpec(preset="own", models=("dense",), hidden_units=(64,), epochs=1)
+for settings in ({"preset": spec}, {"resume": True, "seeds": 2}):
+    print(run(storage=sys.argv[1], name="mine", gpus=0, quiet=True, no_report=True, **settings))
+    assert ray.is_initialized()
+assert ray.cluster_resources()["CPU"] == 1
+"""
+
+
+def test_a_notebooks_own_session_is_used_and_left_alone(storage):
+    """`run` in a process that has called `ray.init`: a study, then one seed more of it."""
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", IN_A_NOTEBOOK, str(storage)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    told = [line for line in ran.stdout.splitlines() if line == str(storage / "mine")]
+    assert len(told) == 2
+    trials = pd.read_parquet(storage / "mine" / schema.TRIALS_FILE)
+    assert list(trials.state) == ["completed"] * 2
+    spec = StudySpec.from_dict(json.loads((storage / "mine" / "study.json").read_text())["spec"])
+    assert (spec.preset, spec.n_seeds) == ("own", 2)
 
 
 @pytest.mark.slow
@@ -294,7 +364,7 @@ def test_a_trial_that_fails_is_retried_then_kept_as_failed(storage):
 def test_a_gpu_that_tensorflow_cannot_open_is_an_error():
     """Ray is told of a GPU; where there is none, the check names what to install."""
     code = (
-        "import ray; from study.resources import Resources, check_gpu, claim;"
+        "import ray; from study.tune.resources import Resources, check_gpu, claim;"
         "ray.init(address='local', num_cpus=1, num_gpus=1, include_dashboard=False,"
         " log_to_driver=False); print('opened', check_gpu(claim(Resources(n_gpus=1))))"
     )

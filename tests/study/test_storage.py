@@ -30,6 +30,15 @@ def test_files_come_and_go(folder):
     assert folder.names("a") == ["a/c.json"]
 
 
+def test_where_a_file_is_in_the_way_there_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = RunFolder(tmp_path / "file" / "study")
+    assert not folder.exists()
+    assert folder.read("table") is None
+    with pytest.raises(RunFolderError, match="Not a directory"):
+        folder.create()
+
+
 def test_another_process_opens_the_same_folder(folder):
     folder.create()
     folder.write("file", b"content")
