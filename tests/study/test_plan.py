@@ -1,8 +1,6 @@
 """The plan of a study, driven by hand: phases, equal shares, Optuna's states, winners."""
 
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from dataclasses import replace
 
 import optuna
@@ -11,7 +9,6 @@ from simulation import MemoryFolder, objective, totals
 
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError
-from study.plan import optuna_file
 from study.plan.ledger import Ledger, Measurement
 from study.plan.optuna_file import OptunaFile
 from study.plan.phases import Plan
@@ -245,33 +242,16 @@ def test_a_failed_reference_is_trained_again_and_a_failed_setting_is_not():
     assert hand.again(spec).run() == planned[:1]
 
 
-def assert_optunas_file_whole(folder):
-    """A session that goes on with a finished study leaves all its search trials in the file."""
+def test_optunas_file_is_made_again_from_the_ledger(tmp_path):
+    """By a session that goes on with a finished study and finds a torn file."""
     spec = replace(SPEC, models=("conv",))
     hand = Hand(spec)
     searched = of(hand.run(), schema.SEARCH)
-    file = OptunaFile(folder)
+    path = tmp_path / schema.OPTUNA_FILE
+    path.write_bytes(b"torn" * 100)
+    file = OptunaFile(RunFolder(tmp_path))
     Plan(spec, hand.again(spec).ledger, file.storage)
     file.close()
-    study = optuna.load_study(
-        study_name="conv", storage=f"sqlite:///{folder.local / schema.OPTUNA_FILE}"
-    )
+    study = optuna.load_study(study_name="conv", storage=f"sqlite:///{path}")
     assert len(searched) == spec.share
     assert [trial.params for trial in study.trials] == [params_of(t.config) for t in searched]
-
-
-@pytest.mark.parametrize("left", [None, b"", b"torn" * 100], ids=["gone", "empty", "torn"])
-def test_optunas_file_is_made_again_whatever_became_of_it(tmp_path, left):
-    folder = RunFolder(tmp_path)
-    if left is not None:
-        folder.write(schema.OPTUNA_FILE, left)
-    assert_optunas_file_whole(folder)
-
-
-def test_optunas_file_that_another_program_never_lets_go_of_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(optuna_file, "WAIT_SECONDS", 0.0)
-    folder = RunFolder(tmp_path)
-    with closing(sqlite3.connect(tmp_path / schema.OPTUNA_FILE)) as other:
-        other.execute("create table locked (number integer)")
-        other.execute("begin exclusive")
-        assert_optunas_file_whole(folder)
