@@ -132,7 +132,7 @@ class RunFolder:
             try:
                 with self._filesystem.open_input_stream(self._path(name)) as stream:
                     return bytes(stream.read())
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return None
 
     def exists(self) -> bool:

@@ -7,7 +7,6 @@ closed form, everything else is the command line's own.
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -91,8 +90,8 @@ def resumed(storage, lines):
     """Runs the command that the study printed."""
     printed = next(line for line in lines if RESUME in line)
     options = shlex.split(printed.partition(RESUME)[2])
-    assert options == ["--resume", "--storage", str(storage), "--name", "study"]
-    code, lines = Study(storage, "--resume", *RESOURCES).rest()
+    assert options[:3] == ["--resume", f"--storage={storage}", "--name=study"]
+    code, lines = Study(storage, *options).rest()
     assert code == 0, lines
 
 
@@ -110,9 +109,11 @@ def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path):
     assert_complete(tmp_path / "study", n_retried=1)
 
 
-@pytest.mark.parametrize(("number", "times"), [("SIGTERM", 1), ("SIGINT", 1), ("SIGINT", 2)])
+@pytest.mark.parametrize(
+    ("number", "times"), [("SIGTERM", 1), ("SIGHUP", 1), ("SIGINT", 1), ("SIGINT", 2)]
+)
 def test_a_signal_stops_the_study_and_keeps_what_it_has(tmp_path, number, times):
-    """A spot notice is a SIGTERM; a second Ctrl-C does not wait for anything."""
+    """A spot notice is a SIGTERM, a terminal that goes a SIGHUP; a second Ctrl-C waits for nothing."""
     study = Study(tmp_path, *OPTIONS, epoch_seconds=0.2)
     study.wait_for("completed")
     for _ in range(times):
@@ -137,7 +138,7 @@ def test_a_folder_that_is_taken_away_ends_the_study_and_comes_back_whole(tmp_pat
     assert code == 1
     (told,) = [line for line in lines if RESUME in line]
     assert str(tmp_path / "study") in told
-    shutil.rmtree(tmp_path / "study", ignore_errors=True)  # what the last writers made anew
+    assert not (tmp_path / "study").exists()  # nobody has made it anew
     (tmp_path / "elsewhere").rename(tmp_path / "study")
     resumed(tmp_path, [told])
     assert_complete(tmp_path / "study")

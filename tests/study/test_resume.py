@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 N_KILLS = 20
 N_EPOCHS, N_SEEDS, SHARE = 6, 2, 60
 RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]
-OPTIONS = ["--preset", "quick", "--hidden", "64"]
+# One command for every session, as a job system has it.
+OPTIONS = ["--resume-or-start", "--preset", "quick", "--hidden", "64"]
 OPTIONS += ["--epochs", str(N_EPOCHS), "--seeds", str(N_SEEDS), "--trials", str(2 * SHARE)]
 ENDED = {schema.COMPLETED, schema.PRUNED, schema.DIVERGED}
 
@@ -61,22 +62,10 @@ def wait_for_an_end(study):
 
 
 def ended(folder):
-    """The rows of the trials that the run folder knows to have ended, by trial.
-
-    What the tables lack yet lies in the journal.
-    """
-    rows = {}
-    if (folder / schema.EPOCHS_FILE).exists():
-        trials, _ = load_run(folder)  # never torn
-        rows = {row["trial_id"]: row for row in trials.to_dict("records")}
-    for path in sorted((folder / schema.JOURNAL_FOLDER).glob("*.json")):
-        row = json.loads(path.read_text())["trial"]
-        rows[row["trial_id"]] = row
-    return {
-        trial_id: {name: row.get(name) for name in ("state", "val_mse", "test_mse", "epochs")}
-        for trial_id, row in rows.items()
-        if row["state"] in ENDED
-    }
+    """The rows of the trials that the run folder knows to have ended, by trial."""
+    trials, _ = load_run(folder)  # never torn
+    columns = ["state", "val_mse", "test_mse", "epochs"]
+    return trials[trials.state.isin(ENDED)].set_index("trial_id")[columns].to_dict("index")
 
 
 def seconds_spent(folder):
@@ -86,9 +75,9 @@ def seconds_spent(folder):
 def test_a_driver_killed_at_twenty_moments_loses_nothing(cluster, tmp_path):
     folder = tmp_path / "study"
     moments = random.Random(0)
-    options, known, spent = OPTIONS, {}, 0.0
+    known, spent = {}, 0.0
     for number in range(N_KILLS):
-        study = start(cluster, tmp_path, *options)
+        study = start(cluster, tmp_path, *OPTIONS)
         if number % 4:  # else it may die before anything has ended
             wait_for_an_end(study)
         time.sleep(moments.uniform(0.0, 2.5))
@@ -96,14 +85,13 @@ def test_a_driver_killed_at_twenty_moments_loses_nothing(cluster, tmp_path):
         study.kill()
         if not (folder / schema.MANIFEST_FILE).exists():
             continue
-        options = ["--resume"]
         now = ended(folder)
         for trial_id, row in known.items():  # what had ended stays, to the last digit
             assert pd.Series(now[trial_id]).equals(pd.Series(row))
         assert seconds_spent(folder) >= spent
         known, spent = now, seconds_spent(folder)
     assert known
-    study = start(cluster, tmp_path, *options)
+    study = start(cluster, tmp_path, *OPTIONS)
     output = study.process.stdout.read()
     code = study.process.wait()
     study.kill()
