@@ -181,7 +181,8 @@ class StudyStopper(_Uncopied, tune.Stopper):
         """Asked by Ray Tune all the time."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.out_of_time = True
-        self.stopping = self.interrupted or self.out_of_time or self._ledger.trouble is not None
+        # For good: storage that works again must not have trials judged that were cut off.
+        self.stopping |= self.interrupted or self.out_of_time or self._ledger.trouble is not None
         return self.stopping
 
     @contextmanager

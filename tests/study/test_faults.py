@@ -113,7 +113,7 @@ def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path):
     ("number", "times"), [("SIGTERM", 1), ("SIGHUP", 1), ("SIGINT", 1), ("SIGINT", 2)]
 )
 def test_a_signal_stops_the_study_and_keeps_what_it_has(tmp_path, number, times):
-    """A spot notice is a SIGTERM, a terminal that goes a SIGHUP; a second Ctrl-C waits for nothing."""
+    """A spot notice is a SIGTERM, a lost terminal a SIGHUP; a second Ctrl-C waits for nothing."""
     study = Study(tmp_path, *OPTIONS, epoch_seconds=0.2)
     study.wait_for("completed")
     for _ in range(times):
