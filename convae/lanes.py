@@ -122,6 +122,32 @@ class Lanes:
         self._evaluator(lane_of(state, 0), widest, self._images.part(widest.split)).numpy()
         return time.perf_counter() - start
 
+    def check(self, config: TrialConfig, state: LaneState | None = None) -> None:
+        """Whether the program can train this trial, from this state.
+
+        Raises:
+            ValueError: it cannot, and why.
+        """
+        shape = self.shape
+        n_train = self._images.part(config.split).n_train
+        width = getattr(config, WIDTHS[shape.model])
+        batch_fits = shape.accumulates or min(config.batch_size, n_train) <= shape.chunk_size
+        for name, fits in (
+            (f"model {config.model}", config.model == shape.model),
+            (f"precision {config.precision}", config.precision == shape.precision),
+            (f"{WIDTHS[shape.model]} {width}", width is not None and width <= shape.width),
+            (f"batch size {config.batch_size}", batch_fits),
+        ):
+            if not fits:
+                raise ValueError(f"This program cannot train {name}: {shape}.")
+        if state is None:
+            return
+        shapes = weight_shapes(self._model(config))
+        parts = (state.weights, state.velocities, state.gradients)
+        expected = [shapes[: len(part)] for part in self._now[0]]
+        if [[x.shape for x in part] for part in parts] != expected:
+            raise ValueError(f"The state's shapes are not those of {config.architecture}.")
+
     def start(self, config: TrialConfig) -> LaneState:
         """A trial's state before its first epoch: the initial weights of its own Keras model."""
         model = self._model(config)
@@ -138,15 +164,11 @@ class Lanes:
             ValueError: the program cannot train the trial, the state is another model's, or the
                 lane is taken.
         """
-        self._check(config)
+        self.check(config, state)
         now, occupants = self._now
         if occupants[lane] is not None:
             raise ValueError(f"Lane {lane} is taken.")
-        shapes = weight_shapes(self._model(config))
         parts = (state.weights, state.velocities, state.gradients)
-        expected = [shapes[: len(part)] for part in now]
-        if [[x.shape for x in part] for part in parts] != expected:
-            raise ValueError(f"The state's shapes are not those of {config.architecture}.")
         own = State(
             *(
                 [_padded(x, to) for x, to in zip(part, self._program.weight_shapes, strict=False)]
@@ -154,6 +176,7 @@ class Lanes:
             )
         )
         part = self._images.part(config.split)
+        shapes = weight_shapes(self._model(config))
         occupant = _Occupant(config, part, shapes, state.epoch, state.step, state.error_sum)
         after = self._program.place(now, np.int32(lane), own)
         self._now = after, _replaced(occupants, lane, occupant)
@@ -221,20 +244,6 @@ class Lanes:
 
     def _n_chunks(self, occupant: _Occupant) -> int:
         return n_chunks(occupant.part.n_train, occupant.config.batch_size, self.shape.chunk_size)
-
-    def _check(self, config: TrialConfig) -> None:
-        shape = self.shape
-        n_train = self._images.part(config.split).n_train
-        width = getattr(config, WIDTHS[shape.model])
-        batch_fits = shape.accumulates or min(config.batch_size, n_train) <= shape.chunk_size
-        for name, fits in (
-            (f"model {config.model}", config.model == shape.model),
-            (f"precision {config.precision}", config.precision == shape.precision),
-            (f"{WIDTHS[shape.model]} {width}", width is not None and width <= shape.width),
-            (f"batch size {config.batch_size}", batch_fits),
-        ):
-            if not fits:
-                raise ValueError(f"This program cannot train {name}: {shape}.")
 
     def _model(self, config: TrialConfig) -> keras.Model:
         """A Keras model of the trial's architecture, for shapes and initial weights."""

@@ -44,8 +44,10 @@ class EpochResult:
         train_mse: mean over the epoch's batches while the weights move, weighted by batch size
             (what Keras' History calls `loss`), in (pixel / 255)².
         eval_mse: at the epoch's end, on the test or validation images; None if not asked for.
-        train_seconds: weight updates only.
+        train_seconds: weight updates only. A trial that shares its device has its share: the
+            device's seconds over the lanes at work.
         eval_seconds: 0 if not evaluated.
+        n_sharing: trials at work on the device, this one included, averaged over train_seconds.
     """
 
     epoch: int
@@ -53,6 +55,7 @@ class EpochResult:
     eval_mse: float | None
     train_seconds: float
     eval_seconds: float
+    n_sharing: float = 1.0
 
 
 class EpochProgram:

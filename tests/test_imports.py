@@ -39,7 +39,8 @@ def test_import_loads_none_of(module, forbidden):
     assert loaded_by(module) & forbidden == set()
 
 
-def test_the_trainer_knows_neither_ray_nor_the_study():
-    loaded = loaded_by("convae.training")
+def test_the_trainer_and_the_engine_know_neither_ray_nor_the_study():
+    loaded = loaded_by("convae.engine")
+    assert "convae.training" in loaded
     assert "tensorflow" in loaded
     assert loaded & {"ray", "optuna", "study", "analysis"} == set()
