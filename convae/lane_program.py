@@ -85,6 +85,7 @@ class Shape:
         widths: Iterable[int],
         batch_sizes: Iterable[int],
         n_train: int,
+        chunk_size: int | None = None,
         precision: str = "float32",
         variant: Variant | None = None,
     ) -> "Shape":
@@ -100,11 +101,12 @@ class Shape:
             widths: hidden units or latent filters that occur.
             batch_sizes: batch sizes that occur.
             n_train: training images of the longest epoch.
+            chunk_size: images a lane a step; None for the rule's.
             precision: of `convae.config.PRECISIONS`.
             variant: how gradients are computed.
         """
         batch_sizes = [min(size, n_train) for size in batch_sizes]
-        chunk_size = min(MAX_CHUNK_SIZE, *batch_sizes)
+        chunk_size = chunk_size or min(MAX_CHUNK_SIZE, *batch_sizes)
         longest = max(n_chunks(n_train, size, chunk_size) for size in batch_sizes)
         return cls(
             model=model,
@@ -292,6 +294,13 @@ class Program:
         """The state after a slice, and Σ over its images of their mean squared error, (k,)."""
         after: tuple[State, tf.Tensor] = self._train_slice(self._pixels, orders, state, by_lane)
         return after
+
+    def hlo(self, orders: tf.Tensor, state: State, by_lane: Arguments) -> str:
+        """What XLA makes of a slice, as text; compiles it once more."""
+        text: str = self._train_slice.experimental_get_compiler_ir(
+            self._pixels, orders, state, by_lane
+        )(stage="optimized_hlo")
+        return text
 
     def _slice(
         self, pixels: tf.Tensor, orders: tf.Tensor, state: State, by_lane: Arguments

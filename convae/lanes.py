@@ -122,6 +122,11 @@ class Lanes:
         self._evaluator(lane_of(state, 0), widest, self._images.part(widest.split)).numpy()
         return time.perf_counter() - start
 
+    def hlo(self) -> str:
+        """What XLA makes of a slice, as text; compiles it once more."""
+        state, occupants = self._now
+        return self._program.hlo(self._orders, state, self._arguments(occupants))
+
     def check(self, config: TrialConfig, state: LaneState | None = None) -> None:
         """Whether the program can train this trial, from this state.
 
