@@ -240,11 +240,9 @@ def main() -> int:
         print(f"compiled at once: {at_once['compile_seconds']}, {at_once['wall_seconds']:.1f} s")
         if not options.short:
             write_result(f"lanes-{kind}", result)
-    headings = ["model", "by", "lanes", "batch", "chunk", "variant", "compiled in s", "ms"]
+    headings = ["model", "lanes", "batch", "chunk", "variant", "compile s", "ms", "eval ms", "MSE"]
     title = f"{what}, median of {n} (lowest to highest), {options.precision}, {device.description}"
-    print_table(
-        title, [*headings, "evaluation ms", "train MSE"], [_cells(r) for r in result["rows"]]
-    )
+    print_table(title, headings, [_cells(row) for row in result["rows"]])
     for row in result["rows"]:
         if "kernels" in row:
             _print_kernels(row)

@@ -269,11 +269,9 @@ class Program:
         self._pixels = images.pixels
         self._n_images = images.n_train
         self._network = _network(shape.model, shape.precision, shape.variant)
-        # AutoGraph would translate Python that depends on tensors' values, of which there is none.
-        compiled = partial(tf.function, jit_compile=True, autograph=False)
-        self._train_slice = compiled(self._slice)
-        self.place = compiled(_with_lane)
-        self.shuffle = compiled(_with_order)
+        self._train_slice = _by_xla(self._slice)
+        self.place = _by_xla(_with_lane)
+        self.shuffle = _by_xla(_with_order)
 
     def zeros(self) -> State:
         """The state of empty lanes."""
@@ -427,7 +425,7 @@ class Evaluator:
         self._pixels = images.pixels
         self._chunk_size = min(EVAL_CHUNK_SIZE, images.n_eval)
         self._n_steps = math.ceil(images.n_eval / self._chunk_size)
-        self._evaluate = tf.function(self._error_sum, jit_compile=True, autograph=False)
+        self._evaluate = _by_xla(self._error_sum)
 
     def __call__(self, weights: Sequence[tf.Tensor], config: TrialConfig, part: Part) -> tf.Tensor:
         """Σ over the evaluation images of their mean squared error, as a scalar on the device.
@@ -456,6 +454,14 @@ class Evaluator:
             return i + 1, total + tf.reduce_sum(tf.where(places < n_images, errors, 0.0))
 
         return _repeat(self._n_steps, step, tf.constant(0.0))
+
+
+def _by_xla(function: Callable[..., Any]) -> Any:
+    """The function, to be compiled at its first call."""
+    # AutoGraph would translate Python that depends on tensors' values, of which there is none. A
+    # partial, because TensorFlow counts the traces of each function, and warns when there are five:
+    # here every program has its own.
+    return tf.function(partial(function), jit_compile=True, autograph=False)
 
 
 def _repeat(n: int, step: Callable[..., Any], *start: Any) -> Any:

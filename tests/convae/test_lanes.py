@@ -314,6 +314,28 @@ def test_conv_lanes_equal_the_model(variant, latent_filters):
             np.testing.assert_allclose(our[lane], their, rtol=1e-4, atol=1e-7)
 
 
+def test_conv_lanes_in_bfloat16_are_near_the_model():
+    """Outputs near those of Keras' bfloat16; gradients near float32's, for Keras adds in 8 bits."""
+    x = digits(24, 3).astype(np.float32) / 255
+    half, whole = (build_model(replace(CONV, precision=p)) for p in ("bfloat16", "float32"))
+    reset(half, 0)
+    reset(whole, 0)
+    weights = [tf.convert_to_tensor(v)[tf.newaxis] for v in half.trainable_variables]
+    hidden = _Hidden(tf.constant([8]), tf.constant([False]))
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        network = _network("conv", "bfloat16", Variant())
+        outputs = network(weights, x[np.newaxis], hidden, lambda y: y)[0]
+        loss = tf.reduce_mean(tf.square(outputs - x))
+    gradients = tape.gradient(loss, weights)
+    np.testing.assert_allclose(outputs, tf.cast(half(x[..., None]), tf.float32)[..., 0], 2**-6)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(whole(x[..., None])[..., 0] - x))
+    for ours, theirs in zip(gradients, tape.gradient(loss, whole.trainable_variables), strict=True):
+        assert ours.dtype == tf.float32
+        assert np.linalg.norm(ours[0] - theirs) < 0.05 * np.linalg.norm(theirs)
+
+
 @pytest.mark.parametrize("batch_sizes", [SPACE, (256,), (64,), (1000,)])
 def test_slices_fit_the_epochs(batch_sizes):
     """Few steps are idle, whatever the batch size and the split."""
