@@ -10,8 +10,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType, TracebackType
@@ -130,6 +131,11 @@ class Trial:
         """The program that trains it."""
         return ProgramId(self.config.model, self.place is not Place.LANES)
 
+    def report(self) -> Report:
+        """What is new since the last one."""
+        epochs, self.epochs = self.epochs, []
+        return Report(self.status, epochs, self.diverged_epoch, self.train_seconds)
+
     def spend(self, seconds: float, n_sharing: int) -> None:
         """Counts its share of a slice's device seconds, with so many at work on the device."""
         self.train_seconds += seconds
@@ -244,6 +250,8 @@ class Engine:
         self._scheduler = Scheduler(n_lanes)
         self._trials: dict[str, Trial] = {}
         self._changed = threading.Condition()  # guards all that follows, and the trials
+        self._in_slice: ProgramId | None = None
+        self._n_asked = self._n_answered = 0  # calls that wait for the end of a slice
         self._stopped = False
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -366,22 +374,30 @@ class Engine:
             trial = self._trials[trial_id]
             self._changed.wait_for(stands_still, timeout_seconds)
             self._check()
-            epochs, trial.epochs = trial.epochs, []
-            return Report(trial.status, epochs, trial.diverged_epoch, trial.train_seconds)
+            return trial.report()
 
     def state(self, trial_id: str) -> LaneState | None:
         """All that training has changed, to go on from exactly; None before its first slice.
 
-        Of a running trial, as it was after its last slice. A diverged one has none.
+        Of a running trial, as it is after the slice in progress. A diverged one has none.
 
         Raises:
+            EngineError: the engine has failed.
             KeyError: there is no such trial.
         """
-        with self._changed:
-            trial = self._trials[trial_id]
-            if trial.status is Status.RUNNING:
-                return self._programs[trial.program].get(trial.lane)
-            return trial.state
+        with self._between_slices(self._trials[trial_id]) as state:
+            return state
+
+    def checkpoint(self, trial_id: str) -> tuple[Report, LaneState | None]:
+        """A report without waiting for a pause, and the state that belongs to it.
+
+        Raises:
+            EngineError: the engine has failed.
+            KeyError: there is no such trial.
+        """
+        trial = self._trials[trial_id]
+        with self._between_slices(trial) as state:
+            return trial.report(), state
 
     def remove(self, trial_id: str) -> None:
         """Ends a trial, wherever it stands, and forgets it. Its lane is free after the slice.
@@ -407,11 +423,16 @@ class Engine:
     def step(self) -> bool:
         """Fills free lanes and trains a slice; returns whether anything was at work."""
         with self._changed:
+            n_asked = self._n_asked  # those come first, or they would hardly ever get a turn
+            self._changed.wait_for(lambda: self._n_answered >= n_asked)
             self._move()
             programs = self._scheduler.at_work()
             n_sharing = sum(len(self._scheduler.running[program]) for program in programs)
         for program in programs:
-            self._train(program, n_sharing)
+            try:
+                self._train(program, n_sharing)
+            finally:
+                self._in_slice = None
         return bool(programs)
 
     def _move(self) -> None:
@@ -427,7 +448,9 @@ class Engine:
     def _train(self, program: ProgramId, n_sharing: int) -> None:
         """Trains a program's lanes for a slice and lets go who must wait or has ended."""
         lanes = self._programs[program]
-        trials = dict(self._scheduler.running[program])
+        with self._changed:
+            trials = dict(self._scheduler.running[program])
+            self._in_slice = program
         started = time.perf_counter()
         results = lanes.run()
         trained = time.perf_counter()
@@ -450,7 +473,24 @@ class Engine:
                         trial.state = lanes.get(lane)
                     lanes.clear(lane)
                     self._scheduler.leave(trial)
-                    self._changed.notify_all()
+            self._in_slice = None
+            self._changed.notify_all()
+
+    @contextmanager
+    def _between_slices(self, trial: Trial) -> Iterator[LaneState | None]:
+        """The trial's state, at a moment when its lanes and its results tell of the same slices."""
+        with self._changed:
+            self._n_asked += 1
+            try:
+                self._changed.wait_for(
+                    lambda: self._in_slice != trial.program or self._failure is not None
+                )
+                self._check()
+                running = trial.status is Status.RUNNING
+                yield self._programs[trial.program].get(trial.lane) if running else trial.state
+            finally:
+                self._n_answered += 1
+                self._changed.notify_all()
 
     @property
     def _ready(self) -> Collection[ProgramId]:

@@ -37,8 +37,8 @@ from convae.models import POLICIES, build_model
 MAX_CHUNK_SIZE = 256
 # An epoch of 60,000 images is so many slices, one of 50,000 a whole number too.
 SLICES_PER_EPOCH = 6
-# Large enough to keep a GPU busy with one lane.
-EVAL_CHUNK_SIZE = 1000
+# Large enough to keep a GPU busy with one lane, small enough for its memory.
+EVAL_CHUNK_SIZES: Mapping[str, int] = MappingProxyType({"conv": 1000, "dense": 10_000})
 # Which field of a trial is its width.
 WIDTHS: Mapping[str, str] = MappingProxyType({"conv": "latent_filters", "dense": "hidden_units"})
 
@@ -423,7 +423,7 @@ class Evaluator:
         """Compiles nothing yet: the first call for a width does."""
         self._network = _network(model, precision, Variant())
         self._pixels = images.pixels
-        self._chunk_size = min(EVAL_CHUNK_SIZE, images.n_eval)
+        self._chunk_size = min(EVAL_CHUNK_SIZES[model], images.n_eval)
         self._n_steps = math.ceil(images.n_eval / self._chunk_size)
         self._evaluate = _by_xla(self._error_sum)
 

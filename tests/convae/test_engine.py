@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -197,6 +198,7 @@ def test_every_trial_gets_its_epochs_and_no_lane_idles(seed, monkeypatch):
         if 1 <= config.seed <= config.epochs:
             assert (report.status, report.diverged_epoch) == (Status.DIVERGED, config.seed)
             assert len(told) == config.seed - 1
+            assert simulation.engine.state(trial_id) is None
         else:
             assert (report.status, len(told)) == (Status.COMPLETED, config.epochs)
             assert simulation.engine.state(trial_id).epoch == config.epochs
@@ -275,6 +277,28 @@ def test_nothing_is_alone_while_something_compiles():
         may_compile.set()
         assert engine.report("alone", 20).status is Status.COMPLETED
         assert engine.compile_seconds == {DENSE: 1.0, DENSE_SINGLE: 1.0, CONV_SINGLE: 2.0}
+
+
+def test_a_checkpoint_holds_the_epochs_that_its_state_has_trained():
+    """Whenever it is asked for; and whoever asks gets an answer, though the engine never rests."""
+    lanes = FakeLanes(1, on_run=lambda: time.sleep(0.002))
+    evaluate = lanes.evaluate
+
+    def evaluate_slowly(due):
+        time.sleep(0.002)
+        return evaluate(due)
+
+    lanes.evaluate = evaluate_slowly
+    told, seen = 0, set()
+    with Engine({DENSE: lanes}) as engine:
+        engine.submit("a", dense(epochs=100))
+        while told < 100:
+            report, state = engine.checkpoint("a")
+            told += len(report.epochs)
+            seen.add(told)
+            assert told == (0 if state is None else state.epoch)
+    assert report.status is Status.COMPLETED
+    assert len(seen) > 50
 
 
 @pytest.mark.parametrize("broken", ["run", "compile"])
