@@ -1,11 +1,10 @@
-"""The formulations of the convolutional autoencoder against each other, by batch size.
+"""The formulations of the convolutional autoencoder on a CPU against each other, by batch size.
 
     python -m benchmarks.formulations            (about five minutes on two CPU cores)
     python -m benchmarks.formulations --short    (batch size 256 alone)
-    python -m benchmarks.formulations --gpu      (on the GPU, in both precisions)
 
-This is what the rule in `convae.formulations.choose` rests on: run it on a new kind of machine, and
-change the rule if another formulation wins there. On a CPU with one thread and with two.
+That a CPU computes the cheaper form rests on this: run it on a new kind of processor, with one
+thread and with two. What a GPU computes, `benchmarks.lanes` measures.
 """
 
 import os
@@ -16,30 +15,30 @@ from itertools import product
 from typing import Any
 
 from benchmarks.race import Epoch, build_parser, cell, print_table, race, write_result
-from convae.config import PRECISIONS, TrialConfig
+from convae.config import TrialConfig
 from convae.data import load_mnist
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-DEFINITION = "as-defined"
-ON_CPU = (DEFINITION, "cheaper-on-cpu")
-ON_GPU = (*ON_CPU, "patches")  # which takes a CPU four times as long as the definition
+DEFINITION, CHEAPER = "as-defined", "cheaper-on-cpu"
+THREADS = (1, 2)
 BATCH_SIZES = (64, 256, 1000)
+N_IMAGES = 20_000  # about a second's work
 
 
 def part_of_an_epoch(
-    config: TrialConfig, data: str | None, *, formulation: str, n_images: int, n_threads: int | None
+    config: TrialConfig, data: str | None, *, formulation: str, n_threads: int
 ) -> tuple[Epoch, str]:
-    """An epoch over the first images, on so many threads of the CPU or, if None, on the GPU."""
+    """An epoch over the first images, on so many threads."""
     from convae.device import open_device
-    from convae.formulations import VARIABLE
+    from convae.formulations import as_defined, cheaper_on_cpu
     from convae.training import Trainer
 
-    os.environ[VARIABLE] = formulation
     mnist = load_mnist(data)
-    mnist = replace(mnist, train_images=mnist.train_images[:n_images])
-    device = open_device(gpu=n_threads is None, n_threads=n_threads)
-    training = Trainer(mnist, device).start(config)
+    mnist = replace(mnist, train_images=mnist.train_images[:N_IMAGES])
+    device = open_device(gpu=False, n_threads=n_threads)
+    form = {DEFINITION: as_defined, CHEAPER: cheaper_on_cpu}[formulation]
+    training = Trainer(mnist, device, form).start(config)
 
     def epoch() -> None:
         training.run_epoch(evaluate=False)
@@ -48,46 +47,34 @@ def part_of_an_epoch(
 
 
 def main() -> None:
-    """Measures, prints a table and writes `benchmarks/results/formulations-DEVICE.json`."""
-    parser = build_parser("formulations", __doc__, "batch size 256, three turns")
-    parser.add_argument("--gpu", action="store_true", help="on the GPU, not the CPU")
-    options = parser.parse_args()
+    """Measures, prints a table and writes `benchmarks/results/formulations-cpu.json`."""
+    options = build_parser("formulations", __doc__, "batch size 256, three turns").parse_args()
     n = 3 if options.short else 5
-    # Enough for about a second's work.
-    names, n_images, threads, precisions = ON_CPU, 20_000, (1, 2), PRECISIONS[:1]
-    if options.gpu:
-        names, n_images, threads, precisions = ON_GPU, 60_000, (None,), PRECISIONS
     rows: list[dict[str, Any]] = []
     table = []
     batch_sizes = (256,) if options.short else BATCH_SIZES
-    for n_threads, precision, batch_size in product(threads, precisions, batch_sizes):
+    for n_threads, batch_size in product(THREADS, batch_sizes):
         peers = {
-            name: partial(
-                part_of_an_epoch, formulation=name, n_images=n_images, n_threads=n_threads
-            )
-            for name in names
+            name: partial(part_of_an_epoch, formulation=name, n_threads=n_threads)
+            for name in (DEFINITION, CHEAPER)
         }
-        config = TrialConfig(model="conv", batch_size=batch_size, precision=precision)
+        config = TrialConfig(model="conv", batch_size=batch_size)
         result = race(peers, config, options.data, n)
-        for name in set(names) - set(result.seconds):
+        for name in set(peers) - set(result.seconds):
             sys.exit(f"{name} {result.notes[name]}")
-        setting = {"n_threads": n_threads, "precision": precision, "batch_size": batch_size}
+        setting = {"n_threads": n_threads, "precision": "float32", "batch_size": batch_size}
         ratios, cpu_ratios = result.ratios(DEFINITION), result.cpu_ratios(DEFINITION)
         facts = {"ratios_of_medians": ratios, "cpu_ratios_of_medians": cpu_ratios}
         rows.append({**setting, **asdict(result), **facts})
-        for name in names:
+        for name in peers:
             each = [f"{r[name]:.2f}" if name in r else "" for r in (ratios, cpu_ratios)]
-            where = "GPU" if n_threads is None else str(n_threads)
-            table.append(
-                [where, precision, str(batch_size), name, cell(result.seconds[name]), *each]
-            )
-    what = f"seconds to train the conv model on {n_images:,} images"
-    headings = ["threads", "precision", "batch size", "formulation", "seconds"]
+            table.append([str(n_threads), str(batch_size), name, cell(result.seconds[name]), *each])
+    what = f"seconds to train the conv model on {N_IMAGES:,} images"
+    headings = ["threads", "batch size", "formulation", "seconds"]
     headings += [f"÷ {DEFINITION}", "of processor seconds"]
     print_table(f"{what}, median of {n} (lowest to highest)", headings, table)
     if not options.short:
-        kind = "gpu" if options.gpu else "cpu"
-        write_result(f"formulations-{kind}", {"what": what, "n": n, "rows": rows})
+        write_result("formulations-cpu", {"what": what, "n": n, "rows": rows})
 
 
 if __name__ == "__main__":

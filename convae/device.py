@@ -28,8 +28,9 @@ class Device:
     Attributes:
         name: TensorFlow's name, "/GPU:0" or "/CPU:0".
         description: for tables, such as "CPU, 1 thread: AMD EPYC" or "GPU: NVIDIA H200".
-        jit_compile: whether XLA compiles for it. XLA's CPU convolutions are about ten times
-            slower than oneDNN's, so on a CPU TensorFlow's graph runs as it is.
+        jit_compile: whether XLA compiles for it, so that trials train in lanes. XLA's CPU
+            convolutions are about ten times slower than oneDNN's, so on a CPU TensorFlow's graph
+            runs as it is.
         n_threads: parts of a batch that are computed at once; 1 on a GPU.
     """
 

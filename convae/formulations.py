@@ -1,13 +1,13 @@
-"""Cheaper ways to compute exactly what a Keras model computes, with the same weights.
+"""A cheaper way for a CPU to compute exactly what a Keras model computes, with the same weights.
 
-The Keras model stays the definition; the tests hold every formulation to it, gradients included.
-`benchmarks/README.md` tells what was tried, what each is worth, and why the choice is a rule.
+The Keras model stays the definition; the tests hold the cheaper form to it, gradients included.
+`benchmarks/README.md` tells what was tried, and `python -m benchmarks.formulations` measures it. A
+CPU uses it by rule, not by a race: formulations round differently, so a choice by timing at run
+time would make the same seed give other numbers on another day.
 """
 
-import os
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,7 +16,6 @@ from keras import layers
 from convae.operations import (
     add_stamps,
     conv_swapped,
-    patches_conv,
     pooled_conv,
     stamp,
     upsampled_valid_conv,
@@ -24,9 +23,7 @@ from convae.operations import (
 
 # (images, training) -> reconstructions
 Reconstruct = Callable[[tf.Tensor, bool], tf.Tensor]
-
-# Names a formulation to use instead of the rule's, for measuring and for finding faults.
-VARIABLE: Final = "CONVAE_FORMULATION"
+Formulation = Callable[[keras.Model], Reconstruct]
 
 
 def as_defined(model: keras.Model) -> Reconstruct:
@@ -70,49 +67,6 @@ def cheaper_on_cpu(model: keras.Model) -> Reconstruct:
         return last.activation(add_stamps(stamps) + bias)
 
     return reconstruct
-
-
-def patches(model: keras.Model) -> Reconstruct:
-    """Every convolution as patches times a matrix; meant for a GPU, where none was measured yet."""
-
-    def reconstruct(images: tf.Tensor, training: bool) -> tf.Tensor:
-        x = images
-        for layer in model.layers[1:]:
-            if isinstance(layer, layers.Conv2D):
-                x = tf.cast(x, layer.compute_dtype)
-                kernel, bias = (tf.cast(weight, layer.compute_dtype) for weight in _weights(layer))
-                if layer.padding == "same":
-                    x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-                x = layer.activation(patches_conv(x, kernel, bias))
-            else:
-                x = layer(x, training=training)
-        return x
-
-    return reconstruct
-
-
-FORMULATIONS: Final[Mapping[str, Callable[[keras.Model], Reconstruct]]] = MappingProxyType(
-    {"as-defined": as_defined, "cheaper-on-cpu": cheaper_on_cpu, "patches": patches}
-)
-
-
-def choose(*, jit_compile: bool) -> str:
-    """The formulation to use, a name in `FORMULATIONS`.
-
-    A rule, not a race: formulations round differently, so a choice by timing at run time would
-    make the same seed give other numbers on another day. `python -m benchmarks.formulations`
-    measures what the rule rests on.
-
-    Raises:
-        ValueError: CONVAE_FORMULATION has an unknown name.
-    """
-    name = os.environ.get(VARIABLE)
-    if name is None:
-        # Measured on CPUs only, so a GPU computes the model as it is.
-        return "as-defined" if jit_compile else "cheaper-on-cpu"
-    if name not in FORMULATIONS:
-        raise ValueError(f"{VARIABLE} is {name!r}, but takes one of {', '.join(FORMULATIONS)}.")
-    return name
 
 
 def _weights(layer: Any) -> tuple[tf.Tensor, tf.Tensor]:

@@ -6,6 +6,7 @@ Both map images of shape (batch, 28, 28, 1) with pixels in [0, 1] to the same sh
 from types import MappingProxyType
 
 import keras
+import numpy as np
 from keras import layers
 
 from convae.config import TrialConfig
@@ -69,3 +70,20 @@ def build_model(config: TrialConfig) -> keras.Model:
     return build_dense_autoencoder(
         config.hidden_units, config.hidden_activation, config.dropout, policy
     )
+
+
+def reset(model: keras.Model, seed: int) -> None:
+    """Sets fresh initial weights and random states of dropout, a pure function of the seed."""
+    streams = iter(np.random.SeedSequence(seed).spawn(2 * len(model.layers)))
+    for layer in model.layers:
+        layer_seed = int(next(streams).generate_state(1)[0] >> 1)
+        for variable in layer.trainable_variables:
+            initializer = getattr(layer, f"{variable.name}_initializer")
+            settings = initializer.get_config()
+            if "seed" in settings:
+                settings["seed"] = layer_seed
+            fresh = type(initializer).from_config(settings)
+            variable.assign(fresh(variable.shape, dtype=variable.dtype))
+        if isinstance(layer, keras.layers.Dropout):
+            state = layer.seed_generator.state
+            state.assign(np.array([layer_seed, 0], dtype=state.dtype))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_BLOCK = tuple(np.ndindex(2, 2))  # row and column of each pixel of a 2×2 block
-_TAPS = tuple(np.ndindex(3, 3))
+BLOCK = tuple(np.ndindex(2, 2))  # row and column of each pixel of a 2×2 block
+TAPS = tuple(np.ndindex(3, 3))
 # AutoGraph is for Python that depends on tensors' values: there is none, and it takes its time.
 _by_xla = partial(tf.function, jit_compile=True, reduce_retracing=True, autograph=False)
 
@@ -30,7 +30,7 @@ def pooled_conv(images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
     def gradient(g: tf.Tensor) -> tuple[None, tf.Tensor, tf.Tensor]:
         by_tap, of_bias = _sums_of_gradients(images, g, winners)
         ones = tf.ones((1, tf.shape(of_bias)[0]))
-        of_kernel = tf.matmul(tf.tile(ones[tf.newaxis], (len(_TAPS), 1, 1)), by_tap)
+        of_kernel = tf.matmul(tf.tile(ones[tf.newaxis], (len(TAPS), 1, 1)), by_tap)
         return None, tf.reshape(of_kernel, kernel.shape), tf.matmul(ones, of_bias)[0]
 
     return outputs, gradient
@@ -63,8 +63,8 @@ def _pooled(images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.T
     """
     seen = _seen(images)
     sums = [
-        tf.add_n([seen[r + k][c + m][..., tf.newaxis] * kernel[k, m, 0] for k, m in _TAPS])
-        for r, c in _BLOCK
+        tf.add_n([seen[r + k][c + m][..., tf.newaxis] * kernel[k, m, 0] for k, m in TAPS])
+        for r, c in BLOCK
     ]
     largest = reduce(tf.maximum, sums)
     winners = tf.fill(tf.shape(largest), float(len(sums) - 1))
@@ -91,12 +91,12 @@ def _sums_of_gradients(
     for column in range(halves[-1]):
         winner, of_column = winners[:, :, :, column], g[:, :, :, column]
         factor = tf.zeros(())
-        for pixel, (r, c) in enumerate(_BLOCK):
+        for pixel, (r, c) in enumerate(BLOCK):
             of_pixel = seen[r : r + 3, c : c + 3, :, :, :, column]
             factor = tf.where(winner == pixel, of_pixel, factor)
         by_tap += of_column * factor
         of_bias += tf.where(winner < 0, 0.0, of_column)
-    return tf.reshape(by_tap, (len(_TAPS), -1, filters)), tf.reshape(of_bias, (-1, filters))
+    return tf.reshape(by_tap, (len(TAPS), -1, filters)), tf.reshape(of_bias, (-1, filters))
 
 
 def patches_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
@@ -123,7 +123,7 @@ def upsampled_valid_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf
     (row and column parity) of the output pixel. Every phase sees 2×2 pixels of x.
     """
     channels, filters = kernel.shape[2:]
-    folded = tf.einsum("pak,qbl,klio->abipqo", _VALID_TAPS, _VALID_TAPS, kernel)
+    folded = tf.einsum("pak,qbl,klio->abipqo", VALID_TAPS, VALID_TAPS, kernel)
     folded = tf.reshape(folded, (2, 2, channels, 4 * filters))
     y = tf.nn.relu(patches_conv(x, folded, tf.tile(bias, [4])))
     return tf.reshape(y, (-1, *y.shape[1:3], 2, 2, filters))
@@ -147,7 +147,7 @@ def conv_swapped(x: tf.Tensor, kernel: tf.Tensor) -> Any:
     return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient
 
 
-def _taps(n_rows: int, n_seen: int, first_row: Callable[[int, int], int]) -> np.ndarray:
+def tap_places(n_rows: int, n_seen: int, first_row: Callable[[int, int], int]) -> np.ndarray:
     """[row, seen, k] is 1 where tap k of a 3-tap kernel lets the row see that other row."""
     taps = np.zeros((n_rows, n_seen, 3), np.float32)
     for row in range(n_rows):
@@ -159,13 +159,13 @@ def _taps(n_rows: int, n_seen: int, first_row: Callable[[int, int], int]) -> np.
 
 # Upsampled row r is low-resolution row r // 2. Through tap k, output row 2i + phase of a valid
 # convolution sees upsampled row 2i + phase + k; row 2i − 1 + r of a "same" one sees 2i − 2 + r + k.
-_VALID_TAPS = _taps(2, 2, lambda phase, k: (phase + k) // 2)
-_STAMP_TAPS = _taps(4, 1, lambda r, k: (r + k - 2) // 2)[:, 0]
+VALID_TAPS = tap_places(2, 2, lambda phase, k: (phase + k) // 2)
+STAMP_TAPS = tap_places(4, 1, lambda r, k: (r + k - 2) // 2)[:, 0]
 
 
 def stamp(kernel: tf.Tensor) -> tf.Tensor:
     """A "same" 3×3 kernel with one filter as (channels, 16): a pixel's 4×4 contributions."""
-    stamp = tf.einsum("rk,sl,klio->irso", _STAMP_TAPS, _STAMP_TAPS, kernel)
+    stamp = tf.einsum("rk,sl,klio->irso", STAMP_TAPS, STAMP_TAPS, kernel)
     return tf.reshape(stamp, (kernel.shape[2], 16))
 
 
@@ -183,12 +183,12 @@ def add_stamps(stamps: tf.Tensor) -> Any:
 def _overlap(stamps: tf.Tensor) -> tf.Tensor:
     height, width = 2 * stamps.shape[1], 2 * stamps.shape[2]
     pixels = tf.reshape(tf.transpose(stamps, (0, 1, 3, 2, 4, 5, 6)), (-1, height, width, 4, 4))
-    rows = tf.stack(_join(pixels, axis=1, place=3), axis=2)
-    both = tf.stack(_join(rows, axis=3, place=4), axis=4)
+    rows = tf.stack(join_stamps(pixels, axis=1, place=3), axis=2)
+    both = tf.stack(join_stamps(rows, axis=3, place=4), axis=4)
     return tf.reshape(both, (-1, 2 * height, 2 * width, 1))
 
 
-def _join(stamps: tf.Tensor, axis: int, place: int) -> list[tf.Tensor]:
+def join_stamps(stamps: tf.Tensor, axis: int, place: int) -> list[tf.Tensor]:
     """Even and odd output rows (or columns): a pixel's own and its neighbour's overhang."""
     before, even, odd, after = tf.unstack(stamps, axis=place)
     n = even.shape[axis]

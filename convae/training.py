@@ -1,15 +1,17 @@
-"""The fast trainer: whole epochs inside one compiled function, over data that lies on the device.
+"""The fast trainer of one trial: whole epochs in compiled functions over data on the device.
 
 It computes what Keras' `model.fit` computes with `SGD` and the mean squared error, step by step
-(the tests hold the two together), without its input pipeline and its per-step Python. A `Trainer`
-keeps the images and the compiled epochs, so that a further trial of a known shape starts at once.
+(the tests hold the two together), without its input pipeline and its per-step Python. A CPU runs
+TensorFlow's graph, a GPU a program of one lane. A `Trainer` keeps the images and what is compiled,
+so that a further trial of a known shape starts at once.
 """
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -22,8 +24,10 @@ from convae.config import TrialConfig
 from convae.data import VAL_MSE, Mnist, split
 from convae.device import Device
 from convae.errors import DivergenceError
-from convae.formulations import FORMULATIONS, choose
-from convae.models import build_model
+from convae.formulations import Formulation, cheaper_on_cpu
+from convae.lane_program import WIDTHS, DeviceImages, Evaluator, Shape
+from convae.lanes import Lanes, LaneState
+from convae.models import build_model, reset
 
 # Large enough to keep a GPU busy, small enough for 100 MB of activations.
 EVAL_BATCH_SIZE = 1000
@@ -40,8 +44,10 @@ class EpochResult:
         train_mse: mean over the epoch's batches while the weights move, weighted by batch size
             (what Keras' History calls `loss`), in (pixel / 255)².
         eval_mse: at the epoch's end, on the test or validation images; None if not asked for.
-        train_seconds: weight updates only.
+        train_seconds: weight updates only. A trial that shares its device has its share: the
+            device's seconds over the lanes at work.
         eval_seconds: 0 if not evaluated.
+        n_sharing: trials at work on the device, this one included, averaged over train_seconds.
     """
 
     epoch: int
@@ -49,10 +55,11 @@ class EpochResult:
     eval_mse: float | None
     train_seconds: float
     eval_seconds: float
+    n_sharing: float = 1.0
 
 
 class EpochProgram:
-    """Training and evaluation of one architecture at one batch size, compiled once.
+    """Training and evaluation of one architecture at one batch size on a CPU, compiled once.
 
     Learning rate, momentum, nesterov and the order of the images are arguments, not constants of
     the graph, so trials that differ only in them share the program.
@@ -65,8 +72,8 @@ class EpochProgram:
         n_train: int,
         eval_images: tf.Tensor,
         *,
-        jit_compile: bool,
         n_threads: int = 1,
+        formulation: Formulation = cheaper_on_cpu,
     ) -> None:
         """Traces and compiles.
 
@@ -75,50 +82,36 @@ class EpochProgram:
             images: (n, 28, 28, 1) uint8 on the device; the first n_train are trained on.
             n_train: images an epoch.
             eval_images: (m, 28, 28, 1) uint8 on the device.
-            jit_compile: by XLA, or run TensorFlow's graph as it is.
             n_threads: parts of a batch to compute at once.
+            formulation: how to compute the model.
         """
         self.model = build_model(config)
-        self._reconstruct = FORMULATIONS[choose(jit_compile=jit_compile)](self.model)
+        self._reconstruct = formulation(self.model)
         self._n_threads = n_threads
         self._batch_size = min(config.batch_size, n_train)
         self._n_train = n_train
         self._n_steps = math.ceil(n_train / self._batch_size)
-        self._jit_compile = jit_compile
         self._weights = [weight.value for weight in self.model.trainable_variables]
         self._velocities = [tf.Variable(tf.zeros_like(weight)) for weight in self._weights]
         scalar = tf.TensorSpec((), tf.float32)
         # AutoGraph would translate Python that depends on tensors' values, of which there is none.
-        compiled = partial(tf.function, jit_compile=jit_compile, autograph=False)
+        compiled = partial(tf.function, autograph=False)
         self._train = compiled(self._train_epoch).get_concrete_function(
             _spec(images),
             learning_rate=scalar,
             momentum=scalar,
             nesterov=tf.TensorSpec((), tf.bool),
             shuffle_seed=tf.TensorSpec((2,), tf.int32),
-            # XLA makes better loops of a trip count it knows.
-            n_steps=self._n_steps if jit_compile else tf.TensorSpec((), tf.int32),
+            n_steps=tf.TensorSpec((), tf.int32),
         )
         self._evaluate = compiled(self._evaluate_images).get_concrete_function(_spec(eval_images))
-        # The first call compiles. A graph needs one step for that, XLA's program runs whole.
+        # The first call compiles what XLA does of it.
         self._call_train(images, 0.0, 0.0, True, (0, 0), n_steps=1)
         self.evaluate(eval_images)
 
     def reset(self, seed: int) -> None:
         """Sets fresh initial weights, a pure function of the seed, and zero velocities."""
-        streams = iter(np.random.SeedSequence(seed).spawn(2 * len(self.model.layers)))
-        for layer in self.model.layers:
-            layer_seed = int(next(streams).generate_state(1)[0] >> 1)
-            for variable in layer.trainable_variables:
-                initializer = getattr(layer, f"{variable.name}_initializer")
-                settings = initializer.get_config()
-                if "seed" in settings:
-                    settings["seed"] = layer_seed
-                fresh = type(initializer).from_config(settings)
-                variable.assign(fresh(variable.shape, dtype=variable.dtype))
-            if isinstance(layer, keras.layers.Dropout):
-                state = layer.seed_generator.state
-                state.assign(np.array([layer_seed, 0], dtype=state.dtype))
+        reset(self.model, seed)
         for velocity in self._velocities:
             velocity.assign(tf.zeros_like(velocity))
 
@@ -179,10 +172,9 @@ class EpochProgram:
             momentum=tf.constant(momentum, tf.float32),
             nesterov=tf.constant(nesterov),
             shuffle_seed=tf.constant(shuffle_seed, tf.int32),
-            # XLA's program holds its trip count: the argument must repeat it.
-            n_steps=self._n_steps if self._jit_compile else tf.constant(n_steps),
+            n_steps=tf.constant(n_steps),
         )
-        return float(mse.numpy())  # reading the number synchronises with the device
+        return float(mse.numpy())
 
     def _train_epoch(
         self,
@@ -191,7 +183,7 @@ class EpochProgram:
         momentum: tf.Tensor,
         nesterov: tf.Tensor,
         shuffle_seed: tf.Tensor,
-        n_steps: int | tf.Tensor,
+        n_steps: tf.Tensor,
     ) -> tf.Tensor:
         # Philox on every device: the same seed gives the same order everywhere.
         # (Sorting random keys, because XLA lacks TensorFlow's shuffle.)
@@ -247,15 +239,6 @@ class EpochProgram:
     ) -> None:
         """Keras' SGD: v ← momentum·v − lr·g; w ← w + v, or w + momentum·v − lr·g (Nesterov)."""
         triples = list(zip(self._weights, self._velocities, gradients, strict=True))
-        if self._jit_compile:
-            # A conditional would make a GPU wait for the host; two coefficients do not.
-            of_velocity = tf.where(nesterov, momentum, 1.0)
-            of_gradient = tf.where(nesterov, learning_rate, 0.0)
-            for weight, velocity, gradient in triples:
-                new_velocity = momentum * velocity - learning_rate * gradient
-                velocity.assign(new_velocity)
-                weight.assign_add(of_velocity * new_velocity - of_gradient * gradient)
-            return
 
         def fused(use_nesterov: bool) -> Callable[[], tf.Tensor]:
             def apply() -> tf.Tensor:
@@ -293,15 +276,88 @@ class EpochProgram:
         return total / n_images
 
 
-class Training:
+class Training(ABC):
     """One trial in progress. Made by `Trainer.start`.
 
     Attributes:
         config: the trial's.
         epoch: epochs completed.
         compile_seconds: tracing, XLA and autotuning; 0 if the program was there already.
+        eval_metric: `TEST_MSE` or `VAL_MSE`.
         n_parameters: trainable weights.
     """
+
+    def __init__(
+        self, config: TrialConfig, eval_metric: str, compile_seconds: float, n_parameters: int
+    ) -> None:
+        self.config = config
+        self.epoch = 0
+        self.compile_seconds = compile_seconds
+        self.eval_metric = eval_metric
+        self.n_parameters = n_parameters
+
+    @property
+    @abstractmethod
+    def model(self) -> keras.Model:
+        """The Keras model with the present weights. It is the program's: save it, don't keep it."""
+
+    def run_epoch(self, *, evaluate: bool = True) -> EpochResult:
+        """Trains one epoch and, if asked, evaluates at its end.
+
+        Raises:
+            DivergenceError: a loss is not finite.
+        """
+        epoch = self.epoch + 1
+        with _stopwatch() as train_time:
+            train_mse = self._train_epoch()
+        eval_mse = None
+        eval_seconds = 0.0
+        if evaluate and math.isfinite(train_mse):
+            with _stopwatch() as eval_time:
+                eval_mse = self._evaluate()
+            eval_seconds = eval_time()
+        if not math.isfinite(train_mse) or not math.isfinite(eval_mse or 0.0):
+            raise DivergenceError(epoch)
+        self.epoch = epoch
+        return EpochResult(epoch, train_mse, eval_mse, train_time(), eval_seconds)
+
+    @abstractmethod
+    def get_state(self) -> list[np.ndarray]:
+        """What training has changed so far. `resume` goes on from it, in any process."""
+
+    def resume(self, epoch: int, state: Sequence[np.ndarray]) -> None:
+        """Goes on after so many epochs, as if it had trained them.
+
+        Raises:
+            ValueError: the state is that of another shape.
+        """
+        self._set_state(epoch, state)
+        self.epoch = epoch
+
+    def reconstruct(self, images: np.ndarray) -> np.ndarray:
+        """Reconstructions in (0, 1) of uint8 images (n, 28, 28), as float32 of the same shape."""
+        model = self.model
+        outputs = [
+            tf.cast(model(_as_float(chunk[..., np.newaxis]), training=False), tf.float32)
+            for chunk in np.split(images, range(EVAL_BATCH_SIZE, len(images), EVAL_BATCH_SIZE))
+        ]
+        return np.concatenate(outputs)[..., 0]
+
+    @abstractmethod
+    def _train_epoch(self) -> float:
+        """Trains the next epoch and returns its mean MSE."""
+
+    @abstractmethod
+    def _evaluate(self) -> float:
+        """The mean squared error of the evaluation images."""
+
+    @abstractmethod
+    def _set_state(self, epoch: int, state: Sequence[np.ndarray]) -> None:
+        """The inverse of `get_state`."""
+
+
+class _GraphTraining(Training):
+    """On a CPU, by an `EpochProgram`, whose weights are the trial's as long as it trains."""
 
     def __init__(
         self,
@@ -312,11 +368,7 @@ class Training:
         eval_metric: str,
         compile_seconds: float,
     ) -> None:
-        self.config = config
-        self.epoch = 0
-        self.compile_seconds = compile_seconds
-        self.eval_metric = eval_metric
-        self.n_parameters: int = program.model.count_params()
+        super().__init__(config, eval_metric, compile_seconds, program.model.count_params())
         self._program = program
         self._images = images
         self._eval_images = eval_images
@@ -324,97 +376,145 @@ class Training:
 
     @property
     def model(self) -> keras.Model:
-        """The Keras model with the present weights. It is the program's: save it, don't keep it."""
         return self._program.model
 
-    def run_epoch(self, *, evaluate: bool = True) -> EpochResult:
-        """Trains one epoch and, if asked, evaluates at its end.
-
-        Raises:
-            DivergenceError: a loss is not finite.
-        """
-        epoch = self.epoch + 1
-        with _stopwatch() as train_time:
-            train_mse = self._program.train_epoch(
-                self._images,
-                learning_rate=self.config.learning_rate,
-                momentum=self.config.momentum,
-                nesterov=self.config.nesterov,
-                shuffle_seed=(self.config.seed, epoch),
-            )
-        eval_mse = None
-        eval_seconds = 0.0
-        if evaluate and math.isfinite(train_mse):
-            with _stopwatch() as eval_time:
-                eval_mse = self._program.evaluate(self._eval_images)
-            eval_seconds = eval_time()
-        if not math.isfinite(train_mse) or not math.isfinite(eval_mse or 0.0):
-            raise DivergenceError(epoch)
-        self.epoch = epoch
-        return EpochResult(epoch, train_mse, eval_mse, train_time(), eval_seconds)
-
     def get_state(self) -> list[np.ndarray]:
-        """What training has changed so far. `resume` goes on from it, in any process."""
         return self._program.get_state()
 
-    def resume(self, epoch: int, state: Sequence[np.ndarray]) -> None:
-        """Goes on after so many epochs, as if it had trained them.
+    def _train_epoch(self) -> float:
+        return self._program.train_epoch(
+            self._images,
+            learning_rate=self.config.learning_rate,
+            momentum=self.config.momentum,
+            nesterov=self.config.nesterov,
+            shuffle_seed=(self.config.seed, self.epoch + 1),
+        )
 
-        Raises:
-            ValueError: the state is that of another shape.
-        """
+    def _evaluate(self) -> float:
+        return self._program.evaluate(self._eval_images)
+
+    def _set_state(self, epoch: int, state: Sequence[np.ndarray]) -> None:
         self._program.set_state(state)
-        self.epoch = epoch
 
-    def reconstruct(self, images: np.ndarray) -> np.ndarray:
-        """Reconstructions in (0, 1) of uint8 images (n, 28, 28), as float32 of the same shape."""
-        outputs = [
-            tf.cast(self.model(_as_float(chunk[..., np.newaxis]), training=False), tf.float32)
-            for chunk in np.split(images, range(EVAL_BATCH_SIZE, len(images), EVAL_BATCH_SIZE))
-        ]
-        return np.concatenate(outputs)[..., 0]
+
+class _LaneTraining(Training):
+    """On a GPU, in a program of one lane."""
+
+    def __init__(
+        self, config: TrialConfig, lanes: Lanes, eval_metric: str, compile_seconds: float
+    ) -> None:
+        self._model = build_model(config)
+        super().__init__(config, eval_metric, compile_seconds, self._model.count_params())
+        self._lanes = lanes
+        self._put(lanes.start(config))
+
+    @property
+    def model(self) -> keras.Model:
+        weights = self._lanes.get(0).weights
+        for variable, weight in zip(self._model.trainable_variables, weights, strict=True):
+            variable.assign(weight)
+        return self._model
+
+    def get_state(self) -> list[np.ndarray]:
+        state = self._lanes.get(0)
+        return [*state.weights, *state.velocities]
+
+    def _train_epoch(self) -> float:
+        while True:
+            result = self._lanes.run()[0]
+            if result.train_mse is not None:
+                return result.train_mse
+
+    def _evaluate(self) -> float:
+        return self._lanes.evaluate([0])[0]
+
+    def _set_state(self, epoch: int, state: Sequence[np.ndarray]) -> None:
+        fresh = self._lanes.start(self.config)
+        n_weights = len(fresh.weights)
+        weights, velocities = list(state[:n_weights]), list(state[n_weights:])
+        self._put(replace(fresh, epoch=epoch, weights=weights, velocities=velocities))
+
+    def _put(self, state: LaneState) -> None:
+        self._lanes.clear(0)
+        self._lanes.put(0, self.config, state)
 
 
 class Trainer:
-    """Holds the images on a device and the compiled programs of a process.
+    """Holds the images on a device and what is compiled in a process.
 
     One trial trains at a time: trials of one shape share the program's weights.
     """
 
-    def __init__(self, mnist: Mnist, device: Device) -> None:
+    def __init__(
+        self, mnist: Mnist, device: Device, formulation: Formulation = cheaper_on_cpu
+    ) -> None:
+        """Puts the images on the device.
+
+        Args:
+            mnist: the images.
+            device: to train on.
+            formulation: how a CPU computes the model.
+        """
         self.device = device
         self.mnist = mnist
+        self._formulation = formulation
+        # 55 MB of uint8 for the process's whole life; batches are scaled on the device.
         with tf.device(device.name):
-            # 55 MB of uint8 for the process's whole life; batches are scaled on the device.
-            self._train_images = tf.constant(mnist.train_images[..., np.newaxis])
-            self._test_images = tf.constant(mnist.test_images[..., np.newaxis])
+            if device.jit_compile:
+                self._images = DeviceImages(mnist)
+            else:
+                self._train_images = tf.constant(mnist.train_images[..., np.newaxis])
+                self._test_images = tf.constant(mnist.test_images[..., np.newaxis])
         self._programs: dict[tuple[Any, ...], EpochProgram] = {}
+        self._lanes: dict[Shape, Lanes] = {}
 
     def start(self, config: TrialConfig) -> Training:
         """Prepares a trial: its images, its program (compiled if new), its initial weights."""
+        with tf.device(self.device.name):
+            return self._in_lane(config) if self.device.jit_compile else self._in_graph(config)
+
+    def _in_graph(self, config: TrialConfig) -> Training:
         part = split(self.mnist, config.split)
         n_train = len(part.train_images)
         held_out = part.eval_metric == VAL_MSE
         eval_images = self._train_images[n_train:] if held_out else self._test_images
         key = (config.architecture, config.batch_size, n_train)
         compile_seconds = 0.0
-        with tf.device(self.device.name):
-            program = self._programs.get(key)
-            if program is None:
-                with _stopwatch() as compile_time:
-                    program = EpochProgram(
-                        config,
-                        self._train_images,
-                        n_train,
-                        eval_images,
-                        jit_compile=self.device.jit_compile,
-                        n_threads=self.device.n_threads,
-                    )
-                compile_seconds = compile_time()
-                self._programs[key] = program
-            return Training(
-                config, program, self._train_images, eval_images, part.eval_metric, compile_seconds
-            )
+        program = self._programs.get(key)
+        if program is None:
+            with _stopwatch() as compile_time:
+                program = EpochProgram(
+                    config,
+                    self._train_images,
+                    n_train,
+                    eval_images,
+                    n_threads=self.device.n_threads,
+                    formulation=self._formulation,
+                )
+            compile_seconds = compile_time()
+            self._programs[key] = program
+        return _GraphTraining(
+            config, program, self._train_images, eval_images, part.eval_metric, compile_seconds
+        )
+
+    def _in_lane(self, config: TrialConfig) -> Training:
+        shape = Shape.for_trials(
+            config.model,
+            n_lanes=1,
+            widths=[getattr(config, WIDTHS[config.model])],
+            batch_sizes=[config.batch_size],
+            n_train=self._images.n_train,
+            precision=config.precision,
+        )
+        compile_seconds = 0.0
+        lanes = self._lanes.get(shape)
+        if lanes is None:
+            evaluator = Evaluator(config.model, self._images, config.precision)
+            lanes = Lanes(shape, self._images, evaluator)
+            compile_seconds = lanes.compile()
+            self._lanes[shape] = lanes
+        eval_metric = self._images.part(config.split).eval_metric
+        return _LaneTraining(config, lanes, eval_metric, compile_seconds)
 
 
 def _spec(images: tf.Tensor) -> tf.TensorSpec:
@@ -433,7 +533,6 @@ def _sum_over(n: int | tf.Tensor, term: Callable[[tf.Tensor], tf.Tensor]) -> tf.
         lambda i, total: (i + 1, total + term(i)),
         (tf.constant(0), tf.constant(0.0)),
         parallel_iterations=1,  # each step needs the weights of the one before
-        maximum_iterations=n if isinstance(n, int) else None,
     )
     return total
 

@@ -57,8 +57,9 @@ def test_the_analysis_stands_on_the_run_folder_alone():
     assert rest - set(GROUND) <= GROUND_OF_CONVAE
 
 
-def test_the_trainer_knows_neither_ray_nor_the_study():
-    loaded = loaded_by("convae.training")
+def test_the_trainer_and_the_engine_know_neither_ray_nor_the_study():
+    loaded = loaded_by("convae.engine")
+    assert "convae.training" in loaded
     assert "tensorflow" in loaded
     assert loaded & {"ray", "optuna", "study", "analysis"} == set()
 

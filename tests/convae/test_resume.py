@@ -9,6 +9,8 @@ from convae.device import Device
 from convae.training import Trainer
 
 CPU = Device("/CPU:0", "CPU", jit_compile=False)
+XLA = Device("/CPU:0", "CPU by XLA, the way a GPU runs", jit_compile=True)
+DENSE = TrialConfig(model="dense", hidden_units=16, dropout=0.3, batch_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -25,27 +27,29 @@ def curve(training, n_epochs):
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "device"),
     [
-        TrialConfig(model="conv", learning_rate=0.5, batch_size=64),
-        TrialConfig(model="dense", hidden_units=16, dropout=0.3, batch_size=64),
+        (TrialConfig(model="conv", learning_rate=0.5, batch_size=64), CPU),
+        (DENSE, CPU),
+        (DENSE, XLA),
     ],
-    ids=["conv", "dense with dropout"],
+    ids=["conv", "dense with dropout", "the same in a lane"],
 )
-def test_goes_on_as_if_nothing_had_happened(mnist, config):
-    whole = curve(Trainer(mnist, CPU).start(config), 4)
-    first = Trainer(mnist, CPU).start(config)
+def test_goes_on_as_if_nothing_had_happened(mnist, config, device):
+    whole = curve(Trainer(mnist, device).start(config), 4)
+    first = Trainer(mnist, device).start(config)
     start = curve(first, 2)
     state = first.get_state()
-    trainer = Trainer(mnist, CPU)
+    trainer = Trainer(mnist, device)
     curve(trainer.start(config), 3)  # the other process has trained something else before
     second = trainer.start(config)
     second.resume(2, state)
     assert start + curve(second, 2) == whole
 
 
-def test_a_state_of_another_shape_is_refused(mnist):
-    dense = Trainer(mnist, CPU).start(TrialConfig(model="dense", hidden_units=16))
-    other = Trainer(mnist, CPU).start(TrialConfig(model="dense", hidden_units=8))
+@pytest.mark.parametrize("device", [CPU, XLA], ids=["graph", "lane"])
+def test_a_state_of_another_shape_is_refused(mnist, device):
+    dense = Trainer(mnist, device).start(TrialConfig(model="dense", hidden_units=16))
+    other = Trainer(mnist, device).start(TrialConfig(model="dense", hidden_units=8))
     with pytest.raises(ValueError, match="shape"):
         other.resume(1, dense.get_state())

@@ -1,0 +1,280 @@
+"""An epoch of many trials in one program, a lane each, beside Keras' compiled `model.fit`.
+
+    python -m benchmarks.lanes                              (on a GPU; some minutes)
+    python -m benchmarks.lanes --models conv --lanes 16 --variants plain parts product
+    python -m benchmarks.lanes --profile                    (and the twenty longest kernels)
+    python -m benchmarks.lanes --short                      (2,000 images; two minutes on two cores)
+
+Lanes of `mixed` batches have 64, 128, 256 and 1000 in turn. One process, one setting after the
+other; compilation and a first epoch of each are not timed. An epoch's time is that until the last
+lane has ended its own, over the number of lanes. Results are written as they come.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from benchmarks.race import CONFIGS, build_parser, cell, print_table, write_result
+from convae.config import PRECISIONS, TrialConfig
+from convae.data import Mnist, load_mnist
+from convae.quiet import without_native_notes
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+MIXED, MIXED_SIZES = "mixed", (64, 128, 256, 1000)
+LANES = (16, 1, 4, 8, 32)  # the most telling first
+VARIANTS = {"plain": {}, "parts": {"n_parts": 16}, "product": {"one_product": True}}
+VARIANTS["both"] = VARIANTS["parts"] | VARIANTS["product"]
+N_SHORT_IMAGES = 2_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What to measure; the words are those of the command line."""
+
+    model: str
+    n_lanes: int
+    batch: str
+    chunk_size: int | None
+    variant: str
+    precision: str
+
+    @property
+    def configs(self) -> list[TrialConfig]:
+        """A trial for each lane."""
+        sizes = MIXED_SIZES if self.batch == MIXED else (int(self.batch),)
+        return [
+            replace(
+                CONFIGS[self.model],
+                batch_size=sizes[lane % len(sizes)],
+                seed=lane,
+                precision=self.precision,
+            )
+            for lane in range(self.n_lanes)
+        ]
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = build_parser("lanes", __doc__, f"{N_SHORT_IMAGES:,} images, few settings")
+    parser.add_argument("--models", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--lanes", nargs="+", type=int, metavar="N")
+    parser.add_argument(
+        "--batches", nargs="+", metavar="SIZE", help=f"or {MIXED}, which a single lane cannot have"
+    )
+    parser.add_argument("--chunks", nargs="+", type=int, metavar="SIZE", help="default by rule")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS)
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--no-fit", action="store_true", help="without model.fit")
+    parser.add_argument(
+        "--profile", action="store_true", help="the longest kernels of each setting"
+    )
+    return parser.parse_args()
+
+
+def settings(options: argparse.Namespace) -> Iterator[Setting]:
+    """What was asked for, every combination of it."""
+    short = options.short
+    for n_lanes, model, batch, chunk_size, variant in product(
+        options.lanes or ((4, 1) if short else LANES),
+        options.models,
+        options.batches or ((MIXED,) if short else (MIXED, "256")),
+        options.chunks or (None,),
+        options.variants or ("plain",),
+    ):
+        if batch == MIXED and n_lanes == 1:
+            batch = "256"
+        yield Setting(model, n_lanes, batch, chunk_size, variant, options.precision)
+
+
+def measure(setting: Setting, images: Any, n: int, *, profile: bool) -> dict[str, Any]:
+    """Trains n epochs in full lanes and tells what they took."""
+    from benchmarks.kernels import longest
+    from convae.lane_operations import Variant
+    from convae.lane_program import WIDTHS, Evaluator, Shape
+    from convae.lanes import Lanes
+
+    configs = setting.configs
+    model = configs[0].model
+    shape = Shape.for_trials(
+        model,
+        n_lanes=setting.n_lanes,
+        widths=[getattr(config, WIDTHS[model]) for config in configs],
+        batch_sizes=[config.batch_size for config in configs],
+        n_train=images.n_train,
+        chunk_size=setting.chunk_size,
+        precision=setting.precision,
+        variant=Variant(**VARIANTS[setting.variant]),
+    )
+    lanes = Lanes(shape, images, Evaluator(model, images, setting.precision))
+    compile_seconds = lanes.compile()
+    for lane, config in enumerate(configs):
+        lanes.put(lane, config, lanes.start(config))
+
+    def epoch() -> list[float]:
+        losses: dict[int, float] = {}
+        while len(losses) < setting.n_lanes:
+            for lane, result in lanes.run().items():
+                if result.train_mse is not None:
+                    losses.setdefault(lane, result.train_mse)
+        return list(losses.values())
+
+    epoch()
+    losses, seconds = _timed(epoch, n)
+    _, eval_seconds = _timed(lambda: lanes.evaluate([0]), n)
+    row = {
+        "by": "lanes",
+        **vars(setting),
+        "chunk_size": shape.chunk_size,
+        "compile_seconds": compile_seconds,
+        "ms_per_trial": [1e3 * each / setting.n_lanes for each in seconds],
+        "eval_ms": [1e3 * each for each in eval_seconds],
+        "train_mse": statistics.mean(losses),
+    }
+    if profile:
+        kernels = longest(lanes.run, lanes.hlo())
+        row["kernels"] = [kernel._asdict() for kernel in kernels]
+    return row
+
+
+def measure_fit(setting: Setting, mnist: Mnist, n: int) -> dict[str, Any]:
+    """The same of `model.fit`, which trains one trial."""
+    import keras
+
+    from convae.models import build_model
+
+    (config,) = setting.configs
+    model = build_model(config)
+    optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
+    model.compile(optimizer, loss="mse", jit_compile=True)
+    x = (mnist.train_images[..., None] / 255).astype("float32")
+
+    def epoch() -> float:
+        history = model.fit(x, x, batch_size=config.batch_size, epochs=1, verbose=0)
+        return float(history.history["loss"][0])
+
+    start = time.perf_counter()
+    epoch()
+    first = time.perf_counter() - start
+    loss, seconds = _timed(epoch, n)
+    # The first epoch compiles, a second shape for its last batch too.
+    return {
+        "by": "model.fit",
+        **vars(setting),
+        "chunk_size": None,
+        "variant": None,
+        "compile_seconds": first - statistics.median(seconds),
+        "ms_per_trial": [1e3 * each for each in seconds],
+        "eval_ms": None,
+        "train_mse": loss,
+    }
+
+
+def compile_at_once(asked: list[Setting], mnist: Mnist) -> dict[str, Any]:
+    """How long the engine waits for the models' programs, compiled in threads."""
+    from convae.engine import Engine, ProgramId
+    from convae.lane_program import WIDTHS, Shape
+
+    shapes = {}
+    for setting in reversed(asked):  # of each model the first that was asked for
+        configs = setting.configs
+        model = configs[0].model
+        shapes[ProgramId(model, single=False)] = Shape.for_trials(
+            model,
+            n_lanes=setting.n_lanes,
+            widths=[getattr(config, WIDTHS[model]) for config in configs],
+            batch_sizes=[config.batch_size for config in configs],
+            n_train=len(mnist.train_images),
+            precision=setting.precision,
+        )
+    engine = Engine.open(mnist, shapes)
+    start = time.perf_counter()
+    engine.compile()
+    each = {program.model: seconds for program, seconds in engine.compile_seconds.items()}
+    return {"compile_seconds": each, "wall_seconds": time.perf_counter() - start}
+
+
+def _timed(call: Callable[[], Any], n: int) -> tuple[Any, list[float]]:
+    seconds = []
+    for _ in range(n):
+        start = time.perf_counter()
+        result = call()
+        seconds.append(time.perf_counter() - start)
+    return result, seconds
+
+
+def main() -> int:
+    """Measures, prints tables and writes `benchmarks/results/lanes-DEVICE.json`."""
+    options = parse_arguments()
+    n, mnist = (2 if options.short else 5), load_mnist(options.data)
+    if options.short:
+        part = {"train_images": mnist.train_images[:N_SHORT_IMAGES]}
+        mnist = replace(mnist, **part, test_images=mnist.test_images[: N_SHORT_IMAGES // 4])
+    with without_native_notes():
+        from convae.device import open_device
+        from convae.lane_program import DeviceImages
+
+        device = open_device()
+        images = DeviceImages(mnist)
+    what = f"milliseconds a trial and epoch of {images.n_train:,} images"
+    result: dict[str, Any] = {"what": what, "n": n, "device": device.description, "rows": []}
+    kind = "gpu" if device.jit_compile else "cpu"
+    asked = list(dict.fromkeys(settings(options)))
+    peers = {} if options.no_fit else {replace(s, n_lanes=1, chunk_size=None) for s in asked}
+    fits = sorted({replace(s, batch="256", variant="plain") for s in peers}, key=str)
+    work = [lambda s=s: measure(s, images, n, profile=options.profile) for s in asked]
+    work += [lambda s=s: measure_fit(s, mnist, n) for s in fits]
+    for measured in work:
+        result["rows"].append(row := measured())
+        print(_line(row), flush=True)
+        if not options.short:
+            write_result(f"lanes-{kind}", result)
+    if len({setting.model for setting in asked}) > 1:
+        result["compiled_at_once"] = at_once = compile_at_once(asked, mnist)
+        print(f"compiled at once: {at_once['compile_seconds']}, {at_once['wall_seconds']:.1f} s")
+        if not options.short:
+            write_result(f"lanes-{kind}", result)
+    headings = ["model", "lanes", "batch", "chunk", "variant", "compile s", "ms", "eval ms", "MSE"]
+    title = f"{what}, median of {n} (lowest to highest), {options.precision}, {device.description}"
+    print_table(title, headings, [_cells(row) for row in result["rows"]])
+    for row in result["rows"]:
+        if "kernels" in row:
+            _print_kernels(row)
+    return 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    return "  ".join(text for text in _cells(row) if text)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    lanes = row["n_lanes"] if row["by"] == "lanes" else row["by"]
+    facts = [row["model"], lanes, row["batch"], row["chunk_size"], row["variant"]]
+    evaluation = "" if row["eval_ms"] is None else f"{statistics.median(row['eval_ms']):.2f}"
+    times = [f"{row['compile_seconds']:.1f}", cell(row["ms_per_trial"]), evaluation]
+    return ["" if fact is None else str(fact) for fact in facts] + [
+        *times,
+        f"{row['train_mse']:.4f}",
+    ]
+
+
+def _print_kernels(row: dict[str, Any]) -> None:
+    lines = []
+    for name, milliseconds, n_runs, n_bytes in (each.values() for each in row["kernels"]):
+        mebibytes = "" if n_bytes is None else f"{n_bytes / 2**20:.2f}"
+        rate = "" if n_bytes is None else f"{n_bytes * n_runs / milliseconds / 1e6:.0f}"
+        lines.append([name, f"{milliseconds:.2f}", str(n_runs), mebibytes, rate])
+    title = (
+        f"{row['model']}, {row['n_lanes']} lanes, batch {row['batch']}, {row['variant']}: a slice"
+    )
+    print_table(title, ["kernel", "ms", "runs", "MiB a run", "GB/s"], lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,540 @@
+"""Fills a device's lanes: trials come, train, pause, end, and the next take their places at once.
+
+Inference servers call it continuous batching; here it trains. A `Scheduler` holds the queues and
+knows no device, `Lanes` hold the device and know no queue, and a step of the `Engine` is: give free
+lanes to those who wait, train each program's lanes for a slice, and let go who must wait or has
+ended. Slices are fractions of a second, so nobody waits long for a lane. No Ray.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType, TracebackType
+from typing import NamedTuple
+
+from convae.config import TrialConfig
+from convae.data import Mnist
+from convae.lane_program import DeviceImages, Evaluator, Shape
+from convae.lanes import Lanes, LaneState, SliceResult
+from convae.training import EpochResult
+
+# On an H200 a trial's epoch took 28.6 ms (conv) and 3.8 ms (dense-512) in 16 lanes, 85.6 and 16.8
+# in one; no other number of lanes was measured (`benchmarks/README.md`).
+GPU_LANES: Mapping[str, int] = MappingProxyType({"conv": 16, "dense": 16})
+
+
+def choose_n_lanes(model: str, n_trials: int, *, gpu: bool) -> int:
+    """How many lanes a model's program gets: a rule, since numbers round by it.
+
+    No more than the plan has trials for, because lanes cost the same empty or taken. One on a CPU,
+    where lanes gain nothing and its own trainer is faster.
+
+    Args:
+        model: "conv" or "dense".
+        n_trials: of the model that the plan lets share a device; from 1.
+        gpu: whether the device is one.
+    """
+    return max(1, min(GPU_LANES[model], n_trials)) if gpu else 1
+
+
+class ProgramId(NamedTuple):
+    """A model's program: its lanes, or the one lane for what is timed alone or comes last alone."""
+
+    model: str
+    single: bool
+
+
+class Place(StrEnum):
+    """Where the plan has a trial trained; its numbers depend on it within rounding.
+
+    LANES: beside others. SINGLE: in the program of one lane, which takes turns with others. ALONE:
+    in it too, with nothing else at work, not even a compiler, so that its times are its own.
+    """
+
+    LANES = "lanes"
+    SINGLE = "single"
+    ALONE = "alone"
+
+
+class Status(StrEnum):
+    """Where a trial stands. PAUSED waits for `Engine.advance`; REMOVED is no longer there."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    DIVERGED = "diverged"
+    REMOVED = "removed"
+
+
+class EngineError(RuntimeError):
+    """The engine has failed, and every trial in it; the cause is chained."""
+
+
+class Report(NamedTuple):
+    """What a trial has to tell since its last report.
+
+    Attributes:
+        status: where it stands.
+        epochs: completed since.
+        diverged_epoch: the epoch whose loss was not finite, from 1.
+        train_seconds: its share of the device in this engine so far, an epoch that it has not ended
+            or in which it diverged included.
+    """
+
+    status: Status
+    epochs: list[EpochResult]
+    diverged_epoch: int | None
+    train_seconds: float
+
+
+@dataclass(eq=False)
+class Trial:
+    """A trial in the engine.
+
+    Attributes:
+        trial_id: unique among those in the engine.
+        config: what to train.
+        place: where.
+        until_epoch: it pauses after so many epochs.
+        evaluates: whether it is evaluated at the end of an epoch, counted from 1.
+        state: from which it goes on when it gets a lane; None for its beginning.
+        status: where it stands.
+        lane: its lane, of no account if it is not running.
+        epochs: completed since the last report.
+        diverged_epoch: set when it has diverged.
+        train_seconds: its share of the device so far.
+    """
+
+    trial_id: str
+    config: TrialConfig
+    place: Place
+    until_epoch: int
+    evaluates: Callable[[int], bool]
+    state: LaneState | None = None
+    status: Status = Status.WAITING
+    lane: int = 0
+    epochs: list[EpochResult] = field(default_factory=list)
+    diverged_epoch: int | None = None
+    train_seconds: float = 0.0
+    _epoch_seconds: float = 0.0
+    _sharing: float = 0.0
+
+    @property
+    def program(self) -> ProgramId:
+        """The program that trains it."""
+        return ProgramId(self.config.model, self.place is not Place.LANES)
+
+    def report(self) -> Report:
+        """What is new since the last one."""
+        epochs, self.epochs = self.epochs, []
+        return Report(self.status, epochs, self.diverged_epoch, self.train_seconds)
+
+    def spend(self, seconds: float, n_sharing: int) -> None:
+        """Counts its share of a slice's device seconds, with so many at work on the device."""
+        self.train_seconds += seconds
+        self._epoch_seconds += seconds
+        self._sharing += seconds * n_sharing
+
+    def end_slice(self, result: SliceResult, eval_mse: float | None, eval_seconds: float) -> None:
+        """Takes in what a slice brought, and stops running where it must."""
+        if not result.finite or not math.isfinite(eval_mse or 0.0):
+            self.status, self.diverged_epoch = Status.DIVERGED, result.epoch
+        elif result.train_mse is not None:
+            seconds = self._epoch_seconds
+            measured = (result.epoch, result.train_mse, eval_mse, seconds, eval_seconds)
+            self.epochs.append(EpochResult(*measured, n_sharing=self._sharing / seconds))
+            self._epoch_seconds = self._sharing = 0.0
+            if result.epoch >= self.config.epochs:
+                self.status = Status.COMPLETED
+            elif result.epoch >= self.until_epoch:
+                self.status = Status.PAUSED
+
+
+class Arrival(NamedTuple):
+    """A trial that gets a lane of a program."""
+
+    program: ProgramId
+    lane: int
+    trial: Trial
+
+
+class Scheduler:
+    """Queues for lanes, first come, first served; who goes on after a pause comes before.
+
+    Attributes:
+        waiting: by program, in their order.
+        running: by program and lane.
+    """
+
+    def __init__(self, n_lanes: Mapping[ProgramId, int]) -> None:
+        self.waiting: dict[ProgramId, deque[Trial]] = {program: deque() for program in n_lanes}
+        self.running: dict[ProgramId, dict[int, Trial]] = {program: {} for program in n_lanes}
+        self._free = {program: deque(range(n)) for program, n in n_lanes.items()}
+
+    def add(self, trial: Trial, *, first: bool = False) -> None:
+        """Queues a trial."""
+        trial.status = Status.WAITING
+        queue = self.waiting[trial.program]
+        if first:
+            queue.appendleft(trial)
+        else:
+            queue.append(trial)
+
+    def schedule(self, ready: Collection[ProgramId], *, quiet: bool) -> list[Arrival]:
+        """Gives free lanes to waiting trials.
+
+        Args:
+            ready: programs that are compiled.
+            quiet: whether nothing else, such as a compiler, uses the device.
+        """
+        arrivals = []
+        for program in ready:
+            for trial in self._next(program, quiet=quiet):
+                lane = self._free[program].popleft()
+                self.waiting[program].remove(trial)
+                self.running[program][lane] = trial
+                trial.status, trial.lane = Status.RUNNING, lane
+                arrivals.append(Arrival(program, lane, trial))
+        return arrivals
+
+    def leave(self, trial: Trial) -> None:
+        """Frees the lane of a trial that has stopped running."""
+        del self.running[trial.program][trial.lane]
+        self._free[trial.program].append(trial.lane)
+
+    def at_work(self) -> list[ProgramId]:
+        """The programs to run next: one whose trial is alone, or all that have trials."""
+        programs = [program for program, trials in self.running.items() if trials]
+        for program in programs:
+            if any(trial.place is Place.ALONE for trial in self.running[program].values()):
+                return [program]
+        return programs
+
+    def removed(self) -> list[Trial]:
+        """Removed trials that still have lanes."""
+        running = [trial for trials in self.running.values() for trial in trials.values()]
+        return [trial for trial in running if trial.status is Status.REMOVED]
+
+    def has_work(self, ready: Collection[ProgramId], *, quiet: bool) -> bool:
+        """Whether a step would do anything."""
+        return any(self.running[p] or self._next(p, quiet=quiet) for p in ready)
+
+    def _next(self, program: ProgramId, *, quiet: bool) -> list[Trial]:
+        """Who gets the program's free lanes."""
+        waiting = [t for t in self.waiting[program] if quiet or t.place is not Place.ALONE]
+        return waiting[: len(self._free[program])]
+
+
+class Engine:
+    """Owns a device, its programs and the queues for them.
+
+    Its methods may be called from any thread and wait for a slice at most, but for `report`. Either
+    `start` lets it work in threads of its own, or a caller drives it by `compile` and `step`.
+
+    Attributes:
+        compile_seconds: of each program that is ready.
+    """
+
+    def __init__(self, programs: Mapping[ProgramId, Lanes]) -> None:
+        """Takes programs that are not compiled yet; `open` makes them."""
+        self.compile_seconds: dict[ProgramId, float] = {}
+        self._programs = dict(programs)
+        n_lanes = {program: lanes.shape.n_lanes for program, lanes in programs.items()}
+        self._scheduler = Scheduler(n_lanes)
+        self._trials: dict[str, Trial] = {}
+        self._changed = threading.Condition()  # guards all that follows, and the trials
+        self._in_slice: ProgramId | None = None
+        self._n_asked = self._n_answered = 0  # calls that wait for the end of a slice
+        self._stopped = False
+        self._failure: BaseException | None = None
+        self._threads: list[threading.Thread] = []
+
+    @classmethod
+    def open(cls, mnist: Mnist, shapes: Mapping[ProgramId, Shape]) -> "Engine":
+        """Puts the images on this process's device and lays out the programs' lanes.
+
+        `convae.device.open_device` comes first.
+        """
+        images = DeviceImages(mnist)
+        evaluators: dict[tuple[str, str], Evaluator] = {}
+        programs = {}
+        for program, shape in shapes.items():
+            key = shape.model, shape.precision
+            if key not in evaluators:
+                evaluators[key] = Evaluator(shape.model, images, shape.precision)
+            programs[program] = Lanes(shape, images, evaluators[key])
+        return cls(programs)
+
+    def __enter__(self) -> "Engine":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Compiles and works in threads of its own, until `close`."""
+        for work in (self.compile, self._serve):
+            # As daemons, so that nothing outlives the process.
+            thread = threading.Thread(target=self._guarded, args=(work,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self) -> None:
+        """Stops after the slice and the compilation in progress."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def submit(
+        self,
+        trial_id: str,
+        config: TrialConfig,
+        *,
+        place: Place = Place.LANES,
+        until_epoch: int | None = None,
+        evaluates: Callable[[int], bool] = lambda _: True,
+        state: LaneState | None = None,
+    ) -> None:
+        """Queues a trial.
+
+        Args:
+            trial_id: unique among the trials in the engine.
+            config: what to train.
+            place: where the plan has it trained.
+            until_epoch: it pauses after so many epochs; None for its end.
+            evaluates: whether it is evaluated at the end of an epoch, counted from 1.
+            state: from which it goes on, of `state` of an engine with programs of the same shapes.
+
+        Raises:
+            EngineError: the engine has failed.
+            ValueError: the name is taken, no program can train the trial or take its state, or it
+                is there already.
+        """
+        until_epoch = config.epochs if until_epoch is None else until_epoch
+        trial = Trial(trial_id, config, place, until_epoch, evaluates, state)
+        with self._changed:
+            self._check()
+            if trial_id in self._trials:
+                raise ValueError(f"There is a trial {trial_id} already.")
+            if trial.program not in self._programs:
+                raise ValueError(f"There is no program for {trial.program}.")
+            self._programs[trial.program].check(config, state)
+            _check_target(until_epoch, trial)
+            self._trials[trial_id] = trial
+            self._scheduler.add(trial)
+            self._changed.notify_all()
+
+    def advance(self, trial_id: str, until_epoch: int) -> None:
+        """Lets a trial train on until it has completed so many epochs.
+
+        Raises:
+            EngineError: the engine has failed.
+            KeyError: there is no such trial.
+            ValueError: it has completed them already, or has not so many.
+        """
+        with self._changed:
+            self._check()
+            trial = self._trials[trial_id]
+            _check_target(until_epoch, trial)
+            trial.until_epoch = until_epoch
+            if trial.status is Status.PAUSED:
+                self._scheduler.add(trial, first=True)
+                self._changed.notify_all()
+
+    def report(self, trial_id: str, timeout_seconds: float | None = None) -> Report:
+        """Waits until the trial has paused or ended, or so long, and tells what is new.
+
+        Raises:
+            EngineError: the engine has failed.
+            KeyError: there is no such trial.
+        """
+
+        def stands_still() -> bool:
+            return self._failure is not None or trial.status not in (
+                Status.WAITING,
+                Status.RUNNING,
+            )
+
+        with self._changed:
+            trial = self._trials[trial_id]
+            self._changed.wait_for(stands_still, timeout_seconds)
+            self._check()
+            return trial.report()
+
+    def state(self, trial_id: str) -> LaneState | None:
+        """All that training has changed, to go on from exactly; None before its first slice.
+
+        Of a running trial, as it is after the slice in progress. A diverged one has none.
+
+        Raises:
+            EngineError: the engine has failed.
+            KeyError: there is no such trial.
+        """
+        with self._between_slices(self._trials[trial_id]) as state:
+            return state
+
+    def checkpoint(self, trial_id: str) -> tuple[Report, LaneState | None]:
+        """A report without waiting for a pause, and the state that belongs to it.
+
+        Raises:
+            EngineError: the engine has failed.
+            KeyError: there is no such trial.
+        """
+        trial = self._trials[trial_id]
+        with self._between_slices(trial) as state:
+            return trial.report(), state
+
+    def remove(self, trial_id: str) -> None:
+        """Ends a trial, wherever it stands, and forgets it. Its lane is free after the slice.
+
+        Raises:
+            KeyError: there is no such trial.
+        """
+        with self._changed:
+            trial = self._trials.pop(trial_id)
+            if trial.status is Status.WAITING:
+                self._scheduler.waiting[trial.program].remove(trial)
+            trial.status = Status.REMOVED
+            self._changed.notify_all()
+
+    def compile(self) -> None:
+        """Compiles all programs, several at once: those with lanes, then those of one lane."""
+        for single in (False, True):
+            programs = [program for program in self._programs if program.single is single]
+            if programs and not self._stopped:
+                with ThreadPoolExecutor(len(programs)) as pool:
+                    list(pool.map(self._compile, programs))
+
+    def step(self) -> bool:
+        """Fills free lanes and trains a slice; returns whether anything was at work."""
+        with self._changed:
+            n_asked = self._n_asked  # those come first, or they would hardly ever get a turn
+            self._changed.wait_for(lambda: self._n_answered >= n_asked)
+            self._move()
+            programs = self._scheduler.at_work()
+            n_sharing = sum(len(self._scheduler.running[program]) for program in programs)
+        for program in programs:
+            try:
+                self._train(program, n_sharing)
+            finally:
+                self._in_slice = None
+        return bool(programs)
+
+    def _move(self) -> None:
+        """Clears the lanes of removed trials and gives free ones to those who wait."""
+        for trial in self._scheduler.removed():
+            self._programs[trial.program].clear(trial.lane)
+            self._scheduler.leave(trial)
+        for program, lane, trial in self._scheduler.schedule(self._ready, quiet=self._quiet):
+            lanes = self._programs[program]
+            lanes.put(lane, trial.config, trial.state or lanes.start(trial.config))
+            trial.state = None
+
+    def _train(self, program: ProgramId, n_sharing: int) -> None:
+        """Trains a program's lanes for a slice and lets go who must wait or has ended."""
+        lanes = self._programs[program]
+        with self._changed:
+            trials = dict(self._scheduler.running[program])
+            self._in_slice = program
+        started = time.perf_counter()
+        results = lanes.run()
+        trained = time.perf_counter()
+        due = [
+            lane
+            for lane, (epoch, train_mse, finite) in results.items()
+            if train_mse is not None and finite and trials[lane].evaluates(epoch)
+        ]
+        eval_mses = lanes.evaluate(due)
+        eval_seconds = (time.perf_counter() - trained) / max(1, len(due))
+        with self._changed:
+            for lane, trial in trials.items():
+                if trial.status is Status.REMOVED:
+                    continue
+                trial.spend((trained - started) / len(trials), n_sharing)
+                is_due = lane in eval_mses
+                trial.end_slice(results[lane], eval_mses.get(lane), eval_seconds if is_due else 0.0)
+                if trial.status is not Status.RUNNING:
+                    if trial.status is not Status.DIVERGED:
+                        trial.state = lanes.get(lane)
+                    lanes.clear(lane)
+                    self._scheduler.leave(trial)
+            self._in_slice = None
+            self._changed.notify_all()
+
+    @contextmanager
+    def _between_slices(self, trial: Trial) -> Iterator[LaneState | None]:
+        """The trial's state, at a moment when its lanes and its results tell of the same slices."""
+        with self._changed:
+            self._n_asked += 1
+            try:
+                self._changed.wait_for(
+                    lambda: self._in_slice != trial.program or self._failure is not None
+                )
+                self._check()
+                running = trial.status is Status.RUNNING
+                yield self._programs[trial.program].get(trial.lane) if running else trial.state
+            finally:
+                self._n_answered += 1
+                self._changed.notify_all()
+
+    @property
+    def _ready(self) -> Collection[ProgramId]:
+        return self.compile_seconds.keys()
+
+    @property
+    def _quiet(self) -> bool:
+        return len(self.compile_seconds) == len(self._programs)
+
+    def _compile(self, program: ProgramId) -> None:
+        seconds = self._programs[program].compile()
+        with self._changed:
+            self.compile_seconds[program] = seconds
+            self._changed.notify_all()
+
+    def _serve(self) -> None:
+        def must_act() -> bool:
+            ended = self._stopped or self._failure is not None
+            return ended or self._scheduler.has_work(self._ready, quiet=self._quiet)
+
+        while True:
+            with self._changed:
+                self._changed.wait_for(must_act)
+                if self._stopped or self._failure is not None:
+                    return
+            self.step()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # told by every method that is called from now on
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise EngineError(f"The engine has failed: {self._failure}") from self._failure
+
+
+def _check_target(until_epoch: int, trial: Trial) -> None:
+    completed = 0 if trial.state is None else trial.state.epoch
+    if not completed < until_epoch <= trial.config.epochs:
+        raise ValueError(
+            f"{trial.trial_id} cannot train until epoch {until_epoch}: "
+            f"it has completed {completed} of {trial.config.epochs}."
+        )

@@ -1,0 +1,500 @@
+"""What XLA compiles of a model: an epoch's slice of many lanes, and the evaluation of one.
+
+Everything that is a number is an argument by lane, so that a model needs one program for all its
+trials. A lane works on chunks of images, adds up its gradient, and updates when its own batch is
+full; images that fill up a batch's last chunk weigh nothing. `convae.models` is the definition.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from convae.config import SPLITS, TrialConfig
+from convae.data import Mnist, split
+from convae.lane_operations import (
+    Variant,
+    add_bias,
+    conv,
+    last_conv,
+    narrowing_conv,
+    pool,
+    pooled_conv,
+    product,
+    threefry,
+    upsampled_conv,
+    upsampled_valid_conv,
+)
+from convae.models import POLICIES, build_model
+
+# The largest chunk a lane works on at once; larger batches are several chunks.
+MAX_CHUNK_SIZE = 256
+# An epoch of 60,000 images is so many slices, one of 50,000 a whole number too.
+SLICES_PER_EPOCH = 6
+# Large enough to keep a GPU busy with one lane, small enough for its memory.
+EVAL_CHUNK_SIZES: Mapping[str, int] = MappingProxyType({"conv": 1000, "dense": 10_000})
+# Which field of a trial is its width.
+WIDTHS: Mapping[str, str] = MappingProxyType({"conv": "latent_filters", "dense": "hidden_units"})
+
+
+def n_chunks(n_images: int, batch_size: int, chunk_size: int) -> int:
+    """Chunks that an epoch of so many images takes a lane."""
+    n_full, rest = divmod(n_images, batch_size)
+    return n_full * math.ceil(batch_size / chunk_size) + math.ceil(rest / chunk_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What XLA compiles a program for: all that is not an argument of it.
+
+    Trials' numbers are equal to the bit between programs of one shape, and within rounding between
+    shapes: which shape trains a trial must follow from the plan, never from the load.
+
+    Attributes:
+        model: "conv" or "dense".
+        n_lanes: trials at once.
+        width: hidden units or latent filters of the widest trial; narrower ones are masked.
+        chunk_size: images a lane a step.
+        n_steps: chunks a slice.
+        accumulates: whether a batch may be larger than a chunk.
+        precision: of the layers' arithmetic, of `convae.config.PRECISIONS`.
+        variant: how gradients are computed.
+    """
+
+    model: str
+    n_lanes: int
+    width: int
+    chunk_size: int
+    n_steps: int
+    accumulates: bool = True
+    precision: str = "float32"
+    variant: Variant = field(default_factory=Variant)
+
+    @classmethod
+    def for_trials(
+        cls,
+        model: str,
+        *,
+        n_lanes: int,
+        widths: Iterable[int],
+        batch_sizes: Iterable[int],
+        n_train: int,
+        chunk_size: int | None = None,
+        precision: str = "float32",
+        variant: Variant | None = None,
+    ) -> "Shape":
+        """The shape for all trials of a plan.
+
+        The chunk is as large as the smallest batch, so that none is computed in vain, up to
+        `MAX_CHUNK_SIZE`: on an H200 a lane's epoch took 28.6 ms (conv) in chunks of 256 and 34.8 ms
+        in chunks of 64 (`benchmarks/README.md`).
+
+        Args:
+            model: "conv" or "dense".
+            n_lanes: trials at once.
+            widths: hidden units or latent filters that occur.
+            batch_sizes: batch sizes that occur.
+            n_train: training images of the longest epoch.
+            chunk_size: images a lane a step; None for the rule's.
+            precision: of `convae.config.PRECISIONS`.
+            variant: how gradients are computed.
+        """
+        batch_sizes = [min(size, n_train) for size in batch_sizes]
+        chunk_size = chunk_size or min(MAX_CHUNK_SIZE, *batch_sizes)
+        longest = max(n_chunks(n_train, size, chunk_size) for size in batch_sizes)
+        return cls(
+            model=model,
+            n_lanes=n_lanes,
+            width=max(widths),
+            chunk_size=chunk_size,
+            n_steps=math.ceil(longest / SLICES_PER_EPOCH),
+            accumulates=max(batch_sizes) > chunk_size,
+            precision=precision,
+            variant=variant or Variant(),
+        )
+
+
+class Part(NamedTuple):
+    """How many images a trial trains on, the first ones, and how many after them evaluate it."""
+
+    n_train: int
+    n_eval: int
+    eval_metric: str
+
+
+class DeviceImages:
+    """MNIST on the current device: the training images, then the test images.
+
+    Attributes:
+        pixels: (n, 28, 28) uint8; batches are scaled on the device.
+        mnist: the same in the host's memory.
+        n_train: images of the longest epoch.
+        n_eval: images of the largest evaluation.
+    """
+
+    def __init__(self, mnist: Mnist) -> None:
+        self.mnist = mnist
+        self.pixels = tf.constant(np.concatenate([mnist.train_images, mnist.test_images]))
+        parts = [self.part(name) for name in SPLITS]
+        self.n_train = max(part.n_train for part in parts)
+        self.n_eval = max(part.n_eval for part in parts)
+
+    def part(self, split_name: str) -> Part:
+        """The images of a split, which lie side by side here."""
+        part = split(self.mnist, split_name)
+        return Part(len(part.train_images), len(part.eval_images), part.eval_metric)
+
+
+class _Hidden(NamedTuple):
+    """A dense model's hidden layer, by lane.
+
+    Attributes:
+        width: (k,) int32, units in use.
+        sigmoid: (k,) bool, whether that is the activation, and not ReLU.
+    """
+
+    width: tf.Tensor
+    sigmoid: tf.Tensor
+
+
+class Arguments(NamedTuple):
+    """Of the trials in the lanes: a value each, or arrays (k,) of them."""
+
+    learning_rate: Any
+    momentum: Any
+    nesterov: Any
+    batch_size: Any
+    n_train: Any
+    first_step: Any
+    dropout: Any
+    width: Any
+    sigmoid: Any
+    seed: Any
+    epoch: Any
+
+    @classmethod
+    def by_lane(cls, rows: "Iterable[Arguments | None]") -> "Arguments":
+        """The arrays of lanes, some of which are empty: those have no images."""
+        empty = cls(0, 0, False, 1, 0, 0, 0, 1, False, 0, 0)
+        columns = zip(*(row or empty for row in rows), strict=True)
+        floats, integers, words = np.float32, np.int32, np.uint32
+        types: list[Any] = [floats, floats, np.bool_, integers, integers, integers]
+        types += [floats, integers, np.bool_, words, words]
+        return cls(*map(np.array, columns, types))
+
+
+_Dropout = Callable[[tf.Tensor], tf.Tensor]
+# (weights, images (k, n, 28, 28) in [0, 1], hidden layer, dropout) -> reconstructions
+_Network = Callable[[list[tf.Tensor], tf.Tensor, _Hidden, _Dropout], tf.Tensor]
+
+
+def _conv_network(dtype: tf.DType, variant: Variant) -> _Network:
+    """The convolutional autoencoder. Filters that a lane lacks are 0, and stay so through ReLU."""
+
+    def reconstruct(
+        weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
+    ) -> tf.Tensor:
+        del hidden, dropout
+        cast = [tf.cast(weight, dtype) for weight in weights]
+        first, second, third, fourth, fifth, sixth, last = zip(cast[::2], cast[1::2], strict=True)
+        x = pooled_conv(tf.cast(images, dtype), *first, variant)
+        x = pool(tf.nn.relu(add_bias(narrowing_conv(x, second[0], variant), second[1])))
+        x = pool(tf.nn.relu(add_bias(conv(x, third[0], variant), third[1])))
+        x = tf.nn.relu(add_bias(conv(x, fourth[0], variant), fourth[1]))
+        x = upsampled_conv(x, *fifth, variant)
+        x = upsampled_valid_conv(x, *sixth, variant)
+        return tf.sigmoid(tf.cast(last_conv(x, *last, variant), tf.float32))
+
+    return reconstruct
+
+
+def _dense_network(dtype: tf.DType, variant: Variant) -> _Network:
+    """The dense autoencoder. Units that a lane lacks are masked: a sigmoid of 0 is not 0."""
+
+    def reconstruct(
+        weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
+    ) -> tf.Tensor:
+        encoder, encoder_bias, decoder, decoder_bias = (tf.cast(w, dtype) for w in weights)
+        x = tf.cast(tf.reshape(images, (*images.shape[:2], -1)), dtype)
+        x = add_bias(product(x, encoder, variant), encoder_bias)
+        x = tf.where(hidden.sigmoid[:, tf.newaxis, tf.newaxis], tf.sigmoid(x), tf.nn.relu(x))
+        in_use = tf.range(x.shape[-1]) < hidden.width[:, tf.newaxis]
+        x = dropout(tf.where(in_use[:, tf.newaxis], x, tf.zeros((), dtype)))
+        x = add_bias(product(x, decoder, variant), decoder_bias)
+        return tf.reshape(tf.sigmoid(tf.cast(x, tf.float32)), images.shape)
+
+    return reconstruct
+
+
+def _network(model: str, precision: str, variant: Variant) -> _Network:
+    build = {"conv": _conv_network, "dense": _dense_network}[model]
+    return build(tf.as_dtype(keras.DTypePolicy(POLICIES[precision]).compute_dtype), variant)
+
+
+def _errors(outputs: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """The mean squared error by image, (k, n)."""
+    return tf.reduce_mean(tf.math.squared_difference(outputs, images), axis=(2, 3))
+
+
+def _gather(pixels: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.gather(pixels, places), tf.float32) / 255.0
+
+
+class State(NamedTuple):
+    """What the program changes, each (k, …)."""
+
+    weights: list[tf.Tensor]
+    velocities: list[tf.Tensor]
+    gradients: list[tf.Tensor]
+
+
+class Program:
+    """The compiled functions of a shape; pure, of tensors that they never change.
+
+    Attributes:
+        shape: what it is compiled for.
+        weight_shapes: of the widest trial's weights, in the order of the Keras model's.
+    """
+
+    def __init__(self, shape: Shape, images: DeviceImages) -> None:
+        """Compiles nothing yet: a function's first call does."""
+        self.shape = shape
+        self.weight_shapes = weight_shapes(build_model(widest_trial(shape)))
+        self._pixels = images.pixels
+        self._n_images = images.n_train
+        self._network = _network(shape.model, shape.precision, shape.variant)
+        self._train_slice = _by_xla(self._slice)
+        self.place = _by_xla(_with_lane)
+        self.shuffle = _by_xla(_with_order)
+
+    def zeros(self) -> State:
+        """The state of empty lanes."""
+
+        def each() -> list[tf.Tensor]:
+            return [tf.zeros((self.shape.n_lanes, *weight)) for weight in self.weight_shapes]
+
+        return State(each(), each(), each() if self.shape.accumulates else [])
+
+    def no_orders(self) -> tf.Tensor:
+        """The orders of empty lanes, (k, n).
+
+        In 64 bits: TensorFlow keeps tensors of int32 in the host's memory.
+        """
+        return tf.zeros((self.shape.n_lanes, self._n_images), tf.int64)
+
+    def train(self, orders: tf.Tensor, state: State, by_lane: Arguments) -> tuple[State, tf.Tensor]:
+        """The state after a slice, and Σ over its images of their mean squared error, (k,)."""
+        after: tuple[State, tf.Tensor] = self._train_slice(self._pixels, orders, state, by_lane)
+        return after
+
+    def hlo(self, orders: tf.Tensor, state: State, by_lane: Arguments) -> str:
+        """What XLA makes of a slice, as text; compiles it once more."""
+        text: str = self._train_slice.experimental_get_compiler_ir(
+            self._pixels, orders, state, by_lane
+        )(stage="optimized_hlo")
+        return text
+
+    def _slice(
+        self, pixels: tf.Tensor, orders: tf.Tensor, state: State, by_lane: Arguments
+    ) -> tuple[State, tf.Tensor]:
+        n_lanes, chunk_size = self.shape.n_lanes, self.shape.chunk_size
+        batch_size, n_train = by_lane.batch_size, by_lane.n_train
+        chunks_per_batch = (batch_size + chunk_size - 1) // chunk_size
+        in_chunk = tf.range(chunk_size)
+
+        def step(
+            i: tf.Tensor,
+            sums: tf.Tensor,
+            weights: list[tf.Tensor],
+            velocities: list[tf.Tensor],
+            gradients: list[tf.Tensor],
+        ) -> tuple[Any, ...]:
+            done = by_lane.first_step + i
+            batch_start = done // chunks_per_batch * batch_size
+            batch_end = tf.minimum(batch_start + batch_size, n_train)
+            start = batch_start + done % chunks_per_batch * chunk_size
+            n_left = tf.clip_by_value(batch_end - start, 0, chunk_size)
+            counts = in_chunk < n_left[:, tf.newaxis]
+            n_in_batch = tf.cast(tf.maximum(batch_end - batch_start, 1), tf.float32)
+            positions = start[:, tf.newaxis] + in_chunk
+            places = tf.gather(orders, tf.minimum(positions, orders.shape[1] - 1), batch_dims=1)
+            images = _gather(pixels, places)
+            dropout = partial(_drop, by_lane=by_lane, positions=positions)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(weights)
+                hidden = _Hidden(by_lane.width, by_lane.sigmoid)
+                errors = _errors(self._network(weights, images, hidden, dropout), images)
+                shares = tf.where(counts, errors / n_in_batch[:, tf.newaxis], 0.0)
+                mse = tf.reduce_sum(shares)
+            new = tape.gradient(mse, weights)
+            full = (n_left > 0) & (start + n_left == batch_end)
+            if gradients:
+                new = [old + more for old, more in zip(gradients, new, strict=True)]
+            weights, velocities = _update(weights, velocities, new, full, by_lane)
+            if gradients:
+                gradients = [tf.where(_by(full, x), 0.0, x) for x in new]
+            sums += tf.reduce_sum(tf.where(counts, errors, 0.0), axis=1)
+            return i + 1, sums, weights, velocities, gradients
+
+        sums, *after = _repeat(self.shape.n_steps, step, tf.zeros(n_lanes), *map(list, state))
+        return State(*after), sums
+
+
+def _with_lane(state: State, lane: tf.Tensor, own: State) -> State:
+    """The state with that of one trial, (…) each, in a lane."""
+    return State(
+        *(
+            [_with_row(x, lane, row) for x, row in zip(*parts, strict=True)]
+            for parts in zip(state, own, strict=True)
+        )
+    )
+
+
+def _with_order(
+    orders: tf.Tensor, lane: tf.Tensor, seed: tf.Tensor, n_train: tf.Tensor
+) -> tf.Tensor:
+    """The orders with a lane's shuffled anew: its first n_train images, then the others."""
+    n_images = orders.shape[1]
+    # As in `convae.training`, for any number of images: Philox numbers its values, so that those of
+    # fewer are the first of those of more, and the sort is stable.
+    keys = tf.random.stateless_uniform((n_images,), seed, None, None, tf.int32, alg="philox")
+    keys = tf.where(tf.range(n_images) < n_train, keys, tf.int32.max)
+    order = tf.cast(tf.argsort(keys, stable=True), orders.dtype)
+    return _with_row(orders, lane, order)
+
+
+def _update(
+    weights: list[tf.Tensor],
+    velocities: list[tf.Tensor],
+    gradients: list[tf.Tensor],
+    full: tf.Tensor,
+    by_lane: Arguments,
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Keras' SGD where a lane's batch is full.
+
+    v ← momentum·v − lr·g; w ← w + v, or w + momentum·v − lr·g (Nesterov).
+    """
+    new_weights, new_velocities = [], []
+    for weight, velocity, gradient in zip(weights, velocities, gradients, strict=True):
+        momentum = _by(by_lane.momentum, weight)
+        change = _by(by_lane.learning_rate, weight) * gradient
+        new_velocity = momentum * velocity - change
+        ahead = momentum * new_velocity - change
+        step = tf.where(_by(by_lane.nesterov, weight), ahead, new_velocity)
+        is_full = _by(full, weight)
+        new_velocities.append(tf.where(is_full, new_velocity, velocity))
+        new_weights.append(tf.where(is_full, weight + step, weight))
+    return new_weights, new_velocities
+
+
+def _drop(x: tf.Tensor, *, by_lane: Arguments, positions: tf.Tensor) -> tf.Tensor:
+    """Keras' dropout of x (k, n, units): a pure function of seed, epoch, position and unit."""
+    seed, epoch = (_by(key, x) for key in (by_lane.seed, by_lane.epoch))
+    position = tf.cast(positions, tf.uint32)[..., tf.newaxis]
+    unit = tf.cast(tf.range(x.shape[-1]), tf.uint32)
+    bits, _ = threefry((seed, epoch), (position, unit))
+    # 24 bits are as many as a float32 has.
+    uniform = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2**-24
+    rate = _by(by_lane.dropout, x)
+    scaled = x * tf.cast(1.0 / (1.0 - rate), x.dtype)
+    return tf.where(uniform >= rate, scaled, tf.zeros((), x.dtype))
+
+
+def _by(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Values (k,) in the shape that meets x (k, …)."""
+    return tf.reshape(values, (-1, *[1] * (x.shape.rank - 1)))
+
+
+def _with_row(x: tf.Tensor, lane: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+    # A choice by lane, not a product with 0 and 1: an empty lane may hold anything.
+    return tf.where(_by(tf.range(x.shape[0]) == lane, x), row[tf.newaxis], x)
+
+
+class Evaluator:
+    """Evaluates one lane of any program of a model, compiled once."""
+
+    def __init__(self, model: str, images: DeviceImages, precision: str = "float32") -> None:
+        """Compiles nothing yet: the first call for a width does."""
+        self._network = _network(model, precision, Variant())
+        self._pixels = images.pixels
+        self._chunk_size = min(EVAL_CHUNK_SIZES[model], images.n_eval)
+        self._n_steps = math.ceil(images.n_eval / self._chunk_size)
+        self._evaluate = _by_xla(self._error_sum)
+
+    def __call__(self, weights: Sequence[tf.Tensor], config: TrialConfig, part: Part) -> tf.Tensor:
+        """Σ over the evaluation images of their mean squared error, as a scalar on the device.
+
+        Args:
+            weights: of the lane, each (1, …).
+            config: the trial's.
+            part: says which images.
+        """
+        hidden = _Hidden(*(np.array([x]) for x in hidden_layer(config)))
+        first, n = np.int32(part.n_train), np.int32(part.n_eval)
+        return self._evaluate(self._pixels, list(weights), hidden, first, n)
+
+    def _error_sum(
+        self,
+        pixels: tf.Tensor,
+        weights: list[tf.Tensor],
+        hidden: _Hidden,
+        first: tf.Tensor,
+        n_images: tf.Tensor,
+    ) -> tf.Tensor:
+        def step(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            places = i * self._chunk_size + tf.range(self._chunk_size)
+            x = _gather(pixels, (first + tf.minimum(places, n_images - 1))[tf.newaxis])
+            errors = _errors(self._network(weights, x, hidden, lambda x: x), x)[0]
+            return i + 1, total + tf.reduce_sum(tf.where(places < n_images, errors, 0.0))
+
+        return _repeat(self._n_steps, step, tf.constant(0.0))
+
+
+def _by_xla(function: Callable[..., Any]) -> Any:
+    """The function, to be compiled at its first call."""
+    # AutoGraph would translate Python that depends on tensors' values, of which there is none. A
+    # partial, because TensorFlow counts the traces of each function, and warns when there are five:
+    # here every program has its own.
+    return tf.function(partial(function), jit_compile=True, autograph=False)
+
+
+def _repeat(n: int, step: Callable[..., Any], *start: Any) -> Any:
+    """The last values of a loop of n steps, a number that XLA knows: it makes better loops so."""
+    _, *values = tf.while_loop(
+        lambda i, *_: i < n,
+        step,
+        (tf.constant(0), *start),
+        parallel_iterations=1,  # each step needs the one before
+        maximum_iterations=n,
+    )
+    return values if len(start) > 1 else values[0]
+
+
+def hidden_layer(config: TrialConfig) -> tuple[np.int32, np.bool_]:
+    """Width and whether the activation is a sigmoid."""
+    width = getattr(config, WIDTHS[config.model])
+    return np.int32(width), np.bool_(config.hidden_activation == "sigmoid")
+
+
+def lane_of(state: State, lane: int) -> list[tf.Tensor]:
+    """The weights of one lane, (1, …) each."""
+    return [x[lane : lane + 1] for x in state.weights]
+
+
+def widest_trial(shape: Shape) -> TrialConfig:
+    """A trial that fills the program's width."""
+    width: dict[str, Any] = {WIDTHS[shape.model]: shape.width}
+    return TrialConfig(
+        model=shape.model, batch_size=shape.chunk_size, precision=shape.precision, **width
+    )
+
+
+def weight_shapes(model: keras.Model) -> list[tuple[int, ...]]:
+    """Of the trainable variables, in their order."""
+    return [tuple(weight.shape) for weight in model.trainable_variables]

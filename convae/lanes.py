@@ -1,0 +1,312 @@
+"""Many trials of one model, each in a lane of one XLA program: who is where, and how far.
+
+A trial's numbers depend on the trial alone: not on its lane, its neighbours or pauses, to the bit
+in a program of a given shape. Its state goes out and in exactly. `convae.lane_program` computes.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from convae.config import TrialConfig
+from convae.lane_program import (
+    WIDTHS,
+    Arguments,
+    DeviceImages,
+    Evaluator,
+    Part,
+    Program,
+    Shape,
+    State,
+    hidden_layer,
+    lane_of,
+    n_chunks,
+    weight_shapes,
+    widest_trial,
+)
+from convae.models import build_model, reset
+
+
+@dataclass(frozen=True)
+class LaneState:
+    """All that training has changed, from which it goes on exactly; shapes are the trial's own.
+
+    Attributes:
+        epoch: epochs completed.
+        step: chunks done of the next one.
+        error_sum: Σ over that epoch's images so far of their mean squared error.
+        weights: in the order of the Keras model's trainable variables.
+        velocities: of the momentum.
+        gradients: of a batch in progress; empty where a chunk is a batch.
+    """
+
+    epoch: int
+    step: int
+    error_sum: float
+    weights: list[np.ndarray]
+    velocities: list[np.ndarray]
+    gradients: list[np.ndarray]
+
+
+class SliceResult(NamedTuple):
+    """What a slice brought a lane.
+
+    Attributes:
+        epoch: the epoch it belongs to, from 1.
+        train_mse: of that epoch if the slice ended it, the mean over its batches while the weights
+            move; else None.
+        finite: whether the losses were.
+    """
+
+    epoch: int
+    train_mse: float | None
+    finite: bool
+
+
+@dataclass(frozen=True)
+class _Occupant:
+    """A trial in a lane, and how far it is."""
+
+    config: TrialConfig
+    part: Part
+    shapes: list[tuple[int, ...]]
+    epoch: int
+    step: int
+    error_sum: float
+
+
+class Lanes:
+    """A program's lanes.
+
+    The state is never changed in place but replaced whole, so that `get` in one thread finds a
+    consistent one while `run` in another computes the next. All else is for one thread at a time.
+
+    Attributes:
+        shape: what the program is compiled for.
+    """
+
+    def __init__(self, shape: Shape, images: DeviceImages, evaluator: Evaluator) -> None:
+        """Lays out empty lanes on the current device; `compile` is still to come.
+
+        Args:
+            shape: what to compile.
+            images: on the device.
+            evaluator: of the same model and precision.
+        """
+        self.shape = shape
+        self._images = images
+        self._evaluator = evaluator
+        self._program = Program(shape, images)
+        self._models: dict[tuple[Any, ...], keras.Model] = {}
+        self._orders = self._program.no_orders()
+        self._now: tuple[State, tuple[_Occupant | None, ...]] = (
+            self._program.zeros(),
+            (None,) * shape.n_lanes,
+        )
+
+    def compile(self) -> float:
+        """Compiles all that a trial needs and returns the seconds it took."""
+        start = time.perf_counter()
+        widest = widest_trial(self.shape)
+        self.put(0, widest, self.start(widest))
+        self._begin_epoch(0)
+        self.clear(0)
+        state, occupants = self._now
+        self._program.train(self._orders, state, self._arguments(occupants))
+        self._evaluator(lane_of(state, 0), widest, self._images.part(widest.split)).numpy()
+        return time.perf_counter() - start
+
+    def hlo(self) -> str:
+        """What XLA makes of a slice, as text; compiles it once more."""
+        state, occupants = self._now
+        return self._program.hlo(self._orders, state, self._arguments(occupants))
+
+    def check(self, config: TrialConfig, state: LaneState | None = None) -> None:
+        """Whether the program can train this trial, from this state.
+
+        Raises:
+            ValueError: it cannot, and why.
+        """
+        shape = self.shape
+        n_train = self._images.part(config.split).n_train
+        width = getattr(config, WIDTHS[shape.model])
+        batch_fits = shape.accumulates or min(config.batch_size, n_train) <= shape.chunk_size
+        for name, fits in (
+            (f"model {config.model}", config.model == shape.model),
+            (f"precision {config.precision}", config.precision == shape.precision),
+            (f"{WIDTHS[shape.model]} {width}", width is not None and width <= shape.width),
+            (f"batch size {config.batch_size}", batch_fits),
+        ):
+            if not fits:
+                raise ValueError(f"This program cannot train {name}: {shape}.")
+        if state is None:
+            return
+        shapes = weight_shapes(self._model(config))
+        parts = (state.weights, state.velocities, state.gradients)
+        expected = [shapes[: len(part)] for part in self._now[0]]
+        if [[x.shape for x in part] for part in parts] != expected:
+            raise ValueError(f"The state's shapes are not those of {config.architecture}.")
+
+    def start(self, config: TrialConfig) -> LaneState:
+        """A trial's state before its first epoch: the initial weights of its own Keras model."""
+        model = self._model(config)
+        with tf.device("/CPU:0"):
+            reset(model, config.seed)
+        weights = [weight.numpy() for weight in model.trainable_variables]
+        zeros = [np.zeros_like(weight) for weight in weights]
+        return LaneState(0, 0, 0.0, weights, zeros, zeros if self.shape.accumulates else [])
+
+    def put(self, lane: int, config: TrialConfig, state: LaneState) -> None:
+        """Puts a trial into a lane, to go on from this state.
+
+        Raises:
+            ValueError: the program cannot train the trial, the state is another model's, or the
+                lane is taken.
+        """
+        self.check(config, state)
+        now, occupants = self._now
+        if occupants[lane] is not None:
+            raise ValueError(f"Lane {lane} is taken.")
+        parts = (state.weights, state.velocities, state.gradients)
+        own = State(
+            *(
+                [_padded(x, to) for x, to in zip(part, self._program.weight_shapes, strict=False)]
+                for part in parts
+            )
+        )
+        part = self._images.part(config.split)
+        shapes = weight_shapes(self._model(config))
+        occupant = _Occupant(config, part, shapes, state.epoch, state.step, state.error_sum)
+        after = self._program.place(now, np.int32(lane), own)
+        self._now = after, _replaced(occupants, lane, occupant)
+        if state.step:
+            self._begin_epoch(lane)
+
+    def get(self, lane: int) -> LaneState:
+        """The state of the trial in a lane, at the end of the last slice.
+
+        Raises:
+            ValueError: the lane is empty.
+        """
+        state, occupants = self._now
+        occupant = _taken(occupants, lane)
+        own = [
+            [x[lane].numpy()[_corner(of)] for x, of in zip(part, occupant.shapes, strict=False)]
+            for part in state
+        ]
+        return LaneState(occupant.epoch, occupant.step, occupant.error_sum, *own)
+
+    def clear(self, lane: int) -> None:
+        """Takes the trial out of a lane. What is left there is computed on, but never counted."""
+        state, occupants = self._now
+        self._now = state, _replaced(occupants, lane, None)
+
+    def run(self) -> dict[int, SliceResult]:
+        """Trains every trial for a slice, or less where its epoch ends before.
+
+        Returns when the device has done it, with a result for each lane that has a trial.
+        """
+        state, occupants = self._now
+        for lane, occupant in enumerate(occupants):
+            if occupant is not None and occupant.step == 0:
+                self._begin_epoch(lane)
+        state, sums = self._program.train(self._orders, state, self._arguments(occupants))
+        results = {}
+        for lane, error_sum in enumerate(sums.numpy()):  # reading synchronises with the device
+            occupant = occupants[lane]
+            if occupant is None:
+                continue
+            total = occupant.error_sum + float(error_sum)
+            train_mse, epoch = None, occupant.epoch + 1
+            after = replace(occupant, step=occupant.step + self.shape.n_steps, error_sum=total)
+            if after.step >= self._n_chunks(occupant):
+                train_mse = total / occupant.part.n_train
+                after = replace(occupant, epoch=epoch, step=0, error_sum=0.0)
+            occupants = _replaced(occupants, lane, after)
+            results[lane] = SliceResult(epoch, train_mse, math.isfinite(total))
+        self._now = state, occupants
+        return results
+
+    def evaluate(self, lanes: Iterable[int]) -> dict[int, float]:
+        """Mean squared error over all pixels of each trial's evaluation images.
+
+        Raises:
+            ValueError: a lane is empty.
+        """
+        state, occupants = self._now
+        trials = {lane: _taken(occupants, lane) for lane in lanes}
+        sums = {
+            lane: self._evaluator(lane_of(state, lane), trial.config, trial.part)
+            for lane, trial in trials.items()
+        }
+        return {lane: float(sums[lane].numpy()) / trials[lane].part.n_eval for lane in trials}
+
+    def _n_chunks(self, occupant: _Occupant) -> int:
+        return n_chunks(occupant.part.n_train, occupant.config.batch_size, self.shape.chunk_size)
+
+    def _model(self, config: TrialConfig) -> keras.Model:
+        """A Keras model of the trial's architecture, for shapes and initial weights."""
+        key = config.architecture
+        if key not in self._models:
+            with tf.device("/CPU:0"):
+                self._models[key] = build_model(config)
+        return self._models[key]
+
+    def _begin_epoch(self, lane: int) -> None:
+        occupant = _taken(self._now[1], lane)
+        seed = np.array([occupant.config.seed, occupant.epoch + 1], np.int32)
+        n_train = np.int32(occupant.part.n_train)
+        self._orders = self._program.shuffle(self._orders, np.int32(lane), seed, n_train)
+
+    def _arguments(self, occupants: Sequence[_Occupant | None]) -> Arguments:
+        return Arguments.by_lane(
+            None if occupant is None else _arguments_of(occupant) for occupant in occupants
+        )
+
+
+def _arguments_of(occupant: _Occupant) -> Arguments:
+    config = occupant.config
+    width, sigmoid = hidden_layer(config)
+    return Arguments(
+        learning_rate=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        batch_size=min(config.batch_size, occupant.part.n_train),
+        n_train=occupant.part.n_train,
+        first_step=occupant.step,
+        dropout=config.dropout or 0.0,
+        width=width,
+        sigmoid=sigmoid,
+        seed=config.seed,
+        epoch=occupant.epoch + 1,
+    )
+
+
+def _taken(occupants: Sequence[_Occupant | None], lane: int) -> _Occupant:
+    occupant = occupants[lane]
+    if occupant is None:
+        raise ValueError(f"Lane {lane} is empty.")
+    return occupant
+
+
+def _replaced(
+    occupants: tuple[_Occupant | None, ...], lane: int, occupant: _Occupant | None
+) -> tuple[_Occupant | None, ...]:
+    return (*occupants[:lane], occupant, *occupants[lane + 1 :])
+
+
+def _corner(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(n) for n in shape)
+
+
+def _padded(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """X in the corner of zeros of a larger shape: a narrow trial in a wide program."""
+    padded = np.zeros(shape, x.dtype)
+    padded[_corner(x.shape)] = x
+    return padded

@@ -1,0 +1,518 @@
+"""The engine: in a simulation without a device, then with real lanes, by XLA on a CPU."""
+
+import random
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from convae import engine as engine_module
+from convae.config import TrialConfig
+from convae.data import Mnist
+from convae.engine import Engine, EngineError, Place, ProgramId, Status, choose_n_lanes
+from convae.lane_program import DeviceImages, Evaluator, Shape
+from convae.lanes import Lanes, LaneState, SliceResult
+
+CONV, DENSE = ProgramId("conv", single=False), ProgramId("dense", single=False)
+CONV_SINGLE, DENSE_SINGLE = ProgramId("conv", single=True), ProgramId("dense", single=True)
+N_LANES = {CONV: 3, DENSE: 2, CONV_SINGLE: 1, DENSE_SINGLE: 1}
+
+
+class Clock:
+    """Stands for the module time, and stands still unless somebody works."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def perf_counter(self):
+        return self.seconds
+
+
+class FakeLanes:
+    """Lanes whose trials' losses are known; batch size is the number of slices an epoch takes.
+
+    A trial diverges in the epoch that its seed names.
+    """
+
+    def __init__(self, n_lanes, clock=None, on_run=lambda: None):
+        self.shape = SimpleNamespace(n_lanes=n_lanes)
+        self.lanes = {}
+        self.clock = clock or Clock()
+        self.on_run = on_run
+        self.n_slices = 0
+        self.device_seconds = 0.0
+
+    def compile(self):
+        return 1.0
+
+    def check(self, config, state):
+        pass
+
+    def start(self, config):
+        return LaneState(0, 0, 0.0, [], [], [])
+
+    def put(self, lane, config, state):
+        assert lane not in self.lanes
+        assert 0 <= lane < self.shape.n_lanes
+        self.lanes[lane] = config, state
+
+    def get(self, lane):
+        return self.lanes[lane][1]
+
+    def clear(self, lane):
+        del self.lanes[lane]
+
+    def run(self):
+        self.on_run()
+        self.n_slices += 1
+        self.clock.seconds += 1.0
+        self.device_seconds += 1.0
+        results = {}
+        for lane, (config, state) in self.lanes.items():
+            epoch, train_mse, step = state.epoch + 1, None, state.step + 1
+            after = replace(state, step=step)
+            if step == config.batch_size:
+                train_mse, after = loss(config, epoch), replace(state, epoch=epoch, step=0)
+            self.lanes[lane] = config, after
+            results[lane] = SliceResult(epoch, train_mse, config.seed != epoch)
+        return results
+
+    def evaluate(self, lanes):
+        self.clock.seconds += 0.25 * len(lanes)
+        return {lane: loss(self.lanes[lane][0], self.lanes[lane][1].epoch) + 1 for lane in lanes}
+
+
+def loss(config, epoch):
+    return config.learning_rate + epoch
+
+
+def random_config(rng, model):
+    return TrialConfig(
+        model=model,
+        epochs=rng.randint(1, 6),
+        batch_size=rng.randint(1, 4),
+        learning_rate=rng.uniform(0.1, 1),
+        seed=rng.choice([0] * 5 + [1, 2, 3]),
+    )
+
+
+class Simulation:
+    """Random arrivals, pauses, ends and removals, with what must hold checked at every slice."""
+
+    def __init__(self, seed, monkeypatch):
+        self.rng = random.Random(seed)
+        clock = Clock()
+        monkeypatch.setattr(engine_module, "time", clock)
+        self.lanes = {
+            program: FakeLanes(n, clock, lambda program=program: self.check_slice(program))
+            for program, n in N_LANES.items()
+        }
+        self.engine = Engine(self.lanes)
+        self.engine.compile()
+        self.told = {}  # epochs reported, by trial
+        self.configs, self.places = {}, {}
+        self.live = set()
+        self.removed_seconds = 0.0
+
+    def check_slice(self, program):
+        scheduler = self.engine._scheduler
+        n_running = len(scheduler.running[program])
+        assert not scheduler.waiting[program] or n_running == N_LANES[program], "idle lane"
+        for each, trials in scheduler.running.items():
+            assert trials.keys() == self.lanes[each].lanes.keys()
+        alone = [
+            trial
+            for trials in scheduler.running.values()
+            for trial in trials.values()
+            if trial.place is Place.ALONE
+        ]
+        if alone:
+            assert program in [trial.program for trial in alone], "not alone"
+
+    def submit(self):
+        trial_id = f"t{len(self.configs)}"
+        config = random_config(self.rng, self.rng.choice(["conv", "dense"]))
+        place = self.rng.choice([Place.LANES] * 8 + [Place.SINGLE, Place.ALONE])
+        until = self.rng.randint(1, config.epochs)
+        self.engine.submit(
+            trial_id, config, place=place, until_epoch=until, evaluates=lambda epoch: epoch % 2
+        )
+        self.configs[trial_id], self.told[trial_id] = config, []
+        self.places[trial_id] = place
+        self.live.add(trial_id)
+
+    def tend(self, trial_id):
+        """Takes a trial's report, and decides where it waits for a decision."""
+        report = self.engine.report(trial_id, timeout_seconds=0)
+        self.told[trial_id] += report.epochs
+        if report.status is Status.PAUSED and self.rng.random() < 0.7:
+            n_done, n_all = len(self.told[trial_id]), self.configs[trial_id].epochs
+            self.engine.advance(trial_id, self.rng.randint(n_done + 1, n_all))
+        return report
+
+    def remove(self, trial_id):
+        self.removed_seconds += self.tend(trial_id).train_seconds
+        self.engine.remove(trial_id)
+        self.live.remove(trial_id)
+
+    def run(self, n_steps):
+        for _ in range(n_steps):
+            if self.rng.random() < 0.4:
+                self.submit()
+            for trial_id in sorted(self.live):
+                if self.rng.random() < 0.2:
+                    self.tend(trial_id)
+            if self.live and self.rng.random() < 0.05:
+                self.remove(self.rng.choice(sorted(self.live)))
+            self.engine.step()
+        ended = (Status.COMPLETED, Status.DIVERGED)
+        while not all(self.tend(trial_id).status in ended for trial_id in sorted(self.live)):
+            self.engine.step()
+        assert not self.engine.step()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_trial_gets_its_epochs_and_no_lane_idles(seed, monkeypatch):
+    simulation = Simulation(seed, monkeypatch)
+    simulation.run(n_steps=150)
+    seconds = simulation.removed_seconds
+    statuses = set()
+    for trial_id, config in simulation.configs.items():
+        told = simulation.told[trial_id]
+        assert [epoch.epoch for epoch in told] == list(range(1, len(told) + 1))
+        assert [epoch.train_mse for epoch in told] == [loss(config, e.epoch) for e in told]
+        for epoch in told:
+            expected = loss(config, epoch.epoch) + 1 if epoch.epoch % 2 else None
+            assert epoch.eval_mse == expected
+            assert (epoch.eval_seconds > 0) == (epoch.eval_mse is not None)
+            alone = simulation.places[trial_id] is Place.ALONE
+            assert epoch.n_sharing == 1 if alone else epoch.n_sharing >= 1
+        if trial_id not in simulation.live:
+            continue
+        report = simulation.engine.report(trial_id)
+        seconds += report.train_seconds
+        statuses.add(report.status)
+        if 1 <= config.seed <= config.epochs:
+            assert (report.status, report.diverged_epoch) == (Status.DIVERGED, config.seed)
+            assert len(told) == config.seed - 1
+            assert simulation.engine.state(trial_id) is None
+        else:
+            assert (report.status, len(told)) == (Status.COMPLETED, config.epochs)
+            assert simulation.engine.state(trial_id).epoch == config.epochs
+            spent = sum(epoch.train_seconds for epoch in told)
+            assert spent == pytest.approx(report.train_seconds)
+    assert statuses == {Status.COMPLETED, Status.DIVERGED}
+    assert not any(lanes.lanes for lanes in simulation.lanes.values())
+    device_seconds = sum(lanes.device_seconds for lanes in simulation.lanes.values())
+    assert seconds == pytest.approx(device_seconds, rel=0.05)  # removed ones end within a slice
+    assert seconds <= device_seconds * (1 + 1e-9)
+
+
+def fake_engine(**n_lanes):
+    programs = {ProgramId(model, single=False): FakeLanes(n) for model, n in n_lanes.items()}
+    return Engine(programs), programs
+
+
+def dense(epochs=3, **changes):
+    return TrialConfig(model="dense", epochs=epochs, batch_size=1, **changes)
+
+
+def test_shares_add_up_to_what_the_device_spent(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(engine_module, "time", clock)
+    engine = Engine({CONV: FakeLanes(2, clock), DENSE: FakeLanes(4, clock)})
+    engine.compile()
+    for i in range(3):
+        engine.submit(f"d{i}", dense(epochs=2))
+    engine.submit("c", TrialConfig(model="conv", epochs=2, batch_size=4))
+    while engine.step():
+        pass
+    for i in range(3):
+        for epoch in engine.report(f"d{i}").epochs:
+            # A third of a second of the device; beside it was the other model's trial.
+            assert (epoch.train_seconds, epoch.n_sharing) == (pytest.approx(1 / 3), 4)
+    epochs = engine.report("c").epochs
+    assert [epoch.train_seconds for epoch in epochs] == [4, 4]
+    assert [epoch.n_sharing for epoch in epochs] == [(2 * 4 + 2 * 1) / 4, 1]
+
+
+def test_who_goes_on_after_a_pause_comes_first():
+    engine, _ = fake_engine(dense=1)
+    engine.compile()
+    engine.submit("a", dense(), until_epoch=1)
+    engine.submit("b", dense(epochs=1))
+    engine.submit("c", dense(epochs=1))
+    engine.step()
+    assert engine.report("a").status is Status.PAUSED
+    engine.advance("a", 3)
+    engine.step()
+    engine.step()
+    assert engine.report("a").status is Status.COMPLETED
+    assert engine.report("b", timeout_seconds=0).status is Status.WAITING
+    engine.remove("b")
+    engine.step()
+    assert engine.report("c").status is Status.COMPLETED
+
+
+def test_nothing_is_alone_while_something_compiles():
+    """Others train as soon as their own program is there."""
+    may_compile = threading.Event()
+    engine = Engine({DENSE: FakeLanes(2), DENSE_SINGLE: FakeLanes(1), CONV_SINGLE: FakeLanes(1)})
+
+    def compile_slowly():
+        assert may_compile.wait(20)
+        return 2.0
+
+    engine._programs[CONV_SINGLE].compile = compile_slowly
+    with engine:
+        engine.submit("alone", dense(), place=Place.ALONE)
+        engine.submit("single", dense(), place=Place.SINGLE)
+        engine.submit("beside", dense())
+        assert engine.report("beside", 20).status is Status.COMPLETED
+        assert engine.report("single", 20).status is Status.COMPLETED
+        assert engine.report("alone", 0.05).status is Status.WAITING
+        may_compile.set()
+        assert engine.report("alone", 20).status is Status.COMPLETED
+        assert engine.compile_seconds == {DENSE: 1.0, DENSE_SINGLE: 1.0, CONV_SINGLE: 2.0}
+
+
+def test_a_checkpoint_holds_the_epochs_that_its_state_has_trained():
+    """Whenever it is asked for; and whoever asks gets an answer, though the engine never rests."""
+    lanes = FakeLanes(1, on_run=lambda: time.sleep(0.002))
+    evaluate = lanes.evaluate
+
+    def evaluate_slowly(due):
+        time.sleep(0.002)
+        return evaluate(due)
+
+    lanes.evaluate = evaluate_slowly
+    told, seen = 0, set()
+    with Engine({DENSE: lanes}) as engine:
+        engine.submit("a", dense(epochs=100))
+        while told < 100:
+            report, state = engine.checkpoint("a")
+            told += len(report.epochs)
+            seen.add(told)
+            assert told == (0 if state is None else state.epoch)
+    assert report.status is Status.COMPLETED
+    assert len(seen) > 50
+
+
+@pytest.mark.parametrize("broken", ["run", "compile"])
+def test_an_engine_that_fails_tells_everybody_who_asks(broken):
+    engine, programs = fake_engine(dense=2)
+
+    def fail():
+        raise RuntimeError("out of memory")
+
+    setattr(programs[DENSE], broken, fail)
+    engine.submit("a", dense())
+    with engine:
+        with pytest.raises(EngineError, match="out of memory") as caught:
+            engine.report("a", 20)
+        assert isinstance(caught.value.__cause__, RuntimeError)
+        for call in (lambda: engine.submit("b", dense()), lambda: engine.advance("a", 2)):
+            with pytest.raises(EngineError):
+                call()
+
+
+def test_refuses_what_it_cannot_do():
+    engine, _ = fake_engine(dense=1)
+    engine.compile()
+    engine.submit("a", dense())
+    with pytest.raises(ValueError, match="a already"):
+        engine.submit("a", dense())
+    with pytest.raises(ValueError, match="no program"):
+        engine.submit("b", TrialConfig(model="conv"))
+    with pytest.raises(ValueError, match="no program"):
+        engine.submit("b", dense(), place=Place.ALONE)
+    with pytest.raises(ValueError, match="until epoch 4: it has completed 0 of 3"):
+        engine.submit("b", dense(), until_epoch=4)
+    with pytest.raises(ValueError, match="completed 3 of 3"):
+        engine.submit("b", dense(), state=LaneState(3, 0, 0.0, [], [], []))
+    with pytest.raises(KeyError):
+        engine.report("b")
+
+
+def test_a_report_ends_when_the_trial_is_removed():
+    engine, _ = fake_engine(conv=1)  # never compiled
+    engine.submit("a", TrialConfig(model="conv"))
+    reports = []
+    thread = threading.Thread(target=lambda: reports.append(engine.report("a", 20)))
+    thread.start()
+    engine.remove("a")
+    thread.join(20)
+    assert [report.status for report in reports] in ([Status.REMOVED], [])  # or came too late
+
+
+@pytest.mark.parametrize(
+    ("n_trials", "gpu", "expected"), [(100, True, 16), (5, True, 5), (0, True, 1), (100, False, 1)]
+)
+def test_lanes_by_rule(n_trials, gpu, expected):
+    for model in ("conv", "dense"):
+        assert choose_n_lanes(model, n_trials, gpu=gpu) == expected
+
+
+# With real lanes.
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """Lanes for dense models, compiled once by whichever engine comes first."""
+    rng = np.random.default_rng(0)
+    train, test = (rng.integers(0, 256, (n, 28, 28)).astype(np.uint8) for n in (200, 50))
+    labels = [np.zeros(n, np.uint8) for n in (200, 50)]
+    images = DeviceImages(Mnist(train, labels[0], test, labels[1], "noise"))
+    evaluator = Evaluator("dense", images)
+    shape = Shape.for_trials("dense", n_lanes=3, widths=[24], batch_sizes=[16, 64], n_train=200)
+    return {
+        DENSE: Lanes(shape, images, evaluator),
+        DENSE_SINGLE: Lanes(replace(shape, n_lanes=1), images, evaluator),
+    }
+
+
+CONFIGS = {
+    f"t{i}": TrialConfig(
+        model="dense",
+        hidden_units=units,
+        batch_size=batch_size,
+        dropout=dropout,
+        learning_rate=rate,
+        epochs=3,
+        seed=i,
+    )
+    for i, (units, batch_size, dropout, rate) in enumerate(
+        [(24, 16, 0.0, 0.5), (8, 64, 0.2, 1.0), (24, 50, 0.0, 1.0), (16, 16, 0.1, 2.0)] * 2
+    )
+}
+
+
+WILD = ("t2", "t6")
+
+
+def first_state(programs, trial_id):
+    """Where a trial starts; a wild one has weights that no finite loss comes of."""
+    state = programs[DENSE].start(CONFIGS[trial_id])
+    if trial_id in WILD:
+        return replace(state, weights=[np.full_like(x, np.nan) for x in state.weights])
+    return None
+
+
+def numbers(report):
+    return [(epoch.epoch, epoch.train_mse, epoch.eval_mse) for epoch in report.epochs]
+
+
+def outcome(engine, trial_id):
+    report = engine.report(trial_id, 60)
+    state = engine.state(trial_id)
+    weights = [] if state is None else [x.tobytes() for x in state.weights]
+    return report.status, report.diverged_epoch, numbers(report), weights
+
+
+@pytest.fixture(scope="module")
+def expected(programs):
+    """All trials, submitted at once and never disturbed."""
+    engine = Engine(programs)
+    engine.compile()
+    for trial_id, config in CONFIGS.items():
+        engine.submit(trial_id, config, state=first_state(programs, trial_id))
+    while engine.step():
+        pass
+    return {trial_id: outcome(engine, trial_id) for trial_id in CONFIGS}
+
+
+def test_trials_end_as_they_must(expected):
+    for trial_id, (status, diverged_epoch, epochs, _) in expected.items():
+        if trial_id in WILD:
+            assert (status, diverged_epoch, epochs) == (Status.DIVERGED, 1, [])
+        else:
+            assert (status, len(epochs)) == (Status.COMPLETED, 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_pauses_and_removals_change_no_number(programs, expected, seed):
+    """To the bit, also when the engine ends and another goes on from its checkpoints."""
+    rng = random.Random(seed)
+    engine = Engine(programs)
+    engine.compile()
+    waiting = list(CONFIGS)
+    rng.shuffle(waiting)
+    found = {trial_id: [] for trial_id in CONFIGS}
+    for step in range(60):
+        if step == 17:  # in the middle of epochs
+            states = {t: engine.state(t) for t in CONFIGS if t not in waiting}
+            reports = {t: engine.report(t, 0) for t in states}
+            for trial_id in states:
+                engine.remove(trial_id)
+            engine.step()
+            engine = Engine(programs)
+            engine.compile()
+            for trial_id, state in states.items():
+                found[trial_id] += numbers(reports[trial_id])
+                if reports[trial_id].status not in (Status.COMPLETED, Status.DIVERGED):
+                    engine.submit(trial_id, CONFIGS[trial_id], state=state)
+                elif state is not None:
+                    assert [x.tobytes() for x in state.weights] == expected[trial_id][3]
+            continue
+        if waiting and rng.random() < 0.6:
+            trial_id = waiting.pop()
+            state = first_state(programs, trial_id)
+            until_epoch = rng.randint(1, 3)
+            engine.submit(trial_id, CONFIGS[trial_id], until_epoch=until_epoch, state=state)
+            engine.submit("passing", CONFIGS[trial_id])
+            engine.step()
+            engine.remove("passing")
+        engine.step()
+        for trial_id in set(CONFIGS) - set(waiting):
+            if trial_id in engine._trials:
+                report = engine.report(trial_id, 0)
+                found[trial_id] += numbers(report)
+                if report.status is Status.PAUSED:
+                    engine.advance(trial_id, 3)
+    for trial_id, (status, _, epochs, weights) in expected.items():
+        assert found[trial_id] == epochs
+        if trial_id in engine._trials:
+            assert engine.report(trial_id).status is status
+            state = engine.state(trial_id)
+            assert ([] if state is None else [x.tobytes() for x in state.weights]) == weights
+
+
+def test_many_ask_at_once(programs, expected):
+    """As trials' actors do, each from a thread of its own; one has the device to itself."""
+    found = {}
+    states = {trial_id: first_state(programs, trial_id) for trial_id in CONFIGS}
+
+    def actor(trial_id):
+        engine.submit(trial_id, CONFIGS[trial_id], until_epoch=1, state=states[trial_id])
+        epochs = []
+        while True:
+            report = engine.report(trial_id, 60)
+            epochs += report.epochs
+            if report.status is not Status.PAUSED:
+                found[trial_id] = report.status, epochs
+                return
+            engine.advance(trial_id, len(epochs) + 1)
+
+    with Engine(programs) as engine:
+        engine.submit("alone", CONFIGS["t0"], place=Place.ALONE)
+        threads = [threading.Thread(target=actor, args=(trial_id,)) for trial_id in CONFIGS]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        alone = engine.report("alone", 60)
+    assert alone.status is Status.COMPLETED
+    assert [epoch.n_sharing for epoch in alone.epochs] == [1, 1, 1]
+    beside = expected["t0"][2]
+    np.testing.assert_allclose(numbers(alone), beside, rtol=1e-5)
+    for trial_id, (status, epochs) in found.items():
+        assert status is expected[trial_id][0]
+        told = [(epoch.epoch, epoch.train_mse, epoch.eval_mse) for epoch in epochs]
+        assert told == expected[trial_id][2]
+        for epoch in epochs:
+            assert 1 - 1e-9 <= epoch.n_sharing <= 3 + 1e-9
+            assert epoch.train_seconds > 0
+    assert found.keys() == CONFIGS.keys()

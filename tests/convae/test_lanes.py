@@ -1,0 +1,379 @@
+"""Trials in lanes against Keras' own `model.fit`, and that a lane knows its own trial alone."""
+
+from dataclasses import replace
+from functools import cache
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from convae import data
+from convae.config import TrialConfig
+from convae.data import Mnist
+from convae.lane_operations import Variant, threefry
+from convae.lane_program import DeviceImages, Evaluator, Shape, _Hidden, _network, n_chunks
+from convae.lanes import Lanes
+from convae.models import build_model, reset
+
+N_TRAIN, N_SEARCH, N_TEST, N_EPOCHS = 300, 250, 40, 2
+# Batch sizes of the study's space and 60,000 images to 300, in the same proportion to the chunk but
+# for the last: a chunk, several, and several with a part of one.
+CHUNK, BATCH_SIZES = 16, (16, 32, 64, 128, 250)
+SPACE = (64, 128, 256, 512, 1000)
+
+
+def digits(n, seed):
+    """Images with structure: smooth blobs, mostly black as MNIST is."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:28, :28]
+    centre = rng.uniform(8, 20, (2, n, 1, 1))
+    blob = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / rng.uniform(8, 40, (n, 1, 1)))
+    return np.where(blob > 0.2, blob * 255, 0).astype(np.uint8)
+
+
+MNIST = Mnist(
+    train_images=digits(N_TRAIN, 1),
+    train_labels=np.zeros(N_TRAIN, np.uint8),
+    test_images=digits(N_TEST, 2),
+    test_labels=np.zeros(N_TEST, np.uint8),
+    source="made by the test",
+)
+CONV = TrialConfig(model="conv", batch_size=32, seed=5)
+DENSE = TrialConfig(model="dense", hidden_units=48, batch_size=32, seed=5)
+KINDS = [
+    *(
+        replace(base, batch_size=size, learning_rate=rate)
+        for base in (CONV, DENSE)
+        for size, rate in zip(BATCH_SIZES, (0.25, 0.5, 1.0, 2.0, 2.0), strict=True)
+    ),
+    *(
+        replace(base, **changes)
+        for base in (CONV, DENSE)
+        for changes in (
+            {"nesterov": False, "momentum": 0.9, "learning_rate": 0.2},
+            {"momentum": 0.0},
+            {"split": "search", "batch_size": 64},
+            {"split": "search", "batch_size": 10 * N_TRAIN},  # one batch
+            {"seed": 2**31 - 1},
+        )
+    ),
+    replace(CONV, latent_filters=16),
+    replace(DENSE, hidden_units=20),
+    replace(DENSE, hidden_activation="sigmoid"),
+    replace(DENSE, hidden_units=20, hidden_activation="sigmoid", split="search"),
+]
+
+
+def name_of(config):
+    default = {"conv": CONV, "dense": DENSE}[config.model].to_dict()
+    changes = {k: v for k, v in config.to_dict().items() if v != default[k]}
+    return " ".join([config.model, *(f"{k}={v}" for k, v in changes.items())])
+
+
+@pytest.fixture(scope="module")
+def images():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "N_SEARCH_TRAIN", N_SEARCH)
+        yield DeviceImages(MNIST)
+
+
+@pytest.fixture(scope="module")
+def programs(images):
+    """The lanes of both models, compiled once: wide enough for all that the tests train."""
+    found = {}
+    for model, n_lanes, width in (("conv", 3, 16), ("dense", 4, 48)):
+        shape = Shape(model=model, n_lanes=n_lanes, width=width, chunk_size=CHUNK, n_steps=4)
+        found[model] = Lanes(shape, images, Evaluator(model, images))
+        assert found[model].compile() > 0
+    return found
+
+
+@pytest.fixture
+def lanes(programs):
+    """The same, empty."""
+    for program in programs.values():
+        for lane in range(program.shape.n_lanes):
+            program.clear(lane)
+    return programs
+
+
+def end_of_epoch(lanes, lane):
+    """Runs until the trial in this lane ends its epoch; returns what it measured."""
+    while (train_mse := lanes.run()[lane].train_mse) is None:
+        pass
+    return train_mse, lanes.evaluate([lane])[lane]
+
+
+def curve(lanes, lane, config, n_epochs=N_EPOCHS):
+    """Trains a new trial there, beside whatever there is, and returns its curve and its state."""
+    lanes.put(lane, config, lanes.start(config))
+    losses = [end_of_epoch(lanes, lane) for _ in range(n_epochs)]
+    state = lanes.get(lane)
+    lanes.clear(lane)
+    return losses, [*state.weights, *state.velocities, *state.gradients]
+
+
+def assert_same(one, other):
+    """To the bit."""
+    assert one[0] == other[0]
+    for ours, theirs in zip(one[1], other[1], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@cache
+def fit(config):
+    """Losses of `model.fit`, and the weights, over the trainer's batches in their order."""
+    search = config.split == "search"
+    train = (MNIST.train_images[..., None] / 255).astype(np.float32)
+    test = (MNIST.test_images[..., None] / 255).astype(np.float32)
+    n_train = N_SEARCH if search else N_TRAIN
+    held_out = train[N_SEARCH:] if search else test
+    model = build_model(config)
+    reset(model, config.seed)
+    optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
+    model.compile(optimizer, loss="mse")
+    losses = []
+    for epoch in range(1, N_EPOCHS + 1):
+        seed = (config.seed, epoch)
+        keys = tf.random.stateless_uniform((n_train,), seed, None, None, tf.int32, alg="philox")
+        x = train[np.argsort(keys.numpy(), kind="stable")]
+        history = model.fit(
+            x,
+            x,
+            batch_size=config.batch_size,
+            shuffle=False,
+            verbose=0,
+            validation_data=(held_out, held_out),
+        ).history
+        losses.append((history["loss"][0], history["val_loss"][0]))
+    return losses, model.get_weights()
+
+
+@pytest.fixture(scope="module")
+def trained(programs):
+    """What every kind of trial gives, of which the lanes are full as long as there are any."""
+    found = {}
+    for model, lanes in programs.items():
+        queue = [config for config in KINDS if config.model == model]
+        at_work = {}
+        while queue or at_work:
+            for lane in range(lanes.shape.n_lanes):
+                if lane not in at_work and queue:
+                    at_work[lane] = queue.pop(0), []
+                    lanes.put(lane, at_work[lane][0], lanes.start(at_work[lane][0]))
+            for lane, result in lanes.run().items():
+                config, losses = at_work[lane]
+                if result.train_mse is not None:
+                    losses.append((result.train_mse, lanes.evaluate([lane])[lane]))
+                if len(losses) == N_EPOCHS:
+                    found[config] = losses, lanes.get(lane).weights
+                    lanes.clear(lane)
+                    del at_work[lane]
+    return found
+
+
+@pytest.mark.parametrize("config", KINDS, ids=name_of)
+def test_equals_model_fit(trained, config):
+    losses, weights = trained[config]
+    expected_losses, expected = fit(config)
+    np.testing.assert_allclose(losses, expected_losses, rtol=2e-5)
+    for ours, theirs in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("config", [CONV, replace(DENSE, dropout=0.3)], ids=["conv", "dense"])
+def test_place_and_neighbours_change_nothing(lanes, config):
+    """Also a neighbour that diverges, and what it leaves behind in a lane."""
+    lanes = lanes[config.model]
+    last = lanes.shape.n_lanes - 1
+    alone = curve(lanes, 0, config)
+    for lane, rate in enumerate((0.1, 1e30, 2.0)[:last]):
+        neighbour = replace(
+            config, learning_rate=rate, batch_size=BATCH_SIZES[lane], split="search", seed=lane
+        )
+        lanes.put(lane, neighbour, lanes.start(neighbour))
+    lanes.run()  # they are ahead
+    assert_same(curve(lanes, last, config), alone)
+    lanes.clear(1)
+    assert_same(curve(lanes, 1, config), alone)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [replace(CONV, batch_size=128), replace(DENSE, batch_size=250, dropout=0.3, hidden_units=20)],
+    ids=["conv", "dense"],
+)
+def test_pauses_change_nothing(lanes, config):
+    """After every slice, in the middle of a batch too, into another lane, whose trial goes on."""
+    lanes = lanes[config.model]
+    whole = curve(lanes, 0, config)
+    other = replace(config, seed=9, batch_size=16)
+    lanes.put(0, other, lanes.start(other))
+    state, losses, lane = lanes.start(config), [], 1
+    while len(losses) < N_EPOCHS:
+        lanes.put(lane, config, state)
+        result = lanes.run()[lane]
+        if result.train_mse is not None:
+            losses.append((result.train_mse, lanes.evaluate([lane])[lane]))
+        state = lanes.get(lane)
+        assert [x.shape for x in state.weights] == [x.shape for x in lanes.start(config).weights]
+        lanes.clear(lane)
+        lanes.run()
+        lane = 3 - lane  # 1 or 2
+    assert_same((losses, [*state.weights, *state.velocities, *state.gradients]), whole)
+
+
+def test_divergence_tells_its_epoch(lanes):
+    lanes = lanes["dense"]
+    wild = replace(DENSE, learning_rate=1e30)
+    state = lanes.start(wild)
+    lanes.put(0, wild, replace(state, epoch=6))
+    lanes.put(1, DENSE, state)
+    results = lanes.run()
+    assert (results[0].epoch, results[0].finite) == (7, False)
+    assert (results[1].epoch, results[1].finite) == (1, True)
+
+
+def test_a_program_of_another_shape_agrees_within_rounding(images, lanes):
+    """Dropout included: what is dropped depends on seed, epoch, position and unit alone."""
+    shape = Shape.for_trials("dense", n_lanes=1, widths=[20], batch_sizes=[64], n_train=N_TRAIN)
+    assert (shape.chunk_size, shape.accumulates) == (64, False)
+    other = Lanes(shape, images, Evaluator("dense", images))
+    for config in (DENSE, replace(DENSE, dropout=0.3)):
+        narrow = replace(config, hidden_units=20, batch_size=64)
+        losses, state = curve(lanes["dense"], 2, narrow)
+        expected, expected_state = curve(other, 0, narrow)
+        np.testing.assert_allclose(losses, expected, rtol=1e-6)
+        for ours, theirs in zip(state[: len(expected_state)], expected_state, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_is_keras_in_distribution(lanes):
+    """The loss of many images with weights at rest: its mean, and that it is drawn anew."""
+    config = replace(DENSE, dropout=0.4, learning_rate=1e-12)
+    losses, _ = curve(lanes["dense"], 0, config, n_epochs=8)
+    model = build_model(config)
+    reset(model, config.seed)
+    x = (MNIST.train_images[..., None] / 255).astype(np.float32)
+    drawn = [float(np.mean((model(x, training=True).numpy() - x) ** 2)) for _ in range(8)]
+    ours = np.array([train_mse for train_mse, _ in losses])
+    assert len(set(ours)) == len(ours)
+    spread = np.hypot(ours.std(ddof=1), np.std(drawn, ddof=1)) / np.sqrt(8)
+    assert abs(ours.mean() - np.mean(drawn)) < 4 * spread
+    still = float(np.mean((model(x, training=False).numpy() - x) ** 2))
+    assert abs(ours.mean() - still) > 10 * spread  # so that the test would notice none
+    held_out = (MNIST.test_images[..., None] / 255).astype(np.float32)
+    expected = np.mean((model(held_out, training=False).numpy() - held_out) ** 2)
+    np.testing.assert_allclose([eval_mse for _, eval_mse in losses], expected, rtol=1e-5)
+
+
+def test_threefry_gives_the_published_bits():
+    """Known answers of Random123, which accompanies the paper."""
+    words = [
+        (0x00000000, 0x00000000, 0x00000000, 0x00000000, 0x6B200159, 0x99BA4EFE),
+        (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x1CB996FC, 0xBB002BE7),
+        (0x13198A2E, 0x03707344, 0x243F6A88, 0x85A308D3, 0xC4923A9C, 0x483DF7A0),
+    ]
+    key0, key1, x, y, *expected = (
+        tf.constant(column, tf.uint32) for column in zip(*words, strict=True)
+    )
+    bits = tf.function(threefry, jit_compile=True)((key0, key1), (x, y))
+    np.testing.assert_array_equal(bits, expected)
+
+
+@pytest.mark.parametrize("latent_filters", [8, 16])
+@pytest.mark.parametrize(
+    "variant", [Variant(), Variant(n_parts=16), Variant(one_product=True)], ids=str
+)
+def test_conv_lanes_equal_the_model(variant, latent_filters):
+    """Outputs pixel by pixel, borders included, and gradients, of lanes with other weights each."""
+    rng = np.random.default_rng(0)
+    models = []
+    for seed in range(2):
+        models.append(build_model(replace(CONV, latent_filters=latent_filters)))
+        reset(models[-1], seed)
+        for weight in models[-1].trainable_weights:  # biases are zero at first
+            weight.assign(weight + rng.normal(0, 0.1, weight.shape))
+    x = rng.random((2, 24, 28, 28), dtype=np.float32)
+    variables = zip(*(model.trainable_variables for model in models), strict=True)
+    weights = [tf.stack([tf.convert_to_tensor(v) for v in each]) for each in variables]
+    hidden = _Hidden(tf.constant([latent_filters] * 2), tf.constant([False] * 2))
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        outputs = _network("conv", "float32", variant)(weights, x, hidden, lambda y: y)
+        loss = tf.reduce_sum(tf.reduce_mean(tf.square(outputs - x), axis=(1, 2, 3)))
+    gradients = tape.gradient(loss, weights)
+    for lane, model in enumerate(models):
+        with tf.GradientTape() as tape:
+            expected = model(x[lane][..., None])[..., 0]
+            loss = tf.reduce_mean(tf.square(expected - x[lane]))
+        np.testing.assert_allclose(outputs[lane], expected, atol=1e-6)
+        theirs = tape.gradient(loss, model.trainable_variables)
+        for our, their in zip(gradients, theirs, strict=True):
+            np.testing.assert_allclose(our[lane], their, rtol=1e-4, atol=1e-7)
+
+
+def test_conv_lanes_in_bfloat16_are_near_the_model():
+    """Outputs near those of Keras' bfloat16; gradients near float32's, for Keras adds in 8 bits."""
+    x = digits(24, 3).astype(np.float32) / 255
+    half, whole = (build_model(replace(CONV, precision=p)) for p in ("bfloat16", "float32"))
+    reset(half, 0)
+    reset(whole, 0)
+    weights = [tf.convert_to_tensor(v)[tf.newaxis] for v in half.trainable_variables]
+    hidden = _Hidden(tf.constant([8]), tf.constant([False]))
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        network = _network("conv", "bfloat16", Variant())
+        outputs = network(weights, x[np.newaxis], hidden, lambda y: y)[0]
+        loss = tf.reduce_mean(tf.square(outputs - x))
+    gradients = tape.gradient(loss, weights)
+    np.testing.assert_allclose(outputs, tf.cast(half(x[..., None]), tf.float32)[..., 0], 2**-6)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(whole(x[..., None])[..., 0] - x))
+    for ours, theirs in zip(gradients, tape.gradient(loss, whole.trainable_variables), strict=True):
+        assert ours.dtype == tf.float32
+        assert np.linalg.norm(ours[0] - theirs) < 0.05 * np.linalg.norm(theirs)
+
+
+@pytest.mark.parametrize("batch_sizes", [SPACE, (256,), (64,), (1000,)])
+def test_slices_fit_the_epochs(batch_sizes):
+    """Few steps are idle, whatever the batch size and the split."""
+    shape = Shape.for_trials(
+        "dense", n_lanes=16, widths=(64, 512), batch_sizes=batch_sizes, n_train=60_000
+    )
+    assert shape.width == 512
+    assert shape.chunk_size == min(256, *batch_sizes)
+    assert shape.accumulates == (max(batch_sizes) > shape.chunk_size)
+    for size in batch_sizes:
+        for n_train in (50_000, 60_000):
+            needed = n_chunks(n_train, size, shape.chunk_size)
+            given = -(-needed // shape.n_steps) * shape.n_steps
+            assert given < 1.025 * needed
+
+
+def test_chunks_of_an_epoch():
+    assert n_chunks(300, 16, 16) == 19
+    assert n_chunks(300, 40, 16) == 7 * 3 + 2
+    assert n_chunks(300, 1000, 16) == 19
+
+
+def test_refuses_what_it_cannot_train(images, lanes):
+    dense = lanes["dense"]
+    state = dense.start(DENSE)
+    for config, named in (
+        (CONV, "model conv"),
+        (replace(DENSE, hidden_units=49), "hidden_units 49"),
+        (replace(DENSE, precision="bfloat16"), "precision bfloat16"),
+        (replace(DENSE, hidden_units=20), "shapes"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            dense.put(0, config, state)
+    dense.put(0, DENSE, state)
+    with pytest.raises(ValueError, match="taken"):
+        dense.put(0, DENSE, state)
+    with pytest.raises(ValueError, match="empty"):
+        dense.get(1)
+    no_sums = Lanes(replace(dense.shape, accumulates=False), images, Evaluator("dense", images))
+    with pytest.raises(ValueError, match="batch size 32"):
+        no_sums.put(0, DENSE, state)
