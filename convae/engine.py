@@ -15,32 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import NamedTuple
 
 from convae.config import TrialConfig
 from convae.data import Mnist
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
+from convae.place import Place
 from convae.training import EpochResult
-
-# On an H200 a trial's epoch took 28.6 ms (conv) and 3.8 ms (dense-512) in 16 lanes, 85.6 and 16.8
-# in one; no other number of lanes was measured (`benchmarks/README.md`).
-GPU_LANES: Mapping[str, int] = MappingProxyType({"conv": 16, "dense": 16})
-
-
-def choose_n_lanes(model: str, n_trials: int, *, gpu: bool) -> int:
-    """How many lanes a model's program gets: a rule, since numbers round by it.
-
-    No more than the plan has trials for, because lanes cost the same empty or taken. One on a CPU,
-    where lanes gain nothing and its own trainer is faster.
-
-    Args:
-        model: "conv" or "dense".
-        n_trials: of the model that the plan lets share a device; from 1.
-        gpu: whether the device is one.
-    """
-    return max(1, min(GPU_LANES[model], n_trials)) if gpu else 1
 
 
 class ProgramId(NamedTuple):
@@ -48,18 +31,6 @@ class ProgramId(NamedTuple):
 
     model: str
     single: bool
-
-
-class Place(StrEnum):
-    """Where the plan has a trial trained; its numbers depend on it within rounding.
-
-    LANES: beside others. SINGLE: in the program of one lane, which takes turns with others. ALONE:
-    in it too, with nothing else at work, not even a compiler, so that its times are its own.
-    """
-
-    LANES = "lanes"
-    SINGLE = "single"
-    ALONE = "alone"
 
 
 class Status(StrEnum):
@@ -283,6 +254,11 @@ class Engine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What it has failed over, and every trial in it; None as long as it works."""
+        return self._failure
 
     def start(self) -> None:
         """Compiles and works in threads of its own, until `close`."""

@@ -53,6 +53,17 @@ class LaneState:
     velocities: list[np.ndarray]
     gradients: list[np.ndarray]
 
+    def to_arrays(self) -> list[np.ndarray]:
+        """It as arrays, for a checkpoint."""
+        head = np.array([self.epoch, self.step, len(self.weights)])
+        return [head, np.array(self.error_sum), *self.weights, *self.velocities, *self.gradients]
+
+    @classmethod
+    def from_arrays(cls, arrays: Sequence[np.ndarray]) -> "LaneState":
+        """The inverse of `to_arrays`."""
+        (epoch, step, n), error_sum, rest = arrays[0].tolist(), float(arrays[1]), list(arrays[2:])
+        return cls(epoch, step, error_sum, rest[:n], rest[n : 2 * n], rest[2 * n :])
+
 
 class SliceResult(NamedTuple):
     """What a slice brought a lane.

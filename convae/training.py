@@ -336,12 +336,7 @@ class Training(ABC):
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """Reconstructions in (0, 1) of uint8 images (n, 28, 28), as float32 of the same shape."""
-        model = self.model
-        outputs = [
-            tf.cast(model(_as_float(chunk[..., np.newaxis]), training=False), tf.float32)
-            for chunk in np.split(images, range(EVAL_BATCH_SIZE, len(images), EVAL_BATCH_SIZE))
-        ]
-        return np.concatenate(outputs)[..., 0]
+        return reconstruct(self.model, images)
 
     @abstractmethod
     def _train_epoch(self) -> float:
@@ -354,6 +349,15 @@ class Training(ABC):
     @abstractmethod
     def _set_state(self, epoch: int, state: Sequence[np.ndarray]) -> None:
         """The inverse of `get_state`."""
+
+
+def reconstruct(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """A model's reconstructions in (0, 1) of uint8 images (n, 28, 28), as float32 of that shape."""
+    outputs = [
+        tf.cast(model(_as_float(chunk[..., np.newaxis]), training=False), tf.float32)
+        for chunk in np.split(images, range(EVAL_BATCH_SIZE, len(images), EVAL_BATCH_SIZE))
+    ]
+    return np.concatenate(outputs)[..., 0]
 
 
 class _GraphTraining(Training):

@@ -31,7 +31,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 # The options that a resumed study needs again, to go on under the same conditions.
 CONDITIONS = (
     "gpus",
-    "gpus_per_trial",
+    "lanes",
     "cpus_per_trial",
     "max_concurrent",
     "address",
@@ -65,7 +65,13 @@ def build_parser() -> argparse.ArgumentParser:
         what.add_argument(option.metadata["flag"], default=None, **settings)
     where = parser.add_argument_group("what to run it on")
     where.add_argument("--gpus", type=int, metavar="N", help="default: those that Ray sees")
-    where.add_argument("--gpus-per-trial", type=float, metavar="F")
+    where.add_argument(
+        "--lanes",
+        type=int,
+        metavar="N",
+        help="trials of a model that share a device in one program, at most (default: by rule on a"
+        " GPU, none on a CPU; 1: one trial at a time)",
+    )
     where.add_argument("--cpus-per-trial", type=int, metavar="N")
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once, at most")
     where.add_argument("--address", help="a running Ray cluster, such as auto; default: start Ray")
@@ -267,7 +273,7 @@ def _run_there(
 
         resources = Resources(
             n_gpus=options.gpus,
-            gpus_per_trial=1.0 if options.gpus_per_trial is None else options.gpus_per_trial,
+            lanes=options.lanes,
             cpus_per_trial=options.cpus_per_trial,
             address=options.address,
             max_concurrent=options.max_concurrent,

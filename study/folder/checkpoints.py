@@ -20,12 +20,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Spent:
-    """A trial's seconds so far, as the tables have them."""
+    """A trial's seconds so far, as the tables have them.
+
+    Attributes:
+        shared_seconds: of training, each times the trials that were at work on the device.
+    """
 
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     compile_seconds: float = 0.0
     wall_seconds: float = 0.0
+    shared_seconds: float = 0.0
 
     def __add__(self, other: "Spent") -> "Spent":
         mine, yours = asdict(self), asdict(other)

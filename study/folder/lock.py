@@ -74,6 +74,7 @@ class DriverLock:
     Args:
         folder: the run folder; it is made if need be.
         tell: is given sentences about waiting for another driver, and taking over from it.
+        owner: what the lease calls this driver, which its workers may know before; see `new_owner`.
         lease_seconds: without renewal, after which a driver that cannot be asked counts as dead.
         beat_seconds: between renewals.
         confirm_seconds: after which two that took a lease at once know whose it is.
@@ -88,6 +89,7 @@ class DriverLock:
         folder: RunFolder,
         tell: Callable[[str], None] = lambda _: None,
         *,
+        owner: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
         confirm_seconds: float = CONFIRM_SECONDS,
@@ -96,7 +98,7 @@ class DriverLock:
         self._bare = RunFolder(folder.where)  # without the guard
         self._lease_seconds, self._beat_seconds = lease_seconds, beat_seconds
         self.lease = Lease(
-            secrets.token_hex(8), socket.gethostname(), _machine(), os.getpid(), utc_now()
+            owner or new_owner(), socket.gethostname(), _machine(), os.getpid(), utc_now()
         )
         folder.create()
         self._file_lock = self._lock_file()
@@ -189,6 +191,11 @@ class DriverLock:
         # A process that was stopped for a while does not know what happened meanwhile.
         if _now() - self._confirmed > self._lease_seconds / 3:
             self._confirm_now()
+
+
+def new_owner() -> str:
+    """A name for a driver, unlike any other."""
+    return secrets.token_hex(8)
 
 
 def read_lease(folder: RunFolder) -> Lease | None:

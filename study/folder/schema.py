@@ -94,7 +94,9 @@ LOG_FILE: Final = "study.log"  # what would else flood the terminal, and every t
 # A trial's setting: the fields of convae.config.TrialConfig.
 CONFIG_COLUMNS: Final = FIELD_KINDS
 # Columns that run folders of before they existed lack, and what they stand for there.
-LATER_COLUMNS: Final = MappingProxyType[str, str]({"precision": "float32"})
+LATER_COLUMNS: Final = MappingProxyType[str, str | None](
+    {"precision": "float32", "n_sharing": None}
+)
 
 # trials.parquet: a row a trial. What was not measured or does not apply is missing, never 0.
 TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](
@@ -119,6 +121,7 @@ TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](
         "eval_seconds": "float",
         "compile_seconds": "float",
         "wall_seconds": "float",
+        "n_sharing": "float",
         "device": "text",
         "n_retries": "int",
         "error": "text",

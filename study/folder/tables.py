@@ -242,7 +242,8 @@ def _read_table(folder: RunFolder, parquet: str, csv: str, columns: pa.Schema) -
         return None
     for column, value in schema.LATER_COLUMNS.items():
         if column in columns.names and column not in table.column_names:
-            table = table.append_column(column, pa.array([value] * len(table), pa.string()))
+            kind = columns.field(column).type
+            table = table.append_column(column, pa.array([value] * len(table), kind))
     _check_columns(folder, name, table, columns.names)
     metadata, table = table.schema.metadata, table.select(columns.names)
     for i, field in enumerate(columns):

@@ -26,6 +26,7 @@ TOTALS = (
     "eval_seconds",
     "compile_seconds",
     "wall_seconds",
+    "n_sharing",
     "device",
 )
 ENDS = frozenset(schema.STATES) - {schema.RUNNING}

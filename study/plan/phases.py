@@ -9,12 +9,13 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from convae.config import TrialConfig
+from convae.place import Place
 from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import Ledger, Listener, config_of_row
 from study.plan.search import Search
 from study.plan.spec import StudySpec
-from study.plan.trials import PlannedTrial, fixed_trials
+from study.plan.trials import PlannedTrial, fixed_trials, winner_place
 
 
 class Plan(Listener):
@@ -28,6 +29,8 @@ class Plan(Listener):
         ledger: of the study; the plan listens to it.
         storage: for Optuna's studies; None for one that ends with the plan.
         known: trials of an older run by architecture, which the samplers learn from.
+        quiet: whether nothing is handed out beside a trial that must be alone; without, whoever
+            trains sees to that.
     """
 
     def __init__(
@@ -36,7 +39,10 @@ class Plan(Listener):
         ledger: Ledger,
         storage: optuna.storages.BaseStorage | None = None,
         known: Mapping[str, Sequence[FrozenTrial]] | None = None,
+        *,
+        quiet: bool = True,
     ) -> None:
+        self._quiet = quiet
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces each new study
         self._spec, self._ledger = spec, ledger
         storage = storage or optuna.storages.InMemoryStorage()
@@ -47,7 +53,7 @@ class Plan(Listener):
             for model in (spec.models if spec.n_search_trials else ())
         }
         self._winners: deque[PlannedTrial] | None = None
-        self._at_work: set[str] = set()  # search trials
+        self._at_work: dict[str, PlannedTrial] = {}
         ledger.listeners += [*self._searches.values(), self]
 
     @property
@@ -67,12 +73,16 @@ class Plan(Listener):
         return planned
 
     def _next(self) -> PlannedTrial | None:
+        at_work = self._at_work.values()
+        if self._quiet and any(planned.place is Place.ALONE for planned in at_work):
+            return None
         if self._fixed:
-            return self._fixed.popleft()
+            must_wait = self._quiet and self._fixed[0].place is Place.ALONE and at_work
+            return None if must_wait else self._fixed.popleft()
         if searches := [search for search in self._searches.values() if search.is_open]:
             return min(searches, key=lambda search: search.n_planned).next()
         if self._winners is None:
-            if self._at_work:
+            if any(planned.group == schema.SEARCH for planned in at_work):
                 return None
             self._winners = deque(
                 planned
@@ -97,6 +107,7 @@ class Plan(Listener):
                 config,
                 keep_model=config.seed == self._spec.seed,
                 eval_every=self._spec.eval_every,
+                place=winner_place(self._spec),
             )
             for trial_id, config in zip(trial_ids, configs, strict=True)
         ]
@@ -111,10 +122,9 @@ class Plan(Listener):
     # What the ledger tells.
 
     def planned(self, planned: PlannedTrial, row: Row) -> None:
-        """Notes that a search trial is at work."""
-        if planned.group == schema.SEARCH:
-            self._at_work.add(planned.trial_id)
+        """Notes that it is at work."""
+        self._at_work[planned.trial_id] = planned
 
     def ended(self, row: Row) -> None:
         """Notes that it no longer is."""
-        self._at_work.discard(row["trial_id"])
+        self._at_work.pop(row["trial_id"], None)

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from convae.config import TrialConfig, hyperparameters_of
+from convae.place import Place
 from study.folder import schema
 from study.plan.spec import StudySpec
 
@@ -23,6 +24,7 @@ class PlannedTrial:
         prunable: whether the scheduler may end it early.
         report_epochs: after these epochs the study wants to hear of it at once.
         eval_every: epochs from one evaluation to the next.
+        place: beside others, or alone so that its times are its own.
     """
 
     trial_id: str
@@ -32,6 +34,7 @@ class PlannedTrial:
     prunable: bool = False
     report_epochs: tuple[int, ...] = ()
     eval_every: int = 1
+    place: Place = Place.LANES
 
     def evaluates(self, epoch: int) -> bool:
         """Whether the trial is evaluated at the end of this epoch, counted from 1."""
@@ -40,20 +43,23 @@ class PlannedTrial:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in plain types."""
-        return {**self.__dict__, "config": self.config.to_dict()}
+        return {**self.__dict__, "config": self.config.to_dict(), "place": str(self.place)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "PlannedTrial":
         """The inverse of `to_dict`, also after a trip through JSON."""
         config = TrialConfig.from_dict(values["config"])
         report_epochs = tuple(values["report_epochs"])
-        return cls(**{**values, "config": config, "report_epochs": report_epochs})
+        place = Place(values["place"])
+        changed = {"config": config, "report_epochs": report_epochs, "place": place}
+        return cls(**{**values, **changed})
 
 
 def fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
     """The trials that are known before the study starts, in the order in which they start.
 
-    Seed by seed: a study that stops early has whole seeds, not whole settings.
+    Seed by seed: a study that stops early has whole seeds, not whole settings. The reference trials
+    of the first seed come first, each alone: on their times the time comparison rests.
     """
     trials = reference_trials(spec)
     trials += reading_trials(spec) if spec.readings else []
@@ -70,12 +76,18 @@ def count_trials(spec: StudySpec) -> dict[str, int]:
     return {group: counts[group] for group in schema.GROUPS if counts[group]}
 
 
+def winner_place(spec: StudySpec) -> Place:
+    """Where winners train: they come last, those of one seed with nothing to share lanes with."""
+    return Place.LANES if spec.n_seeds > 1 else Place.SINGLE
+
+
 def reference_trials(spec: StudySpec) -> list[PlannedTrial]:
     """The report's trials as fixed trials, on all 60,000 training images.
 
-    Long ones come first, so that no slot waits for one at the end; the first seed keeps its models.
+    Long ones come first, so that no slot waits for one at the end; the first seed keeps its models
+    and trains alone.
     """
-    return _for_each_seed(spec, schema.REFERENCE, _architectures(spec), keep_models=True)
+    return _for_each_seed(spec, schema.REFERENCE, _architectures(spec), first_special=True)
 
 
 def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
@@ -146,15 +158,16 @@ def _changed(config: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
 
 
 def _for_each_seed(
-    spec: StudySpec, group: str, settings: Mapping[str, TrialConfig], *, keep_models: bool = False
+    spec: StudySpec, group: str, settings: Mapping[str, TrialConfig], *, first_special: bool = False
 ) -> list[PlannedTrial]:
     return [
         PlannedTrial(
             f"{group}-{label}-s{seed}",
             group,
             replace(config, seed=seed),
-            keep_model=keep_models and seed == spec.seed,
+            keep_model=first_special and seed == spec.seed,
             eval_every=spec.eval_every,
+            place=Place.ALONE if first_special and seed == spec.seed else Place.LANES,
         )
         for label, config in settings.items()
         for seed in spec.seeds

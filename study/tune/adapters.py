@@ -223,6 +223,8 @@ class LedgerCallback(_Uncopied, tune.Callback):
     def __init__(self, ledger: Ledger, stopper: StudyStopper, watcher: Watcher) -> None:
         self._ledger, self._stopper, self._watcher = ledger, stopper, watcher
         self._nodes: dict[str, set[str]] = {}  # that were there when a trial started
+        self._node_of: dict[str, str] = {}  # of the trials at work
+        self._shared: dict[str, list[int]] = {}  # trials at work on its node, at each result
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -235,15 +237,22 @@ class LedgerCallback(_Uncopied, tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Enters the epochs that a result brings."""
-        totals = {name: result[name] for name in TOTALS}
+        trial_id = trial_id_of(trial)
+        self._node_of[trial_id] = result[NODE]
+        totals = {name: result[name] for name in TOTALS if name in result}
+        if "n_sharing" not in totals:  # a CPU's trials share the machine with those beside them
+            at_once = list(self._node_of.values()).count(result[NODE])
+            seen = self._shared.setdefault(trial_id, [])
+            seen.append(at_once)
+            totals["n_sharing"] = sum(seen) / len(seen)
         measurement = Measurement(result[EPOCH], result["history"], totals)
-        self._ledger.measure(trial_id_of(trial), measurement)
+        self._ledger.measure(trial_id, measurement)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Ends the trial; one that is cut off because the study stops goes on later."""
-        self._nodes.pop(trial_id_of(trial), None)
+        self._forget(trial_id_of(trial))
         self._ledger.end(trial_id_of(trial), stopping=self._stopper.stopping)
 
     def on_trial_recover(
@@ -265,7 +274,12 @@ class LedgerCallback(_Uncopied, tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Ends the trial as failed."""
+        self._forget(trial_id_of(trial))
         self._ledger.end(trial_id_of(trial), error=_error_of(trial))
+
+    def _forget(self, trial_id: str) -> None:
+        for known in (self._nodes, self._node_of, self._shared):
+            known.pop(trial_id, None)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Lets the view look at the clock."""

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ray
 from ray import tune
 
 from convae.data import SHA256, Mnist
 from convae.errors import UserError
 from convae.hardware import describe_machine
 from study.folder import schema
-from study.folder.lock import DriverLock
+from study.folder.lock import DriverLock, new_owner
 from study.folder.manifest import Manifest
 from study.folder.storage import RunFolder, RunFolderError
 from study.plan import warm_start
+from study.plan.lanes import ModelLanes, lanes_of
 from study.plan.ledger import Ledger
 from study.plan.optuna_file import OptunaFile
 from study.plan.phases import Plan
@@ -35,10 +37,11 @@ from study.tune.adapters import (
     StudyStopper,
     trial_id_of,
 )
+from study.tune.engines import start_first_engine, start_keeper
+from study.tune.lane_trial import LaneTrial
 from study.tune.mend import retrying_failed_resets
-from study.tune.mps import sharing_note
-from study.tune.resources import Resources, Slots, check_gpu, check_storage, claim
-from study.tune.trainable import AutoencoderTrial
+from study.tune.resources import Resources, Slots, check_storage, claim, fits_now, uses_gpus
+from study.tune.trainable import AutoencoderTrial, FolderTrial
 from study.view.log import logging_to
 from study.view.mlflow import MlflowLogger, open_experiment
 from study.view.progress import Progress, describe_plan
@@ -107,15 +110,26 @@ def run_study(
         StudyFailedError: the run folder can no longer be written.
     """
     check_sampler(spec)
-    slots = claim(resources, timed=spec.timed)
+    lanes = _lanes_of(spec, resources, earlier)
+    per_engine = max(1, sum(own.n_lanes for own in lanes.values())) if lanes else 0
+    slots = claim(resources, timed=spec.timed, per_engine=per_engine)
     known = warm_start.kept(folder, spec) if earlier else warm_start.earlier_trials(spec)
     check_storage(folder.parent)
-    gpu = check_gpu(slots)
     experiment = open_experiment(mlflow, folder) if mlflow else None
-    plan_line = describe_plan(spec, slots.n_slots, slots.needs) + sharing_note(slots)
+    widths = {model: own.n_lanes for model, own in lanes.items()} if lanes else None
+    plan_line = describe_plan(spec, slots.n_slots, slots.needs, widths)
+    owner = lock.lease.owner if lock else new_owner()
+    gpu = None
     with ExitStack() as stack:
+        if lanes:
+            settings = {"lanes": lanes, "precision": spec.precision}
+            keeper = start_keeper(slots, mnist, folder=folder, owner=owner, **settings)
+            stack.callback(ray.kill, keeper)
+            if fits_now(slots):
+                device = start_first_engine(keeper, slots)
+                gpu = device if slots.gpus_per_trial else None
         if lock is None:
-            lock = DriverLock(folder)
+            lock = DriverLock(folder, owner=owner)
             stack.callback(lock.release)
         ledger = Ledger(folder, resume=earlier is not None)
         warm_start.keep(folder, known)
@@ -129,13 +143,14 @@ def run_study(
             resources={
                 "cpus_per_trial": slots.cpus_per_trial,
                 "gpus_per_trial": slots.gpus_per_trial,
+                "lanes": widths,
                 "max_concurrent": slots.n_slots,
                 "address": resources.address,
             },
         )
         ledger.on_write = manifest.write
         optuna_file = stack.enter_context(closing(OptunaFile(folder)))
-        plan = Plan(spec, ledger, optuna_file.storage, warm_start.as_optuna(known))
+        plan = Plan(spec, ledger, optuna_file.storage, warm_start.as_optuna(known), quiet=not lanes)
         budget = spec.time_budget_seconds
         seconds_left = None if budget is None else budget - manifest.earlier_seconds
         stopper = StudyStopper(ledger, seconds_left)
@@ -151,20 +166,19 @@ def run_study(
         ledger.listeners += [optuna_file, progress]
         if experiment:
             ledger.listeners.append(MlflowLogger(experiment, ledger))
-        images = tune.with_parameters(
-            trainable,
-            mnist=mnist,
-            n_threads=slots.cpus_per_trial,
-            gpu=bool(slots.gpus_per_trial),
-            folder=folder,
-            owner=lock.lease.owner,
-        )
+        for_all = {"folder": folder, "owner": owner}
+        if lanes:
+            gpus = bool(slots.gpus_per_trial)
+            ready = tune.with_parameters(LaneTrial, keeper=keeper, gpu=gpus, **for_all)
+        else:
+            n_threads = slots.cpus_per_trial
+            ready = tune.with_parameters(trainable, mnist=mnist, n_threads=n_threads, **for_all)
         status = "failed"
         try:
             with stopper.catching_interrupts(), logging_to(folder), progress.live():
                 progress.say(plan_line, always=True)
                 try:
-                    _train(images, slots, spec, ledger, plan, stopper, progress)
+                    _train(ready, slots, spec, ledger, plan, stopper, progress)
                 except OSError:  # of Ray Tune's, such as no space for its temporary files
                     _log.exception("the study stops")
                     raise
@@ -190,8 +204,19 @@ def run_study(
     return Outcome(status, ledger.count(schema.FAILED))
 
 
+def _lanes_of(
+    spec: StudySpec, resources: Resources, earlier: Mapping[str, Any] | None
+) -> dict[str, ModelLanes] | None:
+    """The lanes of the study's engines; None where trials train by themselves, on a CPU."""
+    gpu = uses_gpus(resources)
+    if not gpu and resources.lanes is None:
+        return None
+    kept = earlier and earlier["resources"].get("lanes")
+    return lanes_of(spec, lanes=1 if spec.timed else resources.lanes, gpu=gpu, kept=kept)
+
+
 def _train(
-    trainable: type[AutoencoderTrial],
+    trainable: type[FolderTrial],
     slots: Slots,
     spec: StudySpec,
     ledger: Ledger,
@@ -202,9 +227,7 @@ def _train(
     """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
     with _environment(TUNE_SETTINGS), retrying_failed_resets(), TemporaryDirectory() as elsewhere:
         tune.Tuner(
-            tune.with_resources(
-                trainable, {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}
-            ),
+            tune.with_resources(trainable, slots.share),
             tune_config=tune.TuneConfig(
                 search_alg=PlanSearcher(plan),
                 scheduler=SearchScheduler(spec, ledger),

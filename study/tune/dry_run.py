@@ -20,8 +20,7 @@ from study.plan.space import config_of, first_points
 from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial, fixed_trials, reference_config
 from study.plan.warm_start import earlier_trials
-from study.tune.mps import sharing_note
-from study.tune.resources import Resources, Slots, check_gpu, claim
+from study.tune.resources import Resources, Slots, claim
 from study.view.pace import Pace, Remaining, duration
 from study.view.progress import describe_plan
 
@@ -55,9 +54,8 @@ def print_plan(spec: StudySpec, resources: Resources, mnist: "Mnist") -> None:
     check_sampler(spec)
     slots = claim(resources, timed=spec.timed)
     earlier_trials(spec)  # which refuses what it cannot read
-    check_gpu(slots)
     console = Console(highlight=False, soft_wrap=True)
-    plan = describe_plan(spec, slots.n_slots, slots.needs) + sharing_note(slots)
+    plan = describe_plan(spec, slots.n_slots, slots.needs)
     console.print(plan, markup=False)
 
     fixed = fixed_trials(spec)
@@ -136,7 +134,7 @@ def _measure(
     task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(
         _measure_here
     )
-    n_tasks = 1 if slots.gpus_per_trial >= 1 else slots.n_slots
+    n_tasks = 1 if slots.gpus_per_trial else slots.n_slots
     images = ray.put(mnist)
     configs = [shape.to_dict() for shape in shapes]
     measured = ray.get(

@@ -1,9 +1,9 @@
 """Finds out what Ray has to train on, and refuses at once what it does not have."""
 
 import logging
+import math
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -29,8 +29,10 @@ class Resources:
 
     Attributes:
         n_gpus: GPUs to use; None for those that Ray sees, 0 for the CPU.
-        gpus_per_trial: may be a fraction; 0 on a CPU.
-        cpus_per_trial: also the threads that TensorFlow uses; None to choose by the machine.
+        lanes: trials of a model at once in one program of a device; None for the rule on a GPU and
+            none on a CPU, 1 for one trial at a time on a device.
+        cpus_per_trial: also the threads that TensorFlow uses, of an engine if there are lanes; None
+            to choose by the machine.
         address: of a Ray cluster that runs already; None starts Ray on this machine.
         max_concurrent: trials at once, at most; None for as many as there is room for.
 
@@ -39,7 +41,7 @@ class Resources:
     """
 
     n_gpus: int | None = None
-    gpus_per_trial: float = 1.0
+    lanes: int | None = None
     cpus_per_trial: int | None = None
     address: str | None = None
     max_concurrent: int | None = None
@@ -47,12 +49,8 @@ class Resources:
     def __post_init__(self) -> None:
         if self.n_gpus is not None and self.n_gpus < 0:
             raise SpecError(f"--gpus is {self.n_gpus}, but takes a whole number from 0.")
-        if not self.gpus_per_trial > 0:
-            raise SpecError(
-                f"--gpus-per-trial is {self.gpus_per_trial:g}, but takes a number above 0; "
-                "use --gpus 0 for the CPU."
-            )
         for option, value in (
+            ("--lanes", self.lanes),
             ("--cpus-per-trial", self.cpus_per_trial),
             ("--max-concurrent", self.max_concurrent),
         ):
@@ -66,19 +64,33 @@ class Slots:
 
     Attributes:
         n_slots: trials that train at once.
-        cpus_per_trial: of each.
-        gpus_per_trial: of each.
+        cpus_per_trial: of each, or of each engine.
+        gpus_per_trial: the same.
+        per_engine: trials that share these as lanes of an engine; 0 if each has a worker that
+            trains by itself.
     """
 
     n_slots: int
     cpus_per_trial: int
-    gpus_per_trial: float
+    gpus_per_trial: int = 0
+    per_engine: int = 0
 
     @property
     def needs(self) -> str:
-        """What a trial takes, in words."""
-        gpu = f"{self.gpus_per_trial:g} GPU and " if self.gpus_per_trial else ""
+        """What a trial, or an engine, takes, in words."""
+        gpu = f"{self.gpus_per_trial} GPU and " if self.gpus_per_trial else ""
         return f"{gpu}{self.cpus_per_trial} CPU"
+
+    @property
+    def share(self) -> dict[str, float]:
+        """What Ray sets aside for a trial, so that an engine's trials together fill its device."""
+        n = max(1, self.per_engine)
+
+        def part(whole: int) -> float:
+            # Ray counts ten-thousandths; rounded up, the last lane would find no room.
+            return whole if n == 1 else math.floor(whole / n * 10_000) / 10_000
+
+        return {"cpu": part(self.cpus_per_trial), "gpu": part(self.gpus_per_trial)}
 
 
 @contextmanager
@@ -154,12 +166,10 @@ class Node:
     cpus: float
     gpus: float
 
-    def n_slots(self, cpus: int, gpus: float) -> int:
-        """Trials of this size that it holds at once. Fractions of a GPU never span two."""
-        by_gpu = int(self.cpus)
-        if gpus:
-            by_gpu = int(self.gpus) * int(1 / gpus + 1e-9) if gpus <= 1 else int(self.gpus // gpus)
-        return min(int(self.cpus // cpus), by_gpu)
+    def n_slots(self, cpus: int, gpus: int) -> int:
+        """Trials, or engines, of this size that it holds at once."""
+        by_cpu = int(self.cpus // cpus)
+        return min(by_cpu, int(self.gpus // gpus)) if gpus else by_cpu
 
 
 def nodes() -> list[Node]:
@@ -168,7 +178,14 @@ def nodes() -> list[Node]:
     return [Node(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in alive]
 
 
-def claim(resources: Resources, *, timed: bool = False) -> Slots:
+def uses_gpus(resources: Resources) -> bool:
+    """Whether the study trains on GPUs: on those asked for, or else on any that Ray has."""
+    if resources.n_gpus is None:
+        return any(node.gpus for node in nodes())
+    return resources.n_gpus > 0
+
+
+def claim(resources: Resources, *, timed: bool = False, per_engine: int = 0) -> Slots:
     """Matches what was asked for with what Ray has.
 
     A running cluster may grow: there an explicit number of GPUs is believed, and of trials at once
@@ -178,6 +195,7 @@ def claim(resources: Resources, *, timed: bool = False) -> Slots:
         resources: what was asked for.
         timed: trials must have a device of their own, all of one kind, so that their times are
             comparable: a whole GPU each, or one trial at a time on CPUs.
+        per_engine: trials that share an engine; 0 for workers that train by themselves.
 
     Raises:
         SpecError: more than there is was asked for, or what no node can hold, or cannot be timed.
@@ -194,33 +212,38 @@ def claim(resources: Resources, *, timed: bool = False) -> Slots:
             f"--gpus {wanted} asks for more GPUs than Ray sees ({n_gpus}); "
             f"ask for fewer, or use --gpus 0 for the CPU."
         )
-    # One thread a trial wastes least; wide machines would then run more trials than there are.
-    widest = max(int(node.cpus) for node in there)
-    cpus = resources.cpus_per_trial or (1 if wanted else max(1, widest // 8))
+    cpus = resources.cpus_per_trial or _cpus_for(there, gpu=wanted > 0, engine=per_engine > 0)
     if cpus > n_cpus and resources.address is None:
         raise SpecError(f"--cpus-per-trial {cpus} is more than the {n_cpus} CPUs that Ray sees.")
-    share = resources.gpus_per_trial if wanted else 0
-    if share > wanted:
-        raise SpecError(f"--gpus-per-trial {share:g} is more than the {wanted} GPUs to be used.")
-    if share > 1 and share != int(share):
-        raise SpecError(f"--gpus-per-trial {share:g} must be a fraction or a whole number of GPUs.")
+    gpus = 1 if wanted else 0
     if believed:
-        n_slots = Node(sys.maxsize, wanted).n_slots(cpus, share)
-    elif timed and not share:
+        n_slots = wanted
+    elif timed and not gpus:
         n_slots = 1
     else:
-        n_slots = sum(node.n_slots(cpus, share) for node in there)
-        if share:
-            n_slots = min(n_slots, Node(sys.maxsize, wanted).n_slots(cpus, share))
+        n_slots = sum(node.n_slots(cpus, gpus) for node in there)
+        if gpus:
+            n_slots = min(n_slots, wanted)
         if not n_slots and resources.address is not None:
             n_slots = resources.max_concurrent or 0
+    n_slots *= max(1, per_engine)
     if not n_slots:
         raise SpecError(
-            f"No node can hold a trial of {Slots(0, cpus, share).needs}; ask for less with"
-            " --cpus-per-trial or --gpus-per-trial, or on a cluster that grows say how many trials"
-            " at once with --gpus or --max-concurrent."
+            f"No node can hold a trial of {Slots(0, cpus, gpus).needs}; ask for less with"
+            " --cpus-per-trial, or on a cluster that grows say how many trials at once with --gpus"
+            " or --max-concurrent."
         )
-    return Slots(min(n_slots, resources.max_concurrent or n_slots), cpus, share)
+    return Slots(min(n_slots, resources.max_concurrent or n_slots), cpus, gpus, per_engine)
+
+
+def _cpus_for(there: list[Node], *, gpu: bool, engine: bool) -> int:
+    """The CPUs of a trial, or of an engine, where nobody says."""
+    if gpu:
+        return 1
+    if engine:  # one a node
+        return max(1, int(min((node.cpus for node in there if node.cpus), default=1)))
+    # One thread a trial wastes least; wide machines would then run more trials than there are.
+    return max(1, max(int(node.cpus) for node in there) // 8)
 
 
 def fits_now(slots: Slots) -> bool:
@@ -260,10 +283,10 @@ def check_storage(storage: RunFolder) -> None:
 
 
 def _check_timed(resources: Resources, n_gpus: int, seen: Mapping[str, float]) -> None:
-    if n_gpus and resources.gpus_per_trial < 1:
+    if (resources.lanes or 1) > 1:
         raise SpecError(
-            f"--gpus-per-trial {resources.gpus_per_trial:g} lets trials share a GPU, so that their"
-            " times would not be comparable; leave it out with --objective mse,time."
+            f"--lanes {resources.lanes} lets trials share a device, so that their times would not"
+            " be comparable; leave it out with --objective mse,time."
         )
     kinds = sorted(name for name in seen if name.startswith(ACCELERATOR_PREFIX))
     if n_gpus and len(kinds) > 1:
@@ -277,29 +300,3 @@ def _check_timed(resources: Resources, n_gpus: int, seen: Mapping[str, float]) -
             f"--max-concurrent {resources.max_concurrent} lets trials share the CPU, so that their"
             " times would not be comparable; leave it out with --objective mse,time."
         )
-
-
-def check_gpu(slots: Slots) -> str | None:
-    """Opens a GPU as a trial would; returns its description, None on a CPU.
-
-    None too where the cluster has yet to start a node with a GPU.
-
-    Raises:
-        SpecError: TensorFlow cannot open it.
-    """
-    if not slots.gpus_per_trial or not fits_now(slots):
-        return None
-
-    @ray.remote(num_gpus=slots.gpus_per_trial, num_cpus=slots.cpus_per_trial, max_retries=0)
-    def open_gpu() -> tuple[str, str | None]:
-        from convae.device import GpuUnavailableError, open_device
-
-        try:
-            return open_device(gpu=True).description, None
-        except GpuUnavailableError as error:
-            return "", str(error)
-
-    description, error = ray.get(open_gpu.remote())
-    if error:
-        raise SpecError(error)
-    return str(description)

@@ -1,6 +1,7 @@
-"""The Ray Tune Trainable: a trial's config in, its epochs out. Imports TensorFlow in workers only.
+"""The Ray Tune Trainables' common part, and the one that trains on a CPU by itself.
 
-A worker outlives its trial: it keeps the images on its device and every program it has compiled.
+A trial's config goes in, its epochs come out. TensorFlow is imported in workers only. A worker
+outlives its trial: it keeps the images on its device and every program it has compiled.
 """
 
 import logging
@@ -9,6 +10,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 from ray import tune
+from ray.exceptions import RayError
 
 from convae.errors import DivergenceError
 from study.folder import schema
@@ -25,6 +28,8 @@ from study.folder.storage import RunFolder, RunFolderError
 from study.plan.trials import PlannedTrial
 
 if TYPE_CHECKING:
+    import keras
+
     from convae.data import Mnist
     from convae.training import EpochResult, Training
 
@@ -36,55 +41,28 @@ N_RANKED_IMAGES = 5  # of each: best, median, worst
 _log = logging.getLogger(__name__)
 
 
-class AutoencoderTrial(tune.Trainable):
-    """Trains the planned trials that it is given, one after the other.
+class FolderTrial(tune.Trainable):
+    """What all trainables share: the run folder, checkpoints there, and how a result is told.
 
     Attributes:
         report_seconds: between results. One costs the driver several milliseconds, an epoch on a
-            GPU may take fifteen: epochs are sent together, as often as a person watching needs.
+            GPU may take two: epochs are sent together, as often as a person watching needs.
         checkpoint_seconds: between checkpoints. Of a trial's work, a crash costs about this.
     """
 
     report_seconds = 1.0
     checkpoint_seconds = 30.0
 
-    def setup(
-        self,
-        config: dict[str, Any],
-        mnist: "Mnist | None" = None,
-        n_threads: int = 1,
-        gpu: bool = False,
-        folder: RunFolder | None = None,
-        owner: str = "",
-    ) -> None:
-        """Opens the device and puts the images there.
-
-        Args:
-            config: of the first trial, `PlannedTrial.to_dict`.
-            mnist: the images.
-            n_threads: of the CPU.
-            gpu: whether Ray gave the trial a GPU.
-            folder: the run folder.
-            owner: the driver that the run folder must have for this worker to write there.
-
-        Raises:
-            GpuUnavailableError: Ray gave the trial a GPU that TensorFlow cannot open.
-            RunFolderError: this node does not see the run folder.
-        """
-        started = time.perf_counter()
-        self._open(folder, owner)
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        from convae.device import open_device
-        from convae.training import Trainer
-
-        assert mnist is not None
-        self._trainer = Trainer(mnist, open_device(gpu=gpu, n_threads=n_threads))
-        self._begin(config, started)
-
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Goes on with another trial in this process."""
+        self._leave()
         self._begin(new_config, time.perf_counter())
         return True
+
+    def cleanup(self) -> None:
+        """Keeps what an unfinished trial has trained, when its worker is told to stop."""
+        self._keep_checkpoint()
+        self._leave()
 
     def _open(self, folder: RunFolder | None, owner: str) -> None:
         assert folder is not None
@@ -98,47 +76,55 @@ class AutoencoderTrial(tune.Trainable):
         self._node = ray.get_runtime_context().get_node_id()
 
     def _begin(self, config: dict[str, Any], started: float) -> None:
+        """Starts a trial, or goes on from its checkpoint."""
         self._started = started
         self._planned = PlannedTrial.from_dict(config)
-        self._training: Training = self._trainer.start(self._planned.config)
-        self._spent = Spent(compile_seconds=self._training.compile_seconds)
-        # What the driver has not heard of yet. After a checkpoint it is all epochs so far.
-        self._unsent: list[dict[str, Any]] = []
-        self._epochs: list[dict[str, Any]] = []
         self._ended = False
-        if checkpoint := load_checkpoint(self._folder, *self._name_and_setting):
-            self._training.resume(len(checkpoint.epochs), checkpoint.state)
-            self._spent = checkpoint.spent + self._spent
+        self._spent = Spent()
+        self._epochs: list[dict[str, Any]] = []
+        checkpoint = load_checkpoint(self._folder, *self._name_and_setting)
+        if checkpoint:
+            self._spent = checkpoint.spent
             self._epochs = list(checkpoint.epochs)
-            self._unsent = list(checkpoint.epochs)
-        self._kept_epoch, self._kept_at = self._training.epoch, time.monotonic()
+        # What the driver has not heard of yet. After a checkpoint it is all epochs so far.
+        self._unsent = list(self._epochs)
+        self._start(list(checkpoint.state) if checkpoint else None)
+        self._kept_epoch, self._kept_at = len(self._epochs), time.monotonic()
+
+    def _start(self, state: list[np.ndarray] | None) -> None:
+        """Starts training, from the state of a checkpoint if there is one."""
+        raise NotImplementedError
+
+    def _state(self) -> list[np.ndarray] | None:
+        """All that training has changed; None if there is nothing to go on from."""
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        """Lets go of the present trial."""
 
     @property
     def _name_and_setting(self) -> tuple[str, dict[str, Any]]:
         return self._planned.trial_id, self._planned.config.to_dict()
 
-    def step(self) -> dict[str, Any]:
-        """Trains for about `report_seconds`, at least an epoch, and returns the epochs' rows."""
-        deadline = time.perf_counter() + self.report_seconds
-        diverged_epoch = None
-        while self._training.epoch < self._planned.config.epochs:
-            try:
-                evaluate = self._planned.evaluates(self._training.epoch + 1)
-                result = self._training.run_epoch(evaluate=evaluate)
-            except DivergenceError as error:
-                diverged_epoch = error.epoch
-                break
-            self._spent += Spent(result.train_seconds, result.eval_seconds)
-            self._epochs.append(self._row(result))
-            self._unsent.append(self._epochs[-1])
-            if self._training.epoch in self._planned.report_epochs:
-                break
-            if time.perf_counter() >= deadline:
-                break
-        finished = self._training.epoch == self._planned.config.epochs
-        if finished and self._planned.keep_model:
-            self._keep_model()
-        self._ended = finished or diverged_epoch is not None
+    def _add(self, result: "EpochResult | SimpleNamespace") -> None:
+        """Enters an epoch."""
+        metric = schema.VAL_MSE
+        if self._planned.config.split == schema.FULL_SPLIT:
+            metric = schema.TEST_MSE
+        self._epochs.append(
+            {
+                "epoch": result.epoch,
+                schema.TRAIN_MSE: result.train_mse,
+                metric: result.eval_mse,
+                "train_seconds": result.train_seconds,
+                "eval_seconds": None if result.eval_mse is None else result.eval_seconds,
+            }
+        )
+        self._unsent.append(self._epochs[-1])
+        self._spent += Spent(result.train_seconds, result.eval_seconds)
+
+    def _result(self, diverged_epoch: int | None, **totals: Any) -> dict[str, Any]:
+        """What the driver is told."""
         rows, self._unsent = self._unsent, []
         last = rows[-1] if rows else {}
         now = time.perf_counter()
@@ -149,52 +135,127 @@ class AutoencoderTrial(tune.Trainable):
             "done": self._ended,
             "diverged_epoch": diverged_epoch,
             "history": rows,
-            EPOCH: self._training.epoch,
+            EPOCH: len(self._epochs),
             NODE: self._node,
             schema.OBJECTIVE: last.get(schema.OBJECTIVE),
-            "n_parameters": self._training.n_parameters,
             **asdict(self._spent),
-            "device": self._trainer.device.description,
+            **totals,
         }
-
-    def _row(self, result: "EpochResult") -> dict[str, Any]:
-        return {
-            "epoch": result.epoch,
-            schema.TRAIN_MSE: result.train_mse,
-            self._training.eval_metric: result.eval_mse,
-            "train_seconds": result.train_seconds,
-            "eval_seconds": None if result.eval_mse is None else result.eval_seconds,
-        }
-
-    def cleanup(self) -> None:
-        """Keeps what an unfinished trial has trained, when its worker is told to stop."""
-        self._keep_checkpoint()
 
     def _keep_checkpoint(self) -> None:
         """A trial that cannot keep a checkpoint goes on all the same: it may not need it."""
-        if self._ended or self._training.epoch == self._kept_epoch:
+        if self._ended:
             return
-        checkpoint = Checkpoint(self._epochs, self._spent, self._training.get_state())
         try:
+            state = self._state()
+            n_epochs = len(self._epochs)
+            if state is None or n_epochs in (self._kept_epoch, self._planned.config.epochs):
+                return
+            checkpoint = Checkpoint(self._epochs, self._spent, state)
             save_checkpoint(self._folder, *self._name_and_setting, checkpoint)
-        except RunFolderError:
+        except (RunFolderError, RayError):
             _log.exception("no checkpoint of %s", self._planned.trial_id)
-        self._kept_epoch, self._kept_at = self._training.epoch, time.monotonic()
+        self._kept_epoch, self._kept_at = len(self._epochs), time.monotonic()
+
+
+class AutoencoderTrial(FolderTrial):
+    """Trains on CPU threads, in this process: it keeps the images and what it has compiled."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        mnist: "Mnist | None" = None,
+        n_threads: int = 1,
+        folder: RunFolder | None = None,
+        owner: str = "",
+    ) -> None:
+        """Opens the device and puts the images there.
+
+        Args:
+            config: of the first trial, `PlannedTrial.to_dict`.
+            mnist: the images.
+            n_threads: of the CPU.
+            folder: the run folder.
+            owner: the driver that the run folder must have for this worker to write there.
+
+        Raises:
+            RunFolderError: this node does not see the run folder.
+        """
+        started = time.perf_counter()
+        self._open(folder, owner)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        from convae.device import open_device
+        from convae.training import Trainer
+
+        assert mnist is not None
+        self._trainer = Trainer(mnist, open_device(gpu=False, n_threads=n_threads))
+        self._begin(config, started)
+
+    def _start(self, state: list[np.ndarray] | None) -> None:
+        self._training: Training = self._trainer.start(self._planned.config)
+        self._spent += Spent(compile_seconds=self._training.compile_seconds)
+        if state is not None:
+            self._training.resume(len(self._epochs), state)
+
+    def _state(self) -> list[np.ndarray] | None:
+        return self._training.get_state()
+
+    def step(self) -> dict[str, Any]:
+        """Trains for about `report_seconds`, at least an epoch, and returns the epochs' rows."""
+        deadline = time.perf_counter() + self.report_seconds
+        diverged_epoch = None
+        while self._training.epoch < self._planned.config.epochs:
+            try:
+                evaluate = self._planned.evaluates(self._training.epoch + 1)
+                self._add(self._training.run_epoch(evaluate=evaluate))
+            except DivergenceError as error:
+                diverged_epoch = error.epoch
+                break
+            if self._training.epoch in self._planned.report_epochs:
+                break
+            if time.perf_counter() >= deadline:
+                break
+        finished = self._training.epoch == self._planned.config.epochs
+        if finished and self._planned.keep_model:
+            self._keep_model()
+        self._ended = finished or diverged_epoch is not None
+        return self._result(
+            diverged_epoch,
+            n_parameters=self._training.n_parameters,
+            device=self._trainer.device.description,
+        )
 
     def _keep_model(self) -> None:
-        trial_id = self._planned.trial_id
-        # Keras looks at the ending.
-        with tempfile.NamedTemporaryFile(suffix=".keras") as file:
-            self._training.model.save(file.name)
-            content = Path(file.name).read_bytes()
-        self._folder.write(f"{schema.MODELS_FOLDER}/{trial_id}.keras", content)
-        images = self._trainer.mnist.test_images
-        outputs = self._training.reconstruct(images)
-        table = reconstruction_table(trial_id, images, self._trainer.mnist.test_labels, outputs)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
-        name = f"{schema.RECONSTRUCTIONS_FOLDER}/{trial_id}.parquet"
-        self._folder.write(name, sink.getvalue().to_pybytes())
+        mnist = self._trainer.mnist
+        outputs = self._training.reconstruct(mnist.test_images)
+        keep_model(self._folder, self._planned.trial_id, self._training.model, mnist, outputs)
+
+
+def keep_model(
+    folder: RunFolder, trial_id: str, model: "keras.Model", mnist: "Mnist", outputs: np.ndarray
+) -> None:
+    """Saves a trial's model, and what it makes of a few test images, in the run folder.
+
+    Args:
+        folder: the run folder.
+        trial_id: whose.
+        model: trained.
+        mnist: the images.
+        outputs: (10000, 28, 28), the model's reconstructions of the test images.
+
+    Raises:
+        RunFolderError: they cannot be written.
+    """
+    # Keras looks at the ending.
+    with tempfile.NamedTemporaryFile(suffix=".keras") as file:
+        model.save(file.name)
+        content = Path(file.name).read_bytes()
+    folder.write(f"{schema.MODELS_FOLDER}/{trial_id}.keras", content)
+    table = reconstruction_table(trial_id, mnist.test_images, mnist.test_labels, outputs)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    name = f"{schema.RECONSTRUCTIONS_FOLDER}/{trial_id}.parquet"
+    folder.write(name, sink.getvalue().to_pybytes())
 
 
 def reconstruction_table(

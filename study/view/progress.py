@@ -282,11 +282,24 @@ class Progress(Listener):
         return f"{shorten(error or '', ERROR_LENGTH, placeholder=' …')} (in full: {log})"
 
 
-def describe_plan(spec: StudySpec, n_slots: int, needs: str) -> str:
-    """The study in a line: how many trials of what, how many at once, on what each."""
+def describe_plan(
+    spec: StudySpec, n_slots: int, needs: str, lanes: Mapping[str, int] | None = None
+) -> str:
+    """The study in a line: how many trials of what, how many at once, on what each.
+
+    Args:
+        spec: the study.
+        n_slots: trials at once.
+        needs: what each takes, in words, or each engine if there are lanes.
+        lanes: of an engine, by model.
+    """
     trials = ", ".join(f"{n} {group}" for group, n in count_trials(spec).items())
+    each = f"{needs} each"
+    if lanes is not None:
+        wide = ", ".join(f"{n or 1} {model}" for model, n in lanes.items())
+        each = f"in engines of {wide} lanes, {needs} each"
     note = ", no two sharing a device" if spec.timed else ""
-    return f"plan: {trials} trials of {_epochs(spec.epochs)}; {n_slots} at once, {needs} each{note}"
+    return f"plan: {trials} trials of {_epochs(spec.epochs)}; {n_slots} at once, {each}{note}"
 
 
 def _epochs(n: int) -> str:

@@ -1,0 +1,78 @@
+"""Which programs an engine needs for a study, and how wide: it follows from the plan alone.
+
+A trial's numbers round by the shape of the program that trains it, so neither the machine's load
+nor the order in which trials end may change it, and a resumed study keeps it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convae.config import BY_NAME, DENSE, TrialConfig
+from convae.place import Place, choose_n_lanes
+from study.plan.spec import StudySpec
+from study.plan.trials import fixed_trials, winner_place
+
+
+@dataclass(frozen=True)
+class ModelLanes:
+    """A model's programs.
+
+    Attributes:
+        n_lanes: of the program that trials share; 0 if there is none.
+        single: whether there is a program of one lane, too.
+        widths: hidden units or latent filters that may occur.
+        batch_sizes: that may occur.
+    """
+
+    n_lanes: int
+    single: bool
+    widths: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+
+    def place(self, planned: Place) -> Place:
+        """Where a trial goes: one that may share trains in the one lane if there are no more."""
+        return Place.SINGLE if planned is Place.LANES and not self.n_lanes else planned
+
+
+def lanes_of(
+    spec: StudySpec, *, lanes: int | None, gpu: bool, kept: Mapping[str, int] | None = None
+) -> dict[str, ModelLanes]:
+    """The programs of each of a study's models.
+
+    Args:
+        spec: the study.
+        lanes: at most, as a person asks for them; None for the rule's.
+        gpu: whether the device is one.
+        kept: of an earlier session, by model, which stay.
+    """
+    return {model: _model_lanes(model, spec, lanes, gpu, kept) for model in spec.models}
+
+
+def _model_lanes(
+    model: str, spec: StudySpec, lanes: int | None, gpu: bool, kept: Mapping[str, int] | None
+) -> ModelLanes:
+    fixed = [planned for planned in fixed_trials(spec) if planned.config.model == model]
+    places = [planned.place for planned in fixed]
+    if spec.share:
+        places += [Place.ALONE if spec.timed else Place.LANES] * spec.share
+        places += [winner_place(spec)] * spec.n_seeds
+    n_sharing = places.count(Place.LANES)
+    n_lanes = min(lanes, n_sharing) if lanes else choose_n_lanes(model, n_sharing, gpu=gpu)
+    if kept is not None and model in kept:
+        n_lanes = kept[model]
+    n_lanes = n_lanes if n_sharing and n_lanes > 1 else 0
+    width = "hidden_units" if model == DENSE else "latent_filters"
+    return ModelLanes(
+        n_lanes,
+        single=n_lanes == 0 or n_sharing < len(places),
+        widths=_values(width, [planned.config for planned in fixed], spec),
+        batch_sizes=_values("batch_size", [planned.config for planned in fixed], spec),
+    )
+
+
+def _values(name: str, fixed: list[TrialConfig], spec: StudySpec) -> tuple[int, ...]:
+    """The values of a hyperparameter that the study's trials may have."""
+    values = {getattr(config, name) for config in fixed}
+    if spec.share or not values:
+        values |= set(BY_NAME[name].search.grid)
+    return tuple(sorted(values))

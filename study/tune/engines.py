@@ -1,0 +1,256 @@
+"""The engines of a study's devices, as Ray actors: one for each GPU, or node, that trials land on.
+
+They belong to an actor of the driver's own node, and through it to the driver: not to the trial
+that asked first, which Ray would have them die with, and not detached, which would outlive all.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from convae.config import TrialConfig
+from convae.errors import UserError
+from study.folder.lock import guard_for
+from study.folder.storage import RunFolder
+from study.plan.lanes import ModelLanes
+from study.plan.spec import SpecError
+from study.plan.trials import PlannedTrial
+from study.tune.resources import Slots
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from convae.data import Mnist
+    from convae.engine import Report
+
+# Beside a call for each trial: checkpoints, models, and trials on their way out.
+SPARE_CALLS = 8
+GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+class DeviceEngine:
+    """An engine in a process of its own, in the words of the run folder's tables.
+
+    Args:
+        mnist: the images.
+        lanes: the programs of each model.
+        precision: of the layers' arithmetic.
+        gpu: whether it trains on the GPU that this process sees.
+        n_threads: of the CPU.
+        folder: the run folder, for models.
+        owner: the driver that the folder must have.
+    """
+
+    def __init__(
+        self,
+        mnist: "Mnist",
+        lanes: Mapping[str, ModelLanes],
+        precision: str,
+        *,
+        gpu: bool,
+        n_threads: int,
+        folder: RunFolder,
+        owner: str,
+    ) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        from convae.device import open_device
+        from convae.engine import Engine, ProgramId
+        from convae.lane_program import Shape
+
+        guard_for(folder, owner)
+        self._mnist, self._lanes, self._folder = mnist, lanes, folder
+        self.refusal: UserError | None = None
+        try:
+            self._device = open_device(gpu=gpu, n_threads=n_threads)
+        except UserError as error:  # told by whoever is asked, since Ray would tell it as a death
+            self.refusal = error
+            return
+        shapes = {
+            ProgramId(model, n == 1): Shape.for_trials(
+                model,
+                n_lanes=n,
+                widths=own.widths,
+                batch_sizes=own.batch_sizes,
+                n_train=len(mnist.train_images),
+                precision=precision,
+            )
+            for model, own in lanes.items()
+            for n in (own.n_lanes, int(own.single))
+            if n
+        }
+        self._engine = Engine.open(mnist, shapes)
+        self._engine.start()
+        self._told_compile_seconds: set[Any] = set()
+
+    def works(self) -> bool:
+        """Whether it has not failed."""
+        return self.refusal is not None or self._engine.failure is None
+
+    def describe(self) -> str:
+        """The device, in words.
+
+        Raises:
+            GpuUnavailableError: TensorFlow cannot open it.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+        return self._device.description
+
+    def submit(
+        self,
+        planned: PlannedTrial,
+        until_epoch: int,
+        state: "list[np.ndarray] | None",
+    ) -> int:
+        """Takes a trial, in place of an earlier attempt at it; returns its number of parameters.
+
+        Args:
+            planned: the trial.
+            until_epoch: it pauses then.
+            state: of `report`, to go on from.
+        """
+        from convae.lanes import LaneState
+        from convae.models import build_model
+
+        self.remove(planned.trial_id)
+        self._engine.submit(
+            planned.trial_id,
+            planned.config,
+            place=self._lanes[planned.config.model].place(planned.place),
+            until_epoch=until_epoch,
+            evaluates=planned.evaluates,
+            state=LaneState.from_arrays(state) if state else None,
+        )
+        return int(build_model(planned.config).count_params())
+
+    def advance(self, trial_id: str, until_epoch: int) -> None:
+        """Lets a paused trial train on."""
+        self._engine.advance(trial_id, until_epoch)
+
+    def report(self, trial_id: str, timeout_seconds: float) -> dict[str, Any]:
+        """What is new of a trial, once it has paused or ended, or so many seconds have passed.
+
+        Returns:
+            "epochs", as `EpochResult`s in dictionaries; "stands_still" and "diverged_epoch";
+            "compile_seconds" of programs that nobody was told of yet.
+        """
+        return self._in_words(self._engine.report(trial_id, timeout_seconds))
+
+    def checkpoint(self, trial_id: str) -> "tuple[dict[str, Any], list[np.ndarray] | None]":
+        """The same at once, and the state that belongs to it."""
+        report, state = self._engine.checkpoint(trial_id)
+        return self._in_words(report), None if state is None else state.to_arrays()
+
+    def remove(self, trial_id: str) -> None:
+        """Ends a trial, if it is there."""
+        with suppress(KeyError):
+            self._engine.remove(trial_id)
+
+    def keep_model(self, trial_id: str, config: TrialConfig) -> None:
+        """Saves a trial's model, and what it reconstructs, in the run folder."""
+        from convae.models import build_model
+        from convae.training import reconstruct
+        from study.tune.trainable import keep_model
+
+        state = self._engine.state(trial_id)
+        assert state is not None
+        model = build_model(config)
+        for variable, weight in zip(model.trainable_variables, state.weights, strict=True):
+            variable.assign(weight)
+        outputs = reconstruct(model, self._mnist.test_images)
+        keep_model(self._folder, trial_id, model, self._mnist, outputs)
+
+    def _in_words(self, report: "Report") -> dict[str, Any]:
+        from convae.engine import Status
+
+        new = self._engine.compile_seconds.keys() - self._told_compile_seconds
+        self._told_compile_seconds |= new
+        return {
+            "epochs": [epoch.__dict__ for epoch in report.epochs],
+            "stands_still": report.status not in (Status.WAITING, Status.RUNNING),
+            "diverged_epoch": report.diverged_epoch,
+            "compile_seconds": sum(self._engine.compile_seconds[program] for program in new),
+        }
+
+
+class EngineKeeper:
+    """Makes an engine when the first trial lands on its device, and another if it has died.
+
+    Args:
+        slots: what the study was given.
+        settings: of `DeviceEngine`.
+    """
+
+    def __init__(self, slots: Slots, **settings: Any) -> None:
+        self._slots, self._settings = slots, settings
+        self._engines: dict[tuple[str, str | None], ActorHandle] = {}
+
+    def engine_of(self, node_id: str, visible: str | None) -> ActorHandle:
+        """The engine of a device.
+
+        Args:
+            node_id: Ray's, of the node.
+            visible: the GPU as CUDA_VISIBLE_DEVICES names it; None for the node's CPU.
+        """
+        key = node_id, visible
+        if key in self._engines:
+            try:
+                works = ray.get(self._engines[key].works.remote())
+            except RayActorError:
+                works = False
+            if not works:
+                ray.kill(self._engines.pop(key))
+        if key not in self._engines:
+            self._engines[key] = self._make(node_id, visible)
+        return self._engines[key]
+
+    def _make(self, node_id: str, visible: str | None) -> ActorHandle:
+        # It asks Ray for no GPU, since the trials hold its shares: so it is told which one to see.
+        environment = {} if visible is None else {GPU_VARIABLE: visible}
+        kind = ray.remote(num_cpus=0, max_concurrency=self._slots.per_engine + SPARE_CALLS)
+        return (
+            kind(DeviceEngine)
+            .options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+                runtime_env={"env_vars": environment},
+            )
+            .remote(gpu=visible is not None, n_threads=self._slots.cpus_per_trial, **self._settings)
+        )
+
+
+def start_keeper(slots: Slots, mnist: "Mnist", **settings: Any) -> ActorHandle:
+    """The study's keeper, on the driver's own node; it ends with the driver, or by `ray.kill`."""
+    node = ray.get_runtime_context().get_node_id()
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
+    kind = ray.remote(num_cpus=0)(EngineKeeper).options(scheduling_strategy=here)
+    return kind.remote(slots, mnist=ray.put(mnist), **settings)
+
+
+def engine_here(keeper: ActorHandle, *, gpu: bool) -> ActorHandle:
+    """The engine of the device that Ray has given this process."""
+    node = ray.get_runtime_context().get_node_id()
+    visible = os.environ.get(GPU_VARIABLE, "") if gpu else None
+    engine: ActorHandle = ray.get(keeper.engine_of.remote(node, visible))
+    return engine
+
+
+def start_first_engine(keeper: ActorHandle, slots: Slots) -> str:
+    """Has the first engine start and compile, before any trial asks; returns its device.
+
+    Raises:
+        SpecError: TensorFlow cannot open it.
+    """
+    task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)
+    here = task(engine_here).remote(keeper, gpu=bool(slots.gpus_per_trial))
+    try:
+        return str(ray.get(ray.get(here).describe.remote()))
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise SpecError(str(error.cause)) from error
+        raise
