@@ -37,7 +37,6 @@ PNG_DPI: Final = 200
 PADDING: Final = {"w_pad": 0.1, "h_pad": 0.08}  # inches around the axes
 FOOTNOTE_POINTS: Final = 6.5
 FOOTNOTE_COLUMNS: Final = 92  # characters of that size on a figure's width
-LEGEND: Final = "legend"  # its id in SVG
 SERIES: Final = "series-"  # what the id of a series' artists begins with
 
 STYLE: Final[dict[Any, Any]] = {
@@ -49,7 +48,7 @@ STYLE: Final[dict[Any, Any]] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#444444",
     "axes.grid": True,
-    "grid.color": "#e4e4e4",
+    "grid.color": "#d2d2d2",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8,
@@ -150,9 +149,15 @@ def finish(
         by: how a pointer finds points: all of them at an x, or the nearest one.
         points: that can be read, with their axes.
     """
+    legends = [ax.get_legend() for ax in figure.axes] if series else []
+    replaced = [one for one in legends if one is not None]
+    for one in replaced:
+        one.set_visible(False)
     _lay_out(figure)
-    svg = _inline(_svg(figure, name, "none"), f"{title}. {alt}", keep_legend=not series)
+    svg = _inline(_svg(figure, name, "none"), f"{title}. {alt}")
     read = _readout(figure, by, points) if points else None
+    for one in replaced:
+        one.set_visible(True)
     _add_footnote(figure, f"{caption} {rests_on}")
     _lay_out(figure)
     file = _svg(figure, name, "path")
@@ -165,7 +170,7 @@ def finish(
 
 def _lay_out(figure: Figure) -> None:
     """Lays a figure out once, not again each time that it is saved."""
-    figure.draw_without_rendering()  # type: ignore[no-untyped-call]
+    figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
 
@@ -179,7 +184,7 @@ def _svg(figure: Figure, name: str, font_type: str) -> bytes:
     return buffer.getvalue()
 
 
-def _inline(svg: bytes, label: str, *, keep_legend: bool) -> str:
+def _inline(svg: bytes, label: str) -> str:
     """An SVG for the page: without ids that nothing refers to, with a label, as wide as its box."""
     root = ElementTree.fromstring(svg)
     for unwanted in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
@@ -190,9 +195,7 @@ def _inline(svg: bytes, label: str, *, keep_legend: bool) -> str:
     for parent in list(root.iter()):
         for node in list(parent):
             own = node.attrib.get("id", "")
-            if own == LEGEND and not keep_legend:
-                parent.remove(node)
-            elif own.startswith(SERIES):
+            if own.startswith(SERIES):
                 node.attrib["data-series"] = own.split("-")[1]
             if own and f"#{own}" not in used:
                 del node.attrib["id"]
@@ -211,7 +214,8 @@ def _readout(figure: Figure, by: str, points: Sequence[tuple[Axes, Points]]) -> 
         x, y = ax.transData.transform(values).T.round(1)
         y = (height - y).round(1)
         row = {"series": its.series, "name": its.name, "x": x.tolist(), "y": y.tolist()}
-        rows.append(row | {"text": list(its.texts)})
+        at = {"at": [f"{value:g}" for value in values[:, 0]]} if by == "x" else {}
+        rows.append(row | at | {"text": list(its.texts)})
     box = points[0][0].get_window_extent()
     return {"by": by, "span": [round(height - box.y1, 1), round(height - box.y0, 1)], "rows": rows}
 
@@ -243,14 +247,9 @@ def series_of(name: str, look: Mapping[str, Any]) -> Series:
     return Series(name, look["color"], drawn, look.get("marker", ""))
 
 
-def legend(ax: Axes, **where: Any) -> None:
-    """A legend, which the page may replace by its own."""
-    ax.legend(**where).set_gid(LEGEND)
-
-
 def legend_above(ax: Axes, columns: int = 2) -> None:
     """A legend where no data can lie."""
-    legend(ax, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1.5)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1.5)
 
 
 def interval_limits(data: pd.DataFrame, always: Sequence[float]) -> tuple[float, float]:

@@ -73,6 +73,11 @@ def digits(value: float) -> str:
     return f"{value:.{_decimals(value)}f}"
 
 
+def short(value: float) -> str:
+    """Two significant digits, for a sentence."""
+    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
+
+
 def _decimals(value: float) -> int:
     """The decimals that show three significant digits."""
     return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2

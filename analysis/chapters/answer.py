@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from analysis.chapters import curves, readings, search
+from analysis.chapters import audit, curves, likely, search
 from analysis.chapters.claims import (
     REPORT_EPOCHS,
     REPORT_MSE_RATIO,
@@ -11,8 +11,17 @@ from analysis.chapters.claims import (
 )
 from analysis.chapters.parts import NO_VALUE, Answer, Fact
 from analysis.load import Run
-from analysis.statistics import CONV_NAME, DENSE_NAME, RATIO_NAME, Estimate, mean_of, names, ratio_of
-from analysis.words import count, digits, mean_and_sd, open_label, open_values, seeds, sentence_case
+from analysis.statistics import (
+    CONV_NAME,
+    DENSE_NAME,
+    RATIO_NAME,
+    Estimate,
+    mean_of,
+    names,
+    ratio_curve,
+    ratio_of,
+)
+from analysis.words import count, digits, mean_and_sd, open_label, open_values, seeds, short
 from study.folder.schema import BY_NAME, SEARCH, TEST_MSE
 
 QUESTION: Final = "Does a convolutional autoencoder have half the error of a dense one?"
@@ -55,7 +64,7 @@ def outcome(run: Run) -> Outcome:
         kind = "short"
     elif ratio.low is None:
         kind = "one seed"
-    elif readings.is_audited(run.manifest, run.trials):
+    elif audit.is_audited(run.manifest, run.trials):
         kind = "audit"
     return Outcome(kind, n_epochs, ratio, missing)
 
@@ -64,10 +73,10 @@ def answer(run: Run) -> Answer:
     """The question, the answer in two or three sentences, and how sure it is."""
     found = outcome(run)
     if found.kind == "audit":
-        short, sentences, sure = _of_readings(run)
-        figure = readings.FIGURE
+        said, sentences, sure = _of_readings(run)
+        figure = likely.FIGURE
     else:
-        short, sentences, sure = _of_setting(run, found)
+        said, sentences, sure = _of_setting(run, found)
         figure = curves.TEST
     tuned = search.who_is_ahead(search.winners_ratio(search.winner_trials(run.trials)))
     if tuned and found.kind == "short":
@@ -79,7 +88,7 @@ def answer(run: Run) -> Answer:
     return Answer(
         QUESTION,
         ASKED_BY,
-        short,
+        said,
         [sentence for sentence in (*sentences, tuned, unfinished) if sentence],
         sure,
         [] if found.kind == "empty" else _facts(run, found),
@@ -91,10 +100,10 @@ def times_as_much(ratio: Estimate, epochs: int) -> str:
     """What the ratio says, with its n: "conv has 2.2 times dense-512's test MSE (…)"."""
     certainty = f"n = {count(ratio.n, 'seed')}"
     if ratio.low is not None:
-        bounds = f"{digits(ratio.lowest)} to {digits(ratio.highest)}"
+        bounds = f"{short(ratio.lowest)} to {short(ratio.highest)}"
         certainty = f"95 % interval {bounds}, {certainty}"
     return (
-        f"After {count(epochs, 'epoch')} {CONV_NAME} has {digits(ratio.mean)} times"
+        f"After {count(epochs, 'epoch')} {CONV_NAME} has {short(ratio.mean)} times"
         f" {DENSE_NAME}'s test MSE ({certainty})"
     )
 
@@ -123,64 +132,68 @@ def _of_setting(run: Run, found: Outcome) -> tuple[str, list[str], str]:
             ],
             f"{_seeds(ratio)} Who is ahead early may be behind at {REPORT_EPOCHS} epochs.",
         )
-    crossing = curves.ratio_curve(reference, run.epochs, TEST_MSE)
+    crossing = ratio_curve(reference, run.epochs, TEST_MSE)
     when = f"{curves.overtaking(crossing)}." if len(crossing) else ""
     sure = f"{_seeds(ratio)} It holds for one reading of what the report leaves open: {setting}"
     if found.kind == "one seed":
         return "One seed cannot tell.", [f"{said}; the report has half.", when], sure
     verdict, _ = half_verdict(ratio)
-    short = {
+    said_shortly = {
         "reproduced": "Yes, at this setting.",
         "undecided": "Undecided: too few seeds.",
     }.get(verdict, "Not at this setting.")
     if ratio.lowest > 1:
-        short = "No: at this setting it has more."
-    return short, [f"{said}; the report has half.", when], sure
+        said_shortly = "No: at this setting it has more."
+    return said_shortly, [f"{said}; the report has half.", when], sure
 
 
 def _of_readings(run: Run) -> tuple[str, list[str], str]:
     """The answer of an audit, on the test set."""
-    audited = readings.audited_trials(run.trials)
-    claims = readings.audit_claims(audited, run.epochs)
+    audited = audit.audited_trials(run.trials)
+    claims = audit.audit_claims(audited, run.epochs)
     claim = next(c for c in claims if c.claim.quantity.startswith("test MSE, conv"))
     total, holds = len(claim.judged), len(claim.under("reproduced"))
     fails = len(claim.under("not reproduced"))
     estimates = [c.estimate for _, c in claim.judged if c.estimate is not None]
-    short = {
+    said_shortly = {
         "reproduced": f"Yes, under every one of {total} readings.",
         "not reproduced": f"No, under none of {total} readings.",
         "depends": "It depends on what the report leaves open.",
     }.get(claim.verdict, "Not decided yet.")
-    least, most = (digits(pick(e.mean for e in estimates)) for pick in (min, max))
+    least, most = (short(pick(e.mean for e in estimates)) for pick in (min, max))
     first = (
         f"Of {total} readings of it, {CONV_NAME} has half or less of {DENSE_NAME}'s test MSE under"
         f" {holds}, and not under {fails}: {least} to {most} times as much after"
         f" {count(int(audited['epochs'].max()), 'epoch')}."
     )
-    effects = [e for e in readings.effects(audited) if e.metric == TEST_MSE and e.ratio]
+    effects = [
+        (likely.distance(effect.ratio, 1), effect)
+        for effect in likely.effects(audited)
+        if effect.metric == TEST_MSE and effect.ratio is not None
+    ]
     second = ""
     if effects:
-        strongest = max(effects, key=lambda e: readings.distance(e.ratio, 1))
+        _, strongest = max(effects, key=lambda item: item[0])
         default = BY_NAME[strongest.name].default
         ratios = [
-            ratio_of(readings.trials_under(audited, reading), TEST_MSE)
+            ratio_of(audit.trials_under(audited, reading), TEST_MSE)
             for reading in (
-                readings.DEFAULT,
-                {**readings.DEFAULT, strongest.name: strongest.value},
+                audit.DEFAULT,
+                {**audit.DEFAULT, strongest.name: strongest.value},
             )
         ]
-        before, after = (digits(r.mean) if r else NO_VALUE for r in ratios)
+        before, after = (short(r.mean) if r else NO_VALUE for r in ratios)
         second = (
             f"Most of all on the {open_label(strongest.name)}: {strongest.value} in place of"
             f" {default} alone turns {before} into {after} times."
         )
-    likely = readings.likely_sentences(readings.likely_reading(audited), audited, claims)
+    on_report = likely.likely_sentences(likely.likely_reading(audited), audited, claims)
     n = seeds(e.n for e in estimates)
     sure = (
-        f"{sentence_case(n)} a reading; a verdict needs a 95 % interval on one side. Seeds are"
-        " chance in initial weights and order; other readings than these were not tried."
+        f"A reading has {n}, and a verdict needs a 95 % interval over them on one side. Readings"
+        " other than these were not tried."
     )
-    return short, [first, second, likely[0]], sure
+    return said_shortly, [first, second, on_report[0]], sure
 
 
 def _seeds(ratio: Estimate) -> str:
@@ -197,9 +210,13 @@ def _facts(run: Run, found: Outcome) -> list[Fact]:
     note = "one seed" if ratio.low is None else f"{digits(ratio.lowest)} to {digits(ratio.highest)}"
     setting = "at the default reading, " if found.kind == "audit" else ""
     facts = [
-        Fact(f"{name}, test MSE", mean_and_sd(mean), f"n = {mean.n}" if mean else "")
+        Fact(
+            f"{name}, test MSE",
+            mean_and_sd(mean).partition(" ± ")[0],
+            ", ".join([*(f"± {sd}" for sd in mean_and_sd(mean).split(" ± ")[1:]), f"n = {mean.n}"]),
+        )
         for name, mean in means.items()
+        if mean
     ]
     report = f"{setting}the report: {REPORT_MSE_RATIO:g}"
     return [*facts, Fact(RATIO_NAME, f"{digits(ratio.mean)} ×", f"{note}; {report}")]
-

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import numpy as np
 import pandas as pd
 
-from analysis.chapters.parts import NO_VALUE, Chapter, Heading, Table, Text
+from analysis.chapters.parts import NO_VALUE, Chapter, Heading, Part, Table, Text
 from analysis.figures import MSE_UNIT
 from analysis.load import Run
 from analysis.statistics import (
@@ -352,7 +352,7 @@ def chapter(run: Run) -> Chapter:
     """The claims and the numbers that they rest on."""
     reference = run.reference
     claims = judge_claims(reference, run.epochs)
-    parts = [
+    parts: list[Part] = [
         Text(f"Of the report's {len(claims)} claims: {tally(claims)}."),
         claims_table(claims),
     ]

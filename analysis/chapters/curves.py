@@ -61,7 +61,7 @@ def plot_log_mse(data: pd.DataFrame, ax: Axes, images: str) -> Axes:
     ax.set_ylabel(f"{images.capitalize()} MSE, {MSE_UNIT}, log axis")
     figures.epoch_axis(ax, data["epoch"].max())
     figures.log_axis(ax.yaxis)
-    figures.legend(ax, loc="upper right")
+    ax.legend(loc="upper right")
     return ax
 
 
@@ -77,7 +77,7 @@ def plot_conv(data: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f"MSE, {MSE_UNIT}")
     figures.epoch_axis(ax, max(curve["epoch"].max() for curve in data.values()))
-    figures.legend(ax, loc="upper right")
+    ax.legend(loc="upper right")
     return ax
 
 
@@ -108,7 +108,7 @@ def plot_ratio(data: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
     figures.epoch_axis(ax, everything["epoch"].max())
     figures.log_axis(ax.yaxis)
     ax.set_ylabel(f"MSE, {RATIO_NAME}, log axis")
-    figures.legend(ax, loc="lower right")
+    ax.legend(loc="lower right")
     return ax
 
 
@@ -123,8 +123,8 @@ def plot_curve(
     (line,) = ax.plot(epoch, curve["mean"], markevery=mark_every, label=f"{name}, n = {n}", **look)
     figures.tag(line, place)
     if n > 1:
-        ends = (curve[end].astype(float).to_numpy() for end in ("low", "high"))
-        band = ax.fill_between(epoch, *ends, color=look["color"], alpha=0.22, linewidth=0)
+        low, high = (curve[end].astype(float).to_numpy() for end in ("low", "high"))
+        band = ax.fill_between(epoch, low, high, color=look["color"], alpha=0.22, linewidth=0)
         figures.tag(band, place)
 
 
@@ -272,12 +272,8 @@ def _mean_points(data: pd.DataFrame, found: Sequence[Any]) -> list[Points]:
             curve["epoch"],
             curve["mean"],
             [
-                f"epoch {row['epoch']}: {digits(row['mean'])}"
-                + (
-                    f" ({digits(row['low'])} to {digits(row['high'])}, n = {row['n']})"
-                    if row["n"] > 1
-                    else ""
-                )
+                digits(row["mean"])
+                + (f" ({digits(row['low'])} to {digits(row['high'])})" if row["n"] > 1 else "")
                 for _, row in curve.iterrows()
             ],
         )

@@ -402,9 +402,12 @@ def _draw_slices(run: Run, model: str) -> parts.Figure | None:
     parameters = varied_parameters(data)
     if not parameters or data["value"].isna().all():
         return None
-    best = best_search_trials(run.trials, 1)
+    leading = best_search_trials(run.trials, 1)
     at_reference = reference_in_search(run.trials, model, run.manifest["spec"].get("batch_size"))
-    ringed = {BEST: best[best["model"] == model], AT_REFERENCE: completed_search(at_reference)}
+    ringed = {
+        BEST: leading[leading["model"] == model],
+        AT_REFERENCE: completed_search(at_reference),
+    }
     marked = {label: rows["trial_id"].iloc[0] for label, rows in ringed.items() if len(rows)}
     color = LOOKS[model]["color"]
     n_rows = math.ceil(len(parameters) / COLUMNS)
@@ -430,8 +433,8 @@ def _draw_slices(run: Run, model: str) -> parts.Figure | None:
     least = known.loc[known["state"] == COMPLETED, "value"]
     best_words = ""
     if len(least):
-        place = least.idxmin()
-        best_words = f" The best, {digits(least.min())}, has {_words(known, parameters)[place]}."
+        best = _words(known.loc[[least.idxmin()]], parameters).iloc[0]
+        best_words = f" The best, {digits(least.min())}, has {best}."
     constant = [name for name in PARAMETERS[model] if name not in parameters]
     same = _words(data.iloc[:1], constant).iloc[0] if constant else ""
     return figures.finish(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.chapters.parts import Chapter, Code, Table, Text
+from analysis.chapters.parts import Chapter, Code, Part, Table, Text
 from analysis.figures import MSE_UNIT
 from analysis.load import Run
 from analysis.words import (
@@ -98,5 +98,5 @@ def chapter(run: Run) -> Chapter:
         "To run it again, in a clone of the project; the last line is the command as it was given."
         " A study never overwrites a folder: where there is one of its name, give another --name."
     )
-    content = [run_table(run), Text(again), Code("\n".join(lines))]
+    content: list[Part] = [run_table(run), Text(again), Code("\n".join(lines))]
     return Chapter("provenance", "What was run", content, gaps)

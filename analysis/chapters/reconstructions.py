@@ -48,7 +48,7 @@ def shown_trials(run: Run) -> pd.DataFrame:
     return pd.concat(
         [
             reference.assign(label=reference["name"]),
-            winners.assign(label=winners["name"] + ", tuned"),
+            winners.assign(label=[f"{name}, tuned" for name in winners["name"]]),
         ]
     )
 
@@ -127,10 +127,14 @@ def chapter(run: Run) -> Chapter:
     for _, trial in shown.iterrows():
         its = run.reconstructions[run.reconstructions["trial_id"] == trial["trial_id"]]
         content += _extremes(str(trial["label"]), its)
-    gap = [] if CONV_NAME in rows else ["No reconstructions of a reference trial of conv."]
+    gaps = [] if CONV_NAME in rows else ["No reconstructions of a reference trial of conv."]
     with figures.style():
         return Chapter(
-            "reconstructions", title, content, gap, unseen=[_draw(run, rows, values_of(shown.seed))]
+            "reconstructions",
+            title,
+            content,
+            gaps,
+            unseen=[_draw(run, rows, values_of(shown.seed))],
         )
 
 

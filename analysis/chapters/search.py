@@ -50,6 +50,7 @@ from analysis.words import (
     setting,
     setting_value,
     share,
+    short,
 )
 from study.folder.schema import (
     COMPLETED,
@@ -463,10 +464,10 @@ def who_is_ahead(ratio: Estimate | None) -> str:
     if ratio is None:
         return ""
     ahead = DENSE if ratio.mean > 1 else CONV
-    value = f"conv's winner has {digits(ratio.mean)} times the dense one's test MSE"
+    value = f"conv's winner has {short(ratio.mean)} times the dense one's test MSE"
     if ratio.low is None:
         return f"Tuned, {value} (n = 1 seed): {ahead} is ahead, unless by chance."
-    seeds = f"95 % interval {digits(ratio.lowest)} to {digits(ratio.highest)}, n = {ratio.n} seeds"
+    seeds = f"95 % interval {short(ratio.lowest)} to {short(ratio.highest)}, n = {ratio.n} seeds"
     if not ratio.excludes(1):
         return f"Tuned, {value} ({seeds}): who is ahead is undecided."
     return f"Tuned, {value} ({seeds}): {ahead} is ahead."
@@ -528,6 +529,7 @@ def chapter(run: Run, spread: Spread = MappingProxyType({})) -> Chapter:
                 Heading("Conv against dense, both tuned"),
                 Text(budget_note(trials, winners)),
                 budget_table(trials, winners, reference),
+                *([Text(f"Device times: {shared}", soft=True)] if (shared := sharing(run)) else []),
                 Figures([f for f in (_draw(run, "number"), _draw(run, "seconds")) if f]),
             ]
     if not best.empty:
@@ -580,7 +582,7 @@ def _draw(run: Run, by: Literal["number", "seconds"]) -> parts.Figure | None:
     best = ", ".join(f"{model} {digits(value)}" for model, value in found.items())
     caption = f"{n_trials(run.trials)}."
     if by == "seconds":
-        caption += f" Training, evaluation and compilation of all trials so far. {sharing(run)}"
+        caption += " Training, evaluation and compilation of all trials so far."
     lost = [f"{mark} {state}" for state, mark in MARKS.items() if (data["state"] == state).any()]
     if lost:
         caption += f" At the bottom, without a value: {', '.join(lost)}."
@@ -597,8 +599,8 @@ def _draw(run: Run, by: Literal["number", "seconds"]) -> parts.Figure | None:
         PROGRESS if by == "number" else PROGRESS_SECONDS,
         f"Best validation MSE so far, by {'trial' if by == 'number' else 'device time'}",
         f"Best validation MSE of the search: {best}.",
-        caption.strip(),
-        rests_on(run),
+        caption,
+        f"{sharing(run)} {rests_on(run)}".strip(),
         series=[figures.series_of(model, LOOKS[model]) for model in models],
         by="point",
         points=[

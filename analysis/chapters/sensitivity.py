@@ -178,7 +178,7 @@ def plot_sensitivity(
     ax.set_xscale("log")
     ax.set_xlim(left, right)
     if spread:
-        band = ax.axvspan(1 / (1 + spread), 1 + spread, color="#d9d9d9", alpha=0.8, linewidth=0)
+        band = ax.axvspan(1 / (1 + spread), 1 + spread, color="#c4c4c4", alpha=0.8, linewidth=0)
         band.set_label("the reference's spread over seeds (sd)")
     ax.axvline(1, color="#444444", linewidth=1, label="the reference")
     figures.plot_intervals(data, ax, np.arange(len(data)), (left, right), color)
@@ -196,7 +196,7 @@ def plot_sensitivity(
     ax.tick_params(axis="y", length=0)
     factors = data["factor"].to_numpy()
     for last in np.flatnonzero(factors[1:] != factors[:-1]):
-        ax.axhline(last + 0.5, color="#e4e4e4", linewidth=0.6)
+        ax.axhline(last + 0.5, color="#d2d2d2", linewidth=0.6)
     ax.grid(visible=False, axis="y")
     figures.log_axis(ax.xaxis, 6)
     ax.set_xlabel("Validation MSE ÷ the reference's, log axis")

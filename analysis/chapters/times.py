@@ -26,7 +26,7 @@ from analysis.statistics import (
     names,
     ratio_of,
 )
-from analysis.words import count, interval, rests_on, seeds
+from analysis.words import count, interval, rests_on, seeds, sentence_case
 
 TIMES: Final = "figure-times"
 BAR_HATCHES: Final = {CONV_NAME: "", DENSE_NAME: "///"}
@@ -152,8 +152,7 @@ def _draw(run: Run, data: Sequence[TimeBar]) -> parts.Figure:
         figure,
         TIMES,
         "Training time, measured and as the report states it",
-        f"{values}.",
-        f"Weight updates only, without compilation and evaluation; dots are seeds, {n}."
-        f" {sharing(run)}".strip(),
-        rests_on(run),
+        f"{sentence_case(values)}.",
+        f"Weight updates only, without compilation and evaluation; dots are seeds, {n}.",
+        f"{sharing(run)} {rests_on(run)}".strip(),
     )

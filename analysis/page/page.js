@@ -101,8 +101,9 @@ function read(plot, { by, span, rows }, off, figure) {
     if (by === "x") {
       const here = shown().filter((row) => row.x.includes(stop.x))
         .map((row) => ({ ...row, i: row.x.indexOf(stop.x) }));
+      lines.push(`Epoch ${here[0].at[here[0].i]}`);
       for (const row of here.filter((row) => !row.name))
-        lines.push([names[row.series], row.text[row.i]].filter(Boolean).join(", "));
+        lines.push(`${names[row.series]}: ${row.text[row.i]}`);
       const trials = here.filter((row) => row.name);
       if (y !== undefined && trials.length) {
         const near = trials.reduce((a, b) =>
