@@ -12,36 +12,25 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from study.folder.schema import (
-    BY_NAME,
-    COMPLETED,
-    CONV,
-    DENSE,
-    FULL_SPLIT,
-    HYPERPARAMETERS,
-    MODELS,
-    REFERENCE,
-    TEST_MSE,
-    TRAIN_MSE,
-)
+from study.folder import schema
 
 CONFIDENCE: Final = 0.95
 
 # The report's two models.
 CONV_NAME: Final = "conv"
-DENSE_NAME: Final = f"dense-{BY_NAME['hidden_units'].default}"
+DENSE_NAME: Final = f"dense-{schema.BY_NAME['hidden_units'].default}"
 RATIO_NAME: Final = f"{CONV_NAME} ÷ {DENSE_NAME}"
-SUMMARISED: Final = (TRAIN_MSE, TEST_MSE, "train_seconds")
-REPORT_LATENT_FILTERS: Final = BY_NAME["latent_filters"].default
+SUMMARISED: Final = (schema.TRAIN_MSE, schema.TEST_MSE, "train_seconds")
+REPORT_LATENT_FILTERS: Final = schema.BY_NAME["latent_filters"].default
 
 # A trial's setting, apart from its architecture and its seed: averages never mix two of them.
 SETTING: Final = (
     "epochs",
     "precision",
-    *(p.name for p in HYPERPARAMETERS if p.models == MODELS),
+    *(p.name for p in schema.HYPERPARAMETERS if p.models == schema.MODELS),
 )
 DENSE_SETTING: Final = tuple(
-    p.name for p in HYPERPARAMETERS if p.models == (DENSE,) and not p.of_architecture
+    p.name for p in schema.HYPERPARAMETERS if p.models == (schema.DENSE,) and not p.of_architecture
 )
 NAMED_SETTING: Final = ("name", *SETTING, *DENSE_SETTING)  # with the architecture
 
@@ -151,9 +140,9 @@ def reference_trials(trials: pd.DataFrame) -> pd.DataFrame:
         Rows of `trials` with a column `name` ("conv", "dense-512"), conv first, then by size and
         seed; a row a name and seed.
     """
-    kept = most_frequent(tested_trials(trials, (REFERENCE,)), SETTING)
-    dense = most_frequent(kept[kept["model"] == DENSE], DENSE_SETTING)
-    kept = kept[(kept["model"] == CONV) | kept.index.isin(dense.index)]
+    kept = most_frequent(tested_trials(trials, (schema.REFERENCE,)), SETTING)
+    dense = most_frequent(kept[kept["model"] == schema.DENSE], DENSE_SETTING)
+    kept = kept[(kept["model"] == schema.CONV) | kept.index.isin(dense.index)]
     kept = with_names(kept)
     # The report's conv model comes before its variants.
     order = ["model", "hidden_units", "name", "seed"]
@@ -164,9 +153,9 @@ def tested_trials(trials: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     """The completed trials of some groups that were tested after the longest training of them."""
     kept = trials[
         trials["group"].isin(groups)
-        & (trials["state"] == COMPLETED)
-        & (trials["split"] == FULL_SPLIT)
-        & trials[TEST_MSE].notna()
+        & (trials["state"] == schema.COMPLETED)
+        & (trials["split"] == schema.FULL_SPLIT)
+        & trials[schema.TEST_MSE].notna()
     ]
     longest: pd.DataFrame = kept[kept["epochs"] == kept["epochs"].max()]
     return longest
@@ -182,10 +171,14 @@ def most_frequent(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 def architecture(trial: pd.Series) -> str:
     """A trial's architecture in a word: "conv" (the report's), "dense-512"."""
-    if trial["model"] == DENSE:
-        return f"{DENSE}-{trial['hidden_units']}"
+    if trial["model"] == schema.DENSE:
+        return f"{schema.DENSE}-{trial['hidden_units']}"
     filters = trial["latent_filters"]
-    return CONV_NAME if filters == REPORT_LATENT_FILTERS else f"{CONV}, {filters} latent filters"
+    return (
+        CONV_NAME
+        if filters == REPORT_LATENT_FILTERS
+        else f"{schema.CONV}, {filters} latent filters"
+    )
 
 
 def with_names(trials: pd.DataFrame) -> pd.DataFrame:
@@ -275,7 +268,7 @@ def summary(reference: pd.DataFrame) -> pd.DataFrame:
             row | _flat({metric: mean_of(reference, name, metric) for metric in SUMMARISED})
         )
     ratios = {metric: ratio_of(reference, metric) for metric in SUMMARISED}
-    if (of_test := ratios[TEST_MSE]) is not None:
+    if (of_test := ratios[schema.TEST_MSE]) is not None:
         rows.append({"model": RATIO_NAME, "n_seeds": of_test.n} | _flat(ratios))
     parts = [f"{metric}_{part}" for metric in SUMMARISED for part in ("mean", "sd", "low", "high")]
     frame = pd.DataFrame(rows, columns=["model", "epochs", "n_parameters", "n_seeds", *parts])

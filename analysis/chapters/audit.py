@@ -13,7 +13,6 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
-from analysis import statistics
 from analysis.chapters.claims import (
     REPORT_TIME_RATIO,
     Claim,
@@ -38,25 +37,13 @@ from analysis.statistics import (
 from analysis.words import (
     count,
     digits,
-    mean_and_sd,
     open_label,
     seeds,
     short_interval,
 )
 from study.folder import schema
-from study.folder.schema import (
-    BY_NAME,
-    CONV,
-    DENSE,
-    MODELS,
-    OPEN_VALUES,
-    READING,
-    REFERENCE,
-    TEST_MSE,
-    TRAIN_MSE,
-)
 
-IMAGES: Final = {TRAIN_MSE: "training", TEST_MSE: "test"}
+IMAGES: Final = {schema.TRAIN_MSE: "training", schema.TEST_MSE: "test"}
 RULE: Final = (
     "A claim is reproduced (or not) if it is (or is not) under every reading that concerns"
     " it, and depends if it is under some and is not under others. A reading without completed"
@@ -68,9 +55,9 @@ RULE: Final = (
 
 # The reading of the reference trials.
 DEFAULT: Final[Mapping[str, Any]] = MappingProxyType(
-    {name: BY_NAME[name].default for name in OPEN_VALUES}
+    {name: schema.BY_NAME[name].default for name in schema.OPEN_VALUES}
 )
-MSE_METRICS: Final = (TRAIN_MSE, TEST_MSE)
+MSE_METRICS: Final = (schema.TRAIN_MSE, schema.TEST_MSE)
 
 Reading = Mapping[str, Any]  # open values by name
 Overall = Verdict | Literal["depends"]
@@ -104,10 +91,12 @@ class AuditedClaim:
 
 def readings_of(models: Iterable[str]) -> list[Reading]:
     """Every combination of the open values that concern these architectures."""
-    concerned = [name for name in OPEN_VALUES if set(BY_NAME[name].models) & set(models)]
+    concerned = [
+        name for name in schema.OPEN_VALUES if set(schema.BY_NAME[name].models) & set(models)
+    ]
     return [
         dict(zip(concerned, values, strict=True))
-        for values in product(*(OPEN_VALUES[name] for name in concerned))
+        for values in product(*(schema.OPEN_VALUES[name] for name in concerned))
     ]
 
 
@@ -121,39 +110,34 @@ def audited_trials(trials: pd.DataFrame) -> pd.DataFrame:
         Rows of `trials` with a column `name` as in `analysis.statistics.reference_trials`, but
         "conv" whatever its latent filters are; a row a name, reading and seed.
     """
-    kept = tested_trials(trials, (REFERENCE, READING))
-    kept = most_frequent(kept, [column for column in SETTING if column not in OPEN_VALUES])
-    fixed = [column for column in DENSE_SETTING if column not in OPEN_VALUES]
-    dense = most_frequent(kept[kept["model"] == DENSE], fixed)
-    kept = kept[(kept["model"] == CONV) | kept.index.isin(dense.index)]
+    kept = tested_trials(trials, (schema.REFERENCE, schema.READING))
+    kept = most_frequent(kept, [column for column in SETTING if column not in schema.OPEN_VALUES])
+    fixed = [column for column in DENSE_SETTING if column not in schema.OPEN_VALUES]
+    dense = most_frequent(kept[kept["model"] == schema.DENSE], fixed)
+    kept = kept[(kept["model"] == schema.CONV) | kept.index.isin(dense.index)]
     kept = kept.assign(
         name=[
-            CONV_NAME if trial["model"] == CONV else architecture(trial)
+            CONV_NAME if trial["model"] == schema.CONV else architecture(trial)
             for _, trial in kept.iterrows()
         ]
     )
     return (
-        kept.sort_values(["model", "hidden_units", *OPEN_VALUES, "seed"])
-        .drop_duplicates(["name", *OPEN_VALUES, "seed"])
+        kept.sort_values(["model", "hidden_units", *schema.OPEN_VALUES, "seed"])
+        .drop_duplicates(["name", *schema.OPEN_VALUES, "seed"])
         .reset_index(drop=True)
     )
 
 
 def is_audited(manifest: Mapping[str, Any], trials: pd.DataFrame) -> bool:
     """Whether the run trained, or was to train, the reference under other readings."""
-    return bool(manifest["spec"].get("readings") or (trials["group"] == READING).any())
+    return bool(manifest["spec"].get("readings") or (trials["group"] == schema.READING).any())
 
 
 def trials_under(audited: pd.DataFrame, reading: Reading) -> pd.DataFrame:
-    """The trials of a reading: those of each architecture whose open values it gives.
-
-    Args:
-        audited: of `audited_trials`.
-        reading: of `readings_of`.
-    """
+    """The trials of a reading: those of each architecture whose open values it gives."""
     kept = pd.Series(False, index=audited.index)
-    for model in MODELS:
-        own = [name for name in OPEN_VALUES if model in BY_NAME[name].models]
+    for model in schema.MODELS:
+        own = [name for name in schema.OPEN_VALUES if model in schema.BY_NAME[name].models]
         if set(own) <= set(reading):
             matches = audited["model"] == model
             for name in own:
@@ -163,15 +147,10 @@ def trials_under(audited: pd.DataFrame, reading: Reading) -> pd.DataFrame:
 
 
 def audit_claims(audited: pd.DataFrame, epochs: pd.DataFrame) -> list[AuditedClaim]:
-    """Each measurable claim of the report under every reading.
-
-    Args:
-        audited: of `audited_trials`.
-        epochs: of `analysis.load.load_run`.
-    """
+    """Each measurable claim of the report under every reading."""
     judged: dict[str, list[tuple[Reading, Claim]]] = {}
-    sizes = set(names(audited[audited["model"] == DENSE]))
-    for models in (MODELS, (CONV,), (DENSE,)):
+    sizes = set(names(audited[audited["model"] == schema.DENSE]))
+    for models in (schema.MODELS, (schema.CONV,), (schema.DENSE,)):
         for reading in readings_of(models):
             under = trials_under(audited, reading)
             for claim in judge_claims(under, epochs):
@@ -183,7 +162,7 @@ def audit_claims(audited: pd.DataFrame, epochs: pd.DataFrame) -> list[AuditedCla
 
 def _with_every_size(claim: Claim, missing: set[str]) -> Claim:
     """A claim about the dense sizes is not reproduced by some of them alone."""
-    if claim.models == (DENSE,) and claim.verdict == "reproduced" and missing:
+    if claim.models == (schema.DENSE,) and claim.verdict == "reproduced" and missing:
         reason = f"{claim.reason} Not compared: {', '.join(sorted(missing))}."
         return replace(claim, verdict="undecided", reason=reason)
     return claim
@@ -228,20 +207,16 @@ def _is_function_of(subset: Sequence[str], decided: Sequence[tuple[Reading, str]
 def coverage(trials: pd.DataFrame, audited: pd.DataFrame) -> pd.DataFrame:
     """How many trials every architecture has under each reading of its own.
 
-    Args:
-        trials: of `analysis.load.load_run`.
-        audited: of `audited_trials`.
-
     Returns:
         Columns name, reading, n (trials that enter the audit) and states (the numbers of those
         that do not, by state). The sizes are those of the run, 512 among them in any case.
     """
-    planned = trials[trials["group"].isin((REFERENCE, READING))]
+    planned = trials[trials["group"].isin((schema.REFERENCE, schema.READING))]
     sizes = sorted({512, *planned["hidden_units"].dropna()})
     rows = []
     for model, name, units in (
-        (CONV, CONV_NAME, None),
-        *((DENSE, f"{DENSE}-{size}", size) for size in sizes),
+        (schema.CONV, CONV_NAME, None),
+        *((schema.DENSE, f"{schema.DENSE}-{size}", size) for size in sizes),
     ):
         of_name = planned[planned["model"] == model]
         if units is not None:
@@ -339,11 +314,7 @@ def _times(audited: AuditedClaim) -> str:
 
 
 def reading_tables(claims: Sequence[AuditedClaim]) -> list[Table]:
-    """A row a reading, with each claim's value and verdict; tables by the architectures concerned.
-
-    Args:
-        claims: of `audit_claims`.
-    """
+    """A row a reading, with each claim's value and verdict; a table for each set of models."""
     tables = []
     for _, group in groupby(claims, lambda audited: audited.claim.models):
         its = list(group)
@@ -370,32 +341,8 @@ def _short(audited: AuditedClaim) -> str:
     return f"test MSE, {extreme} size ÷ {DENSE_NAME}"
 
 
-def value_table(audited: pd.DataFrame) -> Table:
-    """The final values of every architecture under each reading of its own.
-
-    Args:
-        audited: of `audited_trials`.
-    """
-    rows = []
-    for name in names(audited):
-        for reading in readings_of((CONV if name == CONV_NAME else DENSE,)):
-            under = trials_under(audited, reading)
-            n = int((under["name"] == name).sum())
-            values = [
-                mean_and_sd(statistics.mean_of(under, name, metric))
-                for metric in statistics.SUMMARISED
-            ]
-            rows.append((name, words_of(reading), str(n), *values))
-    header = ("Model", "Reading", "Seeds", "Training MSE", "Test MSE", "Training time (s)")
-    return Table(header, rows, right=(2, 3, 4, 5))
-
-
 def coverage_sentences(coverage: pd.DataFrame) -> list[str]:
-    """What the audit lacks, a sentence an architecture; none if it lacks nothing.
-
-    Args:
-        coverage: of `coverage`.
-    """
+    """What the audit lacks, a sentence an architecture; none if it lacks nothing."""
     sentences = []
     most = int(coverage["n"].max())
     for name, rows in coverage.groupby("name", sort=False):
@@ -452,7 +399,7 @@ def csv(claims: Iterable[AuditedClaim]) -> str:
                 | {"verdict": claim.verdict, "reason": claim.reason, "overall": audited.verdict}
             )
     measured_columns = ["quantity", "value", "low", "high", "n"]
-    columns = ["claim", "report", *OPEN_VALUES, *measured_columns]
+    columns = ["claim", "report", *schema.OPEN_VALUES, *measured_columns]
     frame = pd.DataFrame(rows, columns=[*columns, "verdict", "reason", "overall"])
     whole = dict.fromkeys(("batch_size", "latent_filters", "n"), "Int64")
     return frame.astype(whole).to_csv(index=False)

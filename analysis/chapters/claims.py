@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from analysis.chapters.parts import NO_VALUE, Chapter, Heading, Part, Table, Text
-from analysis.figures import MSE_UNIT
 from analysis.load import Run
 from analysis.statistics import (
     CONV_NAME,
@@ -28,16 +27,8 @@ from analysis.statistics import (
     reference_epochs,
     summary,
 )
-from analysis.words import count, digits, interval, mean_and_sd, open_values, rests_on
-from study.folder.schema import (
-    COMPLETED,
-    CONV,
-    DENSE,
-    MODELS,
-    REFERENCE,
-    TEST_MSE,
-    TRAIN_MSE,
-)
+from analysis.words import count, digits, interval, mean_and_sd, open_values
+from study.folder import schema
 
 # What the report says in numbers.
 REPORT_EPOCHS: Final = 50
@@ -101,15 +92,15 @@ def judge_claims(reference: pd.DataFrame, epochs: pd.DataFrame) -> list[Claim]:
         Nothing is tested by a run that is shorter than the report's 50 epochs.
     """
     return [
-        _half(reference, TRAIN_MSE, "training"),
-        _half(reference, TEST_MSE, "test"),
+        _half(reference, schema.TRAIN_MSE, "training"),
+        _half(reference, schema.TEST_MSE, "test"),
         _steep_then_slow(reference, epochs),
         _slower(reference),
         _best_size(reference),
         _almost_null(reference),
         Claim(
             "Reconstructions of random test digits look good.",
-            (CONV,),
+            (schema.CONV,),
             "“the autoencoder works well”, by eye",
             "",
             None,
@@ -153,7 +144,7 @@ def _half(reference: pd.DataFrame, metric: str, images: str) -> Claim:
         verdict, reason = half_verdict(ratio)
     return Claim(
         f"The convolutional model has half of dense-512's MSE on the {images} set.",
-        MODELS,
+        schema.MODELS,
         f"ratio {REPORT_MSE_RATIO}",
         f"{images} MSE, {RATIO_NAME}",
         ratio,
@@ -169,7 +160,7 @@ def _steep_then_slow(reference: pd.DataFrame, epochs: pd.DataFrame) -> Claim:
     if reason is None:
         histories = reference_epochs(reference, epochs)
         of_conv = histories[histories["name"] == CONV_NAME]
-        mse = of_conv.pivot(index="epoch", columns="seed", values=TRAIN_MSE)
+        mse = of_conv.pivot(index="epoch", columns="seed", values=schema.TRAIN_MSE)
         early = max(1, round(STEEP_EPOCHS_SHARE * len(mse)))
         share = (
             mean_over_seeds((mse.iloc[0] - mse.iloc[early - 1]) / (mse.iloc[0] - mse.iloc[-1]))
@@ -187,7 +178,7 @@ def _steep_then_slow(reference: pd.DataFrame, epochs: pd.DataFrame) -> Claim:
             )
     return Claim(
         "The convolutional model's loss falls steeply at first, then slowly.",
-        (CONV,),
+        (schema.CONV,),
         "a great fall at the beginning, then little by little",
         "share of the fall of the training MSE in the first fifth of the epochs",
         share,
@@ -219,7 +210,7 @@ def _slower(reference: pd.DataFrame) -> Claim:
             reason += f" Trained for {n_epochs} epochs, the report for {REPORT_EPOCHS}."
     return Claim(
         "The convolutional model takes longer to train: 28 s against 10 s.",
-        MODELS,
+        schema.MODELS,
         f"ratio {REPORT_TIME_RATIO}",
         "training time, conv ÷ dense-512",
         ratio,
@@ -231,9 +222,9 @@ def _slower(reference: pd.DataFrame) -> Claim:
 def _rivals(reference: pd.DataFrame) -> dict[str, Estimate]:
     """Test MSE of the other dense sizes ÷ dense-512's, by name."""
     ratios = {
-        name: ratio_of(reference, TEST_MSE, name, DENSE_NAME)
+        name: ratio_of(reference, schema.TEST_MSE, name, DENSE_NAME)
         for name in names(reference)
-        if name.startswith(DENSE) and name != DENSE_NAME
+        if name.startswith(schema.DENSE) and name != DENSE_NAME
     }
     return {name: ratio for name, ratio in ratios.items() if ratio is not None}
 
@@ -255,7 +246,7 @@ def _best_size(reference: pd.DataFrame) -> Claim:
             reason = f"{least} has the least mean test MSE; compared with {sizes}.{why}"
     return Claim(
         "512 hidden units are the best dense size.",
-        (DENSE,),
+        (schema.DENSE,),
         "the best of the previous work's sizes",
         quantity,
         ratio,
@@ -283,7 +274,7 @@ def _almost_null(reference: pd.DataFrame) -> Claim:
             )
     return Claim(
         "The other dense sizes differ almost not at all from dense-512.",
-        (DENSE,),
+        (schema.DENSE,),
         "“almost null differences”",
         quantity,
         ratio,
@@ -360,10 +351,6 @@ def chapter(run: Run) -> Chapter:
     if not reference.empty:
         note += f" {count(reference['epochs'].iloc[0], 'epoch')}, 60,000 images."
         parts += [Heading("Final values"), summary_table(reference), Text(note, soft=True)]
-    markdown = (
-        f"# {run.manifest['name']}\n\n{summary_table(reference).markdown()}\n\n{note} MSE in"
-        f" {MSE_UNIT}; ratios are geometric means paired by seed. {rests_on(run)}\n"
-    )
     return Chapter(
         "claims",
         "The report's claims",
@@ -372,7 +359,6 @@ def chapter(run: Run) -> Chapter:
         {
             "claims.csv": claims_csv(claims, open_values(reference)).encode(),
             "summary.csv": summary(reference).to_csv(index=False).encode(),
-            "summary.md": markdown.encode(),
         },
     )
 
@@ -393,7 +379,9 @@ def _gaps(run: Run, found: Sequence[str]) -> list[str]:
             )
         if reference.groupby("name").size().min() == 1:
             gaps.append("A model with one seed has no interval: its spread is not known.")
-    n_completed = ((trials["group"] == REFERENCE) & (trials["state"] == COMPLETED)).sum()
+    n_completed = (
+        (trials["group"] == schema.REFERENCE) & (trials["state"] == schema.COMPLETED)
+    ).sum()
     if n_left_out := int(n_completed) - len(reference):
         gaps.append(
             f"{count(n_left_out, 'completed reference trial')} left out of the averages: another"

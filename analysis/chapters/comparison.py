@@ -9,17 +9,6 @@ from matplotlib.axes import Axes
 
 from analysis import figures
 from analysis.chapters import parts
-from analysis.chapters.parts import (
-    NO_VALUE,
-    Answer,
-    Chapter,
-    Figures,
-    Heading,
-    Items,
-    Part,
-    Table,
-    Text,
-)
 from analysis.chapters.provenance import run_table
 from analysis.chapters.times import sharing
 from analysis.figures import DARK, LIGHT, MUTED, Points
@@ -175,7 +164,7 @@ def _flattened(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str
 def _in_words(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
-    return NO_VALUE if value is None else str(value)
+    return parts.NO_VALUE if value is None else str(value)
 
 
 def estimate_of(row: pd.Series) -> Estimate:
@@ -221,13 +210,8 @@ def plot_ratios(data: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def answer(runs: Sequence[Run], rows: pd.DataFrame) -> Answer:
-    """What differs, and whether it is more than chance.
-
-    Args:
-        runs: at least two.
-        rows: of `compare`.
-    """
+def answer(runs: Sequence[Run], rows: pd.DataFrame) -> parts.Answer:
+    """What differs, and whether it is more than chance."""
     n_shared = len(rows[list(SETTING)].drop_duplicates())
     differing, n_with = _beyond(rows[rows["metric"].isin(TESTED)])
     sentences = [
@@ -249,7 +233,7 @@ def answer(runs: Sequence[Run], rows: pd.DataFrame) -> Answer:
     changed = list(differences(runs))
     what = ", ".join(changed[:6]) + (" and more" if len(changed) > 6 else "")
     sure = f"What may explain a difference: {what}." if changed else "Nothing else differs."
-    return Answer(
+    return parts.Answer(
         "What differs between these runs, and is it more than chance?",
         "; ".join(f"{run.label} is {run.manifest['name']}" for run in runs) + ".",
         said,
@@ -285,7 +269,7 @@ def _listed(words: Iterable[str]) -> str:
 
 def chapters(
     runs: Sequence[Run], rows: pd.DataFrame, *, with_figures: bool = True
-) -> list[Chapter]:
+) -> list[parts.Chapter]:
     """What there is to say of several runs.
 
     Args:
@@ -296,23 +280,27 @@ def chapters(
     differing = differences(runs)
     by_setting = settings(completed_trials(runs))
     return [
-        Chapter("runs", "The runs", [_runs_table(runs)]),
-        Chapter("differences", "What differs", [_differences_table(differing)]),
-        Chapter("shared", "Settings that two or more runs completed", _shared(runs, rows, with_figures)),
+        parts.Chapter("runs", "The runs", [_runs_table(runs)]),
+        parts.Chapter("differences", "What differs", [_differences_table(differing)]),
+        parts.Chapter(
+            "shared", "Settings that two or more runs completed", _shared(runs, rows, with_figures)
+        ),
         *(
-            Chapter(f"alone-{run.label}", f"Settings that only {run.label} completed", [found])
+            parts.Chapter(
+                f"alone-{run.label}", f"Settings that only {run.label} completed", [found]
+            )
             for run in runs
             if (found := _alone(run, by_setting))
         ),
-        Chapter(
+        parts.Chapter(
             "provenance",
             "What was run",
-            [part for run in runs for part in (Heading(f"Run {run.label}"), run_table(run))],
+            [part for run in runs for part in (parts.Heading(f"Run {run.label}"), run_table(run))],
         ),
     ]
 
 
-def _runs_table(runs: Sequence[Run]) -> Table:
+def _runs_table(runs: Sequence[Run]) -> parts.Table:
     rows = []
     for run in runs:
         states = run.trials["state"].value_counts()
@@ -320,30 +308,32 @@ def _runs_table(runs: Sequence[Run]) -> Table:
         trials = f"{count(len(run.trials), 'trial')}{counts and f': {counts}'}"
         device = devices(run.trials)
         rows.append((run.label, run.folder, str(run.manifest["status"]), trials, device))
-    return Table(("Run", "Folder", "Status", "Trials (only completed ones compare)", "On"), rows)
+    return parts.Table(
+        ("Run", "Folder", "Status", "Trials (only completed ones compare)", "On"), rows
+    )
 
 
-def _differences_table(differing: Mapping[str, Mapping[str, list[str]]]) -> Part:
+def _differences_table(differing: Mapping[str, Mapping[str, list[str]]]) -> parts.Part:
     if not differing:
-        return Text("Nothing: the same hardware, resources, versions, code, spec and data.")
+        return parts.Text("Nothing: the same hardware, resources, versions, code, spec and data.")
     rows = [
         ("" if number else key, ", ".join(labels), value)
         for key, values in differing.items()
         for number, (value, labels) in enumerate(values.items())
     ]
-    return Table(("Key", "Runs", "Value"), rows)
+    return parts.Table(("Key", "Runs", "Value"), rows)
 
 
-def _shared(runs: Sequence[Run], rows: pd.DataFrame, with_figures: bool) -> list[Part]:
+def _shared(runs: Sequence[Run], rows: pd.DataFrame, with_figures: bool) -> list[parts.Part]:
     if rows.empty:
-        return [Text("None.")]
-    content: list[Part] = []
+        return [parts.Text("None.")]
+    content: list[parts.Part] = []
     same = [name for name in BESIDE_NAME if rows[name].nunique(dropna=False) == 1]
     varying = [name for name in BESIDE_NAME if name not in same]
     if common := setting(rows.iloc[0], same):
-        content.append(Text(f"All of them: {common}."))
+        content.append(parts.Text(f"All of them: {common}."))
     labels = []
-    tables: list[Part] = []
+    tables: list[parts.Part] = []
     for _, of_setting in rows.groupby(list(SETTING), dropna=False, sort=False):
         first = of_setting.iloc[0]
         groups = dict.fromkeys(", ".join(of_setting["groups"]).split(", "))
@@ -352,8 +342,8 @@ def _shared(runs: Sequence[Run], rows: pd.DataFrame, with_figures: bool) -> list
         title = f"{first['name']} ({', '.join(groups)})"
         header = ("Metric", "Run", "Mean ± sd", "n", f"÷ {first['run']}", "95 % interval", "By")
         tables += [
-            Heading(f"{title}: {own}" if own else title),
-            Table(header, list(_rows_of(of_setting)), right=(3, 4)),
+            parts.Heading(f"{title}: {own}" if own else title),
+            parts.Table(header, list(_rows_of(of_setting)), right=(3, 4)),
         ]
     kinds = ((MSE_FIGURE, TESTED), (TIME_FIGURE, (SECONDS,))) if with_figures else ()
     with figures.style():
@@ -362,25 +352,25 @@ def _shared(runs: Sequence[Run], rows: pd.DataFrame, with_figures: bool) -> list
             for name, metrics in kinds
             if (figure := _draw(runs, rows.assign(label=labels), name, metrics))
         ]
-    content += [Figures(drawn)] if drawn else []
-    return [*content, *tables, Items(list(_notes(runs, rows)))]
+    content += [parts.Figures(drawn)] if drawn else []
+    return [*content, *tables, parts.Items(list(_notes(runs, rows)))]
 
 
 def _rows_of(of_setting: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     previous = None
     for _, row in of_setting.iterrows():
-        mean = NO_VALUE
+        mean = parts.NO_VALUE
         if row["n"]:
             mean = mean_and_sd(Estimate(row["mean"], row["n"], row["sd"] or None))
         ratio, interval, by = "", "", ""
         if not pd.isna(row["ratio"]):
-            ratio, interval = f"{row['ratio']:#.4g}", NO_VALUE
+            ratio, interval = f"{row['ratio']:#.4g}", parts.NO_VALUE
             if not pd.isna(row["interval"]):
                 interval = f"{row['ratio_low']:#.4g} to {row['ratio_high']:#.4g}"
             n = row["n_shared_seeds"]
-            by = f"paired ({n})" if n else "unpaired" if interval == NO_VALUE else "Welch"
+            by = f"paired ({n})" if n else "unpaired" if interval == parts.NO_VALUE else "Welch"
         elif not pd.isna(row["ratio_to"]):
-            ratio = NO_VALUE
+            ratio = parts.NO_VALUE
         metric = "" if row["metric"] == previous else row["metric"]
         previous = row["metric"]
         yield metric, row["run"], mean, str(row["n"]), ratio, interval, by
@@ -421,7 +411,7 @@ def _draw(
     )
 
 
-def _alone(run: Run, by_setting: Iterable[pd.DataFrame]) -> Items | None:
+def _alone(run: Run, by_setting: Iterable[pd.DataFrame]) -> parts.Items | None:
     """Settings by name; those of search trials alone, often many, as their trials."""
     found, searched = [], []
     for trials in by_setting:
@@ -434,7 +424,7 @@ def _alone(run: Run, by_setting: Iterable[pd.DataFrame]) -> Items | None:
         groups = ", ".join(_groups(trials))
         found.append(f"{first['name']} ({groups}, {n_seeds}): {setting(first, BESIDE_NAME)}")
     items = [*found, *([", ".join(searched)] if searched else [])]
-    return Items(items) if items else None
+    return parts.Items(items) if items else None
 
 
 def _notes(runs: Sequence[Run], rows: pd.DataFrame) -> Iterator[str]:

@@ -84,9 +84,7 @@ def plot_conv(data: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
 def plot_ratio(data: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
     """Conv ÷ dense-512 against the epoch, log axis, beside the lines 1 and the report's 0.5.
 
-    Args:
-        data: of `analysis.statistics.ratio_curve`, by the images' name.
-        ax: where to draw.
+    `data` is of `analysis.statistics.ratio_curve`, by the images' name.
     """
     for place, (label, curve) in enumerate(data.items()):
         plot_curve(curve, ax, label, CONV_LOOKS[label], place)
@@ -131,8 +129,7 @@ def plot_curve(
 def overtaking(data: pd.DataFrame) -> str:
     """Who is ahead at which epochs, in the geometric mean over seeds.
 
-    Args:
-        data: of `analysis.statistics.ratio_curve`.
+    `data` is of `analysis.statistics.ratio_curve`.
     """
     ahead = (data["mean"] < 1).to_numpy()
     if ahead.all() or not ahead.any():

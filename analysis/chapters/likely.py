@@ -53,21 +53,13 @@ from analysis.words import (
     sentence_case,
     short_interval,
 )
-from study.folder.schema import (
-    BY_NAME,
-    CONV,
-    DENSE,
-    MODELS,
-    OPEN_VALUES,
-    TEST_MSE,
-    TRAIN_MSE,
-)
+from study.folder import schema
 
 FIGURE: Final = "figure-readings"
 ROW_INCHES: Final = 0.3
 LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
-    TRAIN_MSE: {"color": DARK, "marker": "o", "markersize": 5},
-    TEST_MSE: {"color": LIGHT, "marker": "s", "markersize": 4.5},
+    schema.TRAIN_MSE: {"color": DARK, "marker": "o", "markersize": 5},
+    schema.TEST_MSE: {"color": LIGHT, "marker": "s", "markersize": 4.5},
 }
 
 
@@ -118,7 +110,7 @@ class Effect:
 def ratios(audited: pd.DataFrame) -> list[tuple[Reading, dict[str, Estimate | None]]]:
     """Conv ÷ dense-512 in each of `MSE_METRICS` under every reading, paired by seed."""
     found = []
-    for reading in readings_of(MODELS):
+    for reading in readings_of(schema.MODELS):
         under = trials_under(audited, reading)
         by_metric = {metric: ratio_of(under, metric) for metric in MSE_METRICS}
         found.append((reading, by_metric))
@@ -129,7 +121,7 @@ def effects(audited: pd.DataFrame) -> list[Effect]:
     """What each other open value does to the two models and to their ratio, a row a metric."""
     default = trials_under(audited, DEFAULT)
     found = []
-    for name, values in OPEN_VALUES.items():
+    for name, values in schema.OPEN_VALUES.items():
         for value in values:
             if value == DEFAULT[name]:
                 continue
@@ -140,9 +132,9 @@ def effects(audited: pd.DataFrame) -> list[Effect]:
                         metric_by_seed(changed, model_name, metric),
                         metric_by_seed(default, model_name, metric),
                     )
-                    if model in BY_NAME[name].models
+                    if model in schema.BY_NAME[name].models
                     else None
-                    for model, model_name in ((CONV, CONV_NAME), (DENSE, DENSE_NAME))
+                    for model, model_name in ((schema.CONV, CONV_NAME), (schema.DENSE, DENSE_NAME))
                 )
                 ratio = ratio_over_seeds(
                     _ratio_by_seed(changed, metric), _ratio_by_seed(default, metric)
@@ -208,14 +200,8 @@ def _distance(known: Iterable[Estimate]) -> float:
 def likely_sentences(
     likely: LikelyReading, audited: pd.DataFrame, claims: Iterable[AuditedClaim]
 ) -> list[str]:
-    """Two sentences on the reading that the report most likely used.
-
-    Args:
-        likely: of `likely_reading`.
-        audited: of `audited_trials`.
-        claims: of `audit_claims`.
-    """
-    total = len(readings_of(MODELS))
+    """Two sentences on the reading that the report most likely used."""
+    total = len(readings_of(schema.MODELS))
     if likely.nearest_value is None:
         return [
             "Which reading the report used cannot be said: under none of them have both models"
@@ -289,7 +275,7 @@ def effect_table(found: Iterable[Effect]) -> Table:
     """What each open value does, a row a value and set of images."""
 
     def factor(effect: Effect, estimate: Estimate | None, model: str) -> str:
-        concerned = model in BY_NAME[effect.name].models
+        concerned = model in schema.BY_NAME[effect.name].models
         return short_interval(estimate) if concerned else "does not apply"
 
     header = ("Instead of the default", "Images", "conv's MSE ×", "dense-512's MSE ×")
@@ -297,8 +283,8 @@ def effect_table(found: Iterable[Effect]) -> Table:
         (
             f"{open_label(effect.name)} {effect.value}, not {DEFAULT[effect.name]}",
             IMAGES[effect.metric],
-            factor(effect, effect.conv, CONV),
-            factor(effect, effect.dense, DENSE),
+            factor(effect, effect.conv, schema.CONV),
+            factor(effect, effect.dense, schema.DENSE),
             short_interval(effect.ratio),
         )
         for effect in found
@@ -314,7 +300,7 @@ def ratio_table(audited: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[tuple[Any, ...]] = []
     for reading, by_metric in ratios(audited):
-        label = ", ".join(str(reading[name]) for name in OPEN_VALUES)
+        label = ", ".join(str(reading[name]) for name in schema.OPEN_VALUES)
         for metric, ratio in by_metric.items():
             if ratio is None:
                 rows.append((label, metric, None, None, None, 0))
@@ -327,9 +313,7 @@ def ratio_table(audited: pd.DataFrame) -> pd.DataFrame:
 def plot_ratios(data: pd.DataFrame, ax: Axes) -> Axes:
     """The ratio under each reading on a log axis, beside the lines 1 and 0.5.
 
-    Args:
-        data: of `ratio_table`.
-        ax: where to draw.
+    `data` is of `ratio_table`.
     """
     labels: Sequence[str] = list(dict.fromkeys(data["label"]))
     limits = figures.interval_limits(data, (1.0, REPORT_MSE_RATIO))
@@ -378,7 +362,7 @@ def plot_ratios(data: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
-    group = len(OPEN_VALUES["latent_filters"]) * len(OPEN_VALUES["hidden_activation"])
+    group = len(schema.OPEN_VALUES["latent_filters"]) * len(schema.OPEN_VALUES["hidden_activation"])
     for last in range(group, len(labels), group):  # between the batch sizes
         ax.axhline(last - 0.5, color="#d2d2d2", linewidth=0.8)
     figures.log_axis(ax.xaxis, 6)

@@ -33,30 +33,18 @@ from analysis.chapters.search import (
 from analysis.figures import DARK, LOOKS, MSE_UNIT, MUTED, Points
 from analysis.load import Run
 from analysis.words import count, digits, factor_value, parameter_label, rests_on, share
-from study.folder.schema import (
-    COMPLETED,
-    DIVERGED,
-    FAILED,
-    HYPERPARAMETERS,
-    MODELS,
-    OBJECTIVE,
-    PRUNED,
-    RUNNING,
-    SEARCH,
-    LogRange,
-    hyperparameters_of,
-)
+from study.folder import schema
 
 IMPORTANCES: Final = "figure-importances"
 SLICES: Final = "figure-slices"
 ROW_INCHES: Final = 0.34
 # Parameters of the search's space, by model.
 PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {model: tuple(p.parameter for p in hyperparameters_of(model)) for model in MODELS}
+    {model: tuple(p.parameter for p in schema.hyperparameters_of(model)) for model in schema.MODELS}
 )
 # The others are categories.
 LOG_PARAMETERS: Final = tuple(
-    p.parameter for p in HYPERPARAMETERS if isinstance(p.search, LogRange)
+    p.parameter for p in schema.HYPERPARAMETERS if isinstance(p.search, schema.LogRange)
 )
 EVALUATOR: Final = "Optuna's default evaluator, PED-ANOVA"
 BEST_SHARE: Final = 0.25  # of the completed trials, whose settings are compared with all
@@ -67,7 +55,7 @@ N_PERMUTATIONS: Final = 100
 CHANCE_QUANTILE: Final = 0.95
 SEED: Final = 0
 
-WITHOUT_VALUE: Final = (DIVERGED, FAILED)
+WITHOUT_VALUE: Final = (schema.DIVERGED, schema.FAILED)
 HOLLOW: Final[dict[str, Any]] = {
     "marker": "o",
     "markerfacecolor": "none",
@@ -95,13 +83,15 @@ def parameter_table(trials: pd.DataFrame, model: str) -> pd.DataFrame:
         parameters of `PARAMETERS`.
     """
     search = trials[
-        (trials["group"] == SEARCH) & (trials["model"] == model) & (trials["state"] != RUNNING)
+        (trials["group"] == schema.SEARCH)
+        & (trials["model"] == model)
+        & (trials["state"] != schema.RUNNING)
     ]
     values = {
         p.parameter: search[p.name].map(p.to_parameter) if p.complement else search[p.name]
-        for p in hyperparameters_of(model)
+        for p in schema.hyperparameters_of(model)
     }
-    value = search[OBJECTIVE].where(search["state"].isin([COMPLETED, PRUNED]))
+    value = search[schema.OBJECTIVE].where(search["state"].isin([schema.COMPLETED, schema.PRUNED]))
     columns = search[["trial_id", "state", "epochs_completed"]]
     return columns.assign(value=value, **values).reset_index(drop=True)
 
@@ -115,10 +105,6 @@ def varied_parameters(table: pd.DataFrame) -> list[str]:
 def importances(trials: pd.DataFrame, model: str) -> pd.DataFrame | None:
     """The importance of each parameter that the model's search varied.
 
-    Args:
-        trials: of `analysis.load.load_run`.
-        model: the architecture.
-
     Returns:
         Columns parameter, share (of 1; the greatest first) and chance: the share that the
         parameter would exceed in one of twenty searches if the objective did not depend on the
@@ -127,7 +113,7 @@ def importances(trials: pd.DataFrame, model: str) -> pd.DataFrame | None:
     """
     table = parameter_table(trials, model)
     parameters = varied_parameters(table)
-    done = table[(table["state"] == COMPLETED) & table["value"].notna()]
+    done = table[(table["state"] == schema.COMPLETED) & table["value"].notna()]
     if len(done) < MIN_COMPLETED or not parameters or done["value"].nunique() == 1:
         return None
     values = done["value"].to_numpy(dtype=float)
@@ -202,10 +188,7 @@ def _by_number(values: Any) -> Callable[[Any], float]:
 def plot_importances(data: pd.DataFrame, ax: Axes, color: str = DARK) -> Axes:
     """A bar a parameter, hollow where it does not exceed what chance gives, and a mark for that.
 
-    Args:
-        data: of `importances`.
-        ax: where to draw.
-        color: of the bars.
+    `data` is of `importances`.
     """
     beyond = data["share"] > data["chance"]
     places = np.arange(len(data))
@@ -254,7 +237,7 @@ def plot_slice(
     places, labels = places_of(data, parameter), _categories(data[parameter])
     state = data["state"].to_numpy()
     value = data["value"].to_numpy(dtype=float)
-    pruned, completed = state == PRUNED, state == COMPLETED
+    pruned, completed = state == schema.PRUNED, state == schema.COMPLETED
     ax.plot(places[pruned], value[pruned], markersize=3.6, markeredgewidth=0.8, **HOLLOW)
     ax.plot(places[completed], value[completed], "o", color=color, alpha=0.75, markersize=4.2)
     for label, trial_id in (marked or {}).items():
@@ -304,8 +287,8 @@ def slice_legend(data: pd.DataFrame, color: str, marked: Iterable[str]) -> list[
         marked: keys of `RINGS`.
     """
     states = set(data["state"])
-    handles = [Line2D([], [], color=color, marker="o", linestyle="none", label=COMPLETED)]
-    if PRUNED in states:
+    handles = [Line2D([], [], color=color, marker="o", linestyle="none", label=schema.COMPLETED)]
+    if schema.PRUNED in states:
         handles.append(Line2D([], [], **HOLLOW, label=pruned_label(data)))
     handles += [Line2D([], [], **HOLLOW | RINGS[label], label=label) for label in marked]
     handles += [
@@ -325,7 +308,7 @@ def slice_legend(data: pd.DataFrame, color: str, marked: Iterable[str]) -> list[
 
 def pruned_label(data: pd.DataFrame) -> str:
     """What a pruned trial's mark stands for, with the epochs that these had."""
-    epochs = data.loc[data["state"] == PRUNED, "epochs_completed"].dropna()
+    epochs = data.loc[data["state"] == schema.PRUNED, "epochs_completed"].dropna()
     if epochs.empty:
         return "pruned: where it stopped"
     low, high = epochs.min(), epochs.max()
@@ -421,16 +404,18 @@ def _draw_slices(run: Run, model: str) -> parts.Figure | None:
         ax.set_ylabel("")
     legend = slice_legend(data, color, marked)
     figure.legend(handles=legend, loc="outside upper left", ncols=2)
-    pruned = " Hollow: pruned, at the last epoch's value." if PRUNED in set(data["state"]) else ""
+    pruned = (
+        " Hollow: pruned, at the last epoch's value." if schema.PRUNED in set(data["state"]) else ""
+    )
     known = data.dropna(subset="value").reset_index(drop=True)
     said = [
         f"{row['trial_id']}: {digits(row['value'])}; {words}"
-        + (f"; pruned at epoch {row['epochs_completed']}" if row["state"] == PRUNED else "")
+        + (f"; pruned at epoch {row['epochs_completed']}" if row["state"] == schema.PRUNED else "")
         for (_, row), words in zip(
             known.iterrows(), _words(known, parameters).tolist(), strict=True
         )
     ]
-    least = known.loc[known["state"] == COMPLETED, "value"]
+    least = known.loc[known["state"] == schema.COMPLETED, "value"]
     best_words = ""
     if len(least):
         best = _words(known.loc[[least.idxmin()]], parameters).iloc[0]

@@ -69,9 +69,7 @@ def pareto_trials(trials: pd.DataFrame) -> pd.DataFrame:
 def plot_pareto(data: pd.DataFrame, ax: Axes) -> Axes:
     """Validation MSE against training time, both on log axes, with the fronts as step lines.
 
-    Args:
-        data: of `pareto_trials`; trials that are not comparable are left out.
-        ax: where to draw.
+    `data` is of `pareto_trials`; trials that are not comparable are left out.
     """
     shown = data[data["comparable"]]
     joint = shown[shown["on_joint_front"]]
@@ -119,8 +117,7 @@ def plot_pareto(data: pd.DataFrame, ax: Axes) -> Axes:
 def pareto_table(data: pd.DataFrame) -> Table:
     """The trials on a front, the quickest first.
 
-    Args:
-        data: of `pareto_trials`.
+    `data` is of `pareto_trials`.
     """
     header = ("Trial", "Model", "Training time (s)", "Validation MSE", "Front", "Setting")
     rows = [

@@ -1,7 +1,7 @@
 """What a chapter is made of. The page, the terminal and the files are pictures of these values."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeAlias
 
 NO_VALUE: Final = "–"
@@ -17,11 +17,11 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; a soft one explains what is beside it."""
+    """A paragraph."""
 
     kind: ClassVar = "text"
     text: str
-    soft: bool = False
+    soft: bool = False  # explains what is beside it
 
 
 @dataclass(frozen=True)
@@ -42,101 +42,58 @@ class Code:
 
 @dataclass(frozen=True)
 class Table:
-    """A small table of words; the first cell of a row names it.
-
-    Attributes:
-        header: a cell a column; empty for none.
-        rows: as long as each other.
-        right: the columns of numbers, by place.
-    """
+    """A small table of words; the first cell of a row names it."""
 
     kind: ClassVar = "table"
-    header: Sequence[str]
+    header: Sequence[str]  # a cell a column; empty for none
     rows: Sequence[Sequence[str]]
-    right: Sequence[int] = ()
-
-    def markdown(self) -> str:
-        """The table in Markdown."""
-        lines = [self.header, ["---"] * len(self.header), *self.rows]
-        return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    right: Sequence[int] = ()  # the columns of numbers, by place
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table that sorts.
-
-    Attributes:
-        text: shown.
-        key: sorts in its place; "" if the text does.
-    """
+    """A cell of a table that sorts."""
 
     text: str
-    key: str = ""
+    key: str = ""  # sorts in the text's place
 
 
 @dataclass(frozen=True)
 class SortedTable:
-    """A long table that sorts, and filters by some columns.
-
-    Attributes:
-        label: what it lists.
-        header: a cell a column.
-        rows: as long as the header.
-        filters: the values of some columns, by the column's place.
-        folded: whether it is folded away at first.
-    """
+    """A long table that sorts, and filters by some columns."""
 
     kind: ClassVar = "sorted_table"
     label: str
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    filters: Mapping[int, Sequence[str]]
-    folded: bool = False
+    filters: Mapping[int, Sequence[str]]  # the values of a column, by its place
+    folded: bool = False  # away at first
 
 
 @dataclass(frozen=True)
 class Series:
-    """Something that a figure's legend names, shows and hides.
-
-    Attributes:
-        name: in the legend.
-        color: as #rrggbb.
-        dashes: of its line, as SVG's stroke-dasharray; "" for a whole line, None for no line.
-        marker: of matplotlib's "o", "s", "^"; "" for none.
-    """
+    """Something that a figure's legend names, shows and hides."""
 
     name: str
-    color: str
-    dashes: str | None = ""
-    marker: str = ""
+    color: str  # as #rrggbb
+    dashes: str | None = ""  # of its line, as SVG's stroke-dasharray; None for no line
+    marker: str = ""  # matplotlib's "o", "s" or "^"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A finished figure.
-
-    Attributes:
-        name: of its files, without suffix.
-        title: in a few words.
-        alt: what it shows, in words and numbers.
-        caption: what is this figure's own: n, epochs, how to read it.
-        svg: for the page, without legend if `series` has one.
-        files: contents by suffix; these also say what they rest on.
-        report: what the reference report shows or states in its place; "" for nothing.
-        series: of the legend.
-        readout: points that can be read, for the page's script; see `analysis.figures.readout`.
-    """
+    """A finished figure."""
 
     kind: ClassVar = "figure"
-    name: str
+    name: str  # of its files, without suffix
     title: str
-    alt: str
-    caption: str
-    svg: str
-    files: Mapping[str, bytes]
-    report: str = ""
-    series: Sequence[Series] = ()
-    readout: Mapping[str, Any] | None = None
+    alt: str  # what it shows, in words and numbers
+    caption: str  # what is its own: n, epochs, how to read it
+    svg: str  # for the page
+    files: Mapping[str, bytes]  # by suffix; these also say what they rest on
+    report: str = ""  # what the reference report shows or states in its place
+    series: Sequence[Series] = ()  # of the legend on the page
+    readout: Mapping[str, Any] | None = None  # points that can be read, for the page's script
 
 
 @dataclass(frozen=True)
@@ -149,28 +106,16 @@ class Figures:
 
 @dataclass(frozen=True)
 class Image:
-    """A small picture.
+    """A small picture."""
 
-    Attributes:
-        source: a data: URI.
-        alt: what it shows.
-        note: below it.
-    """
-
-    source: str
+    source: str  # a data: URI
     alt: str
-    note: str = ""
+    note: str = ""  # below it
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Pictures in rows and columns.
-
-    Attributes:
-        title: of it.
-        rows: pictures by the row's label, as many in each.
-        caption: how to read it.
-    """
+    """Pictures in rows and columns, by the row's label."""
 
     kind: ClassVar = "image_table"
     title: str
@@ -194,32 +139,19 @@ Part: TypeAlias = (
 
 @dataclass(frozen=True)
 class Chapter:
-    """What a report has on one topic.
+    """What a report has on one topic."""
 
-    Attributes:
-        key: of its anchor.
-        title: of it.
-        parts: in the order of the page; a chapter without any is left out.
-        gaps: what the run cannot show of the topic, in sentences.
-        files: further files of the report, by name.
-        unseen: figures for files alone, as the page shows the same in another way.
-    """
-
-    key: str
+    key: str  # of its anchor
     title: str
-    parts: Sequence[Part] = ()
-    gaps: Sequence[str] = ()
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    unseen: Sequence[Figure] = ()
+    parts: Sequence[Part] = ()  # in order; a chapter without any is left out
+    gaps: Sequence[str] = ()  # what the run cannot show of the topic, in sentences
+    files: Mapping[str, bytes] = field(default_factory=dict)  # by name
+    unseen: Sequence[Figure] = ()  # for files alone: the page shows the same in another way
 
     @property
     def figures(self) -> list[Figure]:
         """Its figures, in order."""
         return [*_figures(self.parts), *self.unseen]
-
-    def without(self, name: str) -> "Chapter":
-        """The same without a figure that is shown elsewhere on the page."""
-        return replace(self, parts=[part for part in map(_without(name), self.parts) if part])
 
 
 def _figures(parts: Sequence[Part]) -> Iterator[Figure]:
@@ -228,20 +160,6 @@ def _figures(parts: Sequence[Part]) -> Iterator[Figure]:
             yield part
         elif isinstance(part, Figures):
             yield from part.figures
-        elif isinstance(part, Fold):
-            yield from _figures(part.parts)
-
-
-def _without(name: str) -> Any:
-    def kept(part: Part) -> Part | None:
-        if isinstance(part, Figure) and part.name == name:
-            return None
-        if isinstance(part, Figures):
-            rest = [figure for figure in part.figures if figure.name != name]
-            return replace(part, figures=rest) if rest else None
-        return part
-
-    return kept
 
 
 @dataclass(frozen=True)
@@ -255,22 +173,12 @@ class Fact:
 
 @dataclass(frozen=True)
 class Answer:
-    """The first screen.
-
-    Attributes:
-        question: that the page answers.
-        asked_by: where the question is from, in a sentence.
-        short: the answer in a few words.
-        sentences: the answer in two or three sentences.
-        sure: how sure it is.
-        facts: the numbers that it rests on.
-        figure: the name of the one figure that shows it; "" for none.
-    """
+    """The first screen."""
 
     question: str
-    asked_by: str
-    short: str
-    sentences: Sequence[str]
-    sure: str
-    facts: Sequence[Fact] = ()
-    figure: str = ""
+    asked_by: str  # where the question is from
+    short: str  # the answer in a few words
+    sentences: Sequence[str]  # the answer in two or three sentences
+    sure: str  # how sure it is
+    facts: Sequence[Fact] = ()  # the numbers that it rests on
+    figure: str = ""  # the name of the one figure that shows it

@@ -1,12 +1,12 @@
 """What the report leaves open: its contradictions, what it omits, and what depends on it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import pandas as pd
 
 from analysis import figures
-from analysis.chapters import likely
+from analysis.chapters import likely, parts
 from analysis.chapters.audit import (
     RULE,
     AuditedClaim,
@@ -21,16 +21,6 @@ from analysis.chapters.audit import (
     value_table,
 )
 from analysis.chapters.likely import effect_table, effects, likely_reading, likely_sentences
-from analysis.chapters.parts import (
-    NO_VALUE,
-    Chapter,
-    Fold,
-    Heading,
-    Items,
-    Part,
-    Table,
-    Text,
-)
 from analysis.load import Run
 from analysis.statistics import (
     CONV_NAME,
@@ -38,25 +28,16 @@ from analysis.statistics import (
     names,
 )
 from analysis.words import (
-    count,
     open_label,
-    rests_on,
     sentence_case,
     values_of,
 )
-from study.folder.schema import (
-    BY_NAME,
-    COMPLETED,
-    HYPERPARAMETERS,
-    NEIGHBOUR,
-    READING,
-)
+from study.folder import schema
 
 CSV_FILE: Final = "audit.csv"
-MARKDOWN_FILE: Final = "audit.md"
 TITLE: Final = "What the report leaves open"
 # Where the report contradicts itself.
-CONTRADICTIONS: Final = Table(
+CONTRADICTIONS: Final = parts.Table(
     ("What", "The report", "Read as"),
     (
         ("Encoder, third convolution", "16 filters, but a 4×4×8 latent", "8 filters"),
@@ -69,17 +50,17 @@ CONTRADICTIONS: Final = Table(
 )
 
 
-def open_table(trials: pd.DataFrame, reference: pd.DataFrame) -> Table:
+def open_table(trials: pd.DataFrame, reference: pd.DataFrame) -> parts.Table:
     """What the report leaves open, what the reference trials have, and what else was trained."""
 
     def others(name: str) -> str:
         tried = []
-        for model in BY_NAME[name].models:
-            its = trials[(trials["model"] == model) & (trials["state"] == COMPLETED)]
+        for model in schema.BY_NAME[name].models:
+            its = trials[(trials["model"] == model) & (trials["state"] == schema.COMPLETED)]
             rest = its[~its[name].isin(reference[name].dropna())]
             tried += [
                 f"{model}, {group} trials: {values}"
-                for group in (READING, NEIGHBOUR)
+                for group in (schema.READING, schema.NEIGHBOUR)
                 if (values := values_of(rest.loc[rest["group"] == group, name]))
             ]
         return "; ".join(tried) or "not tested"
@@ -87,59 +68,28 @@ def open_table(trials: pd.DataFrame, reference: pd.DataFrame) -> Table:
     rows = [
         (
             sentence_case(open_label(p.name)),
-            values_of(reference.loc[reference["model"].isin(p.models), p.name]) or NO_VALUE,
+            values_of(reference.loc[reference["model"].isin(p.models), p.name]) or parts.NO_VALUE,
             others(p.name),
         )
-        for p in HYPERPARAMETERS
+        for p in schema.HYPERPARAMETERS
         if not p.stated
     ]
     sizes = [name for name in names(reference) if name not in (CONV_NAME, DENSE_NAME)]
-    return Table(
+    return parts.Table(
         ("Left open", "In this run's reference trials", "Other values trained"),
         [
             *rows,
             ("Dense output activation", "sigmoid", "not tested"),
-            ("The other dense sizes", ", ".join(sizes) or NO_VALUE, "see the claims"),
+            ("The other dense sizes", ", ".join(sizes) or parts.NO_VALUE, "see the claims"),
             ("Initialisation", "Keras defaults: Glorot uniform, zero bias", "not tested"),
             ("Decoder, third convolution", "“valid” padding", "“same” gives no 28×28"),
         ],
     )
 
 
-def markdown(
-    name: str,
-    claims: Sequence[AuditedClaim],
-    audited: pd.DataFrame,
-    gaps: Iterable[str],
-    note: str,
-) -> str:
-    """The audit as a Markdown file.
-
-    Args:
-        name: of the study.
-        claims: of `audit_claims`.
-        audited: of `audited_trials`.
-        gaps: of `coverage_sentences`.
-        note: what the numbers rest on.
-    """
-    parts = [
-        f"# {name}: the report's claims under every reading",
-        overall_table(claims).markdown(),
-        " ".join(likely_sentences(likely_reading(audited), audited, claims)),
-        "Values with their 95 % intervals:",
-        *(table.markdown() for table in reading_tables(claims)),
-        "What each open value does, the others at this project's default:",
-        effect_table(effects(audited)).markdown(),
-        *([" ".join(gaps)] if list(gaps) else []),
-        RULE,
-        note,
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def chapter(run: Run) -> Chapter:
+def chapter(run: Run) -> parts.Chapter:
     """The claims under every reading, of a run that trained them, and what is left open."""
-    content: list[Part] = []
+    content: list[parts.Part] = []
     gaps = [
         "No trials under other readings of what the report leaves open (preset “audit”): whether"
         " the claims depend on them is not known."
@@ -151,39 +101,36 @@ def chapter(run: Run) -> Chapter:
         lacks = coverage_sentences(coverage(run.trials, audited))
         gaps = ["The audit is not whole: " + " ".join(lacks)] if lacks else []
         content = _audit(run, audited, claims, lacks)
-        note = "No completed trial under any reading."
-        if len(audited):
-            note = f"{count(len(audited), 'trial')} of {count(audited['epochs'].max(), 'epoch')}."
-        note = f"{note} {rests_on(run)}"
-        text = markdown(run.manifest["name"], claims, audited, lacks, note)
-        files = {CSV_FILE: csv(claims).encode(), MARKDOWN_FILE: text.encode()}
+        files = {CSV_FILE: csv(claims).encode()}
     content += [
-        Heading("Where the report contradicts itself"),
+        parts.Heading("Where the report contradicts itself"),
         CONTRADICTIONS,
-        Heading("What it does not state"),
+        parts.Heading("What it does not state"),
         open_table(run.trials, run.reference),
     ]
-    return Chapter("readings", TITLE, content, gaps, files)
+    return parts.Chapter("readings", TITLE, content, gaps, files)
 
 
 def _audit(
     run: Run, audited: pd.DataFrame, claims: Sequence[AuditedClaim], lacks: Sequence[str]
-) -> list[Part]:
+) -> list[parts.Part]:
     sentences = likely_sentences(likely_reading(audited), audited, claims)
     with figures.style():
         figure = likely.draw(run, audited)
-    missing: list[Part] = [Heading("What the audit lacks"), Items(lacks)] if lacks else []
+    missing: list[parts.Part] = (
+        [parts.Heading("What the audit lacks"), parts.Items(lacks)] if lacks else []
+    )
     return [
-        Heading("The claims under every reading"),
+        parts.Heading("The claims under every reading"),
         overall_table(claims),
-        Text(RULE, soft=True),
+        parts.Text(RULE, soft=True),
         *([figure] if figure is not None else []),
-        Heading("Which reading the report most likely used"),
-        Text(" ".join(sentences)),
-        Heading("What each open value does"),
-        Text("One value changed at a time, the others at this project's default.", soft=True),
+        parts.Heading("Which reading the report most likely used"),
+        parts.Text(" ".join(sentences)),
+        parts.Heading("What each open value does"),
+        parts.Text("One value changed at a time, the others at this project's default.", soft=True),
         effect_table(effects(audited)),
         *missing,
-        Fold("Every claim under every reading", reading_tables(claims)),
-        Fold("The final values under every reading", [value_table(audited)]),
+        parts.Fold("Every claim under every reading", reading_tables(claims)),
+        parts.Fold("The final values under every reading", [value_table(audited)]),
     ]

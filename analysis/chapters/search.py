@@ -15,16 +15,6 @@ from matplotlib.axes import Axes
 
 from analysis import figures, statistics
 from analysis.chapters import parts
-from analysis.chapters.parts import (
-    NO_VALUE,
-    Chapter,
-    Figures,
-    Heading,
-    Items,
-    Part,
-    Table,
-    Text,
-)
 from analysis.chapters.times import sharing
 from analysis.figures import LOOKS, MSE_UNIT, Points
 from analysis.load import Run
@@ -52,38 +42,28 @@ from analysis.words import (
     share,
     short,
 )
-from study.folder.schema import (
-    COMPLETED,
-    CONV,
-    DENSE,
-    DIVERGED,
-    FAILED,
-    FULL_SPLIT,
-    HYPERPARAMETERS,
-    MODELS,
-    OBJECTIVE,
-    PRUNED,
-    SEARCH,
-    TEST_MSE,
-    TRAIN_MSE,
-    WINNER,
-    hyperparameters_of,
-)
+from study.folder import schema
 
 PROGRESS: Final = "figure-search"
 PROGRESS_SECONDS: Final = "figure-search-seconds"
 N_BEST: Final = 3  # search trials shown of each model
-STATE_MARKERS: Final = {PRUNED: "x", DIVERGED: "v", FAILED: "P"}
+STATE_MARKERS: Final = {schema.PRUNED: "x", schema.DIVERGED: "v", schema.FAILED: "P"}
 OBJECTIVE_LABEL: Final = f"Validation MSE, {MSE_UNIT}, log axis"
 SMALL_POINTS: Final = 7
-MARKS: Final = {PRUNED: "×", DIVERGED: "▼", FAILED: "✚"}  # as STATE_MARKERS draws them
+MARKS: Final = {
+    schema.PRUNED: "×",
+    schema.DIVERGED: "▼",
+    schema.FAILED: "✚",
+}  # as STATE_MARKERS draws them
 
 Spread = Mapping[str, float | None]
 # The report's setting, apart from the batch size, which it does not state.
 REPORT_SETTING: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        model: {p.name: p.default for p in hyperparameters_of(model) if p.name != "batch_size"}
-        for model in MODELS
+        model: {
+            p.name: p.default for p in schema.hyperparameters_of(model) if p.name != "batch_size"
+        }
+        for model in schema.MODELS
     }
 )
 
@@ -120,8 +100,8 @@ def search_progress(trials: pd.DataFrame) -> pd.DataFrame:
         objective of a completed trial, otherwise missing) and best (the least value so far,
         missing before the first).
     """
-    search = trials[trials["group"] == SEARCH]
-    value = search[OBJECTIVE].where(search["state"] == COMPLETED)
+    search = trials[trials["group"] == schema.SEARCH]
+    value = search[schema.OBJECTIVE].where(search["state"] == schema.COMPLETED)
     by_model = search["model"]
     best = value.groupby(by_model).cummin().groupby(by_model).ffill()
     return pd.DataFrame(
@@ -139,19 +119,19 @@ def search_progress(trials: pd.DataFrame) -> pd.DataFrame:
 
 def searched_models(trials: pd.DataFrame) -> list[str]:
     """The architectures that have search trials, conv first."""
-    found = set(trials.loc[trials["group"] == SEARCH, "model"])
-    return [model for model in MODELS if model in found]
+    found = set(trials.loc[trials["group"] == schema.SEARCH, "model"])
+    return [model for model in schema.MODELS if model in found]
 
 
 def completed_search(trials: pd.DataFrame) -> pd.DataFrame:
     """The search trials that have an objective."""
-    done = (trials["group"] == SEARCH) & (trials["state"] == COMPLETED)
-    return trials[done & trials[OBJECTIVE].notna()]
+    done = (trials["group"] == schema.SEARCH) & (trials["state"] == schema.COMPLETED)
+    return trials[done & trials[schema.OBJECTIVE].notna()]
 
 
 def best_search_trials(trials: pd.DataFrame, n: int) -> pd.DataFrame:
     """The n completed search trials of each model with the least objective, best first."""
-    done = completed_search(trials).sort_values(["model", OBJECTIVE], kind="stable")
+    done = completed_search(trials).sort_values(["model", schema.OBJECTIVE], kind="stable")
     return done.groupby("model").head(n).reset_index(drop=True)
 
 
@@ -175,7 +155,7 @@ def reference_in_search(trials: pd.DataFrame, model: str, batch_size: int | None
     """
     if batch_size is None:
         return trials.iloc[:0]
-    setting = {"group": SEARCH, "model": model, "batch_size": batch_size}
+    setting = {"group": schema.SEARCH, "model": model, "batch_size": batch_size}
     return trials[has_setting(trials, setting | dict(REPORT_SETTING[model]))]
 
 
@@ -192,11 +172,11 @@ def tuning(trials: pd.DataFrame, batch_size: int | None) -> list[Tuning]:
     done = completed_search(trials)
     found = []
     for model in searched_models(trials):
-        objective = done.loc[done["model"] == model, OBJECTIVE]
+        objective = done.loc[done["model"] == model, schema.OBJECTIVE]
         if objective.empty:
             continue
         rows = reference_in_search(trials, model, batch_size)
-        ended = rows.loc[rows.index.isin(done.index), OBJECTIVE]
+        ended = rows.loc[rows.index.isin(done.index), schema.OBJECTIVE]
         states = list(rows["state"])
         found.append(
             Tuning(
@@ -204,7 +184,7 @@ def tuning(trials: pd.DataFrame, batch_size: int | None) -> list[Tuning]:
                 n_completed=len(objective),
                 best=float(objective.min()),
                 reference=float(ended.iloc[0]) if len(ended) else None,
-                reference_state=COMPLETED if len(ended) else states[0] if states else None,
+                reference_state=schema.COMPLETED if len(ended) else states[0] if states else None,
             )
         )
     return found
@@ -217,11 +197,15 @@ def winner_trials(trials: pd.DataFrame) -> pd.DataFrame:
         Rows of `trials` with the columns `name` and `chosen_by_val_mse`: the objective of the
         completed search trial with the same setting, missing if there is none.
     """
-    done = with_names(trials[trials["state"] == COMPLETED])
+    done = with_names(trials[trials["state"] == schema.COMPLETED])
     winners = done[
-        (done["group"] == WINNER) & (done["split"] == FULL_SPLIT) & done[TEST_MSE].notna()
+        (done["group"] == schema.WINNER)
+        & (done["split"] == schema.FULL_SPLIT)
+        & done[schema.TEST_MSE].notna()
     ]
-    searched = done[done["group"] == SEARCH].groupby(list(NAMED_SETTING), dropna=False)[OBJECTIVE]
+    searched = done[done["group"] == schema.SEARCH].groupby(list(NAMED_SETTING), dropna=False)[
+        schema.OBJECTIVE
+    ]
     chosen_by = searched.min().rename("chosen_by_val_mse").reset_index()
     return winners.merge(chosen_by, "left", list(NAMED_SETTING)).sort_values(["name", "seed"])
 
@@ -240,7 +224,7 @@ def winner_of(winners: pd.DataFrame, model: str) -> pd.DataFrame:
 
 def winners_ratio(winners: pd.DataFrame) -> Estimate | None:
     """Test MSE of the conv winner ÷ the dense winner's, paired by seed; None without a pair."""
-    conv, dense = (winner_of(winners, model)[TEST_MSE] for model in MODELS)
+    conv, dense = (winner_of(winners, model)[schema.TEST_MSE] for model in schema.MODELS)
     return ratio_over_seeds(conv, dense)
 
 
@@ -253,10 +237,10 @@ def spent(trials: pd.DataFrame) -> pd.DataFrame:
     """
     rows = {}
     for model in searched_models(trials):
-        search = trials[(trials["group"] == SEARCH) & (trials["model"] == model)]
+        search = trials[(trials["group"] == schema.SEARCH) & (trials["model"] == model)]
         rows[model] = {
             "n_trials": len(search),
-            "n_completed": int((search["state"] == COMPLETED).sum()),
+            "n_completed": int((search["state"] == schema.COMPLETED).sum()),
             "n_untimed": int(search["train_seconds"].isna().sum()),
             "seconds": float(search[list(DEVICE_SECONDS)].sum(axis=1).sum()),
         }
@@ -333,16 +317,18 @@ def plot_progress(
     return ax
 
 
-def best_table(best: pd.DataFrame) -> Table:
+def best_table(best: pd.DataFrame) -> parts.Table:
     """A row a trial of `best_search_trials`."""
-    columns = [p.name for p in HYPERPARAMETERS if not p.of_architecture and best[p.name].any()]
-    return Table(
+    columns = [
+        p.name for p in schema.HYPERPARAMETERS if not p.of_architecture and best[p.name].any()
+    ]
+    return parts.Table(
         ("Trial", "Model", "Validation MSE", *map(parameter_label, columns)),
         [
             (
                 trial["trial_id"],
                 architecture(trial),
-                digits(trial[OBJECTIVE]),
+                digits(trial[schema.OBJECTIVE]),
                 *(setting_value(trial[column]) for column in columns),
             )
             for _, trial in best.iterrows()
@@ -351,23 +337,21 @@ def best_table(best: pd.DataFrame) -> Table:
     )
 
 
-def winner_table(winners: pd.DataFrame, reference: pd.DataFrame) -> Table:
+def winner_table(winners: pd.DataFrame, reference: pd.DataFrame) -> parts.Table:
     """A row a winning setting, beside the untuned reference.
 
     The reference is that of the same architecture or, where the run has none of its size, the
     report's model of the same kind; its cell names it.
-
-    Args:
-        winners: of `winner_trials`.
-        reference: of `analysis.statistics.reference_trials`.
     """
     rows = []
     for _, of_setting in winners.groupby(list(NAMED_SETTING), dropna=False):
         trial = of_setting.iloc[0]
-        untuned = CONV_NAME if trial["model"] == CONV else DENSE_NAME
+        untuned = CONV_NAME if trial["model"] == schema.CONV else DENSE_NAME
         beside = trial["name"] if trial["name"] in statistics.names(reference) else untuned
-        estimate = statistics.mean_of(reference, beside, TEST_MSE)
-        means = [mean_and_sd(mean_over_seeds(of_setting[m])) for m in (TRAIN_MSE, TEST_MSE)]
+        estimate = statistics.mean_of(reference, beside, schema.TEST_MSE)
+        means = [
+            mean_and_sd(mean_over_seeds(of_setting[m])) for m in (schema.TRAIN_MSE, schema.TEST_MSE)
+        ]
         rows.append(
             (
                 trial["name"],
@@ -375,16 +359,18 @@ def winner_table(winners: pd.DataFrame, reference: pd.DataFrame) -> Table:
                 str(len(of_setting)),
                 setting_value(trial["chosen_by_val_mse"]),
                 *means,
-                f"{beside}: {mean_and_sd(estimate)} (n = {estimate.n})" if estimate else NO_VALUE,
+                f"{beside}: {mean_and_sd(estimate)} (n = {estimate.n})"
+                if estimate
+                else parts.NO_VALUE,
             )
         )
     header = ("Model", "Setting", "Seeds", "Its validation MSE", "Training MSE", "Test MSE")
-    return Table((*header, "Untuned test MSE"), rows, right=(2, 3, 4, 5, 6))
+    return parts.Table((*header, "Untuned test MSE"), rows, right=(2, 3, 4, 5, 6))
 
 
 def setting_words(trial: pd.Series) -> str:
     """A trial's setting beside its architecture's name."""
-    columns = [p.name for p in hyperparameters_of(trial["model"]) if not p.of_architecture]
+    columns = [p.name for p in schema.hyperparameters_of(trial["model"]) if not p.of_architecture]
     precision = ["precision"] * (trial["precision"] != "float32")  # which goes without saying
     return setting(trial, [*columns, *precision])
 
@@ -407,14 +393,10 @@ def winner_note(winners: pd.DataFrame, reference: pd.DataFrame) -> str:
     return f"{note} A difference that is not much larger than the spreads may be chance."
 
 
-def budget_table(trials: pd.DataFrame, winners: pd.DataFrame, reference: pd.DataFrame) -> Table:
-    """What each architecture's search took and what its winner is worth, then the ratios.
-
-    Args:
-        trials: of `analysis.load.load_run`.
-        winners: of `winner_trials`.
-        reference: of `analysis.statistics.reference_trials`.
-    """
+def budget_table(
+    trials: pd.DataFrame, winners: pd.DataFrame, reference: pd.DataFrame
+) -> parts.Table:
+    """What each architecture's search took and what its winner is worth, then the ratios."""
     rows = []
     cost = spent(trials)
     for model, row in cost.iterrows():
@@ -424,22 +406,26 @@ def budget_table(trials: pd.DataFrame, winners: pd.DataFrame, reference: pd.Data
                 str(model),
                 f"{row['n_trials']:.0f}, {row['n_completed']:.0f} completed",
                 f"{row['seconds']:,.0f}",
-                winner["name"].iloc[0] if len(winner) else NO_VALUE,
+                winner["name"].iloc[0] if len(winner) else parts.NO_VALUE,
                 str(len(winner)),
-                mean_and_sd(mean_over_seeds(winner[TEST_MSE])),
+                mean_and_sd(mean_over_seeds(winner[schema.TEST_MSE])),
             )
         )
     if len(cost) > 1:
         seconds, ratio = cost["seconds"], winners_ratio(winners)
-        times = digits(seconds[CONV] / seconds[DENSE]) if seconds[DENSE] else NO_VALUE
+        times = (
+            digits(seconds[schema.CONV] / seconds[schema.DENSE])
+            if seconds[schema.DENSE]
+            else parts.NO_VALUE
+        )
         n = str(ratio.n if ratio else 0)
-        rows.append(("conv ÷ dense", NO_VALUE, times, NO_VALUE, n, interval(ratio)))
-    untuned = ratio_of(reference, TEST_MSE)
+        rows.append(("conv ÷ dense", parts.NO_VALUE, times, parts.NO_VALUE, n, interval(ratio)))
+    untuned = ratio_of(reference, schema.TEST_MSE)
     if untuned is not None:
-        dashes = (NO_VALUE,) * 3
+        dashes = (parts.NO_VALUE,) * 3
         rows.append((f"untuned: {RATIO_NAME}", *dashes, str(untuned.n), interval(untuned)))
     header = ("Model", "Search trials", "Device time (s)", "Winner", "Seeds", "Winner's test MSE")
-    return Table(header, rows, right=(2, 4, 5))
+    return parts.Table(header, rows, right=(2, 4, 5))
 
 
 def budget_note(trials: pd.DataFrame, winners: pd.DataFrame) -> str:
@@ -463,7 +449,7 @@ def who_is_ahead(ratio: Estimate | None) -> str:
     """A sentence on `winners_ratio`; "" for none."""
     if ratio is None:
         return ""
-    ahead = DENSE if ratio.mean > 1 else CONV
+    ahead = schema.DENSE if ratio.mean > 1 else schema.CONV
     value = f"conv's winner has {short(ratio.mean)} times the dense one's test MSE"
     if ratio.low is None:
         return f"Tuned, {value} (n = 1 seed): {ahead} is ahead, unless by chance."
@@ -512,7 +498,7 @@ def _tuning_sentence(tuned: Tuning, spread: Spread) -> str:
     return f"{sentence}; the reference's varies by {share(known)} over seeds (sd)."
 
 
-def chapter(run: Run, spread: Spread = MappingProxyType({})) -> Chapter:
+def chapter(run: Run, spread: Spread = MappingProxyType({})) -> parts.Chapter:
     """What the search found, and who is ahead when both architectures are tuned.
 
     Args:
@@ -522,32 +508,38 @@ def chapter(run: Run, spread: Spread = MappingProxyType({})) -> Chapter:
     trials, reference = run.trials, run.reference
     models = searched_models(trials)
     winners, best = winner_trials(trials), best_search_trials(trials, N_BEST)
-    content: list[Part] = []
+    content: list[parts.Part] = []
     if models:
         with figures.style():
             content += [
-                Heading("Conv against dense, both tuned"),
-                Text(budget_note(trials, winners)),
+                parts.Heading("Conv against dense, both tuned"),
+                parts.Text(budget_note(trials, winners)),
                 budget_table(trials, winners, reference),
-                *([Text(f"Device times: {shared}", soft=True)] if (shared := sharing(run)) else []),
-                Figures([f for f in (_draw(run, "number"), _draw(run, "seconds")) if f]),
+                *(
+                    [parts.Text(f"Device times: {shared}", soft=True)]
+                    if (shared := sharing(run))
+                    else []
+                ),
+                parts.Figures([f for f in (_draw(run, "number"), _draw(run, "seconds")) if f]),
             ]
     if not best.empty:
         size = run.manifest["spec"].get("batch_size")
         content += [
-            Heading("Did tuning beat the report's setting?"),
-            Items(tuning_sentences(trials, size, spread)),
-            Text(f"The best {N_BEST} completed trials of each model, one seed each.", soft=True),
+            parts.Heading("Did tuning beat the report's setting?"),
+            parts.Items(tuning_sentences(trials, size, spread)),
+            parts.Text(
+                f"The best {N_BEST} completed trials of each model, one seed each.", soft=True
+            ),
             best_table(best),
         ]
     if not winners.empty:
         content += [
-            Heading("Winners"),
+            parts.Heading("Winners"),
             winner_table(winners, reference),
-            Text(winner_note(winners, reference), soft=True),
+            parts.Text(winner_note(winners, reference), soft=True),
         ]
-    shown = [part for part in content if not isinstance(part, Figures) or part.figures]
-    return Chapter("search", "Search", shown, _gaps(trials, models, winners))
+    shown = [part for part in content if not isinstance(part, parts.Figures) or part.figures]
+    return parts.Chapter("search", "Search", shown, _gaps(trials, models, winners))
 
 
 def _gaps(trials: pd.DataFrame, models: list[str], winners: pd.DataFrame) -> list[str]:
@@ -555,7 +547,7 @@ def _gaps(trials: pd.DataFrame, models: list[str], winners: pd.DataFrame) -> lis
         return ["No search trials in this run."]
     gaps = [
         f"The search has no trials of {model}: nothing compares tuned architectures."
-        for model in MODELS
+        for model in schema.MODELS
         if model not in models
     ]
     n_completed = spent(trials)["n_completed"]
@@ -612,7 +604,7 @@ def _draw(run: Run, by: Literal["number", "seconds"]) -> parts.Figure | None:
 
 def n_trials(trials: pd.DataFrame, model: str | None = None) -> str:
     """How many search trials there are, and how they were trained."""
-    found = trials[trials["group"] == SEARCH]
+    found = trials[trials["group"] == schema.SEARCH]
     if model is not None:
         found = found[found["model"] == model]
     counts = ", ".join(

@@ -30,26 +30,14 @@ from analysis.words import (
     setting_value,
     share,
 )
-from study.folder.schema import (
-    COMPLETED,
-    DIVERGED,
-    FAILED,
-    MODELS,
-    NEIGHBOUR,
-    OBJECTIVE,
-    PRUNED,
-    RUNNING,
-    SEARCH_SPLIT,
-    STATES,
-    hyperparameters_of,
-)
+from study.folder import schema
 
 SENSITIVITY: Final = "figure-sensitivity"
 ROW_INCHES: Final = 0.24
-COLUMNS: Final = ("factor", "value", "mean", "low", "high", "n", *STATES, "exceeds")
+COLUMNS: Final = ("factor", "value", "mean", "low", "high", "n", *schema.STATES, "exceeds")
 # What distinguishes one setting of an architecture from another, as columns of the tables.
 FACTORS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {model: tuple(p.name for p in hyperparameters_of(model)) for model in MODELS}
+    {model: tuple(p.name for p in schema.hyperparameters_of(model)) for model in schema.MODELS}
 )
 NOTE: Final = (
     "Neighbour trials change one factor of the reference and are judged, like it, by the validation"
@@ -63,9 +51,9 @@ NOTE: Final = (
 def neighbour_trials(trials: pd.DataFrame, model: str) -> pd.DataFrame:
     """A model's neighbour trials on the search's images, one a setting and seed."""
     kept = trials[
-        (trials["group"] == NEIGHBOUR)
+        (trials["group"] == schema.NEIGHBOUR)
         & (trials["model"] == model)
-        & (trials["split"] == SEARCH_SPLIT)
+        & (trials["split"] == schema.SEARCH_SPLIT)
     ]
     return kept.drop_duplicates([*FACTORS[model], "seed"])
 
@@ -74,10 +62,6 @@ def reference_setting(neighbours: pd.DataFrame, model: str) -> dict[str, Any] | 
     """The setting from which every other one of the model's neighbours differs in one factor.
 
     Where few neighbours leave several such settings, it is the report's.
-
-    Args:
-        neighbours: of `neighbour_trials`.
-        model: the architecture.
 
     Returns:
         Values by column of `FACTORS`; None if there is no such setting, or no telling.
@@ -110,15 +94,11 @@ def relative_spread(reference: Estimate | None) -> float | None:
 
 def relative_spreads(trials: pd.DataFrame) -> dict[str, float | None]:
     """`relative_spread` of each model's reference among the neighbours."""
-    return {model: relative_spread(reference_spread(trials, model)) for model in MODELS}
+    return {model: relative_spread(reference_spread(trials, model)) for model in schema.MODELS}
 
 
 def sensitivity(trials: pd.DataFrame, model: str) -> pd.DataFrame:
     """What changing one factor does to the validation MSE of an architecture's reference.
-
-    Args:
-        trials: of `analysis.load.load_run`.
-        model: the architecture.
 
     Returns:
         A row a changed value, with the columns factor (of `FACTORS`), value, mean, low, high and n
@@ -139,7 +119,7 @@ def sensitivity(trials: pd.DataFrame, model: str) -> pd.DataFrame:
                 states = changed["state"].value_counts()
                 ratio = ratio_over_seeds(_objective_by_seed(changed), reference)
                 row = {"factor": factor, "value": value, "n": 0}
-                row |= {state: int(states.get(state, 0)) for state in STATES}
+                row |= {state: int(states.get(state, 0)) for state in schema.STATES}
                 if ratio is not None:
                     row |= {"mean": ratio.mean, "low": ratio.low, "high": ratio.high, "n": ratio.n}
                     row["exceeds"] = _exceeds(ratio, spread)
@@ -150,7 +130,7 @@ def sensitivity(trials: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def _objective_by_seed(of_setting: pd.DataFrame) -> pd.Series:
-    return of_setting[of_setting["state"] == COMPLETED].set_index("seed")[OBJECTIVE]
+    return of_setting[of_setting["state"] == schema.COMPLETED].set_index("seed")[schema.OBJECTIVE]
 
 
 def _exceeds(ratio: Estimate, spread: float | None) -> bool | None:
@@ -206,17 +186,16 @@ def plot_sensitivity(
 
 def counts_beside(row: pd.Series) -> str:
     """The pairs and the trials without a value of a row of `sensitivity`."""
-    rest = [f"{row[state]} {state}" for state in (DIVERGED, FAILED, PRUNED) if row[state]]
+    rest = [
+        f"{row[state]} {state}"
+        for state in (schema.DIVERGED, schema.FAILED, schema.PRUNED)
+        if row[state]
+    ]
     return ", ".join([*([f"n = {row['n']}"] if row["n"] or not rest else []), *rest])
 
 
 def sensitivity_table(trials: pd.DataFrame, model: str) -> Table:
-    """The reference and each neighbour of a model.
-
-    Args:
-        trials: of `analysis.load.load_run`.
-        model: the architecture.
-    """
+    """The reference and each neighbour of a model."""
     rows = []
     reference = reference_spread(trials, model)
     spread = relative_spread(reference)
@@ -230,9 +209,9 @@ def sensitivity_table(trials: pd.DataFrame, model: str) -> Table:
             ends = (None if pd.isna(row[end]) else row[end] for end in ("low", "high"))
             ratio = Estimate(row["mean"], row["n"], None, *ends)
         without = [
-            f"{row[state]} {'not ended' if state == RUNNING else state}"
-            for state in STATES
-            if state != COMPLETED and row[state]
+            f"{row[state]} {'not ended' if state == schema.RUNNING else state}"
+            for state in schema.STATES
+            if state != schema.COMPLETED and row[state]
         ]
         rows.append(
             (
@@ -248,12 +227,12 @@ def sensitivity_table(trials: pd.DataFrame, model: str) -> Table:
 
 def chapter(run: Run) -> Chapter:
     """What changing one factor of the reference does, for each architecture."""
-    tables = {model: sensitivity_table(run.trials, model) for model in MODELS}
+    tables = {model: sensitivity_table(run.trials, model) for model in schema.MODELS}
     tables = {model: table for model, table in tables.items() if table.rows}
     content: list[Part] = []
     if tables:
         with figures.style():
-            drawn = [figure for model in MODELS if (figure := _draw(run, model))]
+            drawn = [figure for model in schema.MODELS if (figure := _draw(run, model))]
         content = [Text(NOTE, soft=True), Figures(drawn)]
         for model, table in tables.items():
             content += [Heading(f"Neighbours of the {model} reference"), table]
@@ -290,17 +269,17 @@ def _draw(run: Run, model: str) -> parts.Figure | None:
 
 
 def _gaps(trials: pd.DataFrame) -> list[str]:
-    group = trials[trials["group"] == NEIGHBOUR]
+    group = trials[trials["group"] == schema.NEIGHBOUR]
     if group.empty:
         return ["No neighbour trials: how sensitive the reference is to each factor is not known."]
     gaps = []
-    n_other = int((group["split"] != SEARCH_SPLIT).sum())
+    n_other = int((group["split"] != schema.SEARCH_SPLIT).sum())
     if n_other:
         gaps.append(
             f"{count(n_other, 'neighbour trial')} trained on all images, without validation MSE:"
             " not compared."
         )
-    for model in MODELS:
+    for model in schema.MODELS:
         rows = neighbour_trials(trials, model)
         if rows.empty:
             gaps.append(f"No neighbour trials of {model} on the search's images.")

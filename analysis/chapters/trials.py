@@ -4,17 +4,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis.chapters.parts import (
-    NO_VALUE,
-    Cell,
-    Chapter,
-    Fold,
-    Heading,
-    Part,
-    SortedTable,
-    Table,
-    Text,
-)
+from analysis.chapters import parts
 from analysis.load import Run
 from analysis.statistics import architecture, with_names
 from analysis.words import count, digits, factor_value, parameter_label, without_home
@@ -38,7 +28,7 @@ MEASURED: Final = {
 FILTERED: Final = {"Group": "group", "Model": "name", "State": "state"}
 
 
-def state_table(trials: pd.DataFrame) -> Table:
+def state_table(trials: pd.DataFrame) -> parts.Table:
     """How many trials of each group ended in each state."""
     counts = trials.groupby(["group", "state"]).size()
     states = [state for state in schema.STATES if (trials["state"] == state).any()]
@@ -47,10 +37,10 @@ def state_table(trials: pd.DataFrame) -> Table:
         for group in schema.GROUPS
         if (trials["group"] == group).any()
     ]
-    return Table(("Group", *states), rows, right=range(1, len(states) + 1))
+    return parts.Table(("Group", *states), rows, right=range(1, len(states) + 1))
 
 
-def bad_table(bad: pd.DataFrame) -> Table:
+def bad_table(bad: pd.DataFrame) -> parts.Table:
     """A row a trial that failed or diverged, with what happened."""
     rows = [
         (
@@ -62,7 +52,7 @@ def bad_table(bad: pd.DataFrame) -> Table:
         )
         for _, trial in bad.iterrows()
     ]
-    return Table(("Trial", "Group", "Model", "State", "What happened"), rows)
+    return parts.Table(("Trial", "Group", "Model", "State", "What happened"), rows)
 
 
 def _what_happened(trial: pd.Series) -> str:
@@ -75,12 +65,8 @@ def _what_happened(trial: pd.Series) -> str:
     return " ".join(found) or "No error recorded."
 
 
-def trials_table(trials: pd.DataFrame) -> SortedTable:
-    """Every trial, a row each, with the columns in which they differ.
-
-    Args:
-        trials: of `analysis.load.load_run`; at least one.
-    """
+def trials_table(trials: pd.DataFrame) -> parts.SortedTable:
+    """Every trial, a row each, with the columns in which they differ."""
     columns = {
         "Trial": "trial_id",
         "State": "state",
@@ -103,28 +89,28 @@ def trials_table(trials: pd.DataFrame) -> SortedTable:
         if named[name].nunique() > 1
     }
     label = f"All {count(len(trials), 'trial')}"
-    return SortedTable(label, places, rows, filters, len(trials) > OPEN_AT_MOST)
+    return parts.SortedTable(label, places, rows, filters, len(trials) > OPEN_AT_MOST)
 
 
-def _cell(value: Any, column: str) -> Cell:
+def _cell(value: Any, column: str) -> parts.Cell:
     if pd.isna(value):
-        return Cell(NO_VALUE)
+        return parts.Cell(parts.NO_VALUE)
     if column in MEASURED:
-        return Cell(digits(value), f"{value:.7g}")
-    return Cell(factor_value(value))
+        return parts.Cell(digits(value), f"{value:.7g}")
+    return parts.Cell(factor_value(value))
 
 
-def chapter(run: Run) -> Chapter:
+def chapter(run: Run) -> parts.Chapter:
     """All trials of the run."""
     trials = run.trials
     if trials.empty:
-        return Chapter("trials", "All trials", [Text("No trials.")])
-    content: list[Part] = [state_table(trials)]
+        return parts.Chapter("trials", "All trials", [parts.Text("No trials.")])
+    content: list[parts.Part] = [state_table(trials)]
     bad = trials[trials["state"].isin([schema.DIVERGED, schema.FAILED])]
     if len(bad) > BAD_OPEN:
-        content.append(Fold(f"The {len(bad)} failed and diverged trials", [bad_table(bad)]))
+        content.append(parts.Fold(f"The {len(bad)} failed and diverged trials", [bad_table(bad)]))
     elif len(bad):
-        content += [Heading("Failed and diverged trials"), bad_table(bad)]
+        content += [parts.Heading("Failed and diverged trials"), bad_table(bad)]
     same = [
         f"{parameter_label(name).lower()} {factor_value(trials[name].dropna().iloc[0])}"
         for name in SETTING
@@ -132,10 +118,10 @@ def chapter(run: Run) -> Chapter:
     ]
     if same:
         text = f"The same in all trials that have it: {', '.join(same)}."
-        content.append(Text(text, soft=True))
+        content.append(parts.Text(text, soft=True))
     gaps = [
         f"{count(n, 'trial')} {'not ended' if state == schema.RUNNING else state}: in no average."
         for state in (schema.RUNNING, schema.FAILED, schema.DIVERGED)
         if (n := int((trials["state"] == state).sum()))
     ]
-    return Chapter("trials", "All trials", [*content, trials_table(trials)], gaps)
+    return parts.Chapter("trials", "All trials", [*content, trials_table(trials)], gaps)

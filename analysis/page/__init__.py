@@ -60,10 +60,9 @@ def page_of(
     basis: Sequence[tuple[str, str]],
     chapters: Sequence[Chapter],
 ) -> Page:
-    """A page whose first screen has the figure that the answer names, out of its chapter."""
+    """A page whose first screen has the figure that the answer names."""
     found = {figure.name: figure for chapter in chapters for figure in chapter.figures}
-    rest = [chapter.without(answer.figure) for chapter in chapters]
-    return Page(title, name, answer, found.get(answer.figure), basis, rest)
+    return Page(title, name, answer, found.get(answer.figure), basis, chapters)
 
 
 def render(page: Page) -> str:
