@@ -158,7 +158,7 @@ def finish(
     read = _readout(figure, by, points) if points else None
     for one in replaced:
         one.set_visible(True)
-    _add_footnote(figure, f"{caption} {rests_on}")
+    add_footnote(figure, f"{caption} {rests_on}")
     _lay_out(figure)
     file = _svg(figure, name, "path")
     figure.set_dpi(PNG_DPI)
@@ -220,7 +220,7 @@ def _readout(figure: Figure, by: str, points: Sequence[tuple[Axes, Points]]) -> 
     return {"by": by, "span": [round(height - box.y1, 1), round(height - box.y0, 1)], "rows": rows}
 
 
-def _add_footnote(figure: Figure, text: str) -> None:
+def add_footnote(figure: Figure, text: str) -> None:
     """Writes what a figure rests on below it; the figure grows by as much."""
     lines = textwrap.wrap(text, FOOTNOTE_COLUMNS)
     line_inches = 1.3 * FOOTNOTE_POINTS / POINTS

@@ -18,7 +18,6 @@ from analysis.chapters.audit import (
     is_audited,
     overall_table,
     reading_tables,
-    value_table,
 )
 from analysis.chapters.likely import effect_table, effects, likely_reading, likely_sentences
 from analysis.load import Run
@@ -132,5 +131,4 @@ def _audit(
         effect_table(effects(audited)),
         *missing,
         parts.Fold("Every claim under every reading", reading_tables(claims)),
-        parts.Fold("The final values under every reading", [value_table(audited)]),
     ]

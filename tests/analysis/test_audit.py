@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from analysis.audit import results, tables
+from analysis.audit.results import AuditedClaim
+from analysis.audit.section import TITLE
 from pages import page_of, section_of
 from synthetic_runs import READING_FACTORS, audit_trials, trial, write_run
 from synthetic_runs import tables as run_tables
 
-from analysis.audit import results, tables
-from analysis.audit.results import AuditedClaim
-from analysis.audit.section import TITLE
 from study.folder import schema
 from study.plan.spec import PRESETS
 from study.plan.trials import reading_trials

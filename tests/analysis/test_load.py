@@ -97,9 +97,7 @@ def test_a_missing_table_is_named(quick_run: Path, name: str):
 def test_a_torn_table_is_named(quick_run: Path, keep: int):
     file = quick_run / schema.EPOCHS_FILE
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(
-        RunFolderError, match=r"epochs\.parquet is torn, .*; restore"
-    ):
+    with pytest.raises(RunFolderError, match=r"epochs\.parquet is torn, .*; restore"):
         load_run(quick_run)
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import page_of, section_of
-from synthetic_runs import MANIFEST, neighbour_trials, search_trials, trial, write_run
-from synthetic_runs import tables as run_tables
-
 from analysis.search import tables
 from analysis.search.drawings import draw_search
 from analysis.search.importances import MIN_COMPLETED
 from analysis.search.section import search_gaps, search_section
+from pages import page_of, section_of
+from synthetic_runs import MANIFEST, neighbour_trials, search_trials, trial, write_run
+from synthetic_runs import tables as run_tables
+
 from analysis.statistics import reference_trials
 from study.folder import schema
 
