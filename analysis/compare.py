@@ -38,8 +38,8 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
 
 
 def show(console: Console, chapters: Iterable[Chapter]) -> None:
-    """Prints chapters, but for what only a page can show."""
-    for chapter in chapters:
+    """Prints chapters, but for figures, and the last one, which says of each run what it was."""
+    for chapter in list(chapters)[:-1]:
         console.print(f"\n{chapter.title}", style="bold")
         for part in chapter.parts:
             match part:

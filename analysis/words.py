@@ -68,19 +68,19 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def digits(value: float) -> str:
-    """Three significant digits, plain."""
-    return f"{value:.{_decimals(value)}f}"
+def digits(value: float, significant: int = 3) -> str:
+    """Three significant digits, or as many as asked for, plain."""
+    return f"{value:.{_decimals(value, significant)}f}"
 
 
 def short(value: float) -> str:
     """Two significant digits, for a sentence."""
-    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
+    return digits(value, 2)
 
 
-def _decimals(value: float) -> int:
-    """The decimals that show three significant digits."""
-    return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
+def _decimals(value: float, significant: int = 3) -> int:
+    """The decimals that show this many significant digits."""
+    return max(0, significant - 1 - math.floor(math.log10(abs(value)))) if value else 2
 
 
 def mean_and_sd(estimate: Estimate | None) -> str:

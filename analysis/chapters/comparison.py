@@ -169,8 +169,12 @@ def _in_words(value: Any) -> str:
 
 def estimate_of(row: pd.Series) -> Estimate:
     """The ratio of a row of `compare`, n being its pairs, or all seeds of both runs."""
-    ends = (None if pd.isna(row[e]) else float(row[e]) for e in ("ratio_low", "ratio_high"))
-    return Estimate(row["ratio"], int(row["n_shared_seeds"] or row["n"]), None, *ends)
+    low, high = _known(row["ratio_low"]), _known(row["ratio_high"])
+    return Estimate(row["ratio"], int(row["n_shared_seeds"] or row["n"]), None, low, high)
+
+
+def _known(value: float) -> float | None:
+    return None if pd.isna(value) else float(value)
 
 
 def plot_ratios(data: pd.DataFrame, ax: Axes) -> Axes:
@@ -280,7 +284,7 @@ def chapters(
     differing = differences(runs)
     by_setting = settings(completed_trials(runs))
     return [
-        parts.Chapter("runs", "The runs", [_runs_table(runs)]),
+        parts.Chapter("runs", "The runs", [parts.Items(list(map(_in_brief, runs)))]),
         parts.Chapter("differences", "What differs", [_differences_table(differing)]),
         parts.Chapter(
             "shared", "Settings that two or more runs completed", _shared(runs, rows, with_figures)
@@ -300,16 +304,13 @@ def chapters(
     ]
 
 
-def _runs_table(runs: Sequence[Run]) -> parts.Table:
-    rows = []
-    for run in runs:
-        states = run.trials["state"].value_counts()
-        counts = ", ".join(f"{states[state]} {state}" for state in schema.STATES if state in states)
-        trials = f"{count(len(run.trials), 'trial')}{counts and f': {counts}'}"
-        device = devices(run.trials)
-        rows.append((run.label, run.folder, str(run.manifest["status"]), trials, device))
-    return parts.Table(
-        ("Run", "Folder", "Status", "Trials (only completed ones compare)", "On"), rows
+def _in_brief(run: Run) -> str:
+    states = run.trials["state"].value_counts()
+    counts = ", ".join(f"{states[state]} {state}" for state in schema.STATES if state in states)
+    return (
+        f"{run.label}: {run.folder}, {run.manifest['status']};"
+        f" {count(len(run.trials), 'trial')}{counts and f': {counts}'}"
+        f" (only completed ones are compared); on {devices(run.trials)}"
     )
 
 
@@ -361,7 +362,7 @@ def _rows_of(of_setting: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     for _, row in of_setting.iterrows():
         mean = parts.NO_VALUE
         if row["n"]:
-            mean = mean_and_sd(Estimate(row["mean"], row["n"], row["sd"] or None))
+            mean = mean_and_sd(Estimate(row["mean"], row["n"], _known(row["sd"])))
         ratio, interval, by = "", "", ""
         if not pd.isna(row["ratio"]):
             ratio, interval = f"{row['ratio']:#.4g}", parts.NO_VALUE

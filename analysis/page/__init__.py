@@ -78,12 +78,14 @@ def render(page: Page) -> str:
     environment.filters["drawn"] = Markup  # SVG of this project's own making
     script = _resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html.j2").render(
+    template = environment.get_template("page.html.j2")
+    html = template.render(
         page=page,
         style=Markup(_resource("page.css")),
         script=Markup(script),
         script_hash=f"sha256-{digest}",
     )
+    return html.lstrip()  # macros leave empty lines
 
 
 def unbroken(text: str) -> Markup:

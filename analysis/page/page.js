@@ -41,7 +41,7 @@ for (const form of document.querySelectorAll(".filter")) {
   };
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("input", filter);
+  form.addEventListener("change", filter);
   filter(); // a browser may remember what was chosen
 }
 
