@@ -133,7 +133,7 @@ def _of_setting(run: Run, found: Outcome) -> tuple[str, list[str], str]:
             f"{_seeds(ratio)} Who is ahead early may be behind at {REPORT_EPOCHS} epochs.",
         )
     crossing = ratio_curve(reference, run.epochs, TEST_MSE)
-    when = f"{curves.overtaking(crossing)}." if len(crossing) else ""
+    when = f"{curves.overtaking(crossing)}." if len(crossing) and ratio.n > 1 else ""
     sure = f"{_seeds(ratio)} It holds for one reading of what the report leaves open: {setting}"
     if found.kind == "one seed":
         return "One seed cannot tell.", [f"{said}; the report has half.", when], sure

@@ -45,13 +45,13 @@ from analysis.statistics import (
 )
 from analysis.words import (
     count,
+    devices,
     digits,
     open_label,
     open_values,
-    rests_on,
     seeds,
-    sentence_case,
     short_interval,
+    tensorflow,
 )
 from study.folder import schema
 
@@ -405,10 +405,9 @@ def draw(run: Run, audited: pd.DataFrame) -> parts.Figure | None:
         f"MSE of {RATIO_NAME} under {known['label'].nunique()} of"
         f" {count(len(labels), 'reading')}: {ends}. Below 1 {CONV_NAME} has the lower MSE; the"
         f" report has {REPORT_MSE_RATIO:g}.",
-        f"{sentence_case(seeds(known['n']))} a reading, {count(audited['epochs'].max(), 'epoch')};"
-        " one seed has no interval, and its mark is hollow; arrows: an interval goes on."
-        f" Readings: {open_values(audited)}.",
-        rests_on(run),
+        f"{seeds(known['n'])} a reading, {count(audited['epochs'].max(), 'epoch')}; hollow: one"
+        " seed, no interval; arrows: an interval goes on.",
+        f"{devices(audited)}; {tensorflow(run.manifest)}. Readings: {open_values(audited)}.",
         by="point",
         points=[(ax, its) for its in points],
     )

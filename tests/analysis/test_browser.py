@@ -329,7 +329,8 @@ def test_nothing_is_wider_than_the_page_and_texts_can_be_read(
 def test_the_table_scrolls_in_its_own_box_on_a_phone(page: webdriver.Chrome):
     look(page, 390, LIGHT)
     inside, outside = page.execute_script(
-        "const box = document.querySelector('#trials .scroll'); return [box.scrollWidth, box.clientWidth]"
+        "const box = document.querySelector('#trials .scroll');"
+        "return [box.scrollWidth, box.clientWidth]"
     )
     assert inside > outside > 300
 
