@@ -16,7 +16,6 @@ from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -252,47 +251,51 @@ def legend_above(ax: Axes, columns: int = 2) -> None:
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1.5)
 
 
-def interval_limits(data: pd.DataFrame, always: Sequence[float]) -> tuple[float, float]:
-    """The ends of a log axis on which ratios and their intervals are seen.
-
-    An interval from few seeds can be so wide that nothing else would be seen: it is cut off.
-
-    Args:
-        data: columns mean, low and high; what is missing has no say.
-        always: values to show in any case.
-    """
-    margin = 4.0
-    low, high = min([*always, *data["low"].dropna()]), max([*always, *data["high"].dropna()])
-    means = [*always, *data["mean"].dropna()]
-    left = min(max(low, min(means) / margin), min(means))
-    right = max(min(high, max(means) * margin), max(means))
-    padding = 1.08 * (right / left) ** 0.03
-    return left / padding, right * padding
-
-
-def plot_intervals(
-    data: pd.DataFrame,
+def plot_forest(
     ax: Axes,
-    heights: npt.NDArray[Any],
-    limits: tuple[float, float],
-    color: str,
-) -> None:
-    """Horizontal intervals, with an arrow where one goes on beyond the axis.
+    data: pd.DataFrame,
+    looks: Mapping[str, Mapping[str, Any]],
+    always: Sequence[float] = (1.0,),
+) -> Axes:
+    """Ratios with their intervals, a row a label, on a log axis beside the line 1.
+
+    A mark without an interval is hollow. An interval from few seeds can be so wide that nothing
+    else would be seen: it is cut off, with an arrow.
 
     Args:
-        data: columns low and high; a row without them gets no line.
         ax: where to draw.
-        heights: of the rows.
-        limits: of the x axis.
-        color: of the lines.
+        data: columns label, kind, mean, low and high; what is missing is not drawn.
+        looks: of the marks, by kind.
+        always: ratios to show in any case.
     """
-    left, right = limits
-    for height, ends in zip(heights, data[["low", "high"]].to_numpy(dtype=float), strict=True):
-        if np.isfinite(ends).all():
-            ax.plot(np.clip(ends, left, right), [height, height], color=color, linewidth=1.4)
-            for end, edge, arrow in zip(ends, limits, ("<", ">"), strict=True):
-                if (end < left) if arrow == "<" else (end > right):
-                    ax.plot(edge, height, arrow, color=color, markersize=5, clip_on=False)
+    labels = list(dict.fromkeys(data["label"]))
+    margin, means = 4.0, [*always, *data["mean"].dropna()]
+    least, most = min([*always, *data["low"].dropna()]), max([*always, *data["high"].dropna()])
+    left = min(max(least, min(means) / margin), min(means))
+    right = max(min(most, max(means) * margin), max(means))
+    padding = 1.08 * (right / left) ** 0.03
+    limits = (left / padding, right * padding)
+    ax.set(xscale="log", xlim=limits, ylim=(len(labels) - 0.4, -0.6))
+    ax.axvline(1, color="#444444", linewidth=1)
+    for place, (kind, look) in enumerate(looks.items()):
+        offset = 0.34 / len(looks) * (2 * place + 1 - len(looks))
+        for _, row in data[data["kind"] == kind].iterrows():
+            height, ends = labels.index(row["label"]) + offset, (row["low"], row["high"])
+            hollow = bool(pd.isna(row["low"]))
+            if not hollow:
+                ax.plot(np.clip(ends, *limits), [height] * 2, color=look["color"], linewidth=1.4)
+                for end, edge, arrow in zip(ends, limits, ("<", ">"), strict=True):
+                    if (end < edge) if arrow == "<" else (end > edge):
+                        marks = {"color": look["color"], "markersize": 5, "clip_on": False}
+                        ax.plot(edge, height, arrow, **marks)
+            face = "white" if hollow else look["color"]
+            ax.plot(row["mean"], height, linestyle="none", **look, markerfacecolor=face)
+        ax.plot([], [], linestyle="none", label=kind, **look)
+    ax.set_yticks(range(len(labels)), labels, fontsize=8)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    log_axis(ax.xaxis, 6)
+    return ax
 
 
 def epoch_axis(ax: Axes, n: int) -> None:

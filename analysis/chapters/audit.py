@@ -7,7 +7,7 @@ A reading gives each open value that a claim depends on one of its values in
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, groupby, product
+from itertools import combinations, product
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -25,7 +25,6 @@ from analysis.chapters.parts import (
 )
 from analysis.statistics import (
     CONV_NAME,
-    DENSE_NAME,
     DENSE_SETTING,
     RATIO_NAME,
     SETTING,
@@ -39,7 +38,6 @@ from analysis.words import (
     digits,
     open_label,
     seeds,
-    short_interval,
 )
 from study.folder import schema
 
@@ -311,34 +309,6 @@ def _times(audited: AuditedClaim) -> str:
         f" {REPORT_TIME_RATIO} lies within the interval of {within}; hardware and versions"
         " differ from the report's."
     )
-
-
-def reading_tables(claims: Sequence[AuditedClaim]) -> list[Table]:
-    """A row a reading, with each claim's value and verdict; a table for each set of models."""
-    tables = []
-    for _, group in groupby(claims, lambda audited: audited.claim.models):
-        its = list(group)
-        header = ["Reading"]
-        for audited in its:
-            shared = {claim.quantity for _, claim in audited.judged}
-            header += [_short(audited) if len(shared) > 1 else audited.claim.quantity, "Verdict"]
-        rows = []
-        for place, (reading, _) in enumerate(its[0].judged):
-            row = [words_of(reading)]
-            for audited in its:
-                claim = audited.judged[place][1]
-                value = short_interval(claim.estimate)
-                if claim.estimate is not None and claim.quantity not in header:
-                    value = f"{claim.quantity.partition(', ')[2].split(' ÷')[0]}: {value}"
-                row += [value, claim.verdict]
-            rows.append(row)
-        tables.append(Table(header, rows))
-    return tables
-
-
-def _short(audited: AuditedClaim) -> str:
-    extreme = "best other" if "best" in audited.claim.claim else "most different"
-    return f"test MSE, {extreme} size ÷ {DENSE_NAME}"
 
 
 def coverage_sentences(coverage: pd.DataFrame) -> list[str]:

@@ -1,5 +1,6 @@
 """Two or more runs side by side: what differs between them, and whether it is more than chance."""
 
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -52,6 +53,7 @@ ROW_COLUMNS: Final[Mapping[str, str]] = {
 }
 MSE_FIGURE: Final = "figure-mse-ratios"
 TIME_FIGURE: Final = "figure-time-ratios"
+LABEL_COLUMNS: Final = 28  # characters of a row's label, which goes on below
 COLORS: Final = (DARK, LIGHT, "#b0144f", "#3b7a57", MUTED)
 MARKERS: Final = ("o", "s", "^", "D", "v")
 
@@ -180,36 +182,23 @@ def _known(value: float) -> float | None:
 def plot_ratios(data: pd.DataFrame, ax: Axes) -> Axes:
     """Each run's ratio to the first, a row a setting, log axis, beside the line 1.
 
-    Args:
-        data: rows of `compare` that have a ratio, with the column `label` of their setting.
-        ax: where to draw.
+    `data` is rows of `compare` that have a ratio, with the column `label` of their setting.
     """
-    labels, runs = list(dict.fromkeys(data["label"])), sorted(set(data["run"]))
-    ends = data[["label", "run", "ratio_to", "ratio", "ratio_low", "ratio_high"]]
-    ends = ends.rename(columns={"ratio": "mean", "ratio_low": "low", "ratio_high": "high"})
-    limits = figures.interval_limits(ends, (1.0,))
-    ax.set(xscale="log", xlim=limits)
-    ax.axvline(1, color="#444444", linewidth=1)
-    for place, (run, rows) in enumerate(ends.groupby("run")):
-        color, marker = COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
-        offset = 0.24 * (place - (len(runs) - 1) / 2)
-        heights = np.array([labels.index(label) for label in rows["label"]]) + offset
-        figures.plot_intervals(rows, ax, heights, limits, color)
-        for alone, face in ((False, color), (True, "white")):
-            chosen = (rows["low"].isna() == alone).to_numpy()
-            ax.plot(
-                rows["mean"].to_numpy()[chosen],
-                heights[chosen],
-                marker,
-                color=color,
-                markerfacecolor=face,
-                label=None if alone else f"{run} ÷ {rows['ratio_to'].iloc[0]}",
-            )
-    ax.set_yticks(range(len(labels)), labels, fontsize=8)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(visible=False, axis="y")
-    figures.log_axis(ax.xaxis, 6)
+    ends = {"ratio": "mean", "ratio_low": "low", "ratio_high": "high"}
+    data = (
+        data[["label", *ends]]
+        .rename(columns=ends)
+        .assign(
+            kind=[
+                f"{run} ÷ {base}" for run, base in zip(data["run"], data["ratio_to"], strict=True)
+            ]
+        )
+    )
+    looks = {
+        kind: {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place % len(MARKERS)]}
+        for place, kind in enumerate(dict.fromkeys(data["kind"]))
+    }
+    figures.plot_forest(ax, data, looks)
     figures.legend_above(ax)
     return ax
 
@@ -384,8 +373,10 @@ def _draw(
     if data.empty:
         return None
     labels = list(dict.fromkeys(data["label"]))
-    figure, ax = figures.new_figure(1.1 + 0.34 * len(labels))
-    plot_ratios(data, ax)
+    lines = [textwrap.fill(label, LABEL_COLUMNS) for label in data["label"]]
+    most = max(line.count("\n") for line in lines)
+    figure, ax = figures.new_figure(1.1 + (0.3 + 0.15 * most) * len(labels))
+    plot_ratios(data.assign(label=lines), ax)
     what = "Training time" if name == TIME_FIGURE else "MSE"
     unit = "a shorter training" if name == TIME_FIGURE else "a lower MSE"
     ax.set_xlabel(f"{what} ÷ that of the first run, log axis")

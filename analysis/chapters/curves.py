@@ -89,8 +89,8 @@ def plot_ratio(data: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
     for place, (label, curve) in enumerate(data.items()):
         plot_curve(curve, ax, label, CONV_LOOKS[label], place)
     everything = pd.concat(data.values())
-    low, high = figures.interval_limits(everything, (1.0, REPORT_MSE_RATIO))
-    ax.set(yscale="log", ylim=(low, high))
+    low, high = everything["mean"].min(), everything["mean"].max()
+    ax.set(yscale="log", ylim=(0.9 * min(low, REPORT_MSE_RATIO), 1.1 * max(high, 1.0)))
     ax.axhline(1, color="#444444", linewidth=1)
     ax.axhline(REPORT_MSE_RATIO, color="#c2185b", linewidth=1.4, linestyle=(0, (5, 2)))
     for at, words in ((1.0, "equal"), (REPORT_MSE_RATIO, "the report, after 50 epochs")):

@@ -5,11 +5,10 @@ number alone, not at which claims would come true.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -315,57 +314,20 @@ def plot_ratios(data: pd.DataFrame, ax: Axes) -> Axes:
 
     `data` is of `ratio_table`.
     """
-    labels: Sequence[str] = list(dict.fromkeys(data["label"]))
-    limits = figures.interval_limits(data, (1.0, REPORT_MSE_RATIO))
-    ax.set_xscale("log")
-    ax.set_xlim(limits)
-    ax.axvline(1, color="#444444", linewidth=1)
+    kinds = {f"{IMAGES[metric]} set": look for metric, look in LOOKS.items()}
+    data = data.assign(kind=[f"{IMAGES[metric]} set" for metric in data["metric"]])
+    figures.plot_forest(ax, data, kinds, (1.0, REPORT_MSE_RATIO))
     ax.axvline(REPORT_MSE_RATIO, color="#c2185b", linewidth=1.4, linestyle=(0, (5, 2)))
-    for place, at, words in ((1.0, "right", "equal "), (REPORT_MSE_RATIO, "right", "the report ")):
-        ax.text(
-            place,
-            1.0,
-            words,
-            transform=ax.get_xaxis_transform(),
-            ha=at,
-            va="bottom",
-            fontsize=7.5,
-        )
-    for metric, offset in zip(MSE_METRICS, (-0.17, 0.17), strict=True):
-        rows = data[data["metric"] == metric].reset_index(drop=True)
-        heights = np.arange(len(rows)) + offset
-        look = LOOKS[metric]
-        figures.plot_intervals(rows, ax, heights, limits, look["color"])
-        alone = (rows["n"] == 1).to_numpy()
-        for chosen, face in ((~alone, look["color"]), (alone, "white")):
-            ax.plot(
-                rows["mean"].to_numpy()[chosen],
-                heights[chosen],
-                linestyle="none",
-                markerfacecolor=face,
-                **look,
-            )
-        ax.plot([], [], linestyle="none", label=f"{IMAGES[metric]} set", **look)
-    for row, label in enumerate(labels):
-        if data.loc[data["label"] == label, "mean"].isna().all():
-            ax.text(
-                0.5,
-                row,
-                "no completed pair of trials",
-                transform=ax.get_yaxis_transform(),
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="#666666",
-            )
-    ax.set_yticks(range(len(labels)), labels, fontsize=8)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(visible=False, axis="y")
+    above: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "ha": "right", "va": "bottom"}
+    for place, words in ((1.0, "equal "), (REPORT_MSE_RATIO, "the report ")):
+        ax.text(place, 1.0, words, fontsize=7.5, **above)
+    beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "center", "va": "center"}
+    for row, (_, means) in enumerate(data.groupby("label", sort=False)["mean"]):
+        if means.isna().all():
+            ax.text(0.5, row, "no completed pair of trials", fontsize=7, color="#666666", **beside)
     group = len(schema.OPEN_VALUES["latent_filters"]) * len(schema.OPEN_VALUES["hidden_activation"])
-    for last in range(group, len(labels), group):  # between the batch sizes
+    for last in range(group, data["label"].nunique(), group):  # between the batch sizes
         ax.axhline(last - 0.5, color="#d2d2d2", linewidth=0.8)
-    figures.log_axis(ax.xaxis, 6)
     ax.set_xlabel(f"MSE, {RATIO_NAME}, log axis")
     ax.set_ylabel("Batch size, latent filters, dense activation")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=2)

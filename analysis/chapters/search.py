@@ -24,7 +24,6 @@ from analysis.statistics import (
     NAMED_SETTING,
     RATIO_NAME,
     Estimate,
-    architecture,
     mean_over_seeds,
     ratio_of,
     ratio_over_seeds,
@@ -35,7 +34,6 @@ from analysis.words import (
     digits,
     interval,
     mean_and_sd,
-    parameter_label,
     rests_on,
     setting,
     setting_value,
@@ -46,7 +44,6 @@ from study.folder import schema
 
 PROGRESS: Final = "figure-search"
 PROGRESS_SECONDS: Final = "figure-search-seconds"
-N_BEST: Final = 3  # search trials shown of each model
 STATE_MARKERS: Final = {schema.PRUNED: "x", schema.DIVERGED: "v", schema.FAILED: "P"}
 OBJECTIVE_LABEL: Final = f"Validation MSE, {MSE_UNIT}, log axis"
 SMALL_POINTS: Final = 7
@@ -317,26 +314,6 @@ def plot_progress(
     return ax
 
 
-def best_table(best: pd.DataFrame) -> parts.Table:
-    """A row a trial of `best_search_trials`."""
-    columns = [
-        p.name for p in schema.HYPERPARAMETERS if not p.of_architecture and best[p.name].any()
-    ]
-    return parts.Table(
-        ("Trial", "Model", "Validation MSE", *map(parameter_label, columns)),
-        [
-            (
-                trial["trial_id"],
-                architecture(trial),
-                digits(trial[schema.OBJECTIVE]),
-                *(setting_value(trial[column]) for column in columns),
-            )
-            for _, trial in best.iterrows()
-        ],
-        right=(2,),
-    )
-
-
 def winner_table(winners: pd.DataFrame, reference: pd.DataFrame) -> parts.Table:
     """A row a winning setting, beside the untuned reference.
 
@@ -507,7 +484,7 @@ def chapter(run: Run, spread: Spread = MappingProxyType({})) -> parts.Chapter:
     """
     trials, reference = run.trials, run.reference
     models = searched_models(trials)
-    winners, best = winner_trials(trials), best_search_trials(trials, N_BEST)
+    winners = winner_trials(trials)
     content: list[parts.Part] = []
     if models:
         with figures.style():
@@ -522,15 +499,11 @@ def chapter(run: Run, spread: Spread = MappingProxyType({})) -> parts.Chapter:
                 ),
                 parts.Figures([f for f in (_draw(run, "number"), _draw(run, "seconds")) if f]),
             ]
-    if not best.empty:
+    if not completed_search(trials).empty:
         size = run.manifest["spec"].get("batch_size")
         content += [
             parts.Heading("Did tuning beat the report's setting?"),
             parts.Items(tuning_sentences(trials, size, spread)),
-            parts.Text(
-                f"The best {N_BEST} completed trials of each model, one seed each.", soft=True
-            ),
-            best_table(best),
         ]
     if not winners.empty:
         content += [

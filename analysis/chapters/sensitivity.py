@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -151,34 +150,23 @@ def plot_sensitivity(
         spread: of the reference over seeds, relative; drawn as a band around 1.
         color: of the marks.
     """
-    data = data.reset_index(drop=True)
-    mean = data["mean"].to_numpy()
-    always = [1.0, *([1 + spread, 1 / (1 + spread)] if spread else [])]
-    left, right = figures.interval_limits(data, always)
-    ax.set_xscale("log")
-    ax.set_xlim(left, right)
-    if spread:
-        band = ax.axvspan(1 / (1 + spread), 1 + spread, color="#c4c4c4", alpha=0.8, linewidth=0)
-        band.set_label("the reference's spread over seeds (sd)")
-    ax.axvline(1, color="#444444", linewidth=1, label="the reference")
-    figures.plot_intervals(data, ax, np.arange(len(data)), (left, right), color)
-    ax.plot(mean, np.arange(len(data)), "o", color=color, markersize=5)
+    factors, values = data["factor"].tolist(), data["value"].tolist()
     labels = [
-        f"{parameter_label(factor)} {factor_value(value)}"
-        for factor, value in zip(data["factor"], data["value"], strict=True)
+        f"{parameter_label(f)} {factor_value(v)}" for f, v in zip(factors, values, strict=True)
     ]
-    ax.set_yticks(range(len(data)), labels, fontsize=8)
+    ends = [1 + spread, 1 / (1 + spread)] if spread else []
+    look = {"neighbours": {"color": color, "marker": "o", "markersize": 5}}
+    figures.plot_forest(ax, data.assign(label=labels, kind="neighbours"), look, [1.0, *ends])
+    if spread:
+        band = ax.axvspan(ends[1], ends[0], color="#c4c4c4", alpha=0.8, linewidth=0, zorder=0.5)
+        band.set_label("the reference's spread over seeds (sd)")
     beside = ax.secondary_yaxis("right")
     beside.set_yticks(range(len(data)), [counts_beside(row) for _, row in data.iterrows()])
     beside.tick_params(length=0, labelsize=SMALL_POINTS)
     beside.spines[:].set_visible(False)
-    ax.set_ylim(len(data) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
-    factors = data["factor"].to_numpy()
-    for last in np.flatnonzero(factors[1:] != factors[:-1]):
-        ax.axhline(last + 0.5, color="#d2d2d2", linewidth=0.6)
-    ax.grid(visible=False, axis="y")
-    figures.log_axis(ax.xaxis, 6)
+    for last in range(1, len(factors)):
+        if factors[last] != factors[last - 1]:
+            ax.axhline(last - 0.5, color="#d2d2d2", linewidth=0.6)
     ax.set_xlabel("Validation MSE ÷ the reference's, log axis")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1)
     return ax
