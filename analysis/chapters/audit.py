@@ -210,7 +210,7 @@ def coverage(trials: pd.DataFrame, audited: pd.DataFrame) -> pd.DataFrame:
         that do not, by state). The sizes are those of the run, 512 among them in any case.
     """
     planned = trials[trials["group"].isin((schema.REFERENCE, schema.READING))]
-    sizes = sorted({512, *planned["hidden_units"].dropna()})
+    sizes = sorted({schema.BY_NAME["hidden_units"].default, *planned["hidden_units"].dropna()})
     rows = []
     for model, name, units in (
         (schema.CONV, CONV_NAME, None),

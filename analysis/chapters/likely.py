@@ -49,6 +49,7 @@ from analysis.words import (
     open_label,
     open_values,
     seeds,
+    sentence_case,
     short_interval,
     tensorflow,
 )
@@ -325,11 +326,12 @@ def plot_ratios(data: pd.DataFrame, ax: Axes) -> Axes:
     for row, (_, means) in enumerate(data.groupby("label", sort=False)["mean"]):
         if means.isna().all():
             ax.text(0.5, row, "no completed pair of trials", fontsize=7, color="#666666", **beside)
-    group = len(schema.OPEN_VALUES["latent_filters"]) * len(schema.OPEN_VALUES["hidden_activation"])
-    for last in range(group, data["label"].nunique(), group):  # between the batch sizes
+    n_labels = data["label"].nunique()
+    group = n_labels // len(next(iter(schema.OPEN_VALUES.values())))
+    for last in range(group, n_labels, group):  # between the values of the first
         ax.axhline(last - 0.5, color="#d2d2d2", linewidth=0.8)
     ax.set_xlabel(f"MSE, {RATIO_NAME}, log axis")
-    ax.set_ylabel("Batch size, latent filters, dense activation")
+    ax.set_ylabel(sentence_case(", ".join(map(open_label, schema.OPEN_VALUES))))
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=2)
     return ax
 
