@@ -51,15 +51,6 @@ def test_a_quick_run_has_every_file(reported: Path):
     assert {file.name for file in (reported / "report").iterdir()} == expected
 
 
-def test_the_report_is_the_same_again(reported: Path, quick_run: Path):
-    write_report(quick_run)
-    first, again = (
-        {file.name: file.read_bytes() for file in (folder / "report").iterdir()}
-        for folder in (reported, quick_run)
-    )
-    assert first == again
-
-
 def test_figures_without_data_are_removed(small_run: Path):
     old = small_run / "report" / "figure-6-search.svg"
     old.parent.mkdir()
