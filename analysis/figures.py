@@ -1,35 +1,42 @@
-"""Draws the report's figures: each function takes data and an `Axes` and returns the `Axes`.
+"""Figures: one style, axes, what can be read at a point, and every form that a report needs.
 
-One style, applied only inside `style()`; nothing is set at import. Models differ by lightness,
-line and marker as well as by hue, so that the figures survive colour blindness and grey print.
+The chapters draw: each `plot_*(data, ax)` returns its `Axes`, and nothing is set at import. Models
+differ by lightness, line and marker as well as by hue, so that figures survive colour blindness
+and grey print.
 """
 
+import io
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from analysis.chapters import parts
+from analysis.chapters.parts import Series
 from analysis.statistics import CONV_NAME, DENSE_NAME
-from study.folder.schema import CHOICES
+from study.folder.schema import CONV, DENSE
 
 MSE_UNIT: Final = "(pixel/255)²"
 WIDTH_INCHES: Final = 4.8
-MAX_DIGITS: Final = 10
+POINTS: Final = 72  # an inch
+PNG_DPI: Final = 200
 PADDING: Final = {"w_pad": 0.1, "h_pad": 0.08}  # inches around the axes
 FOOTNOTE_POINTS: Final = 6.5
-FOOTNOTE: Final = "footnote"  # its id in SVG files
 FOOTNOTE_COLUMNS: Final = 92  # characters of that size on a figure's width
+SERIES: Final = "series-"  # what the id of a series' artists begins with
 
 STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
@@ -40,14 +47,13 @@ STYLE: Final[dict[Any, Any]] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#444444",
     "axes.grid": True,
-    "grid.color": "#e4e4e4",
+    "grid.color": "#d2d2d2",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8,
     "legend.handlelength": 2.8,
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
-    "svg.fonttype": "path",
     "savefig.facecolor": "white",
 }
 
@@ -58,24 +64,33 @@ MODEL_STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
     DENSE_NAME: {"color": LIGHT, "linestyle": "--", "marker": "s", "zorder": 3.1},
 }
 MUTED_LINES: Final = (":", "-.", (0, (6, 2)), (0, (1, 3)))
-BAR_HATCHES: Final = {CONV_NAME: "", DENSE_NAME: "///"}
+LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
+    CONV: MODEL_STYLES[CONV_NAME],
+    DENSE: MODEL_STYLES[DENSE_NAME],
+}
+SVG: Final = "http://www.w3.org/2000/svg"
+XLINK: Final = "http://www.w3.org/1999/xlink"
+ElementTree.register_namespace("", SVG)
+ElementTree.register_namespace("xlink", XLINK)
 
 
 @dataclass(frozen=True)
-class TimeBar:
-    """A bar of the training-time chart.
+class Points:
+    """Points of a figure that can be read on the page, of one series.
 
     Attributes:
-        source: who measured, a label that may have several lines.
-        name: the model.
-        mean_seconds: the bar's height.
-        seed_seconds: the seeds' own values, drawn as dots; empty if not known.
+        series: its place in the legend.
+        x: in the units of the axes.
+        y: likewise.
+        texts: what is said of each.
+        name: of the trial that they are of; "" for the series itself.
     """
 
-    source: str
-    name: str
-    mean_seconds: float
-    seed_seconds: tuple[float, ...] = ()
+    series: int
+    x: Any
+    y: Any
+    texts: Sequence[str]
+    name: str = ""
 
 
 @contextmanager
@@ -87,15 +102,127 @@ def style() -> Iterator[None]:
 
 def new_figure(height_inches: float = 3.4) -> tuple[Figure, Axes]:
     """An empty figure of the report's width."""
-    figure = Figure(figsize=(WIDTH_INCHES, height_inches))
-    figure.set_layout_engine("constrained", **PADDING)
+    figure = empty_figure(height_inches)
     return figure, figure.add_subplot()
+
+
+def empty_figure(height_inches: float) -> Figure:
+    """The same without axes."""
+    # 72 dots an inch: what is drawn has the coordinates of the SVG file.
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=POINTS)
+    figure.set_layout_engine("constrained", **PADDING)
+    return figure
+
+
+def tag(artist: Artist, series: int) -> None:
+    """Marks what the page's legend shows and hides as the series of that place."""
+    assert artist.axes is not None
+    n = sum(str(other.get_gid()).startswith(SERIES) for other in artist.axes.get_children())
+    artist.set_gid(f"{SERIES}{series}-{n}")
+
+
+def finish(
+    figure: Figure,
+    name: str,
+    title: str,
+    alt: str,
+    caption: str,
+    rests_on: str,
+    *,
+    report: str = "",
+    series: Sequence[Series] = (),
+    by: Literal["x", "point"] = "x",
+    points: Sequence[tuple[Axes, Points]] = (),
+) -> parts.Figure:
+    """Saves a figure in every form that the report needs.
+
+    Args:
+        figure: drawn.
+        name: see `analysis.chapters.parts.Figure`, as for what is not named here.
+        title: likewise.
+        alt: likewise.
+        caption: likewise.
+        rests_on: what the whole page rests on, which its files say for themselves.
+        report: likewise.
+        series: for a legend on the page in place of the figure's own.
+        by: how a pointer finds points: all of them at an x, or the nearest one.
+        points: that can be read, with their axes.
+    """
+    legends = [ax.get_legend() for ax in figure.axes] if series else []
+    replaced = [one for one in legends if one is not None]
+    for one in replaced:
+        one.set_visible(False)
+    _lay_out(figure)
+    svg = _inline(_svg(figure, name, "none"), f"{title}. {alt}")
+    read = _readout(figure, by, points) if points else None
+    for one in replaced:
+        one.set_visible(True)
+    add_footnote(figure, f"{caption} {rests_on}")
+    _lay_out(figure)
+    file = _svg(figure, name, "path")
+    figure.set_dpi(PNG_DPI)
+    png = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]
+    files = {"svg": file, "png": png.getvalue()}
+    return parts.Figure(name, title, alt, caption, svg, files, report, series, read)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Lays a figure out once, not again each time that it is saved."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def _svg(figure: Figure, name: str, font_type: str) -> bytes:
+    """The same bytes for the same figure: a fixed salt for the ids, and no date."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": font_type}):
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None}, transparent=font_type == "none"
+        )
+    return buffer.getvalue()
+
+
+def _inline(svg: bytes, label: str) -> str:
+    """An SVG for the page: without ids that nothing refers to, with a label, as wide as its box."""
+    root = ElementTree.fromstring(svg)
+    for unwanted in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
+        for parent in list(root.iter()):
+            for child in parent.findall(unwanted):
+                parent.remove(child)
+    used = "".join(value for node in root.iter() for value in node.attrib.values() if "#" in value)
+    for parent in list(root.iter()):
+        for node in list(parent):
+            own = node.attrib.get("id", "")
+            if own.startswith(SERIES):
+                node.attrib["data-series"] = own.split("-")[1]
+            if own and f"#{own}" not in used:
+                del node.attrib["id"]
+    for size in ("width", "height", "version"):
+        root.attrib.pop(size, None)
+    root.attrib |= {"role": "img", "aria-label": label}
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _readout(figure: Figure, by: str, points: Sequence[tuple[Axes, Points]]) -> dict[str, Any]:
+    """Plain values for the page's script; coordinates are those of the SVG."""
+    height = POINTS * figure.get_figheight()
+    rows = []
+    for ax, its in points:
+        values = np.column_stack([np.asarray(its.x, float), np.asarray(its.y, float)])
+        x, y = ax.transData.transform(values).T.round(1)
+        y = (height - y).round(1)
+        row = {"series": its.series, "name": its.name, "x": x.tolist(), "y": y.tolist()}
+        at = {"at": [f"{value:g}" for value in values[:, 0]]} if by == "x" else {}
+        rows.append(row | at | {"text": list(its.texts)})
+    box = points[0][0].get_window_extent()
+    return {"by": by, "span": [round(height - box.y1, 1), round(height - box.y0, 1)], "rows": rows}
 
 
 def add_footnote(figure: Figure, text: str) -> None:
     """Writes what a figure rests on below it; the figure grows by as much."""
     lines = textwrap.wrap(text, FOOTNOTE_COLUMNS)
-    line_inches = 1.3 * FOOTNOTE_POINTS / 72
+    line_inches = 1.3 * FOOTNOTE_POINTS / POINTS
     height = figure.get_figheight() + (len(lines) + 1) * line_inches
     share = (len(lines) + 1) * line_inches / height
     figure.set_figheight(height)
@@ -108,218 +235,67 @@ def add_footnote(figure: Figure, text: str) -> None:
         linespacing=1.3,
         color="#444444",
         va="bottom",
-        gid=FOOTNOTE,
-        zorder=10,  # drawn last, so that nothing else refers to its glyphs
     )
 
 
-def shown_trials(reconstructions: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """The reference trials of figure 1: of the report's models, the least seed with images."""
-    kept = reference["name"].isin([CONV_NAME, DENSE_NAME])
-    saved = reference["trial_id"].isin(reconstructions["trial_id"])
-    return reference[kept & saved].groupby("name").head(1)
+def series_of(name: str, look: Mapping[str, Any]) -> Series:
+    """The legend's entry for a line that is drawn in this look."""
+    line = look.get("linestyle", "-")
+    dashes = {"-": "", "--": "5 2", ":": "1.5 2", "-.": "6 2 1.5 2"}
+    drawn = " ".join(map(str, line[1])) if isinstance(line, tuple) else dashes.get(line)
+    return Series(name, look["color"], drawn, look.get("marker", ""))
 
 
-def digit_rows(
-    reconstructions: pd.DataFrame, shown: pd.DataFrame
-) -> dict[str, npt.NDArray[np.float64]]:
-    """The random test digits of figure 1 and what the models make of them.
-
-    Args:
-        reconstructions: of `analysis.load.load_reconstructions`.
-        shown: of `shown_trials`.
-
-    Returns:
-        Images of shape (n, 28, 28), pixels 0..255, by row: "original", "conv" and, if it saved
-        the same digits, "dense-512". Empty if there are none of the convolutional model.
-    """
-    random = reconstructions[reconstructions["choice"] == CHOICES[0]]
-    saved = {
-        name: random[random["trial_id"] == trial_id].set_index("test_index")
-        for name, trial_id in zip(shown["name"], shown["trial_id"], strict=True)
-    }
-    if CONV_NAME not in saved or saved[CONV_NAME].empty:
-        return {}
-    digits = list(saved[CONV_NAME].index[:MAX_DIGITS])
-    rows = {"original": _images(saved[CONV_NAME].loc[digits, "original"])}
-    for name, frame in saved.items():
-        if set(digits) <= set(frame.index):
-            rows[name] = _images(frame.loc[digits, "reconstruction"])
-    return rows
-
-
-def _images(pixels: pd.Series) -> npt.NDArray[np.float64]:
-    return np.stack([np.asarray(image, dtype=float) for image in pixels]).reshape(-1, 28, 28)
-
-
-def plot_reconstructions(data: Mapping[str, npt.NDArray[np.float64]], ax: Axes) -> Axes:
-    """Test digits above their reconstructions, a labelled row each; see `digit_rows`."""
-    gap = 2
-    tile = 28 + gap
-    n_digits = len(next(iter(data.values())))
-    mosaic = np.full((len(data) * tile + gap, n_digits * tile + gap), np.nan)
-    for row, images in enumerate(data.values()):
-        for column, image in enumerate(images):
-            top, left = row * tile + gap, column * tile + gap
-            mosaic[top : top + 28, left : left + 28] = image
-    ax.imshow(mosaic, cmap="gray_r", vmin=0, vmax=255, interpolation="none")
-    ax.set_facecolor("#d9d9d9")
-    ax.set_xticks([])
-    ax.set_yticks([row * tile + gap + 14 for row in range(len(data))], list(data))
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
-    return ax
-
-
-def plot_conv_curves(data: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
-    """The convolutional model's MSE against the epoch, linear axis.
-
-    Args:
-        data: `analysis.statistics.curves` of the convolutional model, by the images' name.
-        ax: where to draw.
-    """
-    looks: Sequence[Mapping[str, Any]] = (
-        MODEL_STYLES[CONV_NAME],
-        {"color": "#5ba3d9", "linestyle": "--", "marker": "^", "zorder": 3.1},
-    )
-    for offset, ((label, curve), look) in enumerate(zip(data.items(), looks, strict=True)):
-        _plot_curve(curve, ax, label, look, offset)
-    ax.set_ylim(bottom=0)
-    ax.set_ylabel(f"MSE, {MSE_UNIT}")
-    epoch_axis(ax, max(curve["epoch"].max() for curve in data.values()))
-    ax.legend(loc="upper right")
-    return ax
-
-
-def plot_log_mse(data: pd.DataFrame, ax: Axes, images: str) -> Axes:
-    """MSE of every model against the epoch, log axis.
-
-    Args:
-        data: of `analysis.statistics.curves`; the report's two models stand out.
-        ax: where to draw.
-        images: "Training" or "Test", for the axis label.
-    """
-    muted = iter(MUTED_LINES * len(data))
-    for offset, (name, curve) in enumerate(data.groupby("name", sort=False)):
-        look = MODEL_STYLES.get(str(name))
-        if look is None:
-            look = {"color": MUTED, "linestyle": next(muted), "linewidth": 1.0, "zorder": 2.5}
-        _plot_curve(curve, ax, str(name), look, offset)
-    ax.set_ylabel(f"{images} MSE, {MSE_UNIT}, log axis")
-    epoch_axis(ax, data["epoch"].max())
-    log_axis(ax.yaxis)
-    ax.legend(loc="upper right")
-    return ax
-
-
-def plot_times(data: Sequence[TimeBar], ax: Axes) -> Axes:
-    """Training times as bars side by side for each source, the seeds as dots."""
-    sources = list(dict.fromkeys(bar.source for bar in data))
-    models = [name for name in MODEL_STYLES if any(bar.name == name for bar in data)]
-    width = 0.36
-    for bar in data:
-        center = sources.index(bar.source) + (models.index(bar.name) - (len(models) - 1) / 2) * (
-            width + 0.04
-        )
-        first = bar.source == next(other.source for other in data if other.name == bar.name)
-        ax.bar(
-            center,
-            bar.mean_seconds,
-            width,
-            color=MODEL_STYLES[bar.name]["color"],
-            hatch=BAR_HATCHES[bar.name],
-            edgecolor="white",
-            label=bar.name if first else None,
-        )
-        n = len(bar.seed_seconds)
-        spread = np.linspace(-0.1, 0.1, n) if n > 1 else np.zeros(n)
-        ax.plot(
-            center + spread,
-            bar.seed_seconds,
-            "o",
-            markersize=4,
-            markerfacecolor="white",
-            markeredgecolor="black",
-            markeredgewidth=0.8,
-        )
-        ax.annotate(
-            f"{bar.mean_seconds:.3g} s",
-            (center, max(bar.mean_seconds, *bar.seed_seconds, 0.0)),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-        )
-    ax.set_xticks(range(len(sources)), sources)
-    ax.set_xlim(-0.6, len(sources) - 0.4)
-    ax.margins(y=0.14)
-    ax.grid(visible=False, axis="x")
-    ax.tick_params(axis="x", length=0)
-    ax.set_ylabel("Training time (s)")
-    legend_above(ax)
-    return ax
-
-
-def legend_above(ax: Axes) -> None:
+def legend_above(ax: Axes, columns: int = 2) -> None:
     """A legend where no data can lie."""
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1.5)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1.5)
 
 
-def interval_limits(data: pd.DataFrame, always: Sequence[float]) -> tuple[float, float]:
-    """The ends of a log axis on which ratios and their intervals are seen.
-
-    An interval from few seeds can be so wide that nothing else would be seen: it is cut off.
-
-    Args:
-        data: columns mean, low and high; what is missing has no say.
-        always: values to show in any case.
-    """
-    margin = 4.0
-    low, high = min([*always, *data["low"].dropna()]), max([*always, *data["high"].dropna()])
-    means = [*always, *data["mean"].dropna()]
-    left = min(max(low, min(means) / margin), min(means))
-    right = max(min(high, max(means) * margin), max(means))
-    padding = 1.08 * (right / left) ** 0.03
-    return left / padding, right * padding
-
-
-def plot_intervals(
-    data: pd.DataFrame,
+def plot_forest(
     ax: Axes,
-    heights: npt.NDArray[Any],
-    limits: tuple[float, float],
-    color: str,
-) -> None:
-    """Horizontal intervals, with an arrow where one goes on beyond the axis.
+    data: pd.DataFrame,
+    looks: Mapping[str, Mapping[str, Any]],
+    always: Sequence[float] = (1.0,),
+) -> Axes:
+    """Ratios with their intervals, a row a label, on a log axis beside the line 1.
+
+    A mark without an interval is hollow. An interval from few seeds can be so wide that nothing
+    else would be seen: it is cut off, with an arrow.
 
     Args:
-        data: columns low and high; a row without them gets no line.
         ax: where to draw.
-        heights: of the rows.
-        limits: of the x axis.
-        color: of the lines.
+        data: columns label, kind, mean, low and high; what is missing is not drawn.
+        looks: of the marks, by kind.
+        always: ratios to show in any case.
     """
-    left, right = limits
-    for height, ends in zip(heights, data[["low", "high"]].to_numpy(dtype=float), strict=True):
-        if np.isfinite(ends).all():
-            ax.plot(np.clip(ends, left, right), [height, height], color=color, linewidth=1.4)
-            for end, edge, arrow in zip(ends, limits, ("<", ">"), strict=True):
-                if (end < left) if arrow == "<" else (end > right):
-                    ax.plot(edge, height, arrow, color=color, markersize=5, clip_on=False)
-
-
-def _plot_curve(
-    curve: pd.DataFrame, ax: Axes, name: str, look: Mapping[str, Any], offset: int
-) -> None:
-    """The mean over seeds as a line and, for several seeds, their range as a band."""
-    epoch = curve["epoch"].astype(float).to_numpy()
-    step = max(1, len(epoch) // 8)
-    n = int(curve["n"].max())
-    mark_every = (min(offset * step // 2, len(epoch) - 1), step)
-    ax.plot(epoch, curve["mean"], markevery=mark_every, label=f"{name}, n = {n}", **look)
-    if n > 1:
-        band = curve["low"].to_numpy(), curve["high"].to_numpy()
-        ax.fill_between(epoch, *band, color=look["color"], alpha=0.22, linewidth=0)
+    labels = list(dict.fromkeys(data["label"]))
+    margin, means = 4.0, [*always, *data["mean"].dropna()]
+    least, most = min([*always, *data["low"].dropna()]), max([*always, *data["high"].dropna()])
+    left = min(max(least, min(means) / margin), min(means))
+    right = max(min(most, max(means) * margin), max(means))
+    padding = 1.08 * (right / left) ** 0.03
+    limits = (left / padding, right * padding)
+    ax.set(xscale="log", xlim=limits, ylim=(len(labels) - 0.4, -0.6))
+    ax.axvline(1, color="#444444", linewidth=1)
+    for place, (kind, look) in enumerate(looks.items()):
+        offset = 0.34 / len(looks) * (2 * place + 1 - len(looks))
+        for _, row in data[data["kind"] == kind].iterrows():
+            height, ends = labels.index(row["label"]) + offset, (row["low"], row["high"])
+            hollow = bool(pd.isna(row["low"]))
+            if not hollow:
+                ax.plot(np.clip(ends, *limits), [height] * 2, color=look["color"], linewidth=1.4)
+                for end, edge, arrow in zip(ends, limits, ("<", ">"), strict=True):
+                    if (end < edge) if arrow == "<" else (end > edge):
+                        marks = {"color": look["color"], "markersize": 5, "clip_on": False}
+                        ax.plot(edge, height, arrow, **marks)
+            face = "white" if hollow else look["color"]
+            ax.plot(row["mean"], height, linestyle="none", **look, markerfacecolor=face)
+        ax.plot([], [], linestyle="none", label=kind, **look)
+    ax.set_yticks(range(len(labels)), labels, fontsize=8)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    log_axis(ax.xaxis, 6)
+    return ax
 
 
 def epoch_axis(ax: Axes, n: int) -> None:

@@ -6,20 +6,67 @@ A run folder lies on a disk (a path) or in a bucket (a URI such as s3://bucket/r
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import pandas as pd
 import pyarrow as pa
 
+from analysis.statistics import reference_trials
 from study.folder import manifest, schema, tables
 from study.folder.storage import RunFolder, RunFolderError
 
-__all__ = ["DTYPES", "RunFolderError", "load_manifest", "load_reconstructions", "load_run"]
+__all__ = [
+    "DTYPES",
+    "Run",
+    "RunFolderError",
+    "load_manifest",
+    "load_reconstructions",
+    "load_run",
+    "read_run",
+]
 
 DTYPES: Final = MappingProxyType[schema.Kind, Literal["str", "Int64", "float64", "boolean"]](
     {"text": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that has been read.
+
+    Attributes:
+        folder: its path or URI, as given.
+        manifest: of `load_manifest`.
+        trials: of `load_run`.
+        epochs: of `load_run`.
+        reconstructions: of `load_reconstructions`.
+        label: a letter that stands for it among others.
+    """
+
+    folder: str
+    manifest: Mapping[str, Any]
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    reconstructions: pd.DataFrame
+    label: str = ""
+
+    @cached_property
+    def reference(self) -> pd.DataFrame:
+        """The trials of `analysis.statistics.reference_trials`."""
+        return reference_trials(self.trials)
+
+
+def read_run(path: str | os.PathLike[str], label: str = "") -> Run:
+    """All of a run folder.
+
+    Raises:
+        RunFolderError: it is not a whole run.
+    """
+    manifest, tables = load_manifest(path), load_run(path)
+    return Run(os.fspath(path), manifest, *tables, load_reconstructions(path), label)
 
 
 def load_run(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, pd.DataFrame]:

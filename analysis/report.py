@@ -3,37 +3,57 @@
     python -m analysis.report results/NAME
 
 In a few seconds on one core it writes results/NAME/report/: index.html, one self-contained page to
-open in a browser; the figures as PNG and SVG; summary.csv, summary.md and claims.csv; of an audit,
-audit.csv and audit.md. It prints the page's path. The folder may be a URI (s3://, gs://). Exit 2
+open in a browser; the figures as PNG and SVG; summary.csv and claims.csv; of an audit, audit.csv.
+It prints the page's path. The folder may be a URI (s3://, gs://). Exit 2
 for a folder that is not a run.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from analysis import statistics
-from analysis.audit.section import CSV_FILE, MARKDOWN_FILE, audit_report
-from analysis.claims import judge_claims
-from analysis.drawings import draw_reference
-from analysis.image_drawings import draw_images
-from analysis.load import (
-    RunFolderError,
-    load_manifest,
-    load_reconstructions,
-    load_run,
+from analysis.chapters import (
+    answer,
+    claims,
+    curves,
+    parameters,
+    pareto,
+    provenance,
+    readings,
+    reconstructions,
+    search,
+    sensitivity,
+    times,
+    trials,
 )
-from analysis.page import tables
-from analysis.page.layout import html_page
-from analysis.search.drawings import draw_search
-from analysis.words import readings, setting_note
+from analysis.chapters.parts import Chapter
+from analysis.load import Run, RunFolderError, read_run
+from analysis.page import page_of, render
 from study.folder import schema
 from study.folder.storage import RunFolder
 
 PAGE_FILE: Final = "index.html"
-AUDIT_FILES: Final = (CSV_FILE, MARKDOWN_FILE)
+TITLE: Final = "Convolutional and dense autoencoders on MNIST"
+OLD_FILES: Final = (readings.CSV_FILE, "audit.md", "summary.md")  # of this version or before
+
+
+def chapters_of(run: Run) -> list[Chapter]:
+    """What the report has on a run, in the order of the page."""
+    return [
+        claims.chapter(run),
+        curves.chapter(run),
+        times.chapter(run),
+        reconstructions.chapter(run),
+        search.chapter(run, sensitivity.relative_spreads(run.trials)),
+        parameters.chapter(run),
+        pareto.chapter(run),
+        sensitivity.chapter(run),
+        readings.chapter(run),
+        trials.chapter(run),
+        provenance.chapter(run),
+    ]
 
 
 def write_report(path: str | os.PathLike[str]) -> str:
@@ -48,49 +68,30 @@ def write_report(path: str | os.PathLike[str]) -> str:
     Raises:
         RunFolderError: if the folder is not a whole run, or the report cannot be written.
     """
-    manifest = load_manifest(path)
-    trials, epochs = load_run(path)
-    reconstructions = load_reconstructions(path)
-    reference = statistics.reference_trials(trials)
-    drawings = draw_reference(manifest, epochs, reference, reconstructions)
-    search_drawings = draw_search(manifest, trials)
-    image_drawings = draw_images(manifest, trials, reference, reconstructions)
-    audited = audit_report(manifest, trials, epochs)
-    claims = judge_claims(reference, epochs)
-    summary = statistics.summary(reference)
-    note = setting_note(manifest, reference, spread=False)
-
-    page = html_page(
-        manifest,
-        trials,
-        reference,
-        claims,
-        drawings,
-        search_drawings,
-        image_drawings,
-        audited,
-        note,
-    )
-    files = {
-        f"{drawing.name}.{suffix}": content
-        for drawing in (*drawings, *search_drawings, *image_drawings, *audited.drawings)
-        for suffix, content in drawing.files.items()
-    }
-    files |= audited.files
-    files |= {
-        "summary.csv": summary.to_csv(index=False).encode(),
-        "summary.md": tables.markdown(manifest, tables.summary_rows(reference), note).encode(),
-        "claims.csv": tables.claims_csv(claims, readings(reference)).encode(),
-        PAGE_FILE: page.encode(),  # the last: once it is there, so is what it belongs to
-    }
+    run = read_run(path)
+    chapters = chapters_of(run)
+    name = f"Study {run.manifest['name']}"
+    page = page_of(TITLE, name, answer.answer(run), provenance.basis(run), chapters)
+    files = files_of(chapters)
+    files[PAGE_FILE] = render(page).encode()  # the last: it is there once what it tells of is
     folder = RunFolder(path)
     for old in folder.names(schema.REPORT_FOLDER):
         name = old.removeprefix(f"{schema.REPORT_FOLDER}/")
-        if (name.startswith("figure-") or name in AUDIT_FILES) and name not in files:
+        if (name.startswith("figure-") or name in OLD_FILES) and name not in files:
             folder.delete(old)
     for name, content in files.items():
         folder.write(f"{schema.REPORT_FOLDER}/{name}", content)
     return f"{os.fspath(path).rstrip('/')}/{schema.REPORT_FOLDER}/{PAGE_FILE}"
+
+
+def files_of(chapters: Iterable[Chapter]) -> dict[str, bytes]:
+    """The files of the chapters and their figures, by name."""
+    files: dict[str, bytes] = {}
+    for chapter in chapters:
+        for figure in chapter.figures:
+            files |= {f"{figure.name}.{suffix}": of for suffix, of in figure.files.items()}
+        files |= chapter.files
+    return files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

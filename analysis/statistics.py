@@ -12,34 +12,25 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from study.folder.schema import (
-    BY_NAME,
-    COMPLETED,
-    CONV,
-    DENSE,
-    FULL_SPLIT,
-    HYPERPARAMETERS,
-    MODELS,
-    REFERENCE,
-    TEST_MSE,
-    TRAIN_MSE,
-)
+from study.folder import schema
 
 CONFIDENCE: Final = 0.95
 
 # The report's two models.
 CONV_NAME: Final = "conv"
-DENSE_NAME: Final = f"dense-{BY_NAME['hidden_units'].default}"
-REPORT_LATENT_FILTERS: Final = BY_NAME["latent_filters"].default
+DENSE_NAME: Final = f"dense-{schema.BY_NAME['hidden_units'].default}"
+RATIO_NAME: Final = f"{CONV_NAME} ÷ {DENSE_NAME}"
+SUMMARISED: Final = (schema.TRAIN_MSE, schema.TEST_MSE, "train_seconds")
+REPORT_LATENT_FILTERS: Final = schema.BY_NAME["latent_filters"].default
 
 # A trial's setting, apart from its architecture and its seed: averages never mix two of them.
 SETTING: Final = (
     "epochs",
     "precision",
-    *(p.name for p in HYPERPARAMETERS if p.models == MODELS),
+    *(p.name for p in schema.HYPERPARAMETERS if p.models == schema.MODELS),
 )
 DENSE_SETTING: Final = tuple(
-    p.name for p in HYPERPARAMETERS if p.models == (DENSE,) and not p.of_architecture
+    p.name for p in schema.HYPERPARAMETERS if p.models == (schema.DENSE,) and not p.of_architecture
 )
 NAMED_SETTING: Final = ("name", *SETTING, *DENSE_SETTING)  # with the architecture
 
@@ -66,6 +57,10 @@ class Estimate:
     def lowest(self) -> float:
         """The interval's lower end, or the value itself if one seed gives no interval."""
         return self.mean if self.low is None else self.low
+
+    def excludes(self, value: float) -> bool:
+        """Whether there is an interval, and the value lies outside it."""
+        return self.low is not None and not self.lowest <= value <= self.highest
 
     @property
     def highest(self) -> float:
@@ -107,6 +102,34 @@ def ratio_over_seeds(numerator: pd.Series, denominator: pd.Series) -> Estimate |
     )
 
 
+def welch_ratio(numerator: pd.Series, denominator: pd.Series) -> Estimate | None:
+    """The ratio of the geometric means of two independent samples of positive numbers.
+
+    The interval is Welch's, of the difference of the mean logs, with the degrees of freedom of
+    Welch and Satterthwaite (B. L. Welch, Biometrika 34, 1947).
+
+    Returns:
+        The ratio, n being the sum of both; without an interval if a sample has one value; None if
+        one has none.
+    """
+    top = mean_over_seeds(pd.Series(np.log(numerator)))
+    bottom = mean_over_seeds(pd.Series(np.log(denominator)))
+    if top is None or bottom is None:
+        return None
+    difference, n = top.mean - bottom.mean, top.n + bottom.n
+    ratio = float(np.exp(difference))
+    if top.sd is None or bottom.sd is None:
+        return Estimate(ratio, n)
+    top_variance, bottom_variance = top.sd**2 / top.n, bottom.sd**2 / bottom.n
+    variance = top_variance + bottom_variance
+    if variance == 0:  # as when every seed collapsed to the same images
+        return Estimate(ratio, n, None, ratio, ratio)
+    freedom = variance**2 / (top_variance**2 / (top.n - 1) + bottom_variance**2 / (bottom.n - 1))
+    half_width = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * variance**0.5
+    low, high = np.exp([difference - half_width, difference + half_width])
+    return Estimate(ratio, n, None, float(low), float(high))
+
+
 def reference_trials(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials that enter the averages: completed reference trials on the full split.
 
@@ -115,24 +138,33 @@ def reference_trials(trials: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Rows of `trials` with a column `name` ("conv", "dense-512"), conv first, then by size and
-        seed; a row a name and seed.
+        seed; a row a name and seed. Of trials that shared their device there is no training time.
     """
-    kept = most_frequent(tested_trials(trials, (REFERENCE,)), SETTING)
-    dense = most_frequent(kept[kept["model"] == DENSE], DENSE_SETTING)
-    kept = kept[(kept["model"] == CONV) | kept.index.isin(dense.index)]
-    kept = kept.assign(name=[architecture(row) for _, row in kept.iterrows()])
+    kept = most_frequent(tested_trials(trials, (schema.REFERENCE,)), SETTING)
+    dense = most_frequent(kept[kept["model"] == schema.DENSE], DENSE_SETTING)
+    kept = kept[(kept["model"] == schema.CONV) | kept.index.isin(dense.index)]
+    kept = times_alone(with_names(kept))
     # The report's conv model comes before its variants.
     order = ["model", "hidden_units", "name", "seed"]
     return kept.sort_values(order).drop_duplicates(["name", "seed"]).reset_index(drop=True)
+
+
+def times_alone(trials: pd.DataFrame) -> pd.DataFrame:
+    """Trials without the training time of those that shared their device: it compares with none.
+
+    Older runs do not say who did; their times stay.
+    """
+    shared = (trials["n_sharing"] > 1).fillna(False)
+    return trials.assign(train_seconds=trials["train_seconds"].mask(shared))
 
 
 def tested_trials(trials: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     """The completed trials of some groups that were tested after the longest training of them."""
     kept = trials[
         trials["group"].isin(groups)
-        & (trials["state"] == COMPLETED)
-        & (trials["split"] == FULL_SPLIT)
-        & trials[TEST_MSE].notna()
+        & (trials["state"] == schema.COMPLETED)
+        & (trials["split"] == schema.FULL_SPLIT)
+        & trials[schema.TEST_MSE].notna()
     ]
     longest: pd.DataFrame = kept[kept["epochs"] == kept["epochs"].max()]
     return longest
@@ -148,10 +180,19 @@ def most_frequent(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 def architecture(trial: pd.Series) -> str:
     """A trial's architecture in a word: "conv" (the report's), "dense-512"."""
-    if trial["model"] == DENSE:
-        return f"{DENSE}-{trial['hidden_units']}"
+    if trial["model"] == schema.DENSE:
+        return f"{schema.DENSE}-{trial['hidden_units']}"
     filters = trial["latent_filters"]
-    return CONV_NAME if filters == REPORT_LATENT_FILTERS else f"{CONV}, {filters} latent filters"
+    return (
+        CONV_NAME
+        if filters == REPORT_LATENT_FILTERS
+        else f"{schema.CONV}, {filters} latent filters"
+    )
+
+
+def with_names(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials with a column `name`, their architecture."""
+    return trials.assign(name=[architecture(row) for _, row in trials.iterrows()])
 
 
 def names(reference: pd.DataFrame) -> list[str]:
@@ -170,7 +211,10 @@ def mean_of(reference: pd.DataFrame, name: str, metric: str) -> Estimate | None:
 
 
 def ratio_of(
-    reference: pd.DataFrame, metric: str, numerator: str, denominator: str
+    reference: pd.DataFrame,
+    metric: str,
+    numerator: str = CONV_NAME,
+    denominator: str = DENSE_NAME,
 ) -> Estimate | None:
     """The ratio of two architectures in a metric, paired by seed; None if they share no seed."""
     return ratio_over_seeds(
@@ -192,14 +236,8 @@ def curves(reference: pd.DataFrame, epochs: pd.DataFrame, metric: str) -> pd.Dat
     return table.astype({"name": "str"})
 
 
-def ratio_curve(
-    reference: pd.DataFrame,
-    epochs: pd.DataFrame,
-    metric: str,
-    numerator: str = DENSE_NAME,
-    denominator: str = CONV_NAME,
-) -> pd.DataFrame:
-    """The ratio of two architectures in a metric at every epoch, paired by seed.
+def ratio_curve(reference: pd.DataFrame, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Conv ÷ dense-512 in a metric at every epoch, paired by seed.
 
     Returns:
         Columns epoch, mean, low, high (the 95 % t-interval, missing for n = 1) and n.
@@ -207,7 +245,7 @@ def ratio_curve(
     histories = reference_epochs(reference, epochs)
     rows = []
     for epoch, at_epoch in histories.groupby("epoch"):
-        ratio = ratio_of(at_epoch, metric, numerator, denominator)
+        ratio = ratio_of(at_epoch, metric)
         if ratio is not None:
             rows.append((epoch, ratio.mean, ratio.low, ratio.high, ratio.n))
     return pd.DataFrame(rows, columns=["epoch", "mean", "low", "high", "n"])
@@ -223,11 +261,10 @@ def summary(reference: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns model, epochs, n_parameters, n_seeds and, for train_mse, test_mse and
-        train_seconds each, mean, sd, low and high. In a ratio's row, mean is the geometric mean
+        train_seconds each, mean, sd, low and high. In the ratios' row, mean is the geometric mean
         of the ratios paired by seed; low and high are 95 % t-intervals throughout.
     """
     rows = []
-    metrics = (TRAIN_MSE, TEST_MSE, "train_seconds")
     for name in names(reference):
         trials = reference[reference["name"] == name]
         row = {
@@ -236,16 +273,13 @@ def summary(reference: pd.DataFrame) -> pd.DataFrame:
             "n_parameters": trials["n_parameters"].iloc[0],
             "n_seeds": len(trials),
         }
-        rows.append(row | _flat({metric: mean_of(reference, name, metric) for metric in metrics}))
-    for top, bottom, its_metrics in (
-        (DENSE_NAME, CONV_NAME, (TRAIN_MSE, TEST_MSE)),
-        (CONV_NAME, DENSE_NAME, ("train_seconds",)),
-    ):
-        ratios = {metric: ratio_of(reference, metric, top, bottom) for metric in its_metrics}
-        found = [ratio for ratio in ratios.values() if ratio is not None]
-        if found:
-            rows.append({"model": f"{top} ÷ {bottom}", "n_seeds": found[0].n} | _flat(ratios))
-    parts = [f"{metric}_{part}" for metric in metrics for part in ("mean", "sd", "low", "high")]
+        rows.append(
+            row | _flat({metric: mean_of(reference, name, metric) for metric in SUMMARISED})
+        )
+    ratios = {metric: ratio_of(reference, metric) for metric in SUMMARISED}
+    if (of_test := ratios[schema.TEST_MSE]) is not None:
+        rows.append({"model": RATIO_NAME, "n_seeds": of_test.n} | _flat(ratios))
+    parts = [f"{metric}_{part}" for metric in SUMMARISED for part in ("mean", "sd", "low", "high")]
     frame = pd.DataFrame(rows, columns=["model", "epochs", "n_parameters", "n_seeds", *parts])
     counts = dict.fromkeys(("epochs", "n_parameters", "n_seeds"), "Int64")
     return frame.astype({"model": "str", **counts, **dict.fromkeys(parts, "float64")})

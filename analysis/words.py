@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from analysis.load import Run
 from analysis.statistics import Estimate
 from study.folder import schema
 
@@ -21,49 +22,29 @@ _HOMES: Final = re.compile(r"(?<![\w.~/-])(/home/[^/\s]+|/Users/[^/\s]+|/(?:var/
 _WINDOWS_HOMES: Final = re.compile(r"\b[A-Za-z]:\\\\?Users\\\\?[^\\\s]+")
 
 
-def setting_note(
-    manifest: Mapping[str, Any], reference: pd.DataFrame, *, spread: bool = True
-) -> str:
-    """What numbers of the reference trials rest on: n, device, versions and readings."""
-    if reference.empty:
-        return "No completed reference trial."
-    n_seeds = reference.groupby("name", sort=False).size()
-    if n_seeds.nunique() == 1:
-        seeds = f"n = {count(n_seeds.iloc[0], 'seed')}"
-    else:
-        seeds = ", ".join(f"n = {n} ({name})" for name, n in n_seeds.items())
-    if spread and n_seeds.max() > 1:
-        seeds = f"Mean and min–max band over seeds, {seeds}"
-    return (
-        f"{seeds}; {count(reference['epochs'].iloc[0], 'epoch')}; {devices(reference)};"
-        f" {tensorflow(manifest)}. {readings(reference)}"
-    )
+def rests_on(run: Run) -> str:
+    """What holds for all of a run's numbers: devices, TensorFlow, and the reference's readings."""
+    trials = run.trials if run.reference.empty else run.reference
+    read = f" Readings: {open_values(trials)}." if len(trials) else ""
+    return f"{devices(run.trials)}; {tensorflow(run.manifest)}.{read}"
 
 
-def readings(trials: pd.DataFrame, batch_sizes: str | None = None) -> str:
-    """A sentence on what numbers of these trials rest on; see `open_values`."""
-    return f"Rests on readings of what the report leaves open: {open_values(trials, batch_sizes)}."
-
-
-def open_values(trials: pd.DataFrame, batch_sizes: str | None = None) -> str:
-    """The values that the report leaves open, as these trials have them.
-
-    Args:
-        trials: rows of the trials table.
-        batch_sizes: in words, if not those of the trials.
-    """
-    parts = [f"batch size {batch_sizes or values_of(trials['batch_size'])}"]
-    if (trials["model"] == schema.DENSE).any():
-        parts += [
-            f"dense hidden activation {values_of(trials['hidden_activation'])}",
-            f"dense dropout {values_of(trials['dropout'])}",
-        ]
+def open_values(trials: pd.DataFrame) -> str:
+    """The values of what the report leaves open that these trials have."""
+    parts = [
+        f"{open_label(p.name)} {values}"
+        for p in schema.HYPERPARAMETERS
+        if not p.stated and (values := values_of(trials[p.name]))
+    ]
     if (trials["model"] == schema.CONV).any():
-        parts += [
-            f"latent filters {values_of(trials['latent_filters'])}",
-            "decoder's third convolution “valid”",
-        ]
+        parts.append("decoder's third convolution “valid”")
     return ", ".join(parts)
+
+
+def open_label(name: str) -> str:
+    """What the report leaves open, in words: "batch size", "dense hidden activation"."""
+    whose = f"{schema.DENSE} " if schema.BY_NAME[name].models == (schema.DENSE,) else ""
+    return whose + parameter_label(name).lower()
 
 
 def values_of(column: pd.Series) -> str:
@@ -87,14 +68,19 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def digits(value: float) -> str:
-    """Three significant digits, plain."""
-    return f"{value:.{_decimals(value)}f}"
+def digits(value: float, significant: int = 3) -> str:
+    """Three significant digits, or as many as asked for, plain."""
+    return f"{value:.{_decimals(value, significant)}f}"
 
 
-def _decimals(value: float) -> int:
-    """The decimals that show three significant digits."""
-    return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
+def short(value: float) -> str:
+    """Two significant digits, for a sentence."""
+    return digits(value, 2)
+
+
+def _decimals(value: float, significant: int = 3) -> int:
+    """The decimals that show this many significant digits."""
+    return max(0, significant - 1 - math.floor(math.log10(abs(value)))) if value else 2
 
 
 def mean_and_sd(estimate: Estimate | None) -> str:
@@ -116,6 +102,22 @@ def interval(estimate: Estimate | None) -> str:
         return f"{digits(estimate.mean)} (n = {estimate.n}, no interval)"
     bounds = f"{digits(estimate.low)} to {digits(estimate.high)}"
     return f"{digits(estimate.mean)} (95 % interval {bounds}, n = {estimate.n})"
+
+
+def short_interval(estimate: Estimate | None) -> str:
+    """The mean with its 95 % interval and n, as short as a wide table needs it."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return interval(estimate)
+    bounds = f"{digits(estimate.low)} to {digits(estimate.high)}"
+    return f"{digits(estimate.mean)} ({bounds}), n = {estimate.n}"
+
+
+def seeds(numbers: Iterable[int]) -> str:
+    """How many seeds several estimates have: "n = 3 seeds", "n = 1 to 3 seeds"."""
+    found = sorted(set(numbers))
+    if len(found) == 1:
+        return f"n = {count(found[0], 'seed')}"
+    return f"n = {found[0]} to {found[-1]} seeds"
 
 
 def duration(seconds: float | None) -> str:
@@ -140,6 +142,20 @@ def setting_value(value: Any) -> str:
 def parameter_label(name: str) -> str:
     """A parameter of the search or a column of a setting: "Learning rate", "1 − momentum"."""
     return name.replace("one_minus_", "1 − ").replace("_", " ").capitalize()
+
+
+def setting(trial: pd.Series, columns: Iterable[str]) -> str:
+    """Some of a trial's setting: "learning rate 0.5, nesterov yes"; what is missing is left out."""
+    return ", ".join(
+        f"{parameter_label(name).lower()} {factor_value(trial[name])}"
+        for name in columns
+        if not pd.isna(trial[name])
+    )
+
+
+def sentence_case(text: str) -> str:
+    """The text with a capital first letter, the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def factor_value(value: Any) -> str:

@@ -161,10 +161,15 @@ class RunFolder:
         return sorted(f"{folder}/{name}" for name in found if not name.startswith(TEMPORARY_PREFIX))
 
     def tidy(self) -> None:
-        """Deletes folders in it that are empty; a bucket has none."""
-        for path in self.local.iterdir() if self.local else ():
-            with suppress(OSError):  # no folder, or not empty
-                path.rmdir()
+        """Deletes folders in it that are empty; a bucket has none.
+
+        Raises:
+            RunFolderError: it is not there.
+        """
+        with self._storage_errors():
+            for path in self.local.iterdir() if self.local else ():
+                with suppress(OSError):  # no folder, or not empty
+                    path.rmdir()
 
     def sweep(self) -> None:
         """Deletes the temporary files of writes that the death of a process cut short.

@@ -197,6 +197,7 @@ def run_study(
         finally:
             trouble = ledger.trouble
             ledger.close()
+            trouble = trouble or ledger.trouble
             with suppress(RunFolderError):
                 manifest.finish("storage failed" if trouble else status)
     if trouble:

@@ -96,6 +96,7 @@ def trial(
         "eval_seconds": 0.2 * len(history),
         "compile_seconds": 1.0,
         "wall_seconds": 60.0,
+        "n_sharing": None,
         "device": "CPU, 1 thread: AMD EPYC",
         "n_retries": 0,
     }

@@ -4,17 +4,23 @@ Where they are missing the tests are skipped, but for CI, where they must not va
 """
 
 import base64
+import io
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
 from synthetic_runs import audit_trials, quick_trials, write_run
 
 from analysis.report import write_report
@@ -156,33 +162,109 @@ def test_no_other_script_may_run(page: webdriver.Chrome):
 def test_every_figure_is_there_and_has_a_size(page: webdriver.Chrome):
     sizes = page.execute_script(
         """
-        return [...document.querySelectorAll("figure svg")].map((svg) => {
+        return [...document.querySelectorAll("figure .plot svg")].map((svg) => {
           const box = svg.getBoundingClientRect();
           return [svg.getAttribute("aria-label"), box.width, box.height];
         });
         """
     )
-    numbers = {label.split(".")[0].split(",")[0] for label, _, _ in sizes}
-    assert {f"Figure {number}" for number in (1, 2, 3, 4, 5, 13, 14)} <= numbers
-    assert all(width > 100 and height > 20 for _, width, height in sizes)
-    loaded = page.execute_async_script(
+    assert len(sizes) == 10
+    assert all(label and width > 100 and height > 20 for label, width, height in sizes)
+    images = page.execute_script(
         """
-        const done = arguments[arguments.length - 1];
-        const found = [...document.querySelectorAll("svg image")];
-        Promise.all(found.map((node) => {
-          const image = new Image();
-          image.src = node.href.baseVal;
-          return image.decode().then(() => image.naturalWidth);
-        })).then(done, (error) => done(String(error)));
+        for (const one of document.querySelectorAll("details")) one.open = true;
+        return [...document.images].map((image) => [image.alt, image.naturalWidth, image.complete]);
         """
     )
-    assert len(loaded) == 3  # figure 1, and figure 14 of two models
-    assert all(width > 28 for width in loaded)
+    assert len(images) == 4 * 3 + 2 * 2  # random digits, and the best one of two models
+    assert all(alt.startswith("digit ") for alt, _, _ in images)
+    assert {width for _, width, _ in images} == {28}
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_first_screen_has_the_question_and_the_answer(page: webdriver.Chrome, width: int):
+    look(page, width, LIGHT)
+    page.execute_script("scrollTo(0, 0)")
+    for selector, words in (
+        ("h1", "Does a convolutional autoencoder have half the error of a dense one?"),
+        (".short", "Too short to test it."),
+        (".answer .short + p", "3 epochs"),
+        (".sure", "How sure?"),
+    ):
+        element = page.find_element(By.CSS_SELECTOR, selector)
+        assert words in element.text
+        assert element.rect["y"] + element.rect["height"] <= 900
+    figure = page.find_element(By.CSS_SELECTOR, "header figure")
+    assert figure.rect["y"] < 900
+
+
+def read_at(page: webdriver.Chrome, plot: WebElement, x: float, y: float) -> list[str]:
+    """The lines that a figure shows where the pointer is, by its share of the width and height."""
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
+    width, height = plot.size["width"], plot.size["height"]
+    place = (round((x - 0.5) * width), round((y - 0.5) * height))
+    ActionChains(page).move_to_element_with_offset(plot, *place).perform()
+    tip = plot.find_element(By.CSS_SELECTOR, ".tip")
+    return tip.text.splitlines() if tip.is_displayed() else []
+
+
+def test_a_curve_is_read_under_the_pointer(page: webdriver.Chrome):
+    plot = page.find_element(By.CSS_SELECTOR, "header .plot")
+    lines = read_at(page, plot, 0.97, 0.8)
+    assert lines[0] == "Epoch 3"
+    assert lines[1].startswith("conv: 0.00")
+    assert lines[-1].startswith("reference-dense512")  # the trial that is the nearest
+    assert read_at(page, plot, 0.2, 0.1)[0] == "Epoch 1"
+    page.execute_script("scrollTo(0, 0)")
+    ActionChains(page).move_to_element(page.find_element(By.TAG_NAME, "h1")).perform()
+    assert not plot.find_element(By.CSS_SELECTOR, ".tip").is_displayed()
+
+
+def test_a_point_is_read_under_the_pointer_and_by_keyboard(page: webdriver.Chrome):
+    plot = page.find_element(By.CSS_SELECTOR, "#search .plot")
+    page.execute_script("arguments[0].focus()", plot)
+    tip = plot.find_element(By.CSS_SELECTOR, ".tip")
+    page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    first = tip.text
+    assert first.startswith("search-conv-0: 0.0200; batch size 256")
+    page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert tip.text != first
+    page.switch_to.active_element.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    assert tip.text == first
+    page.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not tip.is_displayed()
+
+
+def test_the_legend_hides_a_curve_and_its_values(page: webdriver.Chrome):
+    figure = page.find_element(By.CSS_SELECTOR, "header figure")
+    plot = figure.find_element(By.CSS_SELECTOR, ".plot")
+    button = figure.find_element(By.CSS_SELECTOR, ".legend button")
+    curve = plot.find_element(By.CSS_SELECTOR, "[data-series='0']")
+    assert button.text == "conv"
+    for pressed, shown in (("true", True), ("false", False), ("true", True)):
+        assert button.get_attribute("aria-pressed") == pressed
+        assert curve.is_displayed() == shown
+        assert ("conv: " in "".join(read_at(page, plot, 0.6, 0.5))) == shown
+        button.send_keys(Keys.ENTER)
+
+
+def test_the_table_filters_by_group_and_model(page: webdriver.Chrome):
+    table = page.find_element(By.CSS_SELECTOR, "#trials .table")
+    group, model, _ = table.find_elements(By.TAG_NAME, "select")
+    Select(group).select_by_visible_text("search")
+    Select(model).select_by_visible_text("dense-512")
+    rows = [row for row in table.find_elements(By.CSS_SELECTOR, "tbody tr") if row.is_displayed()]
+    assert len(rows) == 5
+    assert all("search-dense-" in row.text for row in rows)
+    assert table.find_element(By.TAG_NAME, "output").text == f"5 of {len(column(page, 'Trial'))}"
+    Select(group).select_by_visible_text("all")
+    Select(model).select_by_visible_text("all")
+    assert table.find_element(By.TAG_NAME, "output").text == ""
 
 
 def test_the_table_sorts_on_click(page: webdriver.Chrome):
     in_order = column(page, "Trial")
-    head = page.find_element(By.XPATH, "//table[@class='sortable']//th[.='Test MSE']")
+    head = page.find_element(By.XPATH, "//*[@id='trials']//th[starts-with(., 'Test MSE')]")
     button = head.find_element(By.TAG_NAME, "button")
     assert head.get_attribute("aria-sort") is None
     button.click()
@@ -202,7 +284,7 @@ def test_the_table_sorts_on_click(page: webdriver.Chrome):
 
 
 def test_the_table_sorts_by_keyboard_and_numbers_by_size(page: webdriver.Chrome):
-    head = page.find_element(By.XPATH, "//table[@class='sortable']//th[.='Batch size']")
+    head = page.find_element(By.XPATH, "//*[@id='trials']//th[starts-with(., 'Batch size')]")
     button = head.find_element(By.TAG_NAME, "button")
     page.execute_script("arguments[0].focus()", button)
     page.switch_to.active_element.send_keys(Keys.ENTER)
@@ -228,14 +310,27 @@ def test_nothing_is_wider_than_the_page_and_texts_can_be_read(
     look(page, width, how)
     page.execute_script("document.querySelectorAll('details').forEach((one) => one.open = true)")
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
-    for selector in ("h1", "p.soft", "td", ".verdict", "figcaption", "figcaption span", "summary"):
+    for selector in (
+        "h1",
+        ".short",
+        ".facts small",
+        ".basis",
+        "p.soft",
+        "td",
+        ".verdict",
+        "figcaption",
+        "figcaption span",
+        "summary",
+        "nav a" if how != PRINT else "h2",
+    ):
         assert contrast(page, selector) > 4.5, selector
 
 
 def test_the_table_scrolls_in_its_own_box_on_a_phone(page: webdriver.Chrome):
     look(page, 390, LIGHT)
     inside, outside = page.execute_script(
-        "const box = document.querySelector('.scroll'); return [box.scrollWidth, box.clientWidth]"
+        "const box = document.querySelector('#trials .scroll');"
+        "return [box.scrollWidth, box.clientWidth]"
     )
     assert inside > outside > 300
 
@@ -247,26 +342,24 @@ def test_the_dark_scheme_is_dark(page: webdriver.Chrome):
     assert page.execute_script(color) != light
 
 
-def test_figures_are_dark_with_light_texts_in_the_dark_scheme(page: webdriver.Chrome):
-    """And in print they are not."""
-    fills = """
-        const svg = document.querySelector("figure svg");
-        const light = (element) =>
-          getComputedStyle(element).fill.match(/[0-9]+/g).slice(0, 3).map(Number);
-        const ground = svg.querySelector("#" + svg.querySelector("g").id + " path");
-        return [light(ground), light(svg.querySelector("use"))];
-        """
-    for how, (dimmest, brightest) in ((LIGHT, (1, 0)), (DARK, (0, 1)), (PRINT, (1, 0))):
+def test_figures_have_light_ink_in_the_dark_scheme(page: webdriver.Chrome):
+    """And in print they have not."""
+    figure = page.find_element(By.CSS_SELECTOR, "header figure")
+    for how, light in ((LIGHT, False), (DARK, True), (PRINT, False)):
         look(page, 1280, how)
-        ground, text = page.execute_script(fills)
-        assert [round(sum(ground) / 765), round(sum(text) / 765)] == [dimmest, brightest], how
+        shot = page.execute_cdp_cmd(
+            "Page.captureScreenshot", {"clip": {**figure.rect, "scale": 0.5}}
+        )
+        pixels = imread(io.BytesIO(base64.b64decode(shot["data"])))[..., :3].mean(axis=2)
+        assert (np.median(pixels) < 0.5) == light, how  # the ground
+        assert pixels.max() - pixels.min() > 0.6, how
 
 
 def test_print_shows_the_whole_table_of_trials(page: webdriver.Chrome):
     look(page, A4, PRINT)
     box = page.execute_script(
         """
-        const box = document.querySelector(".scroll");
+        const box = document.querySelector("#trials .scroll");
         return [box.scrollHeight - box.clientHeight, getComputedStyle(box).maxHeight];
         """
     )
@@ -280,8 +373,12 @@ def test_without_scripts_it_is_a_plain_table(page: webdriver.Chrome, address: st
     try:
         page.get(address)
         table = page.find_element(By.CSS_SELECTOR, "table.sortable")
-        assert table.find_elements(By.TAG_NAME, "button") == []
+        assert page.find_elements(By.TAG_NAME, "button") == []
         assert "reading-dense512" in table.text
+        assert not page.find_element(By.CSS_SELECTOR, ".filter").is_displayed()
+        assert page.find_element(By.CSS_SELECTOR, ".short").text == "Too short to test it."
+        assert page.find_element(By.CSS_SELECTOR, "header .plot svg").is_displayed()
+        assert "dense-512" in page.find_element(By.CSS_SELECTOR, "header .legend").text
     finally:
         page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
@@ -300,7 +397,7 @@ def test_thousands_of_trials_are_folded_away_and_sort(browser: webdriver.Chrome,
     )
     assert not browser.find_element(By.CSS_SELECTOR, "table.sortable").is_displayed()
     summary.click()
-    browser.find_element(By.XPATH, "//th[.='Test MSE']/button").click()
+    browser.find_element(By.XPATH, "//th[starts-with(., 'Test MSE')]/button").click()
     values = [float(value) for value in column(browser, "Test MSE")]
     assert len(values) == len(trials)
     assert values == sorted(values)

@@ -9,7 +9,9 @@ import pytest
 from scipy import stats
 from synthetic_runs import MANIFEST, Rows, trial, write_run
 
-from analysis.compare import compare, differences, main, read_runs, welch_ratio
+from analysis.chapters.comparison import answer, compare, differences
+from analysis.compare import main, read_runs
+from analysis.statistics import welch_ratio
 from study.folder import schema
 
 
@@ -196,7 +198,8 @@ def test_the_output_in_80_columns(write, output):
     words = in_one_line(text)
     assert "finished; 7 trials: 5 completed, 1 pruned, 1 diverged (only completed" in words
     assert "resources.max_concurrent A 2 B 1" in words
-    assert "Trials that trained at once and shared it: A up to 2." in words
+    assert "A: Up to 2 trials trained at once and shared this machine" in words
+    assert "B: Up to" not in words
     assert "test_mse A 0.00110 ± 0.00010 3 B 0.00220 ± 0.00020 3 2.000" in words
     assert "2.000 2.000 to 2.000 paired (3)" in words
     only = words[words.index("Settings that only B completed") :]
@@ -247,9 +250,9 @@ def test_other_images_are_said_to_be_other_images(write, output):
 def test_runs_that_share_nothing(write, output):
     text = output(*write([conv(0.01)], [trial("dense", 64)], []))
     assert "two or more runs completed\nNone.\n" in text
-    assert "only A completed\nconv (reference, 1 seed)" in text
-    assert "only B completed\ndense-64 (reference, 1 seed)" in text
-    assert "finished; 0 trials (only" in text
+    assert "only A completed\n- conv (reference, 1 seed)" in text
+    assert "only B completed\n- dense-64 (reference, 1 seed)" in text
+    assert "finished; 0 trials (only" in in_one_line(text)
 
 
 def test_rows_are_written_as_csv(write, output, tmp_path: Path):
@@ -292,3 +295,55 @@ def test_a_torn_manifest_is_named(write, capsys: pytest.CaptureFixture[str]):
     (Path(folders[1]) / schema.MANIFEST_FILE).write_text(json.dumps(MANIFEST)[:-5])
     assert main(folders) == 2
     assert "study.json is not whole JSON" in capsys.readouterr().err
+
+
+def page(folders: list[str], tmp_path: Path) -> str:
+    file = tmp_path / "compared.html"
+    assert main([*folders, "--page", str(file)]) == 0
+    return file.read_text()
+
+
+def test_a_page_is_written_that_begins_with_the_answer(write, tmp_path: Path):
+    ours = [conv(0.001 + 0.0001 * seed, seed) for seed in range(3)]
+    theirs = [conv(0.002 + 0.0003 * seed, seed) for seed in range(3)]
+    text = page(write(ours, theirs), tmp_path)
+    head = text[: text.index("<nav")]
+    assert "What differs between these runs, and is it more than chance?" in head
+    assert '<p class="short">The MSE differs in 1 of 1 ratio.</p>' in head
+    assert "<svg" in head
+    assert "B trains for 1.0 times (conv) as long." in head.replace("\n", " ")
+    assert text.count("<figure>") == 2
+
+
+def test_few_seeds_and_no_settings_in_common_are_answered(write):
+    for theirs, short in (
+        ([conv(0.03)], "Too few seeds to tell."),
+        ([trial("dense", 64)], "Nothing in common to compare."),
+    ):
+        runs = read_runs(write([conv(0.01)], theirs))
+        assert answer(runs, compare(runs)).short == short
+
+
+def test_runs_alike_differ_by_no_more_than_chance(write):
+    runs = read_runs(
+        write(
+            [conv(mse, seed) for seed, mse in enumerate((0.010, 0.012, 0.011))],
+            [conv(mse, seed) for seed, mse in enumerate((0.011, 0.011, 0.012))],
+        )
+    )
+    found = answer(runs, compare(runs))
+    assert found.short == "The MSE: no more than chance."
+    assert "Of 1 ratio of MSE with an interval 0 exclude 1" in found.sentences[1]
+
+
+def test_three_runs_have_a_page(write, tmp_path: Path):
+    runs = [[conv(0.01 + 0.001 * n + 0.0001 * seed, seed) for seed in range(2)] for n in range(3)]
+    text = page(write(*runs), tmp_path)
+    assert "A, B and C have" in text
+    assert "C ÷ A" in text
+
+
+def test_a_page_that_cannot_be_written_ends_with_2(write, capsys: pytest.CaptureFixture[str]):
+    folders = write([conv(0.01)], [conv(0.01)])
+    assert main([*folders, "--page", "/nowhere/page.html"]) == 2
+    assert "give another --page" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Figures: ticks, labels, room, and what must not be drawn as a number."""
 
+import base64
+import io
 import math
 
 import matplotlib
@@ -9,10 +11,15 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+from pages import run_of_trials
 from synthetic_runs import NUMBERS, reconstructions, tables, trial
 
 from analysis import figures, statistics
-from analysis.figures import TimeBar
+from analysis.chapters import curves as learning
+from analysis.chapters import parts
+from analysis.chapters import reconstructions as digits
+from analysis.chapters.times import TimeBar, plot_times
 from study.folder import schema
 
 
@@ -20,6 +27,15 @@ def curves(n_epochs: int, n_seeds: int = 1) -> pd.DataFrame:
     seeds = range(n_seeds)
     trials, epochs = tables(*(trial(*size, seed, n_epochs) for size in NUMBERS for seed in seeds))
     return statistics.curves(statistics.reference_trials(trials), epochs, schema.TEST_MSE)
+
+
+def ratio(n_epochs: int, n_seeds: int) -> pd.DataFrame:
+    seeds = range(n_seeds)
+    pairs = [
+        trial(*size, seed, n_epochs) for size in (("conv", 8), ("dense", 512)) for seed in seeds
+    ]
+    trials, epochs = tables(*pairs)
+    return statistics.ratio_curve(statistics.reference_trials(trials), epochs, schema.TEST_MSE)
 
 
 TIMES = [
@@ -30,14 +46,15 @@ TIMES = [
 ]
 ROWS = {"original": np.zeros((10, 28, 28)), "conv": np.ones((10, 28, 28))}
 PLOTS = {
-    "reconstructions": lambda ax: figures.plot_reconstructions(ROWS, ax),
-    "conv": lambda ax: figures.plot_conv_curves(
+    "reconstructions": lambda ax: digits.plot_reconstructions(ROWS, ax),
+    "conv": lambda ax: learning.plot_conv(
         {name: curves(3).query("name == 'conv'") for name in ("training", "test")}, ax
     ),
-    "log, 1 epoch": lambda ax: figures.plot_log_mse(curves(1), ax, "Training"),
-    "log, 3 epochs": lambda ax: figures.plot_log_mse(curves(3), ax, "Training"),
-    "log, 50 epochs": lambda ax: figures.plot_log_mse(curves(50, 3), ax, "Test"),
-    "times": lambda ax: figures.plot_times(TIMES, ax),
+    "log, 1 epoch": lambda ax: learning.plot_log_mse(curves(1), ax, "training"),
+    "log, 3 epochs": lambda ax: learning.plot_log_mse(curves(3), ax, "training"),
+    "log, 50 epochs": lambda ax: learning.plot_log_mse(curves(50, 3), ax, "test"),
+    "ratio": lambda ax: learning.plot_ratio({"training": ratio(3, 1), "test": ratio(3, 2)}, ax),
+    "times": lambda ax: plot_times(TIMES, ax),
 }
 
 
@@ -73,7 +90,7 @@ def test_no_style_is_left_behind():
 
 @pytest.mark.parametrize("n_epochs", [1, 2, 3, 7, 50, 200])
 def test_epoch_ticks_are_epochs(n_epochs: int):
-    ax = drawn(lambda ax: figures.plot_log_mse(curves(n_epochs), ax, "Test"))
+    ax = drawn(lambda ax: learning.plot_log_mse(curves(n_epochs), ax, "test"))
     low, high = ax.get_xlim()
     ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
     assert 1 <= len(ticks) <= 9
@@ -88,7 +105,7 @@ def test_log_ticks_are_a_few_plain_decimals(low: float, high: float):
     data = pd.DataFrame(
         {"name": "conv", "epoch": [1, 2], "mean": [high, low], "low": low, "high": high, "n": 1}
     )
-    ax = drawn(lambda ax: figures.plot_log_mse(data, ax, "Test"))
+    ax = drawn(lambda ax: learning.plot_log_mse(data, ax, "test"))
     bottom, top = ax.get_ylim()
     ticks = ax.get_yticks()
     labels = [label.get_text() for label in ax.get_yticklabels()]
@@ -141,23 +158,83 @@ def test_times_show_every_seed_and_label():
     assert [len(line.get_xdata()) for line in ax.get_lines()] == [2, 1, 0, 0]
 
 
+def test_the_ratio_is_drawn_beside_the_reports():
+    data = {"test": ratio(50, 3)}
+    ax = drawn(lambda ax: learning.plot_ratio(data, ax))
+    assert {0.5, 1.0} <= {line.get_ydata()[0] for line in ax.get_lines()}
+    assert ax.get_ylim()[0] < 0.5
+    assert len(ax.collections) == 1  # the band, of three seeds
+
+
+@pytest.mark.parametrize(
+    ("means", "words"),
+    [
+        ([0.5, 0.9, 1.2, 2.0], "Conv is ahead up to epoch 2, dense-512 after it"),
+        ([0.5, 0.9], "Conv is ahead throughout"),
+        ([1.5], "Dense-512 is ahead throughout"),
+        ([0.5, 1.1, 0.9], "The two change places 2 times"),
+    ],
+)
+def test_who_is_ahead_when_is_said(means: list[float], words: str):
+    data = pd.DataFrame({"epoch": range(1, len(means) + 1), "mean": means})
+    assert learning.overtaking(data) == words
+
+
+def test_the_legend_and_the_readout_name_the_same_series():
+    run = run_of_trials(*(trial(*size, seed) for size in NUMBERS for seed in range(2)))
+    (shown,) = [part for part in learning.chapter(run).parts if isinstance(part, parts.Figures)]
+    by_name = {figure.name: figure for figure in shown.figures}
+    assert list(by_name) == [
+        learning.TEST,
+        learning.TRAINING,
+        learning.RATIO,
+        learning.CONV_ALONE,
+    ]
+    figure = by_name[learning.TEST]
+    names = [series.name for series in figure.series]
+    assert names[0] == "conv"
+    assert {int(row["series"]) for row in figure.readout["rows"]} == set(range(len(names)))
+    lines = [row for row in figure.readout["rows"] if not row["name"]]
+    seeds = [row for row in figure.readout["rows"] if row["name"]]
+    assert len(lines) == len(names)
+    assert {row["name"] for row in seeds} >= {"reference-conv-8-0", "reference-conv-8-1"}
+    for row in (*lines, *seeds):
+        assert row["at"] == ["1", "2", "3"]
+        assert row["x"] == sorted(row["x"])
+        assert row["y"] == sorted(row["y"])  # downwards in SVG: the MSE falls
+    for place in range(len(names)):
+        assert f'data-series="{place}"' in figure.svg
+    assert b"data-series" not in figure.files["svg"]
+
+
+def test_one_grey_png_of_an_image():
+    image = np.arange(784.0).reshape(28, 28) % 256
+    uri = digits.source(image)
+    pixels = imread(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    np.testing.assert_allclose(pixels * 255, image, atol=0.01)
+
+
+def shown_rows(images: pd.DataFrame, *pairs) -> dict[str, pd.DataFrame]:
+    run = run_of_trials(*pairs, images=images)
+    return digits.digit_rows(images, digits.shown_trials(run))
+
+
 def test_digits_are_the_random_ones_of_the_least_seed():
-    trials, _ = tables(trial("conv", 8, 1), trial("conv", 8, 0), trial("dense", 512))
-    reference = statistics.reference_trials(trials)
-    ids = ["reference-conv-8-1", "reference-conv-8-0", "reference-dense-512-0"]
+    ids = ["reference-conv-8-1", "reference-conv-8-0", "reference-dense-512-0", "winner-conv-8-0"]
     images = pd.concat([reconstructions(trial_id) for trial_id in ids], ignore_index=True)
-    shown = figures.shown_trials(images, reference)
-    assert shown["trial_id"].tolist() == ["reference-conv-8-0", "reference-dense-512-0"]
-    rows = figures.digit_rows(images, shown)
-    assert list(rows) == ["original", "conv", "dense-512"]
-    assert rows["conv"].shape == (4, 28, 28)
-    np.testing.assert_allclose(rows["conv"], 0.8 * rows["original"])
+    tuned = trial("conv", 8, group=schema.WINNER)
+    rows = shown_rows(images, trial("dense", 512), trial("conv", 8, 1), trial("conv", 8, 0), tuned)
+    assert {label: frame["trial_id"].iloc[0] for label, frame in rows.items()} == {
+        "conv": "reference-conv-8-0",
+        "dense-512": "reference-dense-512-0",
+        "conv, tuned": "winner-conv-8-0",
+    }
+    made, original = (digits.images(rows["conv"][c]) for c in ("reconstruction", "original"))
+    assert made.shape == (4, 28, 28)
+    np.testing.assert_allclose(made, 0.8 * original)
 
 
-def test_dense_digits_other_than_conv_digits_are_not_shown():
-    trials, _ = tables(trial("conv", 8), trial("dense", 512))
-    reference = statistics.reference_trials(trials)
+def test_a_model_with_other_digits_is_not_beside_them():
     dense = reconstructions("reference-dense-512-0").assign(test_index=range(5))
     images = pd.concat([reconstructions("reference-conv-8-0"), dense])
-    rows = figures.digit_rows(images, figures.shown_trials(images, reference))
-    assert list(rows) == ["original", "conv"]
+    assert list(shown_rows(images, trial("conv", 8), trial("dense", 512))) == ["conv"]

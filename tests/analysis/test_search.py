@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from synthetic_runs import quick_trials, tables, trial
 
-from analysis.search import results
+from analysis.chapters import parameters, pareto, search
 from study.folder import schema
 
 
@@ -16,7 +16,7 @@ def searched(model="conv", size=8, trial_id="a", value=0.02, **changes):
 def test_search_progress_takes_no_value_from_a_trial_that_did_not_complete():
     trials, _ = tables(*quick_trials())
     trials.loc[trials["state"] == schema.PRUNED, schema.VAL_MSE] = 1e-6
-    progress = results.search_progress(trials)
+    progress = search.search_progress(trials)
     conv = progress[progress["model"] == "conv"]
     assert conv["number"].tolist() == [1, 2, 3, 4, 5]
     assert conv["value"].isna().tolist() == [False, True, False, True, True]
@@ -26,7 +26,7 @@ def test_search_progress_takes_no_value_from_a_trial_that_did_not_complete():
 def test_best_search_trials_are_completed_ones():
     trials, _ = tables(*quick_trials())
     trials.loc[trials["state"] == schema.PRUNED, schema.VAL_MSE] = 1e-6
-    best = results.best_search_trials(trials, 1)
+    best = search.best_search_trials(trials, 1)
     assert best["trial_id"].tolist() == ["search-conv-2", "search-dense-2"]
 
 
@@ -44,7 +44,7 @@ def test_winners_know_what_they_were_chosen_by():
         trial("dense", 512, 2, group=schema.WINNER, state=schema.FAILED),
         trial("dense", 512, 3, group=schema.WINNER, test_mse=None),
     ]
-    found = results.winner_trials(tables(*bad, *winners, *searched, trial("dense", 512))[0])
+    found = search.winner_trials(tables(*bad, *winners, *searched, trial("dense", 512))[0])
     assert found["trial_id"].tolist() == ["winner-dense-512-0", "winner-dense-512-1"]
     assert found["name"].tolist() == ["dense-512"] * 2
     assert found["chosen_by_val_mse"].tolist() == [0.03] * 2
@@ -52,8 +52,8 @@ def test_winners_know_what_they_were_chosen_by():
 
 def test_a_winner_without_its_search_trial_has_no_objective():
     trials, _ = tables(trial("conv", 8, group=schema.WINNER))
-    assert results.winner_trials(trials)["chosen_by_val_mse"].isna().tolist() == [True]
-    assert results.winner_trials(tables()[0]).empty
+    assert search.winner_trials(trials)["chosen_by_val_mse"].isna().tolist() == [True]
+    assert search.winner_trials(tables()[0]).empty
 
 
 def test_device_seconds_add_up_whatever_became_of_the_trials():
@@ -67,10 +67,10 @@ def test_device_seconds_add_up_whatever_became_of_the_trials():
         searched(trial_id="e", state=schema.DIVERGED, **times | {"compile_seconds": 0.0}),
         trial("conv", 8),
     )
-    progress = results.search_progress(trials)
+    progress = search.search_progress(trials)
     assert progress["model"].tolist() == ["conv", "dense", "conv", "conv", "conv"]
     assert progress["seconds"].tolist() == [13, 3.5, 19, 19, 31]
-    spent = results.spent(trials)
+    spent = search.spent(trials)
     assert spent.loc["conv"].tolist() == [4, 1, 1, 31]
     assert spent.loc["dense"].tolist() == [1, 1, 0, 3.5]
 
@@ -83,12 +83,12 @@ def test_parameters_of_trials_are_points_of_the_space():
         searched(trial_id="d", state=schema.RUNNING),
         searched("dense", 512, trial_id="e"),
     )
-    table = results.parameter_table(trials, "conv")
+    table = parameters.parameter_table(trials, "conv")
     assert table["trial_id"].tolist() == ["a", "b", "c"]
     assert table["one_minus_momentum"].tolist() == [0.05, 0.5, 0.5]
     assert table["value"].tolist()[:2] == [0.02, 0.04]
     assert np.isnan(table["value"].iloc[2])
-    assert results.varied_parameters(table) == ["learning_rate", "one_minus_momentum"]
+    assert parameters.varied_parameters(table) == ["learning_rate", "one_minus_momentum"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_parameters_of_trials_are_points_of_the_space():
 def test_tuning_is_measured_by_the_references_setting(at_reference, reference, state):
     other = searched(trial_id="b", value=0.01, learning_rate=2.0)
     trials, _ = tables(other, searched(**at_reference), trial("conv", 8))
-    (tuned,) = results.tuning(trials, 256)
+    (tuned,) = search.tuning(trials, 256)
     assert (tuned.reference, tuned.reference_state) == (reference, state)
     assert (tuned.model, tuned.best) == ("conv", 0.01)
 
@@ -117,7 +117,7 @@ def test_the_dense_reference_has_512_relu_units_without_dropout():
         searched("dense", 512, trial_id="c", dropout=0.1),
         searched("dense", 512, trial_id="d"),
     )
-    assert results.reference_in_search(trials, "dense", 256)["trial_id"].tolist() == ["d"]
+    assert search.reference_in_search(trials, "dense", 256)["trial_id"].tolist() == ["d"]
 
 
 def test_winners_are_compared_by_seed():
@@ -132,19 +132,19 @@ def test_winners_are_compared_by_seed():
         winner("dense", 64, 2, 0.001, trial_id="other"),
         searched("dense", 512, trial_id="chosen", epochs=1),
     )
-    ratio = results.winners_ratio(results.winner_trials(trials))
+    ratio = search.winners_ratio(search.winner_trials(trials))
     assert ratio.n == 2
     assert ratio.mean == pytest.approx(1)  # of 1/2 and 2
-    assert results.winners_ratio(results.winner_trials(trials[trials["model"] == "conv"])) is None
+    assert search.winners_ratio(search.winner_trials(trials[trials["model"] == "conv"])) is None
 
 
 def test_the_pareto_front_is_what_nothing_dominates():
     points = np.array([[1, 5], [2, 4], [2, 5], [3, 4], [4, 1], [4, 1], [5, 1]], dtype=float)
     expected = [True, True, False, False, True, True, False]
-    assert results.pareto_front(points).tolist() == expected
+    assert pareto.pareto_front(points).tolist() == expected
     order = [6, 3, 0, 5, 2, 4, 1]
-    assert results.pareto_front(points[order]).tolist() == [expected[i] for i in order]
-    assert results.pareto_front(np.empty((0, 2))).tolist() == []
+    assert pareto.pareto_front(points[order]).tolist() == [expected[i] for i in order]
+    assert pareto.pareto_front(np.empty((0, 2))).tolist() == []
 
 
 def test_fronts_are_of_completed_trials_on_one_device():
@@ -157,7 +157,7 @@ def test_fronts_are_of_completed_trials_on_one_device():
         searched(trial_id="unknown", value=0.001, train_seconds=1.0, device=None),
         searched(trial_id="pruned", value=0.001, train_seconds=1.0, state=schema.PRUNED),
     )
-    found = results.pareto_trials(trials).set_index("trial_id")
+    found = pareto.pareto_trials(trials).set_index("trial_id")
     assert "pruned" not in found.index
     assert set(found.index[~found["comparable"]]) == {"elsewhere", "unknown"}
     assert set(found.index[found["on_own_front"]]) == {"slow", "fast", "dense"}

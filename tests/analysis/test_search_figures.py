@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_runs import neighbour_trials, quick_trials, search_trials, tables
 
 from analysis import figures
-from analysis.search import neighbours, plots, results, setting_plots
+from analysis.chapters import parameters, pareto, search
+from analysis.chapters import sensitivity as neighbours
 from study.folder import schema
 
 RATIOS = {
@@ -21,12 +22,12 @@ RATIOS = {
 
 
 def progress() -> pd.DataFrame:
-    return results.search_progress(tables(*quick_trials())[0])
+    return search.search_progress(tables(*quick_trials())[0])
 
 
 def points(model: str = "dense") -> pd.DataFrame:
     """A search with completed, pruned and diverged trials."""
-    return results.parameter_table(tables(*search_trials(model, 40))[0], model)
+    return parameters.parameter_table(tables(*search_trials(model, 40))[0], model)
 
 
 def sensitivity(n_seeds: int = 3) -> pd.DataFrame:
@@ -39,7 +40,7 @@ def fronts() -> pd.DataFrame:
         *(pair for model in schema.MODELS for pair in search_trials(model, 12, prune=False))
     )
     trials["train_seconds"] *= np.linspace(1, 2, len(trials))
-    return results.pareto_trials(trials)
+    return pareto.pareto_trials(trials)
 
 
 IMPORTANCES = pd.DataFrame(
@@ -49,17 +50,15 @@ IMPORTANCES = pd.DataFrame(
         "chance": [0.3, 1.4, 0.2],
     }
 )
-ALL = list(results.PARAMETERS["dense"])
 PLOTS = {
-    "progress": lambda ax: plots.plot_progress(progress(), ax),
-    "progress by seconds": lambda ax: plots.plot_progress(progress(), ax, "seconds"),
-    "importances": lambda ax: plots.plot_importances(IMPORTANCES, ax),
-    "slice, log": lambda ax: setting_plots.plot_slice(points(), ax, "learning_rate"),
-    "slice, categories": lambda ax: setting_plots.plot_slice(points(), ax, "hidden_activation"),
-    "parallel": lambda ax: setting_plots.plot_parallel(points(), ax, ALL),
-    "sensitivity": lambda ax: plots.plot_sensitivity(sensitivity(), ax, 0.05),
-    "sensitivity, one seed": lambda ax: plots.plot_sensitivity(sensitivity(1), ax),
-    "pareto": lambda ax: plots.plot_pareto(fronts(), ax),
+    "progress": lambda ax: search.plot_progress(progress(), ax),
+    "progress by seconds": lambda ax: search.plot_progress(progress(), ax, "seconds"),
+    "importances": lambda ax: parameters.plot_importances(IMPORTANCES, ax),
+    "slice, log": lambda ax: parameters.plot_slice(points(), ax, "learning_rate"),
+    "slice, categories": lambda ax: parameters.plot_slice(points(), ax, "hidden_activation"),
+    "sensitivity": lambda ax: neighbours.plot_sensitivity(sensitivity(), ax, 0.05),
+    "sensitivity, one seed": lambda ax: neighbours.plot_sensitivity(sensitivity(1), ax),
+    "pareto": lambda ax: pareto.plot_pareto(fronts(), ax),
 }
 
 
@@ -83,11 +82,8 @@ def test_nothing_is_clipped_and_the_footnote_lies_below(name: str):
     assert footnote.get_window_extent().y1 <= ax.get_tightbbox().y0
 
 
-@pytest.mark.parametrize("name", ["parallel", "sensitivity"])
-def test_labels_of_an_axis_do_not_overlap(name: str):
-    ax = drawn(PLOTS[name])
-    labels = ax.get_xticklabels() if name == "parallel" else ax.get_yticklabels()
-    boxes = [label.get_window_extent() for label in labels]
+def test_labels_of_an_axis_do_not_overlap():
+    boxes = [label.get_window_extent() for label in drawn(PLOTS["sensitivity"]).get_yticklabels()]
     for one, next_one in pairwise(boxes):
         assert not one.overlaps(next_one)
 
@@ -109,7 +105,7 @@ def test_trials_without_a_value_have_no_height():
 def test_a_search_of_one_model_without_values_in_the_other():
     data = progress()
     data.loc[data["model"] == "dense", ["value", "best"]] = np.nan
-    ax = drawn(lambda ax: plots.plot_progress(data, ax))
+    ax = drawn(lambda ax: search.plot_progress(data, ax))
     assert np.isfinite(ax.get_ylim()).all()
 
 
@@ -132,7 +128,7 @@ def test_a_slice_tells_the_states_apart():
     assert marks["hollow"] == by_state[schema.PRUNED]
     assert len(marks["v"]) == len(by_state[schema.DIVERGED]) > 0
     assert set(marks["v"]) == {0.06}  # of the axes' height: no value
-    assert setting_plots.pruned_label(data) == "pruned: value at epoch 5"
+    assert parameters.pruned_label(data) == "pruned: value at epoch 5"
 
 
 def test_a_slice_of_categories_is_the_same_again():
@@ -148,37 +144,21 @@ def test_a_slice_of_categories_is_the_same_again():
 def test_rings_are_around_the_trials_they_name():
     data = points()
     best = data.loc[data["value"].idxmin(), "trial_id"]
-    marked = {setting_plots.BEST: best, setting_plots.AT_REFERENCE: data["trial_id"].iloc[0]}
-    ax = drawn(lambda ax: setting_plots.plot_slice(data, ax, "batch_size", marked=marked))
+    marked = {parameters.BEST: best, parameters.AT_REFERENCE: data["trial_id"].iloc[0]}
+    ax = drawn(lambda ax: parameters.plot_slice(data, ax, "batch_size", marked=marked))
     rings = [line for line in ax.get_lines() if line.get_markersize() >= 8]
     assert [ring.get_ydata()[0] for ring in rings] == [data["value"].min(), data["value"].iloc[0]]
-
-
-def test_only_completed_trials_reach_the_objective_of_a_parallel_plot():
-    data = points()
-    ax = drawn(PLOTS["parallel"])
-    ends = [line.get_xdata()[-1] for line in ax.get_lines() if len(line.get_xdata()) >= len(ALL)]
-    n = data["state"].value_counts()
-    assert ends.count(len(ALL)) == n[schema.COMPLETED]
-    assert ends.count(len(ALL) + 1) == n[schema.PRUNED]  # an axis of their own
-    assert ends.count(len(ALL) - 1) == n[schema.DIVERGED]
-
-
-@pytest.mark.parametrize("n_completed", [1, 2])
-def test_few_trials_can_be_drawn(n_completed: int):
-    data = points()
-    data = data[data["state"] == schema.COMPLETED].head(n_completed)
-    ax = drawn(lambda ax: setting_plots.plot_parallel(data, ax, ALL))
-    assert np.isfinite([line.get_ydata()[-1] for line in ax.get_lines()]).all()
 
 
 def test_diverged_neighbours_have_no_point_but_a_count():
     data = sensitivity()
     ax = drawn(PLOTS["sensitivity"])
     diverged = data.index[data[schema.DIVERGED] == 3]
-    (points_drawn,) = [line for line in ax.get_lines() if line.get_marker() == "o"]
-    assert np.flatnonzero(np.isnan(points_drawn.get_xdata())).tolist() == diverged.tolist()
-    beside = [plots.counts_beside(row) for _, row in data.iterrows()]
+    marks = [line for line in ax.get_lines() if line.get_marker() == "o" and len(line.get_xdata())]
+    assert [index for index, mark in enumerate(marks) if np.isnan(mark.get_xdata()[0])] == [
+        *diverged
+    ]
+    beside = [neighbours.counts_beside(row) for _, row in data.iterrows()]
     assert beside == ["3 diverged" if i in diverged else "n = 3" for i in data.index]
     assert len(diverged) == 1
 
@@ -186,7 +166,7 @@ def test_diverged_neighbours_have_no_point_but_a_count():
 def test_an_interval_that_is_too_wide_ends_in_an_arrow():
     data = sensitivity()
     data.loc[0, ["low", "high"]] = [1e-3, 1e4]
-    ax = drawn(lambda ax: plots.plot_sensitivity(data, ax, 0.05))
+    ax = drawn(lambda ax: neighbours.plot_sensitivity(data, ax, 0.05))
     left, right = ax.get_xlim()
     assert 0.1 < left < 0.3
     assert 6 < right < 15

@@ -16,7 +16,8 @@ from ray.tune.execution.tune_controller import TuneController
 from convae.data import Mnist, load_mnist
 from study.folder import schema
 from study.folder.manifest import read_manifest
-from study.folder.storage import RunFolder
+from study.folder.storage import RunFolder, RunFolderError
+from study.plan.ledger import Ledger
 from study.plan.spec import SpecError, StudySpec
 from study.tune.driver import StudyFailedError, run_study
 from study.tune.resources import Resources, ray_session
@@ -314,6 +315,16 @@ def test_an_error_that_may_not_be_the_storages_is_in_the_log_in_full(tmp_path, m
     log = (tmp_path / "study" / schema.LOG_FILE).read_text()
     assert "Traceback" in log
     assert "in step\n" in log
+
+
+def test_a_study_whose_last_write_fails_has_not_finished(tmp_path, monkeypatch):
+    def full(ledger):
+        ledger.trouble = RunFolderError("disk full")
+
+    monkeypatch.setattr(Ledger, "close", full)
+    with pytest.raises(StudyFailedError, match="disk full"):
+        run(tmp_path / "study")
+    assert read_manifest(RunFolder(tmp_path / "study"))["status"] == "storage failed"
 
 
 @pytest.mark.slow

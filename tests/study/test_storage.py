@@ -79,6 +79,8 @@ def test_a_folder_that_was_taken_away_is_not_made_anew(folder):
     for name in ("table", "journal/1.json"):
         with pytest.raises(RunFolderError, match="No such file"):
             folder.write(name, b"new")
+    with pytest.raises(RunFolderError, match="No such file"):
+        folder.tidy()
     assert not folder.exists()
 
 

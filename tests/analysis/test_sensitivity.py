@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from synthetic_runs import neighbour_trials, tables, trial
 
-from analysis.search import neighbours
+from analysis.chapters import sensitivity as neighbours
 from study.folder import schema
 
 RATIOS = {

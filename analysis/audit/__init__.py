@@ -1,1 +1,0 @@
-"""The claims under every reading: what it amounts to, as tables, a figure and a section."""

@@ -1,0 +1,113 @@
+"""The first screen: the answer is one that the run at hand can give, with n and an interval."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pages import run_of_trials
+from synthetic_runs import audit_trials, search_trials, trial
+
+from analysis.chapters import curves, likely
+from analysis.chapters.answer import Answer, answer, outcome
+from study.folder import schema
+
+
+def reference(conv: list[float], dense: list[float], n_epochs: int = 50) -> list:
+    """Trials whose test MSE ends at the given values, a seed each."""
+    return [
+        trial(model, size, seed, mse=np.geomspace(0.06, end, n_epochs))
+        for model, size, ends in (("conv", 8, conv), ("dense", 512, dense))
+        for seed, end in enumerate(ends)
+    ]
+
+
+def answer_of(*pairs: Any, **manifest: Any) -> Answer:
+    return answer(run_of_trials(*pairs, **manifest))
+
+
+@pytest.mark.parametrize(
+    ("conv", "dense", "short"),
+    [
+        ([0.0040, 0.0041, 0.0039], [0.008, 0.0082, 0.0079], "Yes, at this setting."),
+        ([0.0060, 0.0061, 0.0059], [0.008, 0.0082, 0.0079], "Not at this setting."),
+        ([0.0160, 0.0161, 0.0162], [0.008, 0.0082, 0.0079], "No: at this setting it has more."),
+        ([0.0020, 0.0080], [0.008, 0.008], "Undecided: too few seeds."),
+        ([0.0160], [0.008], "One seed cannot tell."),
+        ([0.0001], [0.008], "One seed cannot tell."),
+    ],
+)
+def test_a_run_of_the_reports_length_answers(conv, dense, short):
+    found = answer_of(*reference(conv, dense))
+    assert found.short == short
+    ratio = np.exp(np.mean(np.log(conv)) - np.mean(np.log(dense)))
+    assert (
+        f"After 50 epochs conv has {ratio:#.2g} times dense-512's test MSE ("
+        in (found.sentences[0])
+    )
+    assert f"n = {len(conv)} seed" in found.sentences[0]
+    assert ("95 % interval" in found.sentences[0]) == (len(conv) > 1)
+    assert "batch size 256" in found.sure
+    assert found.figure == curves.TEST
+
+
+def test_a_short_run_says_so_and_what_it_shows_so_far():
+    found = answer_of(*reference([0.02], [0.04], n_epochs=3))
+    assert found.short == "Too short to test it."
+    assert "trained for 3 epochs, the report's claim is about 50" in found.sentences[0]
+    assert (
+        "What it shows so far: conv is ahead. After 3 epochs conv has 0.50 times"
+        in (found.sentences[1])
+    )
+    assert "may be chance" in found.sure
+    assert [fact.value for fact in found.facts] == ["0.0200", "0.0400", "0.500 ×"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ([], "no completed reference trial of conv or of dense-512"),
+        ([trial("conv", 8)], "no completed reference trial of dense-512"),
+        ([trial("conv", 8, 0), trial("dense", 512, 1)], "the two models share no seed"),
+        (search_trials("conv", 3), "What its search found is below."),
+    ],
+)
+def test_a_run_that_cannot_say_says_why(pairs, words):
+    found = answer_of(*pairs)
+    assert found.short == "This run cannot say."
+    assert words in found.sentences[0]
+    assert found.facts == []
+
+
+def test_an_unfinished_run_says_so():
+    found = answer_of(*reference([0.01], [0.005]), status="running")
+    assert found.sentences[-1] == "The study is not finished (running): numbers may change."
+
+
+def test_winners_are_told_of_beside_a_whole_training_alone():
+    winners = [
+        trial(model, size, 0, mse=[0.05, last], group=schema.WINNER, batch_size=64)
+        for model, size, last in (("conv", 8, 0.01), ("dense", 512, 0.005))
+    ]
+    said = "Tuned, conv's winner has 2.0 times the dense one's test MSE (n = 1 seed)"
+    assert any(said in one for one in answer_of(*reference([0.01], [0.005]), *winners).sentences)
+    short = answer_of(*reference([0.01], [0.005], n_epochs=3), *winners).sentences
+    assert not any(said in one for one in short)
+
+
+def test_an_audit_says_on_what_it_depends():
+    factors = {schema.CONV: {}, schema.DENSE: {"sigmoid": 6.0}}
+    found = answer_of(*audit_trials(factors=factors))
+    assert found.short == "It depends on what the report leaves open."
+    assert "under 6, and not under 6" in found.sentences[0]
+    assert (
+        "Most of all on the dense hidden activation: sigmoid in place of relu"
+        in (found.sentences[1])
+    )
+    assert "n = 3 seeds" in found.sure
+    assert found.figure == likely.FIGURE
+
+
+def test_an_audit_of_one_seed_decides_nothing():
+    pairs = audit_trials(n_seeds=1)
+    assert outcome(run_of_trials(*pairs)).kind == "one seed"
+    assert answer_of(*pairs).short == "One seed cannot tell."
