@@ -7,7 +7,7 @@ lines on the terminal `study.view`'s; this module builds the Tuner and says how 
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -149,7 +149,7 @@ def run_study(
             },
         )
         ledger.on_write = manifest.write
-        optuna_file = stack.enter_context(closing(OptunaFile(folder)))
+        optuna_file = OptunaFile(folder)
         plan = Plan(spec, ledger, optuna_file.storage, warm_start.as_optuna(known), quiet=not lanes)
         budget = spec.time_budget_seconds
         seconds_left = None if budget is None else budget - manifest.earlier_seconds
@@ -175,7 +175,12 @@ def run_study(
             ready = tune.with_parameters(trainable, mnist=mnist, n_threads=n_threads, **for_all)
         status = "failed"
         try:
-            with stopper.catching_interrupts(), logging_to(folder), progress.live():
+            with (
+                stopper.catching_interrupts(),
+                logging_to(folder),
+                closing(optuna_file),
+                progress.live(),
+            ):
                 progress.say(plan_line, always=True)
                 try:
                     _train(ready, slots, spec, ledger, plan, stopper, progress)
@@ -198,8 +203,10 @@ def run_study(
             trouble = ledger.trouble
             ledger.close()
             trouble = trouble or ledger.trouble
-            with suppress(RunFolderError):
+            try:
                 manifest.finish("storage failed" if trouble else status)
+            except RunFolderError as error:
+                trouble = trouble or error
     if trouble:
         raise StudyFailedError(str(trouble))
     return Outcome(status, ledger.count(schema.FAILED))
