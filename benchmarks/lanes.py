@@ -3,11 +3,14 @@
     python -m benchmarks.lanes                              (on a GPU; some minutes)
     python -m benchmarks.lanes --models conv --lanes 16 --variants plain parts product
     python -m benchmarks.lanes --profile                    (and the twenty longest kernels)
+    python -m benchmarks.lanes --at-once                    (compiles first, all in threads)
+    python -m benchmarks.lanes --compile-only               (as a study does, cache and all)
     python -m benchmarks.lanes --short                      (2,000 images; two minutes on two cores)
 
 Lanes of `mixed` batches have 64, 128, 256 and 1000 in turn. One process, one setting after the
 other; compilation and a first epoch of each are not timed. An epoch's time is that until the last
-lane has ended its own, over the number of lanes. Results are written as they come.
+lane has ended its own, over the number of lanes. Results are written as they come, and XLA_FLAGS
+with them, by which XLA can be told to tune less: --xla_gpu_autotune_level=0.
 """
 
 import argparse
@@ -16,14 +19,19 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.race import CONFIGS, build_parser, cell, print_table, write_result
 from convae.config import PRECISIONS, TrialConfig
 from convae.data import Mnist, load_mnist
 from convae.quiet import without_native_notes
+from convae.xla import SWITCH
+
+if TYPE_CHECKING:
+    from convae.lanes import Lanes
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -75,6 +83,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--profile", action="store_true", help="the longest kernels of each setting"
     )
+    parser.add_argument("--epochs", type=int, metavar="N", help="to time; default: 5")
+    parser.add_argument("--at-once", action="store_true", help="compile all first, in threads")
+    parser.add_argument(
+        "--compile-only", action="store_true", help="a program a model, as a study compiles them"
+    )
     return parser.parse_args()
 
 
@@ -93,9 +106,8 @@ def settings(options: argparse.Namespace) -> Iterator[Setting]:
         yield Setting(model, n_lanes, batch, chunk_size, variant, options.precision)
 
 
-def measure(setting: Setting, images: Any, n: int, *, profile: bool) -> dict[str, Any]:
-    """Trains n epochs in full lanes and tells what they took."""
-    from benchmarks.kernels import longest
+def lay_out(setting: Setting, images: Any) -> "Lanes":
+    """The lanes of a setting, not compiled yet."""
     from convae.lane_operations import Variant
     from convae.lane_program import WIDTHS, Evaluator, Shape
     from convae.lanes import Lanes
@@ -112,8 +124,16 @@ def measure(setting: Setting, images: Any, n: int, *, profile: bool) -> dict[str
         precision=setting.precision,
         variant=Variant(**VARIANTS[setting.variant]),
     )
-    lanes = Lanes(shape, images, Evaluator(model, images, setting.precision))
-    compile_seconds = lanes.compile()
+    return Lanes(shape, images, Evaluator(model, images, setting.precision))
+
+
+def measure(
+    setting: Setting, lanes: "Lanes", compile_seconds: float, n: int, *, profile: bool
+) -> dict[str, Any]:
+    """Trains n epochs in full lanes and tells what they took."""
+    from benchmarks.kernels import longest
+
+    configs = setting.configs
     for lane, config in enumerate(configs):
         lanes.put(lane, config, lanes.start(config))
 
@@ -131,7 +151,7 @@ def measure(setting: Setting, images: Any, n: int, *, profile: bool) -> dict[str
     row = {
         "by": "lanes",
         **vars(setting),
-        "chunk_size": shape.chunk_size,
+        "chunk_size": lanes.shape.chunk_size,
         "compile_seconds": compile_seconds,
         "ms_per_trial": [1e3 * each / setting.n_lanes for each in seconds],
         "eval_ms": [1e3 * each for each in eval_seconds],
@@ -194,10 +214,36 @@ def compile_at_once(asked: list[Setting], mnist: Mnist) -> dict[str, Any]:
             precision=setting.precision,
         )
     engine = Engine.open(mnist, shapes)
-    start = time.perf_counter()
+    start, processor_start = time.perf_counter(), time.process_time()
     engine.compile()
     each = {program.model: seconds for program, seconds in engine.compile_seconds.items()}
-    return {"compile_seconds": each, "wall_seconds": time.perf_counter() - start}
+    return {
+        "compile_seconds": each,
+        "wall_seconds": time.perf_counter() - start,
+        "processor_seconds": time.process_time() - processor_start,
+    }
+
+
+def measured_rows(
+    options: argparse.Namespace, asked: list[Setting], images: Any, n: int
+) -> Iterator[dict[str, Any]]:
+    """What each setting took, as soon as it is known; then `model.fit`."""
+    compiled: list[tuple[Lanes, float]] = []
+    if options.at_once:
+        programs = [lay_out(setting, images) for setting in asked]
+        with ThreadPoolExecutor(len(asked)) as pool:
+            compiled = list(pool.map(lambda lanes: (lanes, lanes.compile()), programs))
+    for setting in asked:
+        if options.at_once:
+            lanes, seconds = compiled.pop(0)
+        else:
+            lanes = lay_out(setting, images)
+            seconds = lanes.compile()
+        yield measure(setting, lanes, seconds, n, profile=options.profile)
+    if not options.no_fit:
+        one = {replace(s, n_lanes=1, chunk_size=None, batch="256", variant="plain") for s in asked}
+        for setting in sorted(one, key=str):
+            yield measure_fit(setting, images.mnist, n)
 
 
 def _timed(call: Callable[[], Any], n: int) -> tuple[Any, list[float]]:
@@ -212,34 +258,35 @@ def _timed(call: Callable[[], Any], n: int) -> tuple[Any, list[float]]:
 def main() -> int:
     """Measures, prints tables and writes `benchmarks/results/lanes-DEVICE.json`."""
     options = parse_arguments()
-    n, mnist = (2 if options.short else 5), load_mnist(options.data)
+    n, mnist = options.epochs or (2 if options.short else 5), load_mnist(options.data)
     if options.short:
         part = {"train_images": mnist.train_images[:N_SHORT_IMAGES]}
         mnist = replace(mnist, **part, test_images=mnist.test_images[: N_SHORT_IMAGES // 4])
+    if not options.compile_only:
+        os.environ[SWITCH] = "0"
     with without_native_notes():
         from convae.device import open_device
         from convae.lane_program import DeviceImages
 
-        device = open_device()
+        device = open_device(lanes=True)
         images = DeviceImages(mnist)
     what = f"milliseconds a trial and epoch of {images.n_train:,} images"
-    result: dict[str, Any] = {"what": what, "n": n, "device": device.description, "rows": []}
-    kind = "gpu" if device.jit_compile else "cpu"
+    flags, at_once = os.environ.get("XLA_FLAGS", ""), options.at_once
+    result: dict[str, Any] = {"what": what, "n": n, "device": device.description}
+    result |= {"xla_flags": flags, "compiled_in_threads": at_once, "rows": []}
+    name = f"lanes-{'gpu' if device.jit_compile else 'cpu'}"
     asked = list(dict.fromkeys(settings(options)))
-    peers = {} if options.no_fit else {replace(s, n_lanes=1, chunk_size=None) for s in asked}
-    fits = sorted({replace(s, batch="256", variant="plain") for s in peers}, key=str)
-    work = [lambda s=s: measure(s, images, n, profile=options.profile) for s in asked]
-    work += [lambda s=s: measure_fit(s, mnist, n) for s in fits]
-    for measured in work:
-        result["rows"].append(row := measured())
+    if options.compile_only or (not at_once and len({setting.model for setting in asked}) > 1):
+        with without_native_notes():
+            result["compiled_at_once"] = together = compile_at_once(asked, mnist)
+        print(f"compiled at once: {together['compile_seconds']}, {together['wall_seconds']:.1f} s")
+        write_result(name, result, short=options.short)
+    if options.compile_only:
+        return 0
+    for row in measured_rows(options, asked, images, n):
+        result["rows"].append(row)
         print(_line(row), flush=True)
-        if not options.short:
-            write_result(f"lanes-{kind}", result)
-    if len({setting.model for setting in asked}) > 1:
-        result["compiled_at_once"] = at_once = compile_at_once(asked, mnist)
-        print(f"compiled at once: {at_once['compile_seconds']}, {at_once['wall_seconds']:.1f} s")
-        if not options.short:
-            write_result(f"lanes-{kind}", result)
+        write_result(name, result, short=options.short)
     headings = ["model", "lanes", "batch", "chunk", "variant", "compile s", "ms", "eval ms", "MSE"]
     title = f"{what}, median of {n} (lowest to highest), {options.precision}, {device.description}"
     print_table(title, headings, [_cells(row) for row in result["rows"]])

@@ -25,7 +25,8 @@ from convae.quiet import without_native_notes
 
 # The report's two models at its setting.
 CONFIGS = {"conv": TrialConfig(model="conv"), "dense-512": TrialConfig(model="dense")}
-RESULTS = Path(__file__).parent / "results"
+# BENCHMARK_RESULTS names another folder; then short forms are written too.
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")
 Epoch = Callable[[], None]
 # (configuration, data or None) -> an epoch of it, and the device's description
 Peer = Callable[[Any, str | None], tuple[Epoch, str]]
@@ -158,8 +159,11 @@ def print_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
     Console(width=120).print(table)
 
 
-def write_result(name: str, result: dict[str, Any]) -> None:
-    """Writes `results/NAME.json`, with hardware, load and versions."""
+def write_result(name: str, result: dict[str, Any], *, short: bool = False) -> None:
+    """Writes `results/NAME.json`, with hardware, load and versions; of a short form nothing."""
+    if short and "BENCHMARK_RESULTS" not in os.environ:
+        return
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     facts = {
         "machine": describe_machine(),

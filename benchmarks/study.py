@@ -2,16 +2,22 @@
 
     python -m benchmarks.study            (8 conv + 8 dense-512 trials of 5 epochs, once each)
     python -m benchmarks.study --short    (1 + 1 trials of 2 epochs)
+    python -m benchmarks.study --gpus 1   (some minutes)
 
 Each side is one command in a process of its own, and its time is the command's: imports, Ray's
 start, compilation and all, but no report. Ours is `python -m study.run` with 8 seeds. The peer is
 Ray's own Keras example with this model: a function that loads the data, builds, compiles and fits,
 reported by a callback, searched with `OptunaSearch`; learning rate and momentum vary in a range
 without divergence. Both train on all 60,000 images at batch size 256 with as many trials at once as
-there are cores, and test after every epoch. On two cores the full form takes about twenty minutes.
+there are cores, and test after every epoch. Nobody has the other's or an earlier run's programs:
+our cache of them is off. On two cores the full form takes about twenty minutes.
+
+On a GPU the peer runs 1 + 1 trials, since each takes it most of a minute, and its time is scaled:
+for each further trial the time in which one of them trained is added, without Tune's own beside it.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -27,6 +33,7 @@ import pandas as pd
 
 from benchmarks.race import build_parser, print_table, write_result
 from convae.data import load_mnist
+from convae.xla import SWITCH
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -35,7 +42,7 @@ POLL_SECONDS = 1.0
 
 
 def run_peer(n_trials: int, n_epochs: int, data: str | None, n_gpus: int) -> None:
-    """The study as one would write it after Ray's documentation."""
+    """The study as one would write it after Ray's documentation; prints the trials' seconds."""
     import ray
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
@@ -66,6 +73,7 @@ def run_peer(n_trials: int, n_epochs: int, data: str | None, n_gpus: int) -> Non
         )
 
     ray.init(log_to_driver=False)
+    seconds = {}
     for model in ("conv", "dense"):
         tuner = tune.Tuner(
             tune.with_resources(train_autoencoder, {"cpu": 1, "gpu": 1 if n_gpus else 0}),
@@ -82,6 +90,8 @@ def run_peer(n_trials: int, n_epochs: int, data: str | None, n_gpus: int) -> Non
         results = tuner.fit()
         if results.num_errors or len(results) != n_trials:
             sys.exit(f"{results.num_errors} of the peer's {len(results)} trials failed.")
+        seconds[model] = [result.metrics["time_total_s"] for result in results]
+    print("\n" + json.dumps(seconds))
 
 
 class _PeakMemory:
@@ -129,14 +139,19 @@ def measure(
     """Runs one side to its end.
 
     Returns:
-        seconds: of the whole command.
+        seconds: of the whole command; of the peer on a GPU scaled to all trials.
+        measured_seconds: of the command that ran.
+        measured_trials: of each model.
+        trial_seconds: by model, as Tune counts them; the peer's only.
         worker_peak_gib: the largest worker's peak resident memory.
         busy_share: Σ train_seconds ÷ (seconds × slots); ours only.
     """
     with tempfile.TemporaryDirectory(prefix="convae-bench-") as folder:
         if side == SIDES[0]:
-            command = ["benchmarks.study", "--peer", str(n_trials), str(n_epochs), str(n_gpus)]
+            n_measured = 1 if n_gpus else n_trials
+            command = ["benchmarks.study", "--peer", str(n_measured), str(n_epochs), str(n_gpus)]
         else:
+            n_measured = n_trials
             command = ["study.run", "--preset", "reference", "--models", "conv", "dense"]
             command += ["--hidden", "512", "--seeds", str(n_trials), "--epochs", str(n_epochs)]
             command += ["--gpus", str(n_gpus), "--storage", folder, "--name", "run", "--no-report"]
@@ -144,13 +159,22 @@ def measure(
         memory = _PeakMemory()
         start = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", *command], capture_output=True, text=True, check=False
+            [sys.executable, "-m", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {SWITCH: "0"},
         )
         seconds = time.perf_counter() - start
         peak = memory.stop()
         if done.returncode:
             sys.exit(f"{side} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
         result: dict[str, Any] = {"side": side, "seconds": seconds, "worker_peak_gib": peak}
+        result |= {"measured_seconds": seconds, "measured_trials": n_measured}
+        if side == SIDES[0]:
+            result["trial_seconds"] = of_trials = json.loads(done.stdout.splitlines()[-1])
+            one_more = sum(statistics.mean(each) for each in of_trials.values())
+            result["seconds"] += (n_trials - n_measured) * one_more
         if side == SIDES[1]:
             trials = pd.read_parquet(Path(folder) / "run" / "trials.parquet")
             if len(trials) != 2 * n_trials or (trials["state"] != "completed").any():
@@ -175,26 +199,27 @@ def main() -> None:
         return
     load_mnist(options.data)  # fetched once, here, if need be
     n_trials, n_epochs = (1, 2) if options.short else (8, 5)
-    runs = [
-        measure(side, n_trials, n_epochs, options.data, options.gpus)
-        for _ in range(options.turns)
-        for side in SIDES
-    ]
+    kind = "gpu" if options.gpus else "cpu"
+    what = f"{n_trials} conv + {n_trials} dense-512 trials of {n_epochs} epochs"
+    if options.gpus and n_trials > 1:
+        what += f"; {SIDES[0]} measured on 1 + 1 trials and scaled"
+    result: dict[str, Any] = {"what": what, "n": options.turns, "runs": []}
+    for side in SIDES * options.turns:
+        result["runs"].append(measure(side, n_trials, n_epochs, options.data, options.gpus))
+        write_result(f"study-{kind}", result, short=options.short)
     medians, table = {}, []
     for side in SIDES:
-        own = [run for run in runs if run["side"] == side]
+        own = [run for run in result["runs"] if run["side"] == side]
         medians[side] = statistics.median(run["seconds"] for run in own)
         busy = f"{own[-1]['busy_share']:.2f}" if "busy_share" in own[-1] else "not measured"
         peak = max(run["worker_peak_gib"] for run in own)
-        table.append([side, f"{medians[side]:.0f}", busy, f"{peak:.2f}"])
+        measured = f"{own[-1]['measured_seconds']:.0f} ({2 * own[-1]['measured_trials']})"
+        table.append([side, f"{medians[side]:.0f}", measured, busy, f"{peak:.2f}"])
     ratio = medians[SIDES[0]] / medians[SIDES[1]]
-    what = f"{n_trials} conv + {n_trials} dense-512 trials of {n_epochs} epochs"
-    title = f"{what}, median of n = {options.turns}: ratio {ratio:.2f}"
-    print_table(title, ["by", "seconds", "busy share", "worker's peak GiB"], table)
-    if not options.short:
-        kind = "gpu" if options.gpus else "cpu"
-        result = {"what": what, "n": options.turns, "ratio_of_medians": ratio, "runs": runs}
-        write_result(f"study-{kind}", result)
+    title = f"{what}; median of n = {options.turns}: ratio {ratio:.2f}"
+    headings = ["by", "seconds", "measured (trials)", "busy share", "worker's peak GiB"]
+    print_table(title, headings, table)
+    write_result(f"study-{kind}", result | {"ratio_of_medians": ratio}, short=options.short)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,12 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -234,9 +235,26 @@ def _run_python(what: str, *arguments: str, seconds: int, **environment: str) ->
 # This project's cache.
 
 
+def cache_folder() -> Path:
+    """This project's folder among the user's caches; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convae"
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that gets this path when it is complete, whoever else writes it at the same time."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            yield file
+            file.close()
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 def _own_path() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder) / "convae" / "mnist.npz"
+    return cache_folder() / "mnist.npz"
 
 
 def _is_there(path: Path) -> bool:
@@ -255,19 +273,12 @@ def _from_cache(path: Path, consequence: str) -> Mnist:
 
 
 def _store(mnist: Mnist) -> None:
-    """Writes the cache whole or not at all, whoever else writes it at the same time."""
     path = _own_path()
     arrays = {names.npz: getattr(mnist, field) for field, names in _NAMES.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                np.savez(file, **arrays)
-                file.close()
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with write_whole(path) as file:
+            np.savez(file, **arrays)
     except OSError as error:
         _logger.warning("MNIST could not be kept in %s (%s)", path, error)
 

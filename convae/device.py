@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from convae.errors import UserError
 from convae.hardware import cpu_name, usable_cpus
+from convae.xla import fit_cache, offered_cache
 
 
 class GpuUnavailableError(UserError):
@@ -40,17 +41,24 @@ class Device:
     n_threads: int = 1
 
 
-def open_device(*, gpu: bool | None = None, n_threads: int | None = None) -> Device:
+def open_device(
+    *, gpu: bool | None = None, n_threads: int | None = None, lanes: bool = False
+) -> Device:
     """Opens the GPU or the CPU for this process.
 
     Args:
         gpu: True for a GPU, False for the CPU, None for a GPU where there is one.
         n_threads: CPU threads for TensorFlow's operations; None leaves it all cores.
+        lanes: whether a CPU will train in lanes too, so that what XLA compiles for it is worth
+            keeping.
 
     Raises:
         GpuUnavailableError: a GPU was asked for, but TensorFlow sees none.
     """
-    gpus = tf.config.list_physical_devices("GPU") if gpu is not False else []
+    with offered_cache(on_cpu=lanes):
+        gpus = tf.config.list_physical_devices("GPU")
+    if gpu is False:
+        gpus = []
     if gpu and not gpus:
         raise GpuUnavailableError
     if gpus:
@@ -61,6 +69,7 @@ def open_device(*, gpu: bool | None = None, n_threads: int | None = None) -> Dev
             _set_threads(n_threads, n_threads)
         details = tf.config.experimental.get_device_details(gpus[0])
         name = details.get("device_name", "unknown")
+        fit_cache(repr(details))
         return Device("/GPU:0", f"GPU: {name}", jit_compile=True)
     tf.config.set_visible_devices([], "GPU")
     count = n_threads or usable_cpus()
@@ -68,7 +77,10 @@ def open_device(*, gpu: bool | None = None, n_threads: int | None = None) -> Dev
     # one operation.
     _set_threads(1, count)
     threads = f"{count} thread{'s' if count > 1 else ''}"
-    return Device("/CPU:0", f"CPU, {threads}: {cpu_name()}", jit_compile=False, n_threads=count)
+    description = f"CPU, {threads}: {cpu_name()}"
+    if lanes:
+        fit_cache(description)
+    return Device("/CPU:0", description, jit_compile=False, n_threads=count)
 
 
 def _set_threads(in_an_operation: int, n_operations: int) -> None:

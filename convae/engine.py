@@ -24,6 +24,7 @@ from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
 from convae.place import Place
 from convae.training import EpochResult
+from convae.xla import cached_programs
 
 
 class ProgramId(NamedTuple):
@@ -241,6 +242,8 @@ class Engine:
             if key not in evaluators:
                 evaluators[key] = Evaluator(shape.model, images, shape.precision)
             programs[program] = Lanes(shape, images, evaluators[key])
+            # Here, not in the threads that compile: XLA's cache knows functions by their order.
+            programs[program].trace()
         return cls(programs)
 
     def __enter__(self) -> "Engine":
@@ -390,11 +393,12 @@ class Engine:
 
     def compile(self) -> None:
         """Compiles all programs, several at once: those with lanes, then those of one lane."""
-        for single in (False, True):
-            programs = [program for program in self._programs if program.single is single]
-            if programs and not self._stopped:
-                with ThreadPoolExecutor(len(programs)) as pool:
-                    list(pool.map(self._compile, programs))
+        with cached_programs():
+            for single in (False, True):
+                programs = [program for program in self._programs if program.single is single]
+                if programs and not self._stopped:
+                    with ThreadPoolExecutor(len(programs)) as pool:
+                        list(pool.map(self._compile, programs))
 
     def step(self) -> bool:
         """Fills free lanes and trains a slice; returns whether anything was at work."""

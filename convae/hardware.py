@@ -25,6 +25,16 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def cpu_features() -> str:
+    """The instructions that the processor has, as Linux tells them; elsewhere nothing."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return line.partition(":")[2].strip()
+    return ""
+
+
 def usable_cpus() -> int:
     """The cores that this process may use: by its affinity, and by its container's quota.
 

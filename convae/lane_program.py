@@ -288,6 +288,14 @@ class Program:
         """
         return tf.zeros((self.shape.n_lanes, self._n_images), tf.int64)
 
+    def trace(self, orders: tf.Tensor, state: State, by_lane: Arguments) -> None:
+        """Traces what the first calls would; XLA compiles then."""
+        own = State(*([np.zeros(x.shape[1:], np.float32) for x in part] for part in state))
+        self._train_slice.get_concrete_function(self._pixels, orders, state, by_lane)
+        self.place.get_concrete_function(state, np.int32(0), own)
+        seed = np.zeros(2, np.int32)
+        self.shuffle.get_concrete_function(orders, np.int32(0), seed, np.int32(0))
+
     def train(self, orders: tf.Tensor, state: State, by_lane: Arguments) -> tuple[State, tf.Tensor]:
         """The state after a slice, and Σ over its images of their mean squared error, (k,)."""
         after: tuple[State, tf.Tensor] = self._train_slice(self._pixels, orders, state, by_lane)
@@ -435,9 +443,18 @@ class Evaluator:
             config: the trial's.
             part: says which images.
         """
+        return self._evaluate(*self._arguments(weights, config, part))
+
+    def trace(self, weights: Sequence[tf.Tensor], config: TrialConfig, part: Part) -> None:
+        """Traces what the first such call would; XLA compiles then."""
+        self._evaluate.get_concrete_function(*self._arguments(weights, config, part))
+
+    def _arguments(
+        self, weights: Sequence[tf.Tensor], config: TrialConfig, part: Part
+    ) -> tuple[Any, ...]:
         hidden = _Hidden(*(np.array([x]) for x in hidden_layer(config)))
         first, n = np.int32(part.n_train), np.int32(part.n_eval)
-        return self._evaluate(self._pixels, list(weights), hidden, first, n)
+        return self._pixels, list(weights), hidden, first, n
 
     def _error_sum(
         self,

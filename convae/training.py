@@ -28,6 +28,7 @@ from convae.formulations import Formulation, cheaper_on_cpu
 from convae.lane_program import WIDTHS, DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState
 from convae.models import build_model, reset
+from convae.xla import cached_programs
 
 # Large enough to keep a GPU busy, small enough for 100 MB of activations.
 EVAL_BATCH_SIZE = 1000
@@ -515,7 +516,8 @@ class Trainer:
         if lanes is None:
             evaluator = Evaluator(config.model, self._images, config.precision)
             lanes = Lanes(shape, self._images, evaluator)
-            compile_seconds = lanes.compile()
+            with cached_programs():
+                compile_seconds = lanes.compile()
             self._lanes[shape] = lanes
         eval_metric = self._images.part(config.split).eval_metric
         return _LaneTraining(config, lanes, eval_metric, compile_seconds)
