@@ -39,6 +39,8 @@ def loaded_by(*names):
         (modules("study/plan"), (HEAVY - {"optuna"}) | {"matplotlib", "analysis"}),
         (modules("study"), {"tensorflow", "keras", "matplotlib", "analysis"}),
         (["study.folder.schema"], HEAVY | {"numpy", "pandas", "pyarrow"}),
+        (["study.tune.lane_trial"], {"tensorflow", "keras"}),
+        (["study.plan.lanes"], HEAVY),
         (["study.run"], HEAVY | {"pandas", "pyarrow", "matplotlib"}),
         (["convae.config"], HEAVY | {"numpy", "study"}),
         (["convae.data"], HEAVY | {"study"}),

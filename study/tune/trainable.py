@@ -129,9 +129,7 @@ class FolderTrial(tune.Trainable):
         last = rows[-1] if rows else {}
         now = time.perf_counter()
         self._spent, self._started = self._spent + Spent(wall_seconds=now - self._started), now
-        if time.monotonic() - self._kept_at >= self.checkpoint_seconds:
-            self._keep_checkpoint()
-        return {
+        result = {
             "done": self._ended,
             "diverged_epoch": diverged_epoch,
             "history": rows,
@@ -141,6 +139,10 @@ class FolderTrial(tune.Trainable):
             **asdict(self._spent),
             **totals,
         }
+        # Afterwards, since an engine may tell of further epochs then, which the next result has.
+        if time.monotonic() - self._kept_at >= self.checkpoint_seconds:
+            self._keep_checkpoint()
+        return result
 
     def _keep_checkpoint(self) -> None:
         """A trial that cannot keep a checkpoint goes on all the same: it may not need it."""

@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
+from convae.place import Place
 from study.folder import schema
 from study.folder.manifest import Manifest, read_manifest
 from study.folder.storage import RunFolder
@@ -127,6 +128,8 @@ class Executor:
             return False
         if len(self.running) < self.n_slots and (planned := plan.next()):
             assert planned.trial_id not in self.running
+            at_work = [planned, *(trial for trial, *_ in self.running.values())]
+            assert len(at_work) == 1 or Place.ALONE not in {trial.place for trial in at_work}
             kept = self.checkpoints.get(planned.trial_id, [])
             self.running[planned.trial_id] = [planned, list(kept), list(kept)]
             return True
@@ -191,6 +194,7 @@ def totals(n_epochs, diverged_epoch=None):
         "n_parameters": 1,
         "train_seconds": float(n_epochs),
         "wall_seconds": float(n_epochs),
+        "n_sharing": 1.0,
         "device": "none",
         **seconds,
     }

@@ -33,11 +33,15 @@ from study.tune.trainable import EPOCH, NODE
 SPEC = StudySpec(preset="test", models=("conv",), epochs=9, n_search_trials=8, grace_epochs=3)
 
 
-def result(n_epochs, mse, node="a", metric=schema.VAL_MSE):
-    """What a trial reports that has trained so far, all of its epochs."""
+def result(n_epochs, mse, node="a", metric=schema.VAL_MSE, n_sharing=1.0):
+    """What a trial reports that has trained so far, all of its epochs.
+
+    A trial on a CPU says nothing of others.
+    """
     history = [{"epoch": epoch, metric: mse} for epoch in range(1, n_epochs + 1)]
     values = {EPOCH: n_epochs, NODE: node, "history": history, schema.OBJECTIVE: mse}
-    return values | totals(n_epochs)
+    values |= totals(n_epochs) | {"n_sharing": n_sharing}
+    return {name: value for name, value in values.items() if (name, value) != ("n_sharing", None)}
 
 
 class Trial(SimpleNamespace):
@@ -56,7 +60,7 @@ class Tune:
     def __init__(self, spec, folder, files=None):
         self.folder = folder
         self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
-        self.searcher = PlanSearcher(Plan(spec, self.ledger))
+        self.searcher = PlanSearcher(Plan(spec, self.ledger, quiet=False))
         self.scheduler = SearchScheduler(spec, self.ledger)
         self.stopper = StudyStopper(self.ledger, None)
         watcher = SimpleNamespace(started=lambda _: None)
@@ -167,6 +171,30 @@ def test_a_worker_that_dies_alone_costs_a_retry(tune, alive, told):
         alive.remove("b")  # perhaps its own
         tune.fail(trial, died())
         assert tune.notes[1:] == ["lost its node, starts again"]
+
+
+def test_a_trial_on_a_cpu_shares_the_machine_with_its_neighbours_on_the_same_node(tune):
+    """On average over its results; who is on another node, or has ended, is no neighbour."""
+    trials = [tune.start() for _ in range(3)]
+
+    def n_sharing(trial, n_epochs, node):
+        tune.report(trial, n_epochs, 0.5, node=node, n_sharing=None)
+        return tune.ledger.row(trial.trial_id)["n_sharing"]
+
+    first, neighbour, elsewhere = trials
+    assert n_sharing(first, 1, "a") == 1
+    assert n_sharing(elsewhere, 1, "b") == 1
+    assert n_sharing(neighbour, 1, "a") == 2
+    assert n_sharing(first, 2, "a") == 1.5
+    tune.end(neighbour)
+    assert n_sharing(first, 3, "a") == pytest.approx(4 / 3)
+
+
+def test_what_an_engine_says_of_a_trials_neighbours_is_believed(tune):
+    trial = tune.start()
+    for told in (3.5, 2.25):
+        tune.report(trial, 1, 0.5, n_sharing=told)
+        assert tune.ledger.row(trial.trial_id)["n_sharing"] == told
 
 
 def test_an_error_of_the_training_is_no_lost_node_whatever_it_says(tune, alive):

@@ -7,6 +7,7 @@ import optuna
 import pytest
 from simulation import MemoryFolder, objective, totals
 
+from convae.place import Place
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError
 from study.plan.ledger import Ledger, Measurement
@@ -22,10 +23,10 @@ SPEC = StudySpec(preset="test", hidden_units=(64,), epochs=2, n_search_trials=6,
 class Hand:
     """A plan and its ledger, whose trials end as the test says."""
 
-    def __init__(self, spec=SPEC, files=None):
+    def __init__(self, spec=SPEC, files=None, *, quiet=True):
         self.folder = MemoryFolder(files)
         self.ledger = Ledger(self.folder, resume=files is not None)
-        self.plan = Plan(spec, self.ledger)
+        self.plan = Plan(spec, self.ledger, quiet=quiet)
 
     def again(self, spec):
         """The next session, after this one died."""
@@ -170,12 +171,46 @@ def test_an_end_that_the_folder_could_not_take_is_trained_again_and_counted_once
 
 def test_waits_for_running_search_trials_before_naming_winners():
     hand = Hand(replace(SPEC, models=("conv",), n_search_trials=1, n_seeds=1))
-    fixed, running = hand.plan.next(), hand.plan.next()
-    for ends in (fixed, running):
-        assert hand.plan.next() is None
-        assert not hand.plan.is_finished
-        hand.complete(ends)
+    running = hand.next()
+    assert hand.plan.next() is None
+    assert not hand.plan.is_finished
+    hand.complete(running)
     assert hand.plan.next().group == schema.WINNER
+
+
+def test_nothing_is_handed_out_beside_a_trial_that_is_alone():
+    """The reference trials of the first seed, one after the other; then all that there is room for.
+
+    A failed one that a later session trains again waits until the others have ended.
+    """
+    spec = replace(SPEC, models=("conv",), n_seeds=3, n_search_trials=0)
+    hand = Hand(spec)
+    alone = hand.plan.next()
+    assert alone.place is Place.ALONE
+    assert hand.plan.next() is None
+    assert not hand.plan.is_finished
+    hand.ledger.end(alone.trial_id, error="no such file")
+    assert [hand.plan.next().place for _ in range(2)] == [Place.LANES] * 2
+    hand = hand.again(spec)
+    assert hand.plan.next() == alone
+    assert hand.plan.next() is None
+    hand.complete(alone)
+    assert len(hand.run()) == 2
+
+
+def test_engines_get_all_trials_at_once_and_see_to_those_that_are_alone_themselves():
+    hand = Hand(replace(SPEC, n_search_trials=0), quiet=False)
+    planned = [hand.plan.next() for _ in range(4)]
+    assert [trial.place for trial in planned] == [Place.ALONE] * 2 + [Place.LANES] * 2
+    assert hand.plan.next() is None
+
+
+def test_a_search_whose_times_count_is_alone_and_winners_share_only_with_one_another():
+    spec = replace(SPEC, objective="mse,time", scheduler="none", n_seeds=1)
+    for n_seeds, place in ((1, Place.SINGLE), (2, Place.LANES)):
+        planned = Hand(replace(spec, n_seeds=n_seeds)).run()
+        assert {trial.place for trial in of(planned, schema.SEARCH)} == {Place.ALONE}
+        assert {trial.place for trial in of(planned, schema.WINNER)} == {place}
 
 
 def test_optuna_knows_each_end():

@@ -77,7 +77,7 @@ class Watched:
         self.now = 1000.0
         monkeypatch.setattr("study.view.progress.time", SimpleNamespace(monotonic=lambda: self.now))
         self.ledger = Ledger(RunFolder(folder), resume=resume)
-        self.plan = Plan(spec, self.ledger)
+        self.plan = Plan(spec, self.ledger, quiet=False)
         self.output = io.StringIO()
         console = Console(
             file=self.output,
@@ -126,6 +126,7 @@ class Watched:
             "eval_seconds": 0.25 * total,
             "compile_seconds": 0.0,
             "wall_seconds": total + overhead,
+            "n_sharing": 1.0,
             "device": "a formula",
         }
         self.ledger.measure(planned.trial_id, Measurement(epochs, rows, totals))

@@ -39,10 +39,6 @@ def ray_sees(cluster):
         ({"CPU": 16, "GPU": 4}, {}, Slots(4, 1, 1)),
         ({"CPU": 16, "GPU": 4}, {"n_gpus": 2}, Slots(2, 1, 1)),
         ({"CPU": 16, "GPU": 4}, {"n_gpus": 0}, Slots(8, 2, 0)),
-        ({"CPU": 16, "GPU": 1}, {"gpus_per_trial": 0.25}, Slots(4, 1, 0.25)),
-        ({"CPU": 16, "GPU": 2}, {"gpus_per_trial": 0.3}, Slots(6, 1, 0.3)),
-        ({"CPU": 16, "GPU": 4}, {"gpus_per_trial": 2}, Slots(2, 1, 2)),
-        ({"CPU": 2, "GPU": 1}, {"gpus_per_trial": 0.1}, Slots(2, 1, 0.1)),
     ],
 )
 def test_slots(ray_sees, seen, asked, expected):
@@ -51,13 +47,53 @@ def test_slots(ray_sees, seen, asked, expected):
 
 
 @pytest.mark.parametrize(
+    ("seen", "asked", "expected"),
+    [
+        ({"CPU": 16, "GPU": 1}, {}, Slots(32, 1, 1, 32)),
+        ({"CPU": 16, "GPU": 4}, {"n_gpus": 2}, Slots(64, 1, 1, 32)),
+        ({"CPU": 16, "GPU": 4}, {"max_concurrent": 5}, Slots(5, 1, 1, 32)),
+        ({"CPU": 2, "GPU": 4}, {}, Slots(64, 1, 1, 32)),  # a CPU for each engine
+        ({"CPU": 2, "GPU": 1}, {"cpus_per_trial": 2}, Slots(32, 2, 1, 32)),
+        ({"CPU": 8}, {}, Slots(32, 8, 0, 32)),  # all of the node
+        ({"CPU": 8}, {"cpus_per_trial": 4}, Slots(64, 4, 0, 32)),
+    ],
+)
+def test_slots_of_engines(ray_sees, seen, asked, expected):
+    ray_sees(**seen)
+    assert claim(Resources(**asked), per_engine=32) == expected
+
+
+def test_engines_that_a_growing_cluster_is_to_have_are_believed(cluster):
+    cluster(HEAD)
+    assert claim(Resources(n_gpus=2, address="a cluster"), per_engine=8) == Slots(16, 1, 1, 8)
+
+
+def test_an_engine_takes_no_more_cpus_than_the_smallest_node_has(cluster):
+    cluster({"CPU": 4}, {"CPU": 2}, HEAD)
+    assert claim(Resources(), per_engine=8).cpus_per_trial == 2
+
+
+@pytest.mark.parametrize("n", range(1, 41))
+@pytest.mark.parametrize("cpus", [1, 2, 3, 8])
+def test_an_engines_trials_fit_its_device_together_and_no_other_beside_them(n, cpus):
+    """In ten-thousandths, as Ray counts; of a GPU nothing is left that another could have."""
+    share = Slots(n, cpus, 1, n).share
+    units = {name: round(value * 10_000, 6) for name, value in share.items()}
+    assert all(value == int(value) > 0 for value in units.values())
+    assert n * units["cpu"] <= cpus * 10_000
+    assert n * units["gpu"] <= 10_000 < (n + 1) * units["gpu"]
+
+
+def test_a_worker_that_trains_by_itself_has_whole_resources():
+    assert Slots(4, 2).share == {"cpu": 2, "gpu": 0}
+
+
+@pytest.mark.parametrize(
     ("seen", "asked", "named"),
     [
         ({"CPU": 2}, {"n_gpus": 1}, "--gpus 1"),
         ({"CPU": 8, "GPU": 1}, {"n_gpus": 2}, "--gpus 2"),
         ({"CPU": 2}, {"cpus_per_trial": 4}, "--cpus-per-trial 4"),
-        ({"CPU": 8, "GPU": 1}, {"gpus_per_trial": 2}, "--gpus-per-trial 2"),
-        ({"CPU": 8, "GPU": 4}, {"gpus_per_trial": 1.5}, "--gpus-per-trial 1.5"),
     ],
 )
 def test_impossible_requests(ray_sees, seen, asked, named):
@@ -82,8 +118,8 @@ def test_timed_trials_have_a_device_of_their_own(ray_sees, seen, asked, expected
 @pytest.mark.parametrize(
     ("seen", "asked", "named"),
     [
-        ({"CPU": 16, "GPU": 1}, {"gpus_per_trial": 0.5}, "--gpus-per-trial 0.5"),
         ({"CPU": 16}, {"max_concurrent": 2}, "--max-concurrent 2"),
+        ({"CPU": 16, "GPU": 1}, {"lanes": 2}, "--lanes 2"),
         (
             {"CPU": 16, "GPU": 2, "accelerator_type:H100": 1.0, "accelerator_type:A100": 1.0},
             {},
@@ -121,8 +157,6 @@ def test_only_nodes_that_are_alive_count(cluster):
         # It may grow: GPUs that were asked for are believed.
         ([HEAD], {"n_gpus": 4}, Slots(4, 1, 1)),
         (on(1, 8, 1), {"n_gpus": 4}, Slots(4, 1, 1)),
-        ([HEAD], {"n_gpus": 4, "gpus_per_trial": 0.5}, Slots(8, 1, 0.5)),
-        ([HEAD], {"n_gpus": 4, "gpus_per_trial": 2}, Slots(2, 1, 2)),
         ([HEAD], {"n_gpus": 4, "cpus_per_trial": 16}, Slots(4, 16, 1)),
         ([HEAD], {"n_gpus": 4, "max_concurrent": 3}, Slots(3, 1, 1)),
         # Or trials at once, where no node can hold one yet.
@@ -141,8 +175,6 @@ def test_slots_of_clusters(cluster, seen, asked, expected):
         # Sixteen CPUs in all, but no node has more than four: such a trial would wait for ever.
         (on(4, 4), {"cpus_per_trial": 8}, "No node can hold a trial of 8 CPU"),
         ([HEAD], {}, "No node can hold a trial of 1 CPU"),
-        ([HEAD], {"n_gpus": 1, "gpus_per_trial": 2}, "--gpus-per-trial 2"),
-        (on(1, 8, 1), {"gpus_per_trial": 2}, "--gpus-per-trial 2"),
     ],
 )
 def test_what_no_node_can_hold_is_refused(cluster, seen, asked, told):

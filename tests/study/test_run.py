@@ -32,7 +32,7 @@ def storage(tmp_path):
     ("arguments", "named"),
     [
         (["--gpus", "-1"], "--gpus"),
-        (["--gpus-per-trial", "0"], "--gpus-per-trial"),
+        (["--lanes", "0"], "--lanes"),
         (["--cpus-per-trial", "0"], "--cpus-per-trial"),
         (["--max-concurrent", "0"], "--max-concurrent"),
         (["--epochs", "0"], "--epochs"),
@@ -283,7 +283,7 @@ def test_resume_needs_a_study(storage, capsys):
 
 def test_the_printed_command_goes_on_under_the_same_conditions():
     """What the study is, its folder knows."""
-    given = "--preset quick --epochs 3 --gpus 0 --gpus-per-trial 0.5 --cpus-per-trial 2"
+    given = "--preset quick --epochs 3 --gpus 0 --lanes 4 --cpus-per-trial 2"
     given += " --max-concurrent 3 --address auto --data 'my images' --quiet --no-report"
     given += " --storage '~/a b' --name a --mlflow http://me:secret@host"
     command = resume_command(build_parser().parse_args(shlex.split(given)))

@@ -1,0 +1,95 @@
+"""Which programs a study's engines get, from the plan alone."""
+
+from dataclasses import replace
+
+import pytest
+
+from convae.config import BY_NAME
+from convae.place import GPU_LANES, Place
+from study.plan.lanes import ModelLanes, lanes_of
+from study.plan.spec import PRESETS, StudySpec
+from study.plan.trials import fixed_trials
+
+REFERENCE = StudySpec(preset="test", hidden_units=(64, 512), batch_size=256)
+SEARCH = replace(REFERENCE, n_search_trials=100)
+
+
+def widths(spec, **settings):
+    settings = {"lanes": None, "gpu": True, **settings}
+    return {model: own.n_lanes for model, own in lanes_of(spec, **settings).items()}
+
+
+@pytest.mark.parametrize("preset", ["audit", "full"])
+def test_a_gpu_has_the_lanes_of_the_rule_where_the_plan_can_fill_them(preset):
+    assert widths(PRESETS[preset]) == GPU_LANES
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"conv": 0, "dense": 0}),  # the reference trials of the first seed are alone
+        ({"n_seeds": 2}, {"conv": 0, "dense": 2}),  # one lane needs no program beside the single
+        ({"n_seeds": 4}, {"conv": 3, "dense": 6}),
+        ({"n_seeds": 4, "models": ("conv",)}, {"conv": 3}),
+        ({"n_search_trials": 10}, {"conv": 5, "dense": 5}),  # the winners of a seed come last
+        ({"n_search_trials": 10, "n_seeds": 2}, {"conv": 8, "dense": 9}),
+    ],
+)
+def test_no_more_lanes_than_the_plan_has_trials_for(settings, expected):
+    assert widths(replace(REFERENCE, **settings)) == expected
+    assert widths(replace(REFERENCE, **settings), lanes=100, gpu=False) == expected
+
+
+def test_a_cpu_has_lanes_only_if_they_are_asked_for():
+    assert widths(SEARCH, gpu=False) == {"conv": 0, "dense": 0}
+    assert widths(SEARCH, gpu=False, lanes=4) == {"conv": 4, "dense": 4}
+    assert widths(SEARCH, lanes=4) == {"conv": 4, "dense": 4}
+
+
+def test_one_lane_is_the_single_program_and_takes_all_trials():
+    for own in lanes_of(SEARCH, lanes=1, gpu=True).values():
+        assert (own.n_lanes, own.single) == (0, True)
+        assert {own.place(place) for place in Place} == {Place.SINGLE, Place.ALONE}
+
+
+def test_lanes_take_the_trials_that_may_share():
+    own = ModelLanes(4, single=True, widths=(64,), batch_sizes=(64,))
+    assert [own.place(place) for place in Place] == list(Place)
+
+
+def test_a_resumed_study_keeps_its_widths_whatever_it_is_asked_for_or_prolonged_to():
+    kept = widths(replace(REFERENCE, n_seeds=2))
+    more = replace(REFERENCE, n_seeds=20, n_search_trials=100)
+    for settings in ({}, {"lanes": 8}, {"gpu": False}):
+        assert widths(more, kept=kept, **settings) == kept
+
+
+def test_what_is_alone_has_a_single_program_and_what_is_not_needs_none():
+    spec = replace(REFERENCE, n_seeds=3)
+    assert all(own.single for own in lanes_of(spec, lanes=4, gpu=False).values())
+    timed = replace(SEARCH, objective="mse,time", scheduler="none")
+    for own in lanes_of(timed, lanes=1, gpu=True).values():
+        assert (own.n_lanes, own.single) == (0, True)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("lanes", [None, 1, 4])
+def test_every_planned_trial_has_a_program_that_can_train_it(preset, lanes):
+    spec = PRESETS[preset]
+    programs = lanes_of(spec, lanes=lanes, gpu=True)
+    for planned in fixed_trials(spec):
+        own = programs[planned.config.model]
+        place = own.place(planned.place)
+        assert own.n_lanes if place is Place.LANES else own.single
+        width = "hidden_units" if planned.config.model == "dense" else "latent_filters"
+        assert getattr(planned.config, width) in own.widths
+        assert planned.config.batch_size in own.batch_sizes
+
+
+def test_widths_and_batch_sizes_are_those_that_may_occur_and_no_more():
+    fixed, searched = (lanes_of(spec, lanes=4, gpu=False) for spec in (REFERENCE, SEARCH))
+    assert fixed["dense"].widths == (64, 512)
+    assert fixed["dense"].batch_sizes == fixed["conv"].batch_sizes == (256,)
+    for model, width in (("dense", "hidden_units"), ("conv", "latent_filters")):
+        assert set(searched[model].widths) >= set(BY_NAME[width].search.grid)
+        assert set(searched[model].batch_sizes) >= set(BY_NAME["batch_size"].search.grid)
