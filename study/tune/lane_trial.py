@@ -48,11 +48,13 @@ class LaneTrial(FolderTrial):
         """
         started = time.perf_counter()
         self._open(folder, owner)
-        self._engine = engine_here(keeper, gpu=gpu)
-        self._device = ray.get(self._engine.describe.remote())
+        self._keeper, self._gpu = keeper, gpu
         self._begin(config, started)
 
     def _start(self, state: list[np.ndarray] | None) -> None:
+        # Asked for each trial: the engine of the one before may have died with others in it.
+        self._engine = engine_here(self._keeper, gpu=self._gpu)
+        self._device = ray.get(self._engine.describe.remote())
         self._stands_still, self._diverged_epoch = False, None
         submitted = self._engine.submit.remote(self._planned, self._target(), state)
         self._n_parameters = ray.get(submitted)
