@@ -103,6 +103,12 @@ class LaneTrial(FolderTrial):
         found: list[np.ndarray] | None = state
         return found
 
+    @property
+    def _name_and_setting(self) -> tuple[str, dict[str, Any]]:
+        # No checkpoint of a trial that trained by itself, on a CPU, is for a lane, nor the reverse.
+        trial_id, setting = super()._name_and_setting
+        return trial_id, {**setting, "in_lanes": True}
+
     def _leave(self) -> None:
         with suppress(RayError):  # an engine that has died needs no telling
             ray.get(self._engine.remove.remote(self._planned.trial_id))
