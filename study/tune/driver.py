@@ -217,9 +217,9 @@ def _lanes_of(
 ) -> dict[str, ModelLanes] | None:
     """The lanes of the study's engines; None where trials train by themselves, on a CPU."""
     gpu = uses_gpus(resources)
-    if not gpu and resources.lanes is None:
+    kept = earlier["resources"].get("lanes") if earlier else None
+    if not gpu and resources.lanes is None and kept is None:
         return None
-    kept = earlier and earlier["resources"].get("lanes")
     return lanes_of(spec, lanes=1 if spec.timed else resources.lanes, gpu=gpu, kept=kept)
 
 

@@ -68,8 +68,10 @@ class DeviceEngine:
         self.refusal: UserError | None = None
         try:
             self._device = open_device(gpu=gpu, n_threads=n_threads)
-        except UserError as error:  # told by whoever is asked, since Ray would tell it as a death
-            self.refusal = error
+        except UserError as error:
+            # Told to whoever asks, since Ray would tell it as a death; and of a class that whoever
+            # asks can load without TensorFlow.
+            self.refusal = UserError(str(error))
             return
         shapes = {
             ProgramId(model, n == 1): Shape.for_trials(
@@ -96,7 +98,7 @@ class DeviceEngine:
         """The device, in words.
 
         Raises:
-            GpuUnavailableError: TensorFlow cannot open it.
+            UserError: TensorFlow cannot open it.
         """
         if self.refusal is not None:
             raise self.refusal

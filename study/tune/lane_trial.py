@@ -48,11 +48,13 @@ class LaneTrial(FolderTrial):
         """
         started = time.perf_counter()
         self._open(folder, owner)
-        self._engine = engine_here(keeper, gpu=gpu)
-        self._device = ray.get(self._engine.describe.remote())
+        self._keeper, self._gpu = keeper, gpu
         self._begin(config, started)
 
     def _start(self, state: list[np.ndarray] | None) -> None:
+        # Asked for each trial: the engine of the one before may have died with others in it.
+        self._engine = engine_here(self._keeper, gpu=self._gpu)
+        self._device = ray.get(self._engine.describe.remote())
         self._stands_still, self._diverged_epoch = False, None
         submitted = self._engine.submit.remote(self._planned, self._target(), state)
         self._n_parameters = ray.get(submitted)
@@ -100,6 +102,12 @@ class LaneTrial(FolderTrial):
         self._take(report)  # its epochs belong to the state
         found: list[np.ndarray] | None = state
         return found
+
+    @property
+    def _name_and_setting(self) -> tuple[str, dict[str, Any]]:
+        # No checkpoint of a trial that trained by itself, on a CPU, is for a lane, nor the reverse.
+        trial_id, setting = super()._name_and_setting
+        return trial_id, {**setting, "in_lanes": True}
 
     def _leave(self) -> None:
         with suppress(RayError):  # an engine that has died needs no telling

@@ -5,75 +5,30 @@ closed form, everything else is the command line's own.
 """
 
 import os
-import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from ray_nodes import Started, marked, ray_cluster
+from ray_nodes import Started, ray_cluster
+from running import RESUME, TRIAL, Study, command, processes
 
 from analysis.load import load_run
 from study.folder import schema
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-PROGRAM = Path(__file__).with_name("closed_form_study.py")
+PROGRAM = "closed_form_study.py"
 RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]
 OPTIONS = ["--preset", "reference", "--models", "dense", "--hidden", "64", "512", *RESOURCES]
 OPTIONS += ["--seeds", "4", "--epochs", "30"]  # eight trials
 N_TRIALS, N_EPOCHS = 8, 30
-RESUME = "resume with: python -m study.run "
 
 
-def command(storage, *options):
-    return [sys.executable, str(PROGRAM), "--storage", str(storage), "--name", "study", *options]
-
-
-class Study:
-    """A study that runs, and the lines that it prints."""
-
-    def __init__(self, storage, *options, environment=None, epoch_seconds=0.1):
-        self.folder = storage / "study"
-        self._started = Started(
-            command(storage, *options),
-            {"EPOCH_SECONDS": str(epoch_seconds), **(environment or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self.process = self._started.process
-
-    def wait_for(self, sign):
-        """Reads on until a line matches."""
-        for line in self.process.stdout:
-            if re.search(sign, line):
-                return
-        raise AssertionError(f"ended without {sign!r}")
-
-    def workers(self):
-        """The processes that train at this moment."""
-        return [
-            pid
-            for pid in marked(self._started.mark)
-            if cmdline(pid).startswith(b"ray::ResourceTrainable")
-        ]
-
-    def rest(self):
-        """The exit code, and all lines that are left; nothing may run on."""
-        lines = self.process.stdout.read().splitlines()
-        code = self.process.wait()
-        self._started.kill()
-        return code, lines
-
-
-def cmdline(pid):
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+def start(storage, *options, environment=None, epoch_seconds=0.1):
+    environment = {"EPOCH_SECONDS": str(epoch_seconds), **(environment or {})}
+    return Study(PROGRAM, storage, *options, environment=environment)
 
 
 def assert_complete(folder, n_retried=0):
@@ -91,17 +46,14 @@ def resumed(storage, lines):
     printed = next(line for line in lines if RESUME in line)
     options = shlex.split(printed.partition(RESUME)[2])
     assert options[:3] == ["--resume", f"--storage={storage}", "--name=study"]
-    code, lines = Study(storage, *options).rest()
+    code, lines = start(storage, *options).rest()
     assert code == 0, lines
 
 
 def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path):
-    study = Study(tmp_path, *OPTIONS)
+    study = start(tmp_path, *OPTIONS)
     study.wait_for("completed")
-    deadline = time.monotonic() + 60
-    while not (workers := study.workers()):
-        assert time.monotonic() < deadline
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(study.wait_until(lambda: processes(TRIAL, study.mark))[0], signal.SIGKILL)
     code, lines = study.rest()
     assert code == 0, lines
     (retried,) = [line for line in lines if "retry 1 of 2" in line]
@@ -114,7 +66,7 @@ def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path):
 )
 def test_a_signal_stops_the_study_and_keeps_what_it_has(tmp_path, number, times):
     """A spot notice is a SIGTERM, a lost terminal a SIGHUP; a second Ctrl-C waits for nothing."""
-    study = Study(tmp_path, *OPTIONS, epoch_seconds=0.2)
+    study = start(tmp_path, *OPTIONS, epoch_seconds=0.2)
     study.wait_for("completed")
     for _ in range(times):
         study.process.send_signal(getattr(signal, number))
@@ -131,7 +83,7 @@ def test_a_signal_stops_the_study_and_keeps_what_it_has(tmp_path, number, times)
 
 
 def test_a_folder_that_is_taken_away_ends_the_study_and_comes_back_whole(tmp_path):
-    study = Study(tmp_path, *OPTIONS)
+    study = start(tmp_path, *OPTIONS)
     study.wait_for("completed")
     (tmp_path / "study").rename(tmp_path / "elsewhere")
     code, lines = study.rest()
@@ -163,8 +115,8 @@ def test_a_disk_that_takes_no_more_ends_the_study_and_loses_nothing(
     """On a file system of its own, which is filled or made read-only while trials run."""
     storage, printed = tmp_path / "disk", tmp_path / "printed"
     storage.mkdir()
-    run = shlex.join(command(storage, *OPTIONS))
-    resume = shlex.join(command(storage, "--resume", *RESOURCES))
+    run = shlex.join(command(PROGRAM, storage, *OPTIONS))
+    resume = shlex.join(command(PROGRAM, storage, "--resume", *RESOURCES))
     table = storage / "study" / schema.TRIALS_CSV_FILE
     script = f"""
         mount -t tmpfs -o size=8m none {storage}
@@ -196,13 +148,11 @@ def test_a_lost_node_costs_its_trials_a_retry_and_the_study_ends_complete(tmp_pa
     with ray_cluster() as cluster:
         nodes = [cluster.add("--num-cpus=1") for _ in range(2)]
         options = [*OPTIONS, "--address", cluster.address]
-        study = Study(tmp_path, *options, environment=cluster.environment)
+        study = start(tmp_path, *options, environment=cluster.environment)
         study.wait_for("completed")
         checkpoints = tmp_path / "study" / schema.CHECKPOINTS_FOLDER
-        deadline = time.monotonic() + 60
-        while len(list(checkpoints.glob("*.npz"))) < 2:  # both nodes train
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        # The two that were alone, and one on each node.
+        study.wait_until(lambda: len(list(checkpoints.glob("*.npz"))) >= 4)
         nodes[1].kill()
         code, lines = study.rest()
         assert code == 0, lines
@@ -219,7 +169,7 @@ def test_storage_that_a_node_does_not_see_is_refused_before_anything_starts(tmp_
         cluster.add(
             "--num-cpus=1", within=("unshare", "--map-root-user", "--mount", "sh", "-c", own_disk)
         )
-        study = Study(
+        study = start(
             storage, *OPTIONS, "--address", cluster.address, environment=cluster.environment
         )
         code, lines = study.rest()
@@ -230,7 +180,7 @@ def test_storage_that_a_node_does_not_see_is_refused_before_anything_starts(tmp_
 
 def test_a_cluster_that_asks_for_a_token_is_not_joined_without_it(tmp_path):
     with ray_cluster() as cluster:
-        code, lines = Study(tmp_path, *OPTIONS, "--address", cluster.address).rest()
+        code, lines = start(tmp_path, *OPTIONS, "--address", cluster.address).rest()
     assert code == 2, lines
     assert f"--address {cluster.address}" in lines[-1]
     assert "RAY_AUTH_TOKEN" in lines[-1]

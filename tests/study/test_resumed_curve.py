@@ -1,53 +1,25 @@
 """Real training under the real driver: a curve does not show that its study was killed."""
 
-import json
-import subprocess
-import sys
-import time
-import zipfile
-from pathlib import Path
-
-import numpy as np
 import pandas as pd
 import pytest
-from ray_nodes import Started
+from running import Study, checkpointed
 
 from study.folder import schema
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-PROGRAM = Path(__file__).with_name("noise_study.py")
 OPTIONS = ["--preset", "reference", "--hidden", "64", "--epochs", "8", "--batch-size", "64"]
 N_TRIALS, N_EPOCHS = 2, 8
 
 
 def start(storage, *options):
-    command = [sys.executable, str(PROGRAM), "--storage", str(storage), "--name", "study"]
-    return Started(
-        [*command, "--gpus", "0", "--cpus-per-trial", "1", *options],
-        {},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    resources = ["--gpus", "0", "--cpus-per-trial", "1"]
+    return Study("noise_study.py", storage, *resources, *options)
 
 
 def finish(study):
-    output = study.process.stdout.read()
-    code = study.process.wait()
-    study.kill()
-    assert code == 0, output
-
-
-def checkpointed(folder):
-    """The epochs in the checkpoints, by trial."""
-    epochs = {}
-    for path in (folder / schema.CHECKPOINTS_FOLDER).glob("*.npz"):
-        try:
-            with np.load(path) as arrays:
-                epochs[path.stem] = json.loads(str(arrays["rest"]))["epochs"]
-        except (FileNotFoundError, zipfile.BadZipFile):  # replaced at this moment
-            continue
-    return epochs
+    code, lines = study.rest()
+    assert code == 0, lines
 
 
 def curves(storage):
@@ -59,9 +31,7 @@ def test_a_killed_study_draws_the_curves_of_one_that_was_not(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start(whole, *OPTIONS))
     study = start(killed, *OPTIONS)
-    while not (kept := checkpointed(killed / "study")) or min(map(len, kept.values())) < 3:
-        assert study.process.poll() is None
-        time.sleep(0.05)
+    study.wait_until(lambda: max(map(len, checkpointed(study.folder).values()), default=0) >= 3)
     study.kill()
     kept = checkpointed(killed / "study")
     assert 3 <= max(map(len, kept.values())) < N_EPOCHS

@@ -1,0 +1,186 @@
+"""Which engine a trial gets, and what of the machine that engine sees: with Ray, without training.
+
+Ray believes in GPUs that it is told of; a probe in the engine's place says what it was told.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import pytest
+import ray
+from ray import cloudpickle
+from ray.exceptions import RayActorError
+
+from study.tune import engines
+from study.tune.engines import GPU_VARIABLE, EngineKeeper, engine_here
+from study.tune.resources import Slots
+
+pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
+
+# Workers cannot import from the tests' folder: the probes travel with their classes.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Probe:
+    """In an engine's place."""
+
+    def __init__(self, *, gpu, n_threads):
+        self._told = gpu, n_threads
+        self.fails = False
+
+    def works(self):
+        return not self.fails
+
+    def fail(self):
+        self.fails = True
+
+    def die(self):
+        os._exit(1)
+
+    def sees(self):
+        """Which engine it is; whether it is to use a GPU, and which of them it sees."""
+        return os.getpid(), *self._told, os.environ.get(GPU_VARIABLE)
+
+
+class ProbeKeeper(EngineKeeper):
+    """The study's own, in a process where the engine's class is the probe."""
+
+    def __init__(self, slots):
+        engines.DeviceEngine = Probe
+        super().__init__(slots)
+
+
+class Holder:
+    """In a trial's place: holds a share of a device."""
+
+    def __init__(self, keeper, gpu):
+        self._keeper, self._gpu = keeper, gpu
+
+    def engine(self):
+        return engine_here(self._keeper, gpu=self._gpu)
+
+    def sees(self):
+        return os.environ.get(GPU_VARIABLE), ray.get(self.engine().sees.remote())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session():
+    """Two CPUs and two GPUs, whatever this machine has."""
+    settings = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+    ray.init(address="local", num_cpus=2, num_gpus=2, **settings)
+    yield
+    ray.shutdown()
+
+
+class Trials:
+    """Makes trials of an engine's lanes, and the keeper of their engines."""
+
+    def __init__(self):
+        self._made = []
+
+    def __call__(self, n, slots):
+        keeper = ray.remote(num_cpus=0)(ProbeKeeper).remote(slots)
+        share = {f"num_{name}s": value for name, value in slots.share.items()}
+        holder = ray.remote(**share)(Holder)
+        found = [holder.remote(keeper, slots.gpus_per_trial > 0) for _ in range(n)]
+        self._made += [*found, keeper]
+        return found
+
+    def end(self):
+        while self._made:
+            ray.kill(self._made.pop())
+
+
+@pytest.fixture
+def trials():
+    made = Trials()
+    yield made
+    made.end()
+
+
+def what_they_see(trials):
+    return ray.get([trial.sees.remote() for trial in trials])
+
+
+def test_trials_on_two_gpus_have_two_engines_each_of_which_sees_its_own_gpu(trials):
+    seen = what_they_see(trials(2, Slots(2, 1, 1, 1)))
+    assert {gpu for gpu, _ in seen} == {"0", "1"}
+    assert all(own == gpu for gpu, (*_, own) in seen)
+    assert len({pid for _, (pid, *_) in seen}) == 2
+    assert all((gpu, n_threads) == (True, 1) for _, (_, gpu, n_threads, _) in seen)
+
+
+def test_trials_that_share_a_gpu_have_one_engine_and_others_another(trials):
+    """Six trials of engines of three lanes: Ray fills a GPU before it turns to the next."""
+    seen = what_they_see(trials(6, Slots(6, 1, 1, 3)))
+    assert sorted(gpu for gpu, _ in seen) == ["0"] * 3 + ["1"] * 3
+    assert all(own == gpu for gpu, (*_, own) in seen)
+    assert len({(gpu, pid) for gpu, (pid, *_) in seen}) == 2
+
+
+def test_trials_on_a_cpu_have_one_engine_a_node_which_sees_no_gpu(trials):
+    seen = what_they_see(trials(4, Slots(4, 2, 0, 4)))
+    assert len({engine for _, engine in seen}) == 1
+    _, gpu, n_threads, visible = seen[0][1]
+    assert (gpu, n_threads) == (False, 2)
+    assert not visible
+
+
+@pytest.mark.parametrize("ends", ["die", "fail"])
+def test_an_engine_that_has_died_or_failed_is_made_anew_for_whoever_asks_next(trials, ends):
+    first, second = trials(2, Slots(2, 1, 0, 2))
+    (_, (before, *_)), (_, (same, *_)) = what_they_see([first, second])
+    assert same == before
+    engine = ray.get(first.engine.remote())
+    with suppress(RayActorError):
+        ray.get(getattr(engine, ends).remote())
+    (_, (after, *_)), (_, (same, *_)) = what_they_see([first, second])
+    assert after != before
+    assert same == after
+
+
+def test_an_engine_outlives_the_trial_that_asked_first_and_ends_with_its_keeper(trials):
+    first, second = trials(2, Slots(2, 1, 0, 2))
+    pid, *_ = ray.get(first.sees.remote())[1]
+    ray.kill(first)
+    assert ray.get(second.sees.remote())[1][0] == pid
+    trials.end()
+    deadline = time.monotonic() + 30
+    while runs(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+A_GPU_OF_RAYS = """
+import ray, sys
+from study.run import main
+
+ray.init(address="local", num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False,
+         logging_level="error")
+sys.exit(main(["--gpus", "1", "--models", "dense", "--hidden", "64", "--epochs", "1",
+               "--storage", sys.argv[1], "--no-report"]))
+"""
+
+
+def test_a_gpu_that_tensorflow_cannot_open_refuses_the_study_before_a_folder_exists(tmp_path):
+    """Ray is told of a GPU; where there is none, the first engine names what to install."""
+    command = [sys.executable, "-c", A_GPU_OF_RAYS, str(tmp_path / "results")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode == 0:
+        assert "training on GPU: " in ran.stdout
+        return
+    assert ran.returncode == 2
+    (told,) = [line for line in ran.stderr.splitlines() if line]
+    assert "'.[gpu]'" in told
+    assert not any((tmp_path / "results").glob("*"))

@@ -1,0 +1,219 @@
+"""Studies whose trials train in the lanes of engines, with real Ray and real training on noise.
+
+Whatever disturbs them, their numbers are to the bit those of the study that nothing disturbed.
+"""
+
+import os
+import re
+import signal
+import time
+
+import optuna
+import pandas as pd
+import pytest
+from ray_nodes import ray_cluster
+from running import ENGINE, KEEPER, TRIAL, Study, checkpointed, processes
+
+from study.folder import schema
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+PROGRAM = "noise_study.py"
+# Three seeds: the first one's trials are alone, the others fill two conv and four dense lanes.
+OPTIONS = ["--preset", "reference", "--hidden", "64", "512", "--seeds", "3"]
+OPTIONS += ["--epochs", "12", "--batch-size", "64"]
+N_TRIALS, N_EPOCHS = 9, 12
+LANES = ["--gpus", "0", "--lanes", "4"]
+METRICS = [schema.TRAIN_MSE, schema.TEST_MSE]
+BEST = [*METRICS, "best_test_mse", "best_test_mse_epoch"]
+SECONDS_TO_LEAVE = 20  # for processes whose driver is gone, on a busy machine
+
+
+def start(storage, *options, environment=None):
+    return Study(PROGRAM, storage, *options, environment={"IMAGES": "640", **(environment or {})})
+
+
+def finish(study):
+    """Lets it end; returns its tables, by trial and by trial and epoch."""
+    code, lines = study.rest()
+    assert code == 0, lines
+    return tables(study.folder)
+
+
+def tables(folder):
+    trials = pd.read_parquet(folder / schema.TRIALS_FILE).set_index("trial_id").sort_index()
+    epochs = pd.read_parquet(folder / schema.EPOCHS_FILE).set_index(["trial_id", "epoch"])
+    return trials, epochs.sort_index()
+
+
+def assert_same_numbers(found, whole):
+    for table, expected, columns in zip(found, whole, (BEST, METRICS), strict=True):
+        pd.testing.assert_frame_equal(table[columns], expected[columns], check_exact=True)
+    assert set(found[0].state) == {schema.COMPLETED}
+
+
+def n_conv_epochs(folder):
+    """That are safe of the conv trials that share lanes: they are the last to end."""
+    kept = checkpointed(folder)
+    return max((len(kept[name]) for name in kept if re.search("conv-s[12]", name)), default=0)
+
+
+def in_the_middle(study):
+    study.wait_until(lambda: n_conv_epochs(study.folder) >= 2)
+    assert n_conv_epochs(study.folder) < N_EPOCHS
+
+
+def wait_until_gone(*marks):
+    deadline = time.monotonic() + SECONDS_TO_LEAVE
+    while left := [n for n in (TRIAL, ENGINE, KEEPER) if processes(n, *marks)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The tables of a study that nothing disturbs."""
+    study = start(tmp_path_factory.mktemp("whole"), *OPTIONS, *LANES)
+    return finish(study)
+
+
+def test_a_study_in_lanes_says_who_shared_a_device_and_who_was_alone(whole):
+    trials, epochs = whole
+    assert len(trials) == N_TRIALS
+    assert len(epochs) == N_TRIALS * N_EPOCHS
+    assert set(trials.state) == {schema.COMPLETED}
+    assert not trials.n_retries.any()
+    alone = trials.seed == 0
+    assert (trials.n_sharing[alone] == 1).all()
+    assert trials.n_sharing[~alone].between(1, 6).all()
+    assert (trials.n_sharing[~alone] > 1).any()
+    sums = epochs.groupby("trial_id").train_seconds.sum()
+    pd.testing.assert_series_equal(trials.train_seconds, sums, check_names=False)
+
+
+def test_other_neighbours_in_another_order_change_no_number(tmp_path, whole):
+    found = finish(start(tmp_path, *OPTIONS, *LANES, "--max-concurrent", "2"))
+    assert found[0].n_sharing.max() <= 2
+    assert_same_numbers(found, whole)
+
+
+def test_a_driver_that_is_killed_and_resumed_changes_no_number(tmp_path, whole):
+    study = start(tmp_path, *OPTIONS, *LANES)
+    in_the_middle(study)
+    study.kill()
+    kept = checkpointed(study.folder)
+    found = finish(start(tmp_path, "--resume", *LANES))
+    assert_same_numbers(found, whole)
+    # The first epochs are those that the killed process trained: also the times are its own.
+    for trial_id, rows in kept.items():
+        seconds = found[1].train_seconds.loc[trial_id]
+        assert [row["train_seconds"] for row in rows] == list(seconds.head(len(rows)))
+
+
+def test_one_lane_agrees_within_rounding(tmp_path, whole):
+    """Programs of different widths add in different orders: about 1e-7 of a weight, each step."""
+    found = finish(start(tmp_path, *OPTIONS, "--gpus", "0", "--lanes", "1"))
+    assert (found[0].n_sharing == 1).all()
+    pd.testing.assert_frame_equal(found[1][METRICS], whole[1][METRICS], rtol=1e-5)
+
+
+def test_an_engine_that_is_killed_costs_its_trials_a_retry_and_no_number(tmp_path, whole):
+    study = start(tmp_path, *OPTIONS, *LANES)
+    in_the_middle(study)
+    rows = tables(study.folder)[0]
+    (engine,) = processes(ENGINE, study.mark)
+    os.kill(engine, signal.SIGKILL)
+    found = finish(study)
+    assert_same_numbers(found, whole)
+    retried = found[0].n_retries[found[0].n_retries > 0]
+    assert len(retried) >= 2  # both conv trials at least
+    assert set(retried) == {1}
+    ended = rows.index[rows.state == schema.COMPLETED]
+    assert not set(ended) & set(retried.index)
+
+
+def test_a_trial_that_is_killed_costs_itself_a_retry_and_no_number(tmp_path, whole):
+    study = start(tmp_path, *OPTIONS, *LANES)
+    in_the_middle(study)
+    busy = study.wait_until(lambda: processes(f"{TRIAL}.train", study.mark))
+    os.kill(busy[0], signal.SIGKILL)
+    found = finish(study)
+    assert_same_numbers(found, whole)
+    assert found[0].n_retries.sum() == 1
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Options of a study that compiles quickly."""
+    options = ["--preset", "reference", "--models", "dense", "--hidden", "64", "--seeds", "5"]
+    return [*options, "--epochs", "60", "--batch-size", "64", *LANES, "--cpus-per-trial", "1"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with ray_cluster() as cluster:
+        yield cluster
+
+
+def assert_complete(trials, epochs, n_trials, n_epochs):
+    assert list(trials.state) == [schema.COMPLETED] * n_trials
+    counts = epochs.reset_index().groupby("trial_id").epoch.agg(["count", "max"])
+    assert (counts == n_epochs).all(axis=None)
+
+
+def test_nothing_outlives_a_study_that_ends_or_whose_driver_is_killed(tmp_path, small, cluster):
+    """On a cluster that goes on; what was killed is resumed there."""
+    node = cluster.add("--num-cpus=1")
+    there = {"environment": cluster.environment}
+    address = ["--address", cluster.address]
+    study = start(tmp_path, *small, *address, **there)
+    study.wait_until(lambda: checkpointed(study.folder))
+    assert all(processes(n, node.mark, cluster.head.mark) for n in (TRIAL, ENGINE, KEEPER))
+    study.kill()  # the driver alone: what is on the cluster was not started by it
+    wait_until_gone(node.mark, cluster.head.mark)
+    trials, epochs = finish(start(tmp_path, "--resume", *LANES, *address, **there))
+    wait_until_gone(node.mark, cluster.head.mark)
+    assert_complete(trials, epochs, 5, 60)
+    node.kill()
+
+
+def test_a_lost_node_costs_its_trials_a_retry(tmp_path, small, cluster):
+    """Two nodes with an engine each; the trials of the lost one go on in the other's."""
+    nodes = [cluster.add("--num-cpus=1") for _ in range(2)]
+    more = ["--seeds", "9", "--epochs", "100", "--address", cluster.address]
+    study = start(tmp_path, *small, *more, environment=cluster.environment)
+    study.wait_until(lambda: all(processes(ENGINE, node.mark) for node in nodes))
+    lost = study.wait_until(lambda: processes(f"{TRIAL}.train", nodes[1].mark))
+    nodes[1].kill()
+    trials, epochs = finish(study)
+    assert_complete(trials, epochs, 9, 100)
+    assert 1 <= trials.n_retries.sum() <= max(4, len(lost))
+    assert trials.n_retries.max() == 1
+    nodes[0].kill()
+
+
+def test_a_search_in_lanes_prunes_and_optuna_agrees(tmp_path):
+    """Pruned trials free their lanes, and those at a rung wait there for the decision."""
+    options = ["--preset", "quick", "--models", "dense", "--hidden", "64", "--sampler", "random"]
+    options += ["--trials", "10", "--epochs", "3", "--grace-epochs", "1", "--reduction-factor", "2"]
+    study = start(tmp_path, *options, *LANES, environment={"IMAGES": "50100"})
+    trials, epochs = finish(study)
+    searched = trials[trials.group == schema.SEARCH]
+    assert len(searched) == 10
+    assert set(searched.state) <= {schema.COMPLETED, schema.PRUNED, schema.DIVERGED}
+    assert schema.PRUNED in set(searched.state)
+    counts = epochs.groupby("trial_id").size()
+    for trial_id, trial in trials.iterrows():
+        assert counts.get(trial_id, 0) == trial.epochs_completed
+        if trial.state == schema.COMPLETED:
+            assert trial.epochs_completed == 3
+        if trial.state == schema.PRUNED:
+            assert trial.epochs_completed in (1, 2)  # it did not train on past its rung
+    storage = f"sqlite:///{study.folder / schema.OPTUNA_FILE}"
+    as_optuna = {"completed": "COMPLETE", "pruned": "PRUNED", "diverged": "FAIL"}
+    for frozen in optuna.load_study(study_name="dense", storage=storage).trials:
+        trial = searched.loc[f"search-dense-{frozen.number:03d}"]
+        assert frozen.state.name == as_optuna[trial.state]
+        assert len(frozen.intermediate_values) == trial.epochs_completed
+        if frozen.value is not None:
+            assert frozen.value == trial.val_mse
