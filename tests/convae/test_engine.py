@@ -12,9 +12,10 @@ import pytest
 from convae import engine as engine_module
 from convae.config import TrialConfig
 from convae.data import Mnist
-from convae.engine import Engine, EngineError, Place, ProgramId, Status, choose_n_lanes
+from convae.engine import Engine, EngineError, ProgramId, Status
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
+from convae.place import Place, choose_n_lanes
 
 CONV, DENSE = ProgramId("conv", single=False), ProgramId("dense", single=False)
 CONV_SINGLE, DENSE_SINGLE = ProgramId("conv", single=True), ProgramId("dense", single=True)
