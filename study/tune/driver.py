@@ -110,13 +110,11 @@ def run_study(
         StudyFailedError: the run folder can no longer be written.
     """
     check_sampler(spec)
-    lanes = _lanes_of(spec, resources, earlier)
-    per_engine = max(1, sum(own.n_lanes for own in lanes.values())) if lanes else 0
-    slots = claim(resources, timed=spec.timed, per_engine=per_engine)
+    slots, lanes = claim_for(spec, resources, earlier)
     known = warm_start.kept(folder, spec) if earlier else warm_start.earlier_trials(spec)
     check_storage(folder.parent)
     experiment = open_experiment(mlflow, folder) if mlflow else None
-    widths = {model: own.n_lanes for model, own in lanes.items()} if lanes else None
+    widths = widths_of(lanes)
     plan_line = describe_plan(spec, slots.n_slots, slots.needs, widths)
     owner = lock.lease.owner if lock else new_owner()
     gpu = None
@@ -210,6 +208,24 @@ def run_study(
     if trouble:
         raise StudyFailedError(str(trouble))
     return Outcome(status, ledger.count(schema.FAILED))
+
+
+def claim_for(
+    spec: StudySpec, resources: Resources, earlier: Mapping[str, Any] | None = None
+) -> tuple[Slots, dict[str, ModelLanes] | None]:
+    """What a study trains on, and the lanes of its engines; see `run_study`.
+
+    Raises:
+        SpecError: the request is impossible.
+    """
+    lanes = _lanes_of(spec, resources, earlier)
+    per_engine = max(1, sum(own.n_lanes for own in lanes.values())) if lanes else 0
+    return claim(resources, timed=spec.timed, per_engine=per_engine), lanes
+
+
+def widths_of(lanes: Mapping[str, ModelLanes] | None) -> dict[str, int] | None:
+    """How many lanes each model has, for people and the manifest."""
+    return {model: own.n_lanes for model, own in lanes.items()} if lanes else None
 
 
 def _lanes_of(

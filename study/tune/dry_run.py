@@ -20,7 +20,8 @@ from study.plan.space import config_of, first_points
 from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial, fixed_trials, reference_config
 from study.plan.warm_start import earlier_trials
-from study.tune.resources import Resources, Slots, claim
+from study.tune.driver import claim_for, widths_of
+from study.tune.resources import Resources, Slots
 from study.view.pace import Pace, Remaining, duration
 from study.view.progress import describe_plan
 
@@ -52,10 +53,10 @@ def print_plan(spec: StudySpec, resources: Resources, mnist: "Mnist") -> None:
         SpecError: the study could not run.
     """
     check_sampler(spec)
-    slots = claim(resources, timed=spec.timed)
+    slots, lanes = claim_for(spec, resources)
     earlier_trials(spec)  # which refuses what it cannot read
     console = Console(highlight=False, soft_wrap=True)
-    plan = describe_plan(spec, slots.n_slots, slots.needs)
+    plan = describe_plan(spec, slots.n_slots, slots.needs, widths_of(lanes))
     console.print(plan, markup=False)
 
     fixed = fixed_trials(spec)
@@ -80,13 +81,14 @@ def estimate(
     def trials(configs: Iterable[tuple[str, float]], n: int, n_epochs: int) -> list[Remaining]:
         return [Remaining(model, n_epochs, cost) for model, cost in configs for _ in range(n)]
 
+    # Lanes are not measured here, but one trial at a time on each device, which takes longer.
     known = [(p.config.model, costs[_shape(p.config)].epoch_seconds) for p in fixed]
     searched = [(model, _mean_cost(given, costs)) for model, given in points.items()]
     bounds = []
     for n_epochs in (spec.epochs, min((*spec.rungs, spec.epochs))):
         first = trials(known, 1, spec.epochs) + trials(searched, spec.share, n_epochs)
         winners = trials(searched, spec.n_seeds if spec.share else 0, spec.epochs)
-        bounds.append(Pace().seconds_left([first, winners], slots.n_slots) or 0.0)
+        bounds.append(Pace().seconds_left([first, winners], slots.n_devices) or 0.0)
     most, least = map(duration, bounds)
     lines = [f"estimate: {most} of training and evaluation"]
     if bounds[1] < bounds[0]:
@@ -94,6 +96,8 @@ def estimate(
             f"estimate: at most {most} of training and evaluation; {least} if the scheduler ended"
             f" every search trial after {min(spec.rungs)} epochs"
         ]
+    if slots.per_engine > 1:
+        lines.append("trials in lanes take less: this is measured one trial at a time")
     compilation = duration(sum(cost.compile_seconds for cost in costs.values()))
     lines.append(f"besides: {compilation} of compilation in each worker, and a few seconds' start")
     if spec.time_budget_seconds is not None:
@@ -134,7 +138,7 @@ def _measure(
     task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(
         _measure_here
     )
-    n_tasks = 1 if slots.gpus_per_trial else slots.n_slots
+    n_tasks = 1 if slots.gpus_per_trial else slots.n_devices
     images = ray.put(mnist)
     configs = [shape.to_dict() for shape in shapes]
     measured = ray.get(

@@ -76,6 +76,11 @@ class Slots:
     per_engine: int = 0
 
     @property
+    def n_devices(self) -> int:
+        """Trials that would train at once without lanes."""
+        return max(1, self.n_slots // max(1, self.per_engine))
+
+    @property
     def needs(self) -> str:
         """What a trial, or an engine, takes, in words."""
         gpu = f"{self.gpus_per_trial} GPU and " if self.gpus_per_trial else ""
