@@ -43,7 +43,7 @@ fi
 
 # NAME LIMIT COMMAND...: LIMIT in seconds, or what is left of them.
 step() {
-  local name=$1 limit=$2 left=$((total - SECONDS)) start=$SECONDS code=0
+  local name=$1 limit=$2 left=$((total - SECONDS - 10)) start=$SECONDS code=0
   shift 2
   [[ " ${chosen[*]} " == *" $name "* ]] || return 0
   if ((left < 20)); then
@@ -52,10 +52,11 @@ step() {
   fi
   mkdir -p "$out/$name"
   echo "== $name: $*"
-  # A study that is interrupted ends its trials; what does not listen is killed.
+  # A study that is interrupted ends its trials; what does not listen is killed. No pipe: a process
+  # that is left behind would hold it open.
   BENCHMARK_RESULTS="$out/$name" timeout --signal INT --kill-after 10 $((limit < left ? limit : left)) \
-    "$@" 2>&1 | tee "$out/$name/output.log"
-  code=${PIPESTATUS[0]}
+    "$@" > "$out/$name/output.log" 2>&1 || code=$?
+  tail -n 20 "$out/$name/output.log"
   printf '%s\t%s\t%s\t%s\n' "$name" "$code" $((SECONDS - start)) "$*" >> "$out/steps.tsv"
 }
 

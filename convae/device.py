@@ -55,8 +55,10 @@ def open_device(
     Raises:
         GpuUnavailableError: a GPU was asked for, but TensorFlow sees none.
     """
-    with offered_cache(on_cpu=lanes):
-        gpus = tf.config.list_physical_devices("GPU")
+    gpus = []
+    if lanes or gpu is not False:
+        with offered_cache(gpu_only=not lanes and gpu is None):
+            gpus = tf.config.list_physical_devices("GPU")
     if gpu is False:
         gpus = []
     if gpu and not gpus:

@@ -36,7 +36,7 @@ class _Cache:
     """Of a process.
 
     Attributes:
-        folder: TensorFlow's own; there while something compiles.
+        folder: TensorFlow's own; empty unless something compiles.
         device: that programs are compiled for; None until it is open.
     """
 
@@ -48,11 +48,11 @@ _cache: _Cache | None = None
 
 
 @contextmanager
-def offered_cache(*, on_cpu: bool) -> Iterator[None]:
+def offered_cache(*, gpu_only: bool) -> Iterator[None]:
     """Has TensorFlow use the cache, if its first look for devices is in this block.
 
     Args:
-        on_cpu: whether also for a CPU's programs, and not only for a GPU's.
+        gpu_only: whether for a GPU's programs, and not for a CPU's if that is what is found.
     """
     global _cache
     given = os.environ.get("TF_XLA_FLAGS", "")
@@ -62,7 +62,7 @@ def offered_cache(*, on_cpu: bool) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix="convae-xla-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     flags = f"{given} --tf_xla_persistent_cache_directory={folder}"
-    if not on_cpu:
+    if gpu_only:
         flags += " --tf_xla_persistent_cache_device_types=XLA_GPU_JIT"
     os.environ["TF_XLA_FLAGS"] = flags
     try:
@@ -101,7 +101,8 @@ def cached_programs() -> Iterator[None]:
     with suppress(OSError):
         mark.unlink()
         _keep(_cache.folder, store)
-    shutil.rmtree(_cache.folder, ignore_errors=True)  # a process that is killed leaves nothing
+        for path in _cache.folder.iterdir():  # a process that is killed later leaves no files
+            path.unlink()
 
 
 def _root() -> Path:
@@ -135,7 +136,6 @@ def _has_failed() -> bool:
 
 
 def _fill(folder: Path, store: Path) -> None:
-    folder.mkdir(exist_ok=True)
     for path in store.glob("*.pb"):
         content = path.read_bytes()
         digest, program = content[:_N_DIGEST], content[_N_DIGEST:]

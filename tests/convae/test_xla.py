@@ -51,7 +51,7 @@ def process(monkeypatch, tmp_path):
 
     def run(compiles=b"program", device="GPU", fails=False):
         monkeypatch.setattr(xla, "_cache", None)
-        with xla.offered_cache(on_cpu=False):
+        with xla.offered_cache(gpu_only=True):
             flags = dict(flag.split("=") for flag in os.environ.get("TF_XLA_FLAGS", "").split())
         assert os.environ.get("TF_XLA_FLAGS", "") == ""
         xla.fit_cache(device)
