@@ -22,7 +22,7 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 python=${PYTHON:-python3}
 lanes=("$python" -m benchmarks.lanes)
 timed=("${lanes[@]}" --at-once --no-fit --epochs 3)
-compiled=("${lanes[@]}" --compile-only --lanes 16 --batches mixed)
+compiled=(env CONVAE_XLA_CACHE=1 "${lanes[@]}" --compile-only --lanes 16 --batches mixed)
 study=("$python" -m study.run --gpus 1 --no-report)
 compared=("$python" -m benchmarks.study --gpus 1)
 mixed=(--lanes 16 --batches mixed)

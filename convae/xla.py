@@ -21,7 +21,7 @@ from pathlib import Path
 from convae.data import cache_folder, write_whole
 from convae.hardware import cpu_features
 
-# The environment variable that switches it off by "0".
+# The environment variable that switches it on by "1": no GPU has tried it yet.
 SWITCH = "CONVAE_XLA_CACHE"
 # A study leaves about sixteen files, of 0.1 to 3 MB on a CPU.
 N_KEPT = 128
@@ -56,7 +56,7 @@ def offered_cache(*, gpu_only: bool) -> Iterator[None]:
     """
     global _cache
     given = os.environ.get("TF_XLA_FLAGS", "")
-    if _cache or os.environ.get(SWITCH) == "0" or "persistent_cache" in given or _has_failed():
+    if _cache or os.environ.get(SWITCH) != "1" or "persistent_cache" in given or _has_failed():
         yield
         return
     folder = Path(tempfile.mkdtemp(prefix="convae-xla-"))

@@ -47,7 +47,7 @@ print(digest.hexdigest())
 def process(monkeypatch, tmp_path):
     """Returns a function that does as a process does, and returns the programs that it found."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv(xla.SWITCH, raising=False)
+    monkeypatch.setenv(xla.SWITCH, "1")
 
     def run(compiles=b"program", device="GPU", fails=False):
         monkeypatch.setattr(xla, "_cache", None)
@@ -91,8 +91,8 @@ def test_a_torn_or_foreign_file_is_replaced(process, tmp_path, content):
     assert process() == [b"program"]
 
 
-def test_it_can_be_switched_off(process, monkeypatch, tmp_path):
-    monkeypatch.setenv(xla.SWITCH, "0")
+def test_it_is_off_unless_it_is_switched_on(process, monkeypatch, tmp_path):
+    monkeypatch.delenv(xla.SWITCH)
     process()
     assert files(tmp_path) == []
 
