@@ -5,10 +5,11 @@ process dies in the middle of any write, or the study is interrupted, and a late
 """
 
 import json
-import math
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+
+from closed_form import final_mse
 
 from convae.place import Place
 from study.folder import schema
@@ -153,7 +154,7 @@ class Executor:
             happens -= chance
         epoch = len(epochs) + 1
         metric = schema.VAL_MSE if planned.config.split == "search" else schema.TEST_MSE
-        value = objective(planned.config) * (1 + 1 / epoch)
+        value = final_mse(planned.config) * (1 + 1 / epoch)
         row = {"epoch": epoch, schema.TRAIN_MSE: value, metric: value, "train_seconds": 1.0}
         epochs.append(row)
         unsent.append(row)
@@ -198,10 +199,6 @@ def totals(n_epochs, diverged_epoch=None):
         "device": "none",
         **seconds,
     }
-
-
-def objective(config):
-    return 0.01 + math.log(config.learning_rate / 0.3) ** 2 / 100 + config.momentum / 1000
 
 
 def known_ends(folder):
