@@ -162,6 +162,18 @@ def test_a_lane_and_a_cpus_trainer_do_not_take_each_others_checkpoints(begin):
     assert load_checkpoint(folder, PLANNED.trial_id, CONFIG.to_dict()) is None
 
 
+def test_a_trial_that_is_cut_off_keeps_what_it_has_and_leaves_its_lane(begin, monkeypatch):
+    monkeypatch.setattr(LaneTrial, "checkpoint_seconds", 1000.0)
+    engine, folder = PretendedEngine(1), MemoryFolder()
+    trial = begin(engine, folder)
+    trial.step()
+    trial.cleanup()
+    assert engine.removed == [PLANNED.trial_id]
+    assert_told_once(results_of(begin(PretendedEngine(1), folder)), 9)
+    (name,) = folder.files
+    assert PLANNED.trial_id in name
+
+
 def test_a_trial_leaves_its_lane_when_another_takes_its_place(begin):
     engine = PretendedEngine(1)
     trial = begin(engine, MemoryFolder())
