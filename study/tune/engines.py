@@ -215,7 +215,10 @@ class EngineKeeper:
     def _make(self, node_id: str, visible: str | None) -> ActorHandle:
         # It asks Ray for no GPU, since the trials hold its shares: so it is told which one to see.
         environment = {} if visible is None else {GPU_VARIABLE: visible}
-        kind = ray.remote(num_cpus=0, max_concurrency=self._slots.per_engine + SPARE_CALLS)
+        # A GPU has the trials of one engine; a node's CPUs may have those of several, all of which
+        # come to the one that is there, and each waits for a report in a call of its own.
+        n_trials = self._slots.n_slots if visible is None else self._slots.per_engine
+        kind = ray.remote(num_cpus=0, max_concurrency=n_trials + SPARE_CALLS)
         return (
             kind(DeviceEngine)
             .options(
