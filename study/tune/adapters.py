@@ -198,7 +198,7 @@ class StudyStopper(_Uncopied, tune.Stopper):
             self.interrupted = True
 
         # What nohup has the system ignore stays ignored.
-        caught = [number for number in INTERRUPTS if getsignal(number) != SIG_IGN]
+        caught = [n for n in INTERRUPTS if n != SIGHUP or getsignal(n) != SIG_IGN]
         previous = {number: signal(number, interrupt) for number in caught}
         try:
             yield

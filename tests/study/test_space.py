@@ -29,7 +29,7 @@ def test_schema_names_what_convae_has():
     assert list(schema.CONFIG_COLUMNS) == [field.name for field in fields(TrialConfig)]
     assert convae_config.MODELS == schema.MODELS
     assert convae_config.SPLITS == (schema.FULL_SPLIT, schema.SEARCH_SPLIT)
-    assert set(schema.LATER_COLUMNS) <= set(schema.CONFIG_COLUMNS)
+    assert set(schema.LATER_COLUMNS) <= set(schema.TRIAL_COLUMNS)
     assert schema.LATER_COLUMNS["precision"] == TrialConfig(model="conv").precision
 
 
