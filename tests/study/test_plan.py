@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import optuna
 import pytest
-from simulation import MemoryFolder, objective, totals
+from closed_form import final_mse
+from simulation import MemoryFolder, totals
 
 from convae.place import Place
 from study.folder import schema
@@ -43,7 +44,7 @@ class Hand:
 
     def measure(self, planned, n_epochs=2, **changes):
         """The first epochs: the MSE falls to the objective in the second."""
-        mse = objective(planned.config)
+        mse = final_mse(planned.config)
         metric = schema.VAL_MSE if planned.config.split == "search" else schema.TEST_MSE
         rows = [{"epoch": e, metric: mse * (3 - e)} for e in range(1, n_epochs + 1)]
         self.ledger.measure(
@@ -97,7 +98,7 @@ def test_every_trial_has_the_studys_precision():
 def test_winner_is_the_best_by_validation():
     planned = Hand().run()
     for model in schema.MODELS:
-        best = min((t.config for t in of(planned, schema.SEARCH, model)), key=objective)
+        best = min((t.config for t in of(planned, schema.SEARCH, model)), key=final_mse)
         winners = [trial.config for trial in of(planned, schema.WINNER, model)]
         assert winners == [replace(best, split="full", seed=seed) for seed in (0, 1)]
 
@@ -225,7 +226,7 @@ def test_optuna_knows_each_end():
     for each in (hand, hand.again(replace(SPEC, models=("conv",), n_search_trials=4))):
         assert states(each) == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
         trials = each.optuna()
-        mse = [objective(trial.config) for trial in planned]
+        mse = [final_mse(trial.config) for trial in planned]
         assert trials[0].value == mse[0]
         assert trials[0].intermediate_values == {1: 2 * mse[0], 2: mse[0]}
         assert trials[1].value == trials[1].intermediate_values[1] == 2 * mse[1]
@@ -255,17 +256,17 @@ def test_two_objectives_reach_optuna():
     spec = replace(SPEC, models=("dense",), objective="mse,time", scheduler="none")
     hand = Hand(spec)
     planned = hand.run(  # the better the slower
-        lambda trial: hand.complete(trial, train_seconds=1 / objective(trial.config))
+        lambda trial: hand.complete(trial, train_seconds=1 / final_mse(trial.config))
     )
     searched = [trial.config for trial in of(planned, schema.SEARCH)]
     for each in (hand, hand.again(spec)):
         study = each.plan.study_of("dense")
         assert [direction.name for direction in study.directions] == ["MINIMIZE", "MINIMIZE"]
         assert [trial.values for trial in study.trials] == [
-            [objective(config), 1 / objective(config)] for config in searched
+            [final_mse(config), 1 / final_mse(config)] for config in searched
         ]
     # The winner is the best by the validation images, not the fastest.
-    assert planned[-1].config.learning_rate == min(searched, key=objective).learning_rate
+    assert planned[-1].config.learning_rate == min(searched, key=final_mse).learning_rate
 
 
 def test_a_failed_reference_is_trained_again_and_a_failed_setting_is_not():
