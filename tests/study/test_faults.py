@@ -87,7 +87,7 @@ def test_a_folder_that_is_taken_away_ends_the_study_and_comes_back_whole(tmp_pat
     study.wait_for("completed")
     (tmp_path / "study").rename(tmp_path / "elsewhere")
     code, lines = study.rest()
-    assert code == 1
+    assert code == 1, lines
     (told,) = [line for line in lines if RESUME in line]
     assert str(tmp_path / "study") in told
     assert not (tmp_path / "study").exists()  # nobody has made it anew
