@@ -88,7 +88,7 @@ def run_study(
     lock: DriverLock | None = None,
     quiet: bool = False,
     mlflow: str | None = None,
-    trainable: type[AutoencoderTrial] = AutoencoderTrial,
+    trainable: type[FolderTrial] | None = None,
 ) -> Outcome:
     """Runs a study inside a Ray session and leaves its results in the run folder.
 
@@ -103,14 +103,15 @@ def run_study(
         lock: of the folder, if the caller has it already and releases it.
         quiet: print the plan and failures only; the log file has the rest.
         mlflow: URI of an MLflow store to tell of each trial; None for none.
-        trainable: what trains; the tests replace the training by a closed form.
+        trainable: what trains, each trial by itself; None for an engine on GPUs and where there
+            are lanes, and else for a CPU's trainer. The tests give a closed form.
 
     Raises:
         UserError: the request is impossible; nothing was written.
         StudyFailedError: the run folder can no longer be written.
     """
     check_sampler(spec)
-    slots, lanes = claim_for(spec, resources, earlier)
+    slots, lanes = claim_for(spec, resources, earlier, engines=trainable is None)
     known = warm_start.kept(folder, spec) if earlier else warm_start.earlier_trials(spec)
     check_storage(folder.parent)
     experiment = open_experiment(mlflow, folder) if mlflow else None
@@ -170,7 +171,8 @@ def run_study(
             ready = tune.with_parameters(LaneTrial, keeper=keeper, gpu=gpus, **for_all)
         else:
             n_threads = slots.cpus_per_trial
-            ready = tune.with_parameters(trainable, mnist=mnist, n_threads=n_threads, **for_all)
+            kind = trainable or AutoencoderTrial
+            ready = tune.with_parameters(kind, mnist=mnist, n_threads=n_threads, **for_all)
         status = "failed"
         try:
             with (
@@ -211,14 +213,18 @@ def run_study(
 
 
 def claim_for(
-    spec: StudySpec, resources: Resources, earlier: Mapping[str, Any] | None = None
+    spec: StudySpec,
+    resources: Resources,
+    earlier: Mapping[str, Any] | None = None,
+    *,
+    engines: bool = True,
 ) -> tuple[Slots, dict[str, ModelLanes] | None]:
-    """What a study trains on, and the lanes of its engines; see `run_study`.
+    """What a study trains on, and the lanes of its engines if it may have any; see `run_study`.
 
     Raises:
         SpecError: the request is impossible.
     """
-    lanes = _lanes_of(spec, resources, earlier)
+    lanes = _lanes_of(spec, resources, earlier) if engines else None
     per_engine = max(1, sum(own.n_lanes for own in lanes.values())) if lanes else 0
     return claim(resources, timed=spec.timed, per_engine=per_engine), lanes
 

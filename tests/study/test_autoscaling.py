@@ -8,7 +8,8 @@ import re
 
 import pytest
 from ray_nodes import ray_cluster
-from test_faults import OPTIONS, Study, assert_complete
+from running import Study
+from test_faults import OPTIONS, PROGRAM, assert_complete
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -24,7 +25,7 @@ def cluster(request):
 def start(cluster, storage, *gpus):
     arguments = [*OPTIONS, "--address", cluster.address, *gpus]
     environment = {**cluster.environment, "WAIT_SECONDS": "1"}
-    return Study(storage, *arguments, environment=environment)
+    return Study(PROGRAM, storage, *arguments, environment=environment)
 
 
 def test_a_cluster_without_a_node_is_asked_how_many_trials_it_shall_hold(cluster, tmp_path):
