@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import (
+    NodeDiedError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convae.hardware import usable_cpus
@@ -278,7 +283,11 @@ def check_storage(storage: RunFolder) -> None:
             if not node["Alive"]:
                 continue
             where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            if not ray.get(sees.options(scheduling_strategy=where).remote(token)):
+            try:
+                seen = ray.get(sees.options(scheduling_strategy=where).remote(token))
+            except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
+                continue  # it was lost a moment ago
+            if not seen:
                 raise SpecError(
                     f"--storage: {storage} is not seen by node {node['NodeManagerAddress']}; give a"
                     " path on a disk that all nodes share, or a bucket (s3://, gs://)."
