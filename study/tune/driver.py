@@ -103,8 +103,8 @@ def run_study(
         lock: of the folder, if the caller has it already and releases it.
         quiet: print the plan and failures only; the log file has the rest.
         mlflow: URI of an MLflow store to tell of each trial; None for none.
-        trainable: what trains, each trial by itself; None for an engine on GPUs and where there
-            are lanes, and else for a CPU's trainer. The tests give a closed form.
+        trainable: what trains where nobody asks for lanes; None for engines on GPUs, and a CPU's
+            trainer. The tests give a closed form.
 
     Raises:
         UserError: the request is impossible; nothing was written.
@@ -219,12 +219,18 @@ def claim_for(
     *,
     engines: bool = True,
 ) -> tuple[Slots, dict[str, ModelLanes] | None]:
-    """What a study trains on, and the lanes of its engines if it may have any; see `run_study`.
+    """What a study trains on, and the lanes of its engines; see `run_study`.
+
+    Args:
+        spec: the study.
+        resources: what was asked for.
+        earlier: the manifest of an earlier session, whose lanes stay.
+        engines: whether GPUs have them by themselves, and not only if lanes were asked for.
 
     Raises:
         SpecError: the request is impossible.
     """
-    lanes = _lanes_of(spec, resources, earlier) if engines else None
+    lanes = _lanes_of(spec, resources, earlier, engines=engines)
     per_engine = max(1, sum(own.n_lanes for own in lanes.values())) if lanes else 0
     return claim(resources, timed=spec.timed, per_engine=per_engine), lanes
 
@@ -235,12 +241,12 @@ def widths_of(lanes: Mapping[str, ModelLanes] | None) -> dict[str, int] | None:
 
 
 def _lanes_of(
-    spec: StudySpec, resources: Resources, earlier: Mapping[str, Any] | None
+    spec: StudySpec, resources: Resources, earlier: Mapping[str, Any] | None, *, engines: bool
 ) -> dict[str, ModelLanes] | None:
     """The lanes of the study's engines; None where trials train by themselves, on a CPU."""
     gpu = uses_gpus(resources)
     kept = earlier["resources"].get("lanes") if earlier else None
-    if not gpu and resources.lanes is None and kept is None:
+    if resources.lanes is None and kept is None and not (gpu and engines):
         return None
     return lanes_of(spec, lanes=1 if spec.timed else resources.lanes, gpu=gpu, kept=kept)
 
