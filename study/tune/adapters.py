@@ -29,7 +29,6 @@ from study.folder import schema
 from study.plan.ledger import TOTALS, Ledger, Measurement
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
-from study.plan.trials import PlannedTrial
 from study.tune.trainable import EPOCH, NODE
 
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
@@ -288,7 +287,7 @@ class LedgerCallback(_Uncopied, tune.Callback):
 
 def trial_id_of(trial: Trial) -> str:
     """The plan's name of a trial; Ray Tune has one of its own."""
-    return PlannedTrial.from_dict(trial.config).trial_id
+    return str(trial.config["trial_id"])
 
 
 def _error_of(trial: Trial) -> str:
