@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convae.config import TrialConfig
-from convae.data import Mnist, load_mnist
+from convae.data import ImageSet, load_images
 
 RESULTS = Path(__file__).parent / "results"
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -48,20 +48,20 @@ def configs(done: Rows) -> Iterator[tuple[str, TrialConfig]]:
                     yield name, TrialConfig(**architecture, **settings)
 
 
-def run_trainer(mnist: Mnist, done: Rows) -> Iterator[dict[str, Any]]:
+def run_trainer(image_set: ImageSet, done: Rows) -> Iterator[dict[str, Any]]:
     """This project's trainer."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from convae.device import open_device
     from convae.training import Trainer
 
-    trainer = Trainer(mnist, open_device(gpu=False, n_threads=1))
+    trainer = Trainer(image_set, open_device(gpu=False, n_threads=1))
     for name, config in configs(done):
         training = trainer.start(config)
         results = [training.run_epoch() for _ in range(config.epochs)]
         yield _row(name, config, results[-1].train_mse, results[-1].eval_mse or 0.0)
 
 
-def run_torch(mnist: Mnist, done: Rows) -> Iterator[dict[str, Any]]:
+def run_torch(image_set: ImageSet, done: Rows) -> Iterator[dict[str, Any]]:
     """The same trials written in PyTorch from the description of the models alone."""
     import torch
     from torch import nn
@@ -71,7 +71,7 @@ def run_torch(mnist: Mnist, done: Rows) -> Iterator[dict[str, Any]]:
         torch.from_numpy(images.astype(np.float32) / 255)
         .unsqueeze(1)
         .to(memory_format=torch.channels_last)  # 1.7 times faster here
-        for images in (mnist.train_images, mnist.test_images)
+        for images in (image_set.train_images, image_set.test_images)
     )
 
     for name, config in configs(done):
@@ -164,7 +164,7 @@ def main() -> None:
     run = run_trainer if options.what == "trainer" else run_torch
     path = RESULTS / f"agreement-{options.what}.json"
     rows: Rows = json.loads(path.read_text()) if path.exists() else []
-    for row in run(load_mnist(options.data), list(rows)):
+    for row in run(load_images(options.data), list(rows)):
         rows.append(row)
         print(row, flush=True)
         path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

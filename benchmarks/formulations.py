@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.race import Epoch, build_parser, cell, print_table, race, write_result
 from convae.config import TrialConfig
-from convae.data import load_mnist
+from convae.data import load_images
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -34,11 +34,11 @@ def part_of_an_epoch(
     from convae.formulations import as_defined, cheaper_on_cpu
     from convae.training import Trainer
 
-    mnist = load_mnist(data)
-    mnist = replace(mnist, train_images=mnist.train_images[:N_IMAGES])
+    image_set = load_images(data)
+    image_set = replace(image_set, train_images=image_set.train_images[:N_IMAGES])
     device = open_device(gpu=False, n_threads=n_threads)
     form = {DEFINITION: as_defined, CHEAPER: cheaper_on_cpu}[formulation]
-    training = Trainer(mnist, device, form).start(config)
+    training = Trainer(image_set, device, form).start(config)
 
     def epoch() -> None:
         training.run_epoch(evaluate=False)

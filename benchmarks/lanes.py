@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.race import CONFIGS, build_parser, cell, print_table, write_result
 from convae.config import PRECISIONS, TrialConfig
-from convae.data import Mnist, load_mnist
+from convae.data import ImageSet, load_images
 from convae.quiet import without_native_notes
 from convae.xla import SWITCH
 
@@ -163,7 +163,7 @@ def measure(
     return row
 
 
-def measure_fit(setting: Setting, mnist: Mnist, n: int) -> dict[str, Any]:
+def measure_fit(setting: Setting, image_set: ImageSet, n: int) -> dict[str, Any]:
     """The same of `model.fit`, which trains one trial."""
     import keras
 
@@ -173,7 +173,7 @@ def measure_fit(setting: Setting, mnist: Mnist, n: int) -> dict[str, Any]:
     model = build_model(config)
     optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
     model.compile(optimizer, loss="mse", jit_compile=True)
-    x = (mnist.train_images[..., None] / 255).astype("float32")
+    x = (image_set.train_images[..., None] / 255).astype("float32")
 
     def epoch() -> float:
         history = model.fit(x, x, batch_size=config.batch_size, epochs=1, verbose=0)
@@ -196,7 +196,7 @@ def measure_fit(setting: Setting, mnist: Mnist, n: int) -> dict[str, Any]:
     }
 
 
-def compile_at_once(asked: list[Setting], mnist: Mnist) -> dict[str, Any]:
+def compile_at_once(asked: list[Setting], image_set: ImageSet) -> dict[str, Any]:
     """How long the engine waits for the models' programs, compiled in threads."""
     from convae.engine import Engine, ProgramId
     from convae.lane_program import WIDTHS, Shape
@@ -210,10 +210,10 @@ def compile_at_once(asked: list[Setting], mnist: Mnist) -> dict[str, Any]:
             n_lanes=setting.n_lanes,
             widths=[getattr(config, WIDTHS[model]) for config in configs],
             batch_sizes=[config.batch_size for config in configs],
-            n_train=len(mnist.train_images),
+            n_train=len(image_set.train_images),
             precision=setting.precision,
         )
-    engine = Engine.open(mnist, shapes)
+    engine = Engine.open(image_set, shapes)
     start, processor_start = time.perf_counter(), time.process_time()
     engine.compile()
     each = {program.model: seconds for program, seconds in engine.compile_seconds.items()}
@@ -243,7 +243,7 @@ def measured_rows(
     if not options.no_fit:
         one = {replace(s, n_lanes=1, chunk_size=None, batch="256", variant="plain") for s in asked}
         for setting in sorted(one, key=str):
-            yield measure_fit(setting, images.mnist, n)
+            yield measure_fit(setting, images.image_set, n)
 
 
 def _timed(call: Callable[[], Any], n: int) -> tuple[Any, list[float]]:
@@ -258,10 +258,12 @@ def _timed(call: Callable[[], Any], n: int) -> tuple[Any, list[float]]:
 def main() -> int:
     """Measures, prints tables and writes `benchmarks/results/lanes-DEVICE.json`."""
     options = parse_arguments()
-    n, mnist = options.epochs or (2 if options.short else 5), load_mnist(options.data)
+    n, image_set = options.epochs or (2 if options.short else 5), load_images(options.data)
     if options.short:
-        part = {"train_images": mnist.train_images[:N_SHORT_IMAGES]}
-        mnist = replace(mnist, **part, test_images=mnist.test_images[: N_SHORT_IMAGES // 4])
+        part = {"train_images": image_set.train_images[:N_SHORT_IMAGES]}
+        image_set = replace(
+            image_set, **part, test_images=image_set.test_images[: N_SHORT_IMAGES // 4]
+        )
     if not options.compile_only:
         os.environ[SWITCH] = "0"
     with without_native_notes():
@@ -269,7 +271,7 @@ def main() -> int:
         from convae.lane_program import DeviceImages
 
         device = open_device(lanes=True)
-        images = DeviceImages(mnist)
+        images = DeviceImages(image_set)
     what = f"milliseconds a trial and epoch of {images.n_train:,} images"
     flags, at_once = os.environ.get("XLA_FLAGS", ""), options.at_once
     result: dict[str, Any] = {"what": what, "n": n, "device": device.description}
@@ -278,7 +280,7 @@ def main() -> int:
     asked = list(dict.fromkeys(settings(options)))
     if options.compile_only or (not at_once and len({setting.model for setting in asked}) > 1):
         with without_native_notes():
-            result["compiled_at_once"] = together = compile_at_once(asked, mnist)
+            result["compiled_at_once"] = together = compile_at_once(asked, image_set)
         print(f"compiled at once: {together['compile_seconds']}, {together['wall_seconds']:.1f} s")
         write_result(name, result, short=options.short)
     if options.compile_only:

@@ -29,7 +29,7 @@ from benchmarks.race import (
     write_result,
 )
 from convae.config import TrialConfig
-from convae.data import load_mnist
+from convae.data import load_images
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Peers' processes share a GPU: none may take all its memory.
@@ -44,7 +44,7 @@ def trainer(config: TrialConfig, data: str | None) -> tuple[Epoch, str]:
     from convae.training import Trainer
 
     device = open_device()
-    training = Trainer(load_mnist(data), device).start(config)
+    training = Trainer(load_images(data), device).start(config)
 
     def epoch() -> None:
         training.run_epoch(evaluate=False)
@@ -63,7 +63,7 @@ def model_fit(config: TrialConfig, data: str | None) -> tuple[Epoch, str]:
     model = build_model(config)
     optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
     model.compile(optimizer, loss="mse", jit_compile=on_gpu)
-    images = (load_mnist(data).train_images[..., np.newaxis] / 255).astype(np.float32)
+    images = (load_images(data).train_images[..., np.newaxis] / 255).astype(np.float32)
 
     def epoch() -> None:
         model.fit(images, images, batch_size=config.batch_size, epochs=1, verbose=0)
@@ -100,7 +100,7 @@ def _torch(config: TrialConfig, data: str | None, *, compiled: bool) -> tuple[Ep
     optimizer = torch.optim.SGD(
         module.parameters(), config.learning_rate, config.momentum, nesterov=config.nesterov
     )
-    images = torch.from_numpy(load_mnist(data).train_images.astype(np.float32) / 255)
+    images = torch.from_numpy(load_images(data).train_images.astype(np.float32) / 255)
     loader = DataLoader(TensorDataset(images.unsqueeze(1)), config.batch_size, shuffle=True)
 
     def epoch() -> None:
@@ -127,7 +127,7 @@ PEERS: dict[str, Peer] = {
 
 def run(names: Sequence[str], n: int, data: str | None, result_name: str | None) -> None:
     """Races these peers on both models, prints the table and writes the result if it has a name."""
-    load_mnist(data)  # fetched once, here, if need be
+    load_images(data)  # fetched once, here, if need be
     rows, table, device = [], [], ""
     for label, config in CONFIGS.items():
         result = race({name: PEERS[name] for name in names}, config, data, n)

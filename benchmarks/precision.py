@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.race import CONFIGS, build_parser, cell, print_table, write_result
 from convae.config import PRECISIONS, TrialConfig
-from convae.data import load_mnist
+from convae.data import load_images
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -65,7 +65,7 @@ def main() -> None:
 
     n_seeds, n_epochs = (1, 1) if options.short else (5, 10)
     device = open_device()
-    trainer = Trainer(load_mnist(options.data), device)
+    trainer = Trainer(load_images(options.data), device)
     kind = "gpu" if device.jit_compile else "cpu"
     what = f"test MSE after {n_epochs} epochs at batch size 256, by precision, paired by seed"
     table = []

@@ -58,7 +58,7 @@ class Formula:
 class FormulaTrial(AutoencoderTrial):
     """Everything but the training is the real one's."""
 
-    def setup(self, config: dict[str, Any], mnist: Any = None, **settings: Any) -> None:
+    def setup(self, config: dict[str, Any], image_set: Any = None, **settings: Any) -> None:
         """Opens the run folder, and no device."""
         started = time.perf_counter()
         self._open(settings["folder"], settings["owner"])
@@ -72,7 +72,7 @@ class FormulaTrial(AutoencoderTrial):
 
 def run(folder: str, n_trials: int, sampler: str) -> None:
     """The study that is watched."""
-    from convae.data import Mnist
+    from convae.data import ImageSet
     from study.plan.spec import StudySpec
     from study.tune.driver import run_study
     from study.tune.resources import Resources, ray_session
@@ -90,7 +90,7 @@ def run(folder: str, n_trials: int, sampler: str) -> None:
         run_study(
             spec,
             Resources(n_gpus=0, cpus_per_trial=1),
-            Mnist(image, label, image, label, "a formula"),
+            ImageSet(image, label, image, label, "a formula"),
             RunFolder(folder),
             command=["benchmarks.scaling"],
             quiet=True,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.race import build_parser, cell, print_table, write_result
-from convae.data import load_mnist
+from convae.data import load_images
 from study.folder import schema
 from study.folder.storage import RunFolder
 from study.plan.spec import StudySpec
@@ -100,14 +100,14 @@ def memory() -> dict[str, float]:
 
 def run_trials(n_further: int, data: str | None) -> list[dict[str, Any]]:
     """The notes of all trials, in the order in which one worker trained them."""
-    mnist = load_mnist(data)
+    image_set = load_images(data)
     spec = StudySpec(preset="start", hidden_units=(512,), epochs=1, n_seeds=1 + n_further)
     with tempfile.TemporaryDirectory(prefix="convae-bench-") as storage, ray_session(None):
         folder = RunFolder(f"{storage}/run")
         resources = Resources(n_gpus=0, cpus_per_trial=1, max_concurrent=1)
         command = ["benchmarks.start"]
         outcome = run_study(
-            spec, resources, mnist, folder, command=command, quiet=True, trainable=NotedTrial
+            spec, resources, image_set, folder, command=command, quiet=True, trainable=NotedTrial
         )
         if outcome.status != "finished" or outcome.n_failed:
             log = (folder.read(schema.LOG_FILE) or b"").decode()

@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.race import build_parser, print_table, write_result
-from convae.data import load_mnist
+from convae.data import load_images
 from convae.xla import SWITCH
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -54,10 +54,10 @@ def run_peer(n_trials: int, n_epochs: int, data: str | None, n_gpus: int) -> Non
         from convae.config import TrialConfig
         from convae.models import build_model
 
-        mnist = load_mnist(data)
+        image_set = load_images(data)
         train, test = (
             (images[..., np.newaxis] / 255).astype("float32")
-            for images in (mnist.train_images, mnist.test_images)
+            for images in (image_set.train_images, image_set.test_images)
         )
         model = build_model(TrialConfig(model=config["model"]))
         optimizer = keras.optimizers.SGD(config["learning_rate"], config["momentum"], nesterov=True)
@@ -197,7 +197,7 @@ def main() -> None:
         n_trials, n_epochs, n_gpus = options.peer
         run_peer(n_trials, n_epochs, options.data, n_gpus)
         return
-    load_mnist(options.data)  # fetched once, here, if need be
+    load_images(options.data)  # fetched once, here, if need be
     n_trials, n_epochs = (1, 2) if options.short else (8, 5)
     kind = "gpu" if options.gpus else "cpu"
     what = f"{n_trials} conv + {n_trials} dense-512 trials of {n_epochs} epochs"

@@ -5,7 +5,9 @@ word on it, its neighbours and how it is searched. Whatever else needs one of th
 A `TrialConfig` validates itself when it is made, so whoever holds one holds a trial that can run.
 """
 
+import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
@@ -26,6 +28,8 @@ SPLITS: Final = (FULL_SPLIT, SEARCH_SPLIT)
 # "bfloat16" is Keras' mixed_bfloat16: weights, optimiser and loss stay float32.
 PRECISIONS: Final = ("float32", "bfloat16")
 N_SEEDS: Final = 2**31  # seeds run from 0 to below this
+# What a model of a person's own may be called: names become files' and columns' parts.
+OWN_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 
 class ConfigError(UserError):
@@ -87,6 +91,10 @@ class Hyperparameter:
     search: LogRange | Choices
     complement: bool = False
     of_architecture: bool = False
+
+    def applies_to(self, model: str) -> bool:
+        """Whether a model has it: one of a person's own has those that both built-in ones have."""
+        return model in self.models or (model not in MODELS and self.models == MODELS)
 
     @property
     def parameter(self) -> str:
@@ -220,7 +228,7 @@ BY_NAME: Final[Mapping[str, Hyperparameter]] = MappingProxyType(
 
 def hyperparameters_of(model: str) -> tuple[Hyperparameter, ...]:
     """Those that a model has, in the table's order."""
-    return tuple(parameter for parameter in HYPERPARAMETERS if model in parameter.models)
+    return tuple(parameter for parameter in HYPERPARAMETERS if parameter.applies_to(model))
 
 
 def _default(name: str) -> Any:
@@ -234,11 +242,13 @@ class TrialConfig:
     A hyperparameter that the model does not have stays None.
 
     Attributes:
-        model: of `MODELS`.
+        model: of `MODELS`, or the name of one of a person's own.
         latent_filters: filters of the third convolution (8: a 4×4×8 latent).
         hidden_units: of the dense hidden layer.
         hidden_activation: of the dense hidden layer, "relu" or "sigmoid".
         dropout: rate on the dense hidden layer.
+        arguments: of the builder of a model of a person's own, as a JSON object with sorted keys;
+            whether there are any, if only "{}", tells such a model from a built-in one.
         learning_rate: of SGD.
         momentum: of SGD, in [0, 1).
         nesterov: whether the momentum is Nesterov's.
@@ -257,6 +267,7 @@ class TrialConfig:
     hidden_units: int | None = None
     hidden_activation: str | None = None
     dropout: float | None = None
+    arguments: str | None = None
     learning_rate: float = _default("learning_rate")
     momentum: float = _default("momentum")
     nesterov: bool = _default("nesterov")
@@ -267,7 +278,11 @@ class TrialConfig:
     precision: str = PRECISIONS[0]
 
     def __post_init__(self) -> None:
-        for name, known in (("model", MODELS), ("split", SPLITS), ("precision", PRECISIONS)):
+        if self.is_own:
+            self._check_own()
+        else:
+            _require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
+        for name, known in (("split", SPLITS), ("precision", PRECISIONS)):
             value = getattr(self, name)
             _require(value in known, name, value, "one of " + ", ".join(known))
         _require(_is_int(self.epochs, 1), "epochs", self.epochs, _WHOLE)
@@ -275,12 +290,37 @@ class TrialConfig:
         _require(in_range, "seed", self.seed, "a whole number from 0 below 2**31")
         for parameter in HYPERPARAMETERS:
             name, value = parameter.name, getattr(self, parameter.name)
-            if self.model in parameter.models:
+            if parameter.applies_to(self.model):
                 if value is None:
                     object.__setattr__(self, name, value := parameter.default)
                 _require(parameter.admits(value), name, value, parameter.takes)
             elif value is not None:
                 raise ConfigError(f"{name} does not apply to the {self.model} model; leave it out.")
+
+    def _check_own(self) -> None:
+        fits = OWN_NAME.fullmatch(self.model) and self.model not in MODELS
+        _require(bool(fits), "model", self.model, "a name of letters, digits and _, not a built-in")
+        try:
+            arguments = json.loads(self.arguments or "")
+            plain = isinstance(arguments, dict) and all(
+                isinstance(value, str | bool | int) or _is_number(value)
+                for value in arguments.values()
+            )
+        except ValueError:
+            plain = False
+        takes = "a JSON object of numbers, texts, true and false"
+        _require(plain, "arguments", self.arguments, takes)
+        object.__setattr__(self, "arguments", as_arguments(arguments))
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the model is one of a person's own."""
+        return self.arguments is not None
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The keyword arguments of the builder of a model of a person's own; else none."""
+        return {} if self.arguments is None else json.loads(self.arguments)
 
     @property
     def architecture(self) -> tuple[Any, ...]:
@@ -291,6 +331,7 @@ class TrialConfig:
             self.hidden_units,
             self.hidden_activation,
             self.dropout,
+            self.arguments,
             self.precision,
         )
 
@@ -311,6 +352,11 @@ class TrialConfig:
         if "model" not in values:
             raise ConfigError("A trial needs the field model: conv or dense.")
         return cls(**values)
+
+
+def as_arguments(keywords: Mapping[str, Any]) -> str:
+    """A builder's keyword arguments as `TrialConfig.arguments` has them."""
+    return json.dumps(dict(keywords), sort_keys=True)
 
 
 _KINDS: Final[Mapping[type, Kind]] = {str: "text", int: "int", float: "float", bool: "bool"}

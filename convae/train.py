@@ -95,9 +95,9 @@ def _train(
         if value is not None and value < 1:
             raise ConfigError(f"{option} is {value}, but takes a whole number from 1.")
 
-    from convae.data import load_mnist
+    from convae.data import load_images
 
-    mnist = load_mnist(data)
+    image_set = load_images(data)
 
     from convae.quiet import without_native_notes
 
@@ -107,8 +107,8 @@ def _train(
 
         gpu = {"auto": None, "cpu": False, "gpu": True}[device_name]
         device = open_device(gpu=gpu, n_threads=threads)
-        print(f"MNIST from {mnist.source}. {device.description}.", flush=True)
-        training = Trainer(mnist, device).start(config)
+        print(f"MNIST from {image_set.source}. {device.description}.", flush=True)
+        training = Trainer(image_set, device).start(config)
     print(
         f"{config.model}: {training.n_parameters:,} parameters, "
         f"compiled in {training.compile_seconds:.1f} s",

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from convae.config import TrialConfig
-from convae.data import VAL_MSE, Mnist, split
+from convae.data import VAL_MSE, ImageSet, split
 from convae.device import Device
 from convae.errors import DivergenceError
 from convae.formulations import Formulation, cheaper_on_cpu
@@ -451,25 +451,25 @@ class Trainer:
     """
 
     def __init__(
-        self, mnist: Mnist, device: Device, formulation: Formulation = cheaper_on_cpu
+        self, image_set: ImageSet, device: Device, formulation: Formulation = cheaper_on_cpu
     ) -> None:
         """Puts the images on the device.
 
         Args:
-            mnist: the images.
+            image_set: the images.
             device: to train on.
             formulation: how a CPU computes the model.
         """
         self.device = device
-        self.mnist = mnist
+        self.image_set = image_set
         self._formulation = formulation
         # 55 MB of uint8 for the process's whole life; batches are scaled on the device.
         with tf.device(device.name):
             if device.jit_compile:
-                self._images = DeviceImages(mnist)
+                self._images = DeviceImages(image_set)
             else:
-                self._train_images = tf.constant(mnist.train_images[..., np.newaxis])
-                self._test_images = tf.constant(mnist.test_images[..., np.newaxis])
+                self._train_images = tf.constant(image_set.train_images[..., np.newaxis])
+                self._test_images = tf.constant(image_set.test_images[..., np.newaxis])
         self._programs: dict[tuple[Any, ...], EpochProgram] = {}
         self._lanes: dict[Shape, Lanes] = {}
 
@@ -479,7 +479,7 @@ class Trainer:
             return self._in_lane(config) if self.device.jit_compile else self._in_graph(config)
 
     def _in_graph(self, config: TrialConfig) -> Training:
-        part = split(self.mnist, config.split)
+        part = split(self.image_set, config.split)
         n_train = len(part.train_images)
         held_out = part.eval_metric == VAL_MSE
         eval_images = self._train_images[n_train:] if held_out else self._test_images

@@ -253,7 +253,7 @@ def _run_there(
     folder: "RunFolder",
     earlier: dict[str, Any] | None,
 ) -> _Ended:
-    from convae.data import load_mnist
+    from convae.data import load_images
     from study.folder.lock import DriverLock
     from study.folder.manifest import read_manifest
 
@@ -263,9 +263,9 @@ def _run_there(
             lock = DriverLock(folder, tell=lambda line: print(line, flush=True))
             stack.callback(lock.release)
             earlier = read_manifest(folder)  # another driver may have been at it until now
-        mnist = load_mnist(options.data)
+        image_set = load_images(options.data)
         if not options.quiet:
-            print(f"MNIST from {mnist.source}", flush=True)
+            print(f"MNIST from {image_set.source}", flush=True)
 
         # Ray takes seconds to import, so whoever asks for --help does not wait for it.
         from study.tune.driver import StudyFailedError, run_study
@@ -282,13 +282,13 @@ def _run_there(
             if options.dry_run:
                 from study.tune.dry_run import print_plan
 
-                print_plan(spec, resources, mnist)
+                print_plan(spec, resources, image_set)
                 return _Ended(EXIT_DONE, folder.where)
             try:
                 outcome = run_study(
                     spec,
                     resources,
-                    mnist,
+                    image_set,
                     folder,
                     command=command,
                     earlier=earlier,

@@ -56,10 +56,12 @@ OBJECTIVES: Final = (MSE_ALONE, MSE_AND_TIME)
 # Why a trial is in the study.
 REFERENCE: Final = "reference"
 READING: Final = "reading"  # the reference under another reading of what the report leaves open
+OWN: Final = "own"  # fixed trials that the person who made the study asked for
 NEIGHBOUR: Final = "neighbour"
 SEARCH: Final = "search"
+FINALIST: Final = "finalist"  # the search's best settings with fresh seeds: the winner is of them
 WINNER: Final = "winner"
-GROUPS: Final = (REFERENCE, READING, NEIGHBOUR, SEARCH, WINNER)
+GROUPS: Final = (REFERENCE, READING, OWN, NEIGHBOUR, SEARCH, FINALIST, WINNER)
 
 # What the report leaves open: the values under which the audit trains.
 OPEN_VALUES: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
@@ -95,7 +97,7 @@ LOG_FILE: Final = "study.log"  # what would else flood the terminal, and every t
 CONFIG_COLUMNS: Final = FIELD_KINDS
 # Columns that run folders of before they existed lack, and what they stand for there.
 LATER_COLUMNS: Final = MappingProxyType[str, str | None](
-    {"precision": "float32", "n_sharing": None}
+    {"precision": "float32", "n_sharing": None, "arguments": None}
 )
 
 # trials.parquet: a row a trial. What was not measured or does not apply is missing, never 0.

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from convae.data import SHA256, Mnist
+from convae.data import SHA256, ImageSet
 from convae.errors import UserError
 from convae.hardware import describe_machine
 from study.folder import schema
@@ -80,7 +80,7 @@ class Outcome:
 def run_study(
     spec: StudySpec,
     resources: Resources,
-    mnist: Mnist,
+    image_set: ImageSet,
     folder: RunFolder,
     *,
     command: list[str],
@@ -95,7 +95,7 @@ def run_study(
     Args:
         spec: which trials.
         resources: on what.
-        mnist: the images, put into Ray's object store once.
+        image_set: the images, put into Ray's object store once.
         folder: the run folder, to be made, or that of an earlier session of the study.
         command: the command line, for the manifest.
         earlier: the manifest of an earlier session, to go on where it stopped: trials it ended are
@@ -122,7 +122,7 @@ def run_study(
     with ExitStack() as stack:
         if lanes:
             settings = {"lanes": lanes, "precision": spec.precision}
-            keeper = start_keeper(slots, mnist, folder=folder, owner=owner, **settings)
+            keeper = start_keeper(slots, image_set, folder=folder, owner=owner, **settings)
             stack.callback(ray.kill, keeper)
             if fits_now(slots):
                 device = start_first_engine(keeper, slots)
@@ -137,7 +137,7 @@ def run_study(
             command,
             earlier=earlier,
             spec=spec.to_dict(),
-            data={"source": mnist.source, "sha256": dict(SHA256)},
+            data={"source": image_set.source, "sha256": dict(SHA256)},
             hardware={**describe_machine(), "gpus": [gpu] if gpu else []},
             resources={
                 "cpus_per_trial": slots.cpus_per_trial,
@@ -172,7 +172,7 @@ def run_study(
         else:
             n_threads = slots.cpus_per_trial
             kind = trainable or AutoencoderTrial
-            ready = tune.with_parameters(kind, mnist=mnist, n_threads=n_threads, **for_all)
+            ready = tune.with_parameters(kind, image_set=image_set, n_threads=n_threads, **for_all)
         status = "failed"
         try:
             with (

@@ -26,7 +26,7 @@ from study.view.pace import Pace, Remaining, duration
 from study.view.progress import describe_plan
 
 if TYPE_CHECKING:
-    from convae.data import Mnist
+    from convae.data import ImageSet
 
 N_MEASURED_EPOCHS = 3
 # A part of an epoch is enough on a CPU; on a GPU the calls themselves would weigh too much.
@@ -46,7 +46,7 @@ class Cost:
     compile_seconds: float
 
 
-def print_plan(spec: StudySpec, resources: Resources, mnist: "Mnist") -> None:
+def print_plan(spec: StudySpec, resources: Resources, image_set: "ImageSet") -> None:
     """Prints what the study would run; needs a Ray session.
 
     Raises:
@@ -63,7 +63,7 @@ def print_plan(spec: StudySpec, resources: Resources, mnist: "Mnist") -> None:
     points = {model: _given(model, spec) for model in spec.models}
     configs = [planned.config for planned in fixed]
     configs += [config for given in points.values() for config in given]
-    costs = _measure(_shapes(configs), slots, mnist)
+    costs = _measure(_shapes(configs), slots, image_set)
     console.print(_table(spec, fixed, points, costs))
     for line in estimate(spec, slots, fixed, points, costs):
         console.print(line, markup=False)
@@ -132,14 +132,14 @@ def _mean_cost(configs: Sequence[TrialConfig], costs: dict[TrialConfig, Cost]) -
 
 
 def _measure(
-    shapes: Sequence[TrialConfig], slots: Slots, mnist: "Mnist"
+    shapes: Sequence[TrialConfig], slots: Slots, image_set: "ImageSet"
 ) -> dict[TrialConfig, Cost]:
     """Trains each shape for a moment in every slot at once, as the study would."""
     task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(
         _measure_here
     )
     n_tasks = 1 if slots.gpus_per_trial else slots.n_devices
-    images = ray.put(mnist)
+    images = ray.put(image_set)
     configs = [shape.to_dict() for shape in shapes]
     measured = ray.get(
         [
@@ -157,15 +157,15 @@ def _measure(
 
 
 def _measure_here(
-    configs: list[dict[str, Any]], mnist: "Mnist", n_threads: int, gpu: bool
+    configs: list[dict[str, Any]], image_set: "ImageSet", n_threads: int, gpu: bool
 ) -> list[Cost]:
     from convae.device import open_device
     from convae.training import Trainer
 
     share = 1.0 if gpu else CPU_SHARE_OF_IMAGES
-    n_train, n_test = (int(share * len(i)) for i in (mnist.train_images, mnist.test_images))
-    part = replace(mnist, train_images=mnist.train_images[:n_train])
-    part = replace(part, test_images=mnist.test_images[:n_test])
+    n_train, n_test = (int(share * len(i)) for i in (image_set.train_images, image_set.test_images))
+    part = replace(image_set, train_images=image_set.train_images[:n_train])
+    part = replace(part, test_images=image_set.test_images[:n_test])
     trainer = Trainer(part, open_device(gpu=gpu, n_threads=n_threads))
     costs = []
     for values in configs:

@@ -26,7 +26,7 @@ from study.tune.resources import Slots
 if TYPE_CHECKING:
     import numpy as np
 
-    from convae.data import Mnist
+    from convae.data import ImageSet
     from convae.engine import Report
 
 # Beside a call for each trial: checkpoints, models, and trials on their way out.
@@ -38,7 +38,7 @@ class DeviceEngine:
     """An engine in a process of its own, in the words of the run folder's tables.
 
     Args:
-        mnist: the images.
+        image_set: the images.
         lanes: the programs of each model.
         precision: of the layers' arithmetic.
         gpu: whether it trains on the GPU that this process sees.
@@ -49,7 +49,7 @@ class DeviceEngine:
 
     def __init__(
         self,
-        mnist: "Mnist",
+        image_set: "ImageSet",
         lanes: Mapping[str, ModelLanes],
         precision: str,
         *,
@@ -64,7 +64,7 @@ class DeviceEngine:
         from convae.lane_program import Shape
 
         guard_for(folder, owner)
-        self._mnist, self._lanes, self._folder = mnist, lanes, folder
+        self._mnist, self._lanes, self._folder = image_set, lanes, folder
         self.refusal: UserError | None = None
         try:
             self._device = open_device(gpu=gpu, n_threads=n_threads)
@@ -79,14 +79,14 @@ class DeviceEngine:
                 n_lanes=n,
                 widths=own.widths,
                 batch_sizes=own.batch_sizes,
-                n_train=len(mnist.train_images),
+                n_train=len(image_set.train_images),
                 precision=precision,
             )
             for model, own in lanes.items()
             for n in (own.n_lanes, int(own.single))
             if n
         }
-        self._engine = Engine.open(mnist, shapes)
+        self._engine = Engine.open(image_set, shapes)
         self._engine.start()
         self._told_compile_seconds: set[Any] = set()
 
@@ -229,12 +229,12 @@ class EngineKeeper:
         )
 
 
-def start_keeper(slots: Slots, mnist: "Mnist", **settings: Any) -> ActorHandle:
+def start_keeper(slots: Slots, image_set: "ImageSet", **settings: Any) -> ActorHandle:
     """The study's keeper, on the driver's own node; it ends with the driver, or by `ray.kill`."""
     node = ray.get_runtime_context().get_node_id()
     here = NodeAffinitySchedulingStrategy(node, soft=False)
     kind = ray.remote(num_cpus=0)(EngineKeeper).options(scheduling_strategy=here)
-    return kind.remote(slots, mnist=ray.put(mnist), **settings)
+    return kind.remote(slots, image_set=ray.put(image_set), **settings)
 
 
 def engine_here(keeper: ActorHandle, *, gpu: bool) -> ActorHandle:

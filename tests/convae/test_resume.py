@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convae.config import TrialConfig
-from convae.data import Mnist
+from convae.data import ImageSet
 from convae.device import Device
 from convae.training import Trainer
 
@@ -14,11 +14,11 @@ DENSE = TrialConfig(model="dense", hidden_units=16, dropout=0.3, batch_size=64)
 
 
 @pytest.fixture(scope="module")
-def mnist():
+def image_set():
     rng = np.random.default_rng(0)
     train, test = (rng.integers(0, 256, (n, 28, 28)).astype(np.uint8) for n in (200, 50))
     labels = [np.zeros(n, np.uint8) for n in (200, 50)]
-    return Mnist(train, labels[0], test, labels[1], "noise")
+    return ImageSet(train, labels[0], test, labels[1], "noise")
 
 
 def curve(training, n_epochs):
@@ -35,12 +35,12 @@ def curve(training, n_epochs):
     ],
     ids=["conv", "dense with dropout", "the same in a lane"],
 )
-def test_goes_on_as_if_nothing_had_happened(mnist, config, device):
-    whole = curve(Trainer(mnist, device).start(config), 4)
-    first = Trainer(mnist, device).start(config)
+def test_goes_on_as_if_nothing_had_happened(image_set, config, device):
+    whole = curve(Trainer(image_set, device).start(config), 4)
+    first = Trainer(image_set, device).start(config)
     start = curve(first, 2)
     state = first.get_state()
-    trainer = Trainer(mnist, device)
+    trainer = Trainer(image_set, device)
     curve(trainer.start(config), 3)  # the other process has trained something else before
     second = trainer.start(config)
     second.resume(2, state)
@@ -48,8 +48,8 @@ def test_goes_on_as_if_nothing_had_happened(mnist, config, device):
 
 
 @pytest.mark.parametrize("device", [CPU, XLA], ids=["graph", "lane"])
-def test_a_state_of_another_shape_is_refused(mnist, device):
-    dense = Trainer(mnist, device).start(TrialConfig(model="dense", hidden_units=16))
-    other = Trainer(mnist, device).start(TrialConfig(model="dense", hidden_units=8))
+def test_a_state_of_another_shape_is_refused(image_set, device):
+    dense = Trainer(image_set, device).start(TrialConfig(model="dense", hidden_units=16))
+    other = Trainer(image_set, device).start(TrialConfig(model="dense", hidden_units=8))
     with pytest.raises(ValueError, match="shape"):
         other.resume(1, dense.get_state())

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from convae.data import load_mnist
+from convae.data import load_images
 from convae.train import main
 
 
@@ -29,7 +29,7 @@ def test_trains_prints_and_saves(tmp_path):
 
     import keras
 
-    images = (load_mnist().test_images[..., None] / 255).astype(np.float32)
+    images = (load_images().test_images[..., None] / 255).astype(np.float32)
     output = keras.models.load_model(path).predict(images, batch_size=1000, verbose=0)
     assert np.mean((output - images) ** 2) == pytest.approx(float(printed[2][2]), abs=1e-6)
 

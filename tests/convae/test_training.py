@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from convae.config import TrialConfig
-from convae.data import Mnist
+from convae.data import ImageSet
 from convae.device import Device
 from convae.errors import DivergenceError
 from convae.formulations import as_defined, cheaper_on_cpu
@@ -29,8 +29,8 @@ def digits(n, seed):
 
 
 @pytest.fixture(scope="module")
-def mnist():
-    return Mnist(
+def image_set():
+    return ImageSet(
         train_images=digits(N_TRAIN, 1),
         train_labels=np.zeros(N_TRAIN, np.uint8),
         test_images=digits(N_TEST, 2),
@@ -39,15 +39,15 @@ def mnist():
     )
 
 
-def keras_epochs(training, mnist, orders):
+def keras_epochs(training, image_set, orders):
     """`model.fit` from the training's initial weights, over the same batches in the same order."""
     model = build_model(training.config)
     model.set_weights(training.model.get_weights())
     config = training.config
     optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
     model.compile(optimizer, loss="mse")
-    train = (mnist.train_images[..., None] / 255).astype(np.float32)
-    test = (mnist.test_images[..., None] / 255).astype(np.float32)
+    train = (image_set.train_images[..., None] / 255).astype(np.float32)
+    test = (image_set.test_images[..., None] / 255).astype(np.float32)
     losses = []
     for order in orders:
         history = model.fit(
@@ -89,12 +89,12 @@ WAYS = {
         ("dense", False, "in a lane"),
     ],
 )
-def test_equals_model_fit(mnist, model, nesterov, way):
+def test_equals_model_fit(image_set, model, nesterov, way):
     device, formulation = WAYS[way]
     config = TrialConfig(model=model, nesterov=nesterov, batch_size=BATCH, epochs=2, seed=5)
-    training = Trainer(mnist, device, formulation).start(config)
+    training = Trainer(image_set, device, formulation).start(config)
     orders = [epoch_order(config.seed, epoch, N_TRAIN) for epoch in (1, 2)]
-    expected_model, expected = keras_epochs(training, mnist, orders)
+    expected_model, expected = keras_epochs(training, image_set, orders)
     results = [training.run_epoch() for _ in orders]
     losses = np.array([(result.train_mse, result.eval_mse) for result in results])
     np.testing.assert_allclose(losses, expected, rtol=2e-5)
@@ -109,15 +109,15 @@ def test_equals_model_fit(mnist, model, nesterov, way):
     [("dense", GRAPH), ("dense", THREADS), ("dense", XLA), ("conv", GRAPH), ("conv", THREADS)],
     ids=["dense", "dense in parts", "dense by XLA", "conv", "conv in parts"],
 )
-def test_bfloat16_is_keras_mixed_bfloat16(mnist, model, device):
+def test_bfloat16_is_keras_mixed_bfloat16(image_set, model, device):
     """In Keras' order of sums the same; in another, sums in bfloat16 keep two digits or three.
 
     That the last batch is filled up is another order: in Keras' there are full batches only.
     """
     batch_size = N_TRAIN // 5 if device is GRAPH else BATCH
     config = TrialConfig(model=model, batch_size=batch_size, seed=5, precision="bfloat16")
-    training = Trainer(mnist, device).start(config)
-    expected_model, expected = keras_epochs(training, mnist, [epoch_order(5, 1, N_TRAIN)])
+    training = Trainer(image_set, device).start(config)
+    expected_model, expected = keras_epochs(training, image_set, [epoch_order(5, 1, N_TRAIN)])
     assert {layer.compute_dtype for layer in expected_model.layers[1:]} == {"bfloat16"}
     result = training.run_epoch()
     near = 2e-5 if device is GRAPH else 5e-3
@@ -128,11 +128,11 @@ def test_bfloat16_is_keras_mixed_bfloat16(mnist, model, device):
         assert ours.dtype == np.float32
         if device is GRAPH:
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
-    assert training.reconstruct(mnist.test_images).dtype == np.float32
+    assert training.reconstruct(image_set.test_images).dtype == np.float32
 
 
 @pytest.mark.parametrize("model", ["conv", "dense"])
-def test_bfloat16_leaves_float32_as_it_is(mnist, model):
+def test_bfloat16_leaves_float32_as_it_is(image_set, model):
     """Bit by bit, in one process; and it is not float32 by another name."""
 
     def run(trainer, precision):
@@ -140,9 +140,9 @@ def test_bfloat16_leaves_float32_as_it_is(mnist, model):
         training = trainer.start(config)
         return training.run_epoch(), training.get_state()
 
-    both = Trainer(mnist, GRAPH)
+    both = Trainer(image_set, GRAPH)
     bfloat16 = run(both, "bfloat16")
-    float32, alone = run(both, "float32"), run(Trainer(mnist, GRAPH), "float32")
+    float32, alone = run(both, "float32"), run(Trainer(image_set, GRAPH), "float32")
     assert (float32[0].train_mse, float32[0].eval_mse) == (alone[0].train_mse, alone[0].eval_mse)
     for ours, theirs in zip(float32[1], alone[1], strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -157,31 +157,31 @@ def test_every_image_is_used_once_an_epoch():
     assert len({order.tobytes() for order in orders}) == len(orders)
 
 
-def test_train_mse_weighs_the_partial_batch_by_its_size(mnist):
+def test_train_mse_weighs_the_partial_batch_by_its_size(image_set):
     """With a vanishing learning rate the epoch's mean must be the plain mean over all images."""
     config = TrialConfig(model="dense", learning_rate=1e-12, batch_size=BATCH)
-    training = Trainer(mnist, GRAPH).start(config)
-    output = training.reconstruct(mnist.train_images)
-    expected = np.mean((output - mnist.train_images / 255) ** 2)
+    training = Trainer(image_set, GRAPH).start(config)
+    output = training.reconstruct(image_set.train_images)
+    expected = np.mean((output - image_set.train_images / 255) ** 2)
     assert training.run_epoch(evaluate=False).train_mse == pytest.approx(expected, rel=1e-5)
 
 
-def test_search_split_never_reads_a_test_image(mnist, monkeypatch):
+def test_search_split_never_reads_a_test_image(image_set, monkeypatch):
     """A split of the training images alone: poisoned test images change nothing."""
     monkeypatch.setattr("convae.data.N_SEARCH_TRAIN", 300)
     config = TrialConfig(model="dense", split="search", batch_size=BATCH, epochs=1)
-    poisoned = Mnist(
-        train_images=mnist.train_images,
-        train_labels=mnist.train_labels,
-        test_images=255 - mnist.test_images,
-        test_labels=mnist.test_labels,
+    poisoned = ImageSet(
+        train_images=image_set.train_images,
+        train_labels=image_set.train_labels,
+        test_images=255 - image_set.test_images,
+        test_labels=image_set.test_labels,
         source="poisoned",
     )
-    clean, dirty = (Trainer(data, GRAPH).start(config) for data in (mnist, poisoned))
+    clean, dirty = (Trainer(data, GRAPH).start(config) for data in (image_set, poisoned))
     assert clean.eval_metric == "val_mse"
     one, other = clean.run_epoch(), dirty.run_epoch()
     assert (one.train_mse, one.eval_mse) == (other.train_mse, other.eval_mse)
-    validation = mnist.train_images[300:]
+    validation = image_set.train_images[300:]
     expected = np.mean((clean.reconstruct(validation) - validation / 255) ** 2)
     assert one.eval_mse == pytest.approx(expected, rel=1e-5)
 
@@ -189,9 +189,9 @@ def test_search_split_never_reads_a_test_image(mnist, monkeypatch):
 @pytest.mark.parametrize(
     "settings", [{"model": "conv"}, {"model": "dense", "dropout": 0.3}], ids=["conv", "dropout"]
 )
-def test_same_seed_same_numbers(mnist, settings):
+def test_same_seed_same_numbers(image_set, settings):
     """Also from a warm trainer that has trained another trial of the shape in between."""
-    trainer = Trainer(mnist, GRAPH)
+    trainer = Trainer(image_set, GRAPH)
 
     def run(seed):
         training = trainer.start(TrialConfig(**settings, batch_size=BATCH, seed=seed))
@@ -200,7 +200,7 @@ def test_same_seed_same_numbers(mnist, settings):
     first = run(1)
     assert run(2) != first
     assert run(1) == first
-    other = Trainer(mnist, GRAPH).start(TrialConfig(**settings, batch_size=BATCH, seed=1))
+    other = Trainer(image_set, GRAPH).start(TrialConfig(**settings, batch_size=BATCH, seed=1))
     assert (lambda r: (r.train_mse, r.eval_mse))(other.run_epoch()) == first[0]
 
 
@@ -221,8 +221,8 @@ def test_initial_weights_are_keras_defaults():
     assert not np.array_equal(same_shape[0], same_shape[1])
 
 
-def test_a_second_trial_of_a_shape_does_not_compile(mnist):
-    trainer = Trainer(mnist, GRAPH)
+def test_a_second_trial_of_a_shape_does_not_compile(image_set):
+    trainer = Trainer(image_set, GRAPH)
     assert trainer.start(TrialConfig(model="dense", batch_size=BATCH)).compile_seconds > 0
     again = trainer.start(
         TrialConfig(model="dense", batch_size=BATCH, learning_rate=0.1, momentum=0.9, seed=4)
@@ -232,8 +232,8 @@ def test_a_second_trial_of_a_shape_does_not_compile(mnist):
     assert other.compile_seconds > 0
 
 
-def test_non_finite_loss_is_a_divergence_with_its_epoch(mnist):
-    training = Trainer(mnist, GRAPH).start(TrialConfig(model="dense", batch_size=BATCH))
+def test_non_finite_loss_is_a_divergence_with_its_epoch(image_set):
+    training = Trainer(image_set, GRAPH).start(TrialConfig(model="dense", batch_size=BATCH))
     training.run_epoch()
     training.model.set_weights([np.full_like(w, np.nan) for w in training.model.get_weights()])
     with pytest.raises(DivergenceError, match="epoch 2") as caught:
@@ -241,22 +241,22 @@ def test_non_finite_loss_is_a_divergence_with_its_epoch(mnist):
     assert caught.value.epoch == 2
 
 
-def test_evaluation_can_be_left_out(mnist):
-    training = Trainer(mnist, GRAPH).start(TrialConfig(model="dense", batch_size=BATCH))
+def test_evaluation_can_be_left_out(image_set):
+    training = Trainer(image_set, GRAPH).start(TrialConfig(model="dense", batch_size=BATCH))
     result = training.run_epoch(evaluate=False)
     assert result.eval_mse is None
     assert result.eval_seconds == 0
 
 
-def test_a_batch_larger_than_the_data_is_one_batch(mnist):
-    training = Trainer(mnist, GRAPH).start(TrialConfig(model="dense", batch_size=10 * N_TRAIN))
+def test_a_batch_larger_than_the_data_is_one_batch(image_set):
+    training = Trainer(image_set, GRAPH).start(TrialConfig(model="dense", batch_size=10 * N_TRAIN))
     assert 0 < training.run_epoch().train_mse < 1
 
 
-def test_reconstruct_shape_and_range(mnist):
-    training = Trainer(mnist, GRAPH).start(TrialConfig(model="conv", batch_size=BATCH))
-    output = training.reconstruct(mnist.test_images)
-    assert output.shape == mnist.test_images.shape
+def test_reconstruct_shape_and_range(image_set):
+    training = Trainer(image_set, GRAPH).start(TrialConfig(model="conv", batch_size=BATCH))
+    output = training.reconstruct(image_set.test_images)
+    assert output.shape == image_set.test_images.shape
     assert output.min() > 0
     assert output.max() < 1
 

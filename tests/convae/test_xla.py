@@ -15,15 +15,15 @@ TRAIN = """
 import hashlib
 import numpy as np
 from convae.config import TrialConfig
-from convae.data import Mnist
+from convae.data import ImageSet
 from convae.device import open_device
 from convae.engine import Engine, Place, ProgramId
 from convae.lane_program import Shape
 
 open_device(gpu=False, lanes=True)
 train, test = (np.random.default_rng(n).integers(0, 256, (n, 28, 28), np.uint8) for n in (200, 50))
-mnist = Mnist(train, np.zeros(200, np.uint8), test, np.zeros(50, np.uint8), "noise")
-engine = Engine.open(mnist, {
+image_set = ImageSet(train, np.zeros(200, np.uint8), test, np.zeros(50, np.uint8), "noise")
+engine = Engine.open(image_set, {
     ProgramId("dense", single=n == 1): Shape.for_trials(
         "dense", n_lanes=n, widths=[24], batch_sizes=[16, 64], n_train=200)
     for n in (2, 1)

@@ -66,7 +66,7 @@ class ClosedFormTrial(AutoencoderTrial):
 
     training = ClosedFormTraining
 
-    def setup(self, config, mnist=None, n_threads=1, folder=None, owner=""):
+    def setup(self, config, image_set=None, n_threads=1, folder=None, owner=""):
         self._open(folder, owner)
         self._trainer = SimpleNamespace(
             start=self.training, device=SimpleNamespace(description="a formula")

@@ -15,7 +15,7 @@ import numpy as np
 
 import convae.data
 import study.run
-from convae.data import Mnist
+from convae.data import ImageSet
 from study.tune import driver
 from study.tune.lane_trial import LaneTrial
 from study.tune.trainable import AutoencoderTrial
@@ -40,11 +40,11 @@ class TalkativeLaneTrial(LaneTrial):
 def noise(_):
     rng = np.random.default_rng(0)
     train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (N_TRAIN, N_TEST))
-    return Mnist(train, np.zeros(N_TRAIN, np.uint8), test, np.zeros(N_TEST, np.uint8), "noise")
+    return ImageSet(train, np.zeros(N_TRAIN, np.uint8), test, np.zeros(N_TEST, np.uint8), "noise")
 
 
 if __name__ == "__main__":
-    convae.data.load_mnist = noise
+    convae.data.load_images = noise
     driver.LaneTrial = TalkativeLaneTrial
     driver.run_study = partial(driver.run_study, trainable=SlowTrial)
     sys.exit(study.run.main([*sys.argv[1:], "--no-report"]))

@@ -13,7 +13,7 @@ from closed_form import BEST, AlwaysRaises, ClosedFormTrial, DiesBetweenTrials, 
 from ray import cloudpickle
 from ray.tune.execution.tune_controller import TuneController
 
-from convae.data import Mnist, load_mnist
+from convae.data import ImageSet, load_images
 from study.folder import schema
 from study.folder.manifest import read_manifest
 from study.folder.storage import RunFolder, RunFolderError
@@ -28,7 +28,7 @@ cloudpickle.register_pickle_by_value(closed_form)
 pytestmark = pytest.mark.timeout(600)  # real Ray processes, perhaps on a busy machine
 
 NO_IMAGES = np.zeros((1, 28, 28), np.uint8)
-MNIST = Mnist(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")
+MNIST = ImageSet(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -305,15 +305,15 @@ def test_a_study_whose_last_write_fails_has_not_finished(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_poisoned_test_images_change_neither_search_nor_winner(tmp_path):
     """Real training on real images: what the test set holds must not reach any choice."""
-    real = load_mnist()
+    real = load_images()
     poisoned = replace(real, test_images=255 - real.test_images[::-1], source="poisoned")
     spec = StudySpec(
         preset="test", models=("dense",), hidden_units=(64,), epochs=1, n_search_trials=4
     )
     tables = []
-    for name, mnist in (("real", real), ("poisoned", poisoned)):
+    for name, image_set in (("real", real), ("poisoned", poisoned)):
         resources = one_at_a_time()
-        run_study(spec, resources, mnist, RunFolder(tmp_path / name), command=["test"])
+        run_study(spec, resources, image_set, RunFolder(tmp_path / name), command=["test"])
         trials = pd.read_parquet(tmp_path / name / schema.TRIALS_FILE).set_index("trial_id")
         tables.append(trials)
     clean, dirty = tables

@@ -380,7 +380,7 @@ def test_ray_workers_that_fail_are_told_of_and_logged(tmp_path, capfd):
     from closed_form import ClosedFormTrial
     from ray import cloudpickle
 
-    from convae.data import Mnist
+    from convae.data import ImageSet
     from study.tune.driver import run_study
     from study.tune.resources import Resources, ray_session
 
@@ -395,12 +395,17 @@ def test_ray_workers_that_fail_are_told_of_and_logged(tmp_path, capfd):
 
     cloudpickle.register_pickle_by_value(closed_form)
     image = np.zeros((1, 28, 28), np.uint8)
-    mnist = Mnist(image, np.zeros(1, np.uint8), image, np.zeros(1, np.uint8), "a formula")
+    image_set = ImageSet(image, np.zeros(1, np.uint8), image, np.zeros(1, np.uint8), "a formula")
     spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), n_seeds=2)
     folder = tmp_path / "study"
     with ray_session(None):
         outcome = run_study(
-            spec, Resources(n_gpus=0), mnist, RunFolder(folder), command=["test"], trainable=Failing
+            spec,
+            Resources(n_gpus=0),
+            image_set,
+            RunFolder(folder),
+            command=["test"],
+            trainable=Failing,
         )
     assert (outcome.status, outcome.n_failed) == ("finished", 2)
     output, errors = capfd.readouterr()

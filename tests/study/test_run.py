@@ -219,11 +219,11 @@ def test_kept_model_reconstructs_what_the_table_says(finished):
     import keras
     import numpy as np
 
-    from convae.data import load_mnist
+    from convae.data import load_images
 
     _, folder = finished
     model = keras.models.load_model(folder / "models" / "reference-dense64-s0.keras")
-    images = (load_mnist().test_images[..., None] / 255).astype(np.float32)
+    images = (load_images().test_images[..., None] / 255).astype(np.float32)
     output = model.predict(images, batch_size=1000, verbose=0)
     trials = pd.read_parquet(folder / "trials.parquet").set_index("trial_id")
     expected = trials.loc["reference-dense64-s0", "test_mse"]
