@@ -20,8 +20,8 @@ Kind = Literal["text", "int", "float", "bool"]
 CONV: Final = "conv"
 DENSE: Final = "dense"
 MODELS: Final = (CONV, DENSE)
-# "full": 60,000 training and 10,000 test images, as in the report.
-# "search": the first 50,000 training images, validated on the other 10,000; no test image.
+# "full": all training and test images, of MNIST 60,000 and 10,000, as in the report.
+# "search": training images alone, validated on their last sixth, of MNIST 10,000; no test image.
 FULL_SPLIT: Final = "full"
 SEARCH_SPLIT: Final = "search"
 SPLITS: Final = (FULL_SPLIT, SEARCH_SPLIT)

@@ -34,7 +34,6 @@ from convae.errors import UserError
 
 TEST_MSE: Final = "test_mse"
 VAL_MSE: Final = "val_mse"
-N_SEARCH_TRAIN = 50_000
 
 # Of the pixel and label bytes alone, headers excluded; found from IDX files with the published MD5.
 SHA256: Final[Mapping[str, str]] = MappingProxyType(
@@ -121,8 +120,9 @@ class Split:
 def split(image_set: ImageSet, name: str) -> Split:
     """Splits without copying.
 
-    "full" trains on the training images and evaluates on the test images. "search" trains on the
-    first 50,000 training images and validates on the others: it contains no test image.
+    "full" trains on the training images and evaluates on the test images. "search" validates on the
+    last sixth of the training images and trains on the others, of MNIST the first 50,000: it
+    contains no test image.
 
     Raises:
         ValueError: for another name.
@@ -131,7 +131,8 @@ def split(image_set: ImageSet, name: str) -> Split:
     if name == "full":
         return Split(name, images, image_set.test_images, TEST_MSE)
     if name == "search":
-        return Split(name, images[:N_SEARCH_TRAIN], images[N_SEARCH_TRAIN:], VAL_MSE)
+        n_train = len(images) * 5 // 6
+        return Split(name, images[:n_train], images[n_train:], VAL_MSE)
     raise ValueError(f"The split is {name!r}, but must be one of {', '.join(SPLITS)}.")
 
 

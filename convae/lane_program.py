@@ -35,7 +35,8 @@ from convae.models import POLICIES, build_model
 
 # The largest chunk a lane works on at once; larger batches are several chunks.
 MAX_CHUNK_SIZE = 256
-# An epoch of 60,000 images is so many slices, one of 50,000 a whole number too.
+# An epoch of all training images is so many slices, one of the search's five sixths a whole number
+# too.
 SLICES_PER_EPOCH = 6
 # Large enough to keep a GPU busy with one lane, small enough for its memory.
 EVAL_CHUNK_SIZES: Mapping[str, int] = MappingProxyType({"conv": 1000, "dense": 10_000})
@@ -129,7 +130,7 @@ class Part(NamedTuple):
 
 
 class DeviceImages:
-    """MNIST on the current device: the training images, then the test images.
+    """The images on the current device: the training images, then the test images.
 
     Attributes:
         pixels: (n, 28, 28) uint8; batches are scaled on the device.

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convae import data
 from convae.config import TrialConfig
 from convae.data import ImageSet
 from convae.lane_operations import Variant, threefry
@@ -73,9 +72,7 @@ def name_of(config):
 
 @pytest.fixture(scope="module")
 def images():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "N_SEARCH_TRAIN", N_SEARCH)
-        yield DeviceImages(MNIST)
+    return DeviceImages(MNIST)
 
 
 @pytest.fixture(scope="module")

@@ -166,9 +166,8 @@ def test_train_mse_weighs_the_partial_batch_by_its_size(image_set):
     assert training.run_epoch(evaluate=False).train_mse == pytest.approx(expected, rel=1e-5)
 
 
-def test_search_split_never_reads_a_test_image(image_set, monkeypatch):
+def test_search_split_never_reads_a_test_image(image_set):
     """A split of the training images alone: poisoned test images change nothing."""
-    monkeypatch.setattr("convae.data.N_SEARCH_TRAIN", 300)
     config = TrialConfig(model="dense", split="search", batch_size=BATCH, epochs=1)
     poisoned = ImageSet(
         train_images=image_set.train_images,
@@ -181,7 +180,7 @@ def test_search_split_never_reads_a_test_image(image_set, monkeypatch):
     assert clean.eval_metric == "val_mse"
     one, other = clean.run_epoch(), dirty.run_epoch()
     assert (one.train_mse, one.eval_mse) == (other.train_mse, other.eval_mse)
-    validation = image_set.train_images[300:]
+    validation = image_set.train_images[N_TRAIN * 5 // 6 :]
     expected = np.mean((clean.reconstruct(validation) - validation / 255) ** 2)
     assert one.eval_mse == pytest.approx(expected, rel=1e-5)
 

@@ -194,7 +194,7 @@ def test_a_search_in_lanes_prunes_and_optuna_agrees(tmp_path):
     """Pruned trials free their lanes, and those at a rung wait there for the decision."""
     options = ["--preset", "quick", "--models", "dense", "--hidden", "64", "--sampler", "random"]
     options += ["--trials", "10", "--epochs", "3", "--grace-epochs", "1", "--reduction-factor", "2"]
-    study = start(tmp_path, *options, *LANES, environment={"IMAGES": "50100"})
+    study = start(tmp_path, *options, *LANES)
     trials, epochs = finish(study)
     searched = trials[trials.group == schema.SEARCH]
     assert len(searched) == 10
