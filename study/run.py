@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convae.config import DATA_HELP
 from convae.errors import UserError
 from study.folder import schema
 from study.plan.spec import PRESETS, SpecError, StudySpec, spec_options
@@ -76,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once, at most")
     where.add_argument("--address", help="a running Ray cluster, such as auto; default: start Ray")
     files = parser.add_argument_group("files")
-    files.add_argument("--data", metavar="PATH", help="mnist.npz or a folder of IDX files")
+    files.add_argument("--data", metavar="PATH", help=DATA_HELP)
     files.add_argument("--storage", metavar="PATH_OR_URI", default="results")
     files.add_argument("--name", help="of the run folder; default: preset and time")
     files.add_argument(
@@ -265,7 +266,7 @@ def _run_there(
             earlier = read_manifest(folder)  # another driver may have been at it until now
         image_set = load_images(options.data)
         if not options.quiet:
-            print(f"MNIST from {image_set.source}", flush=True)
+            print(image_set, flush=True)
 
         # Ray takes seconds to import, so whoever asks for --help does not wait for it.
         from study.tune.driver import StudyFailedError, run_study

@@ -114,7 +114,7 @@ def chapter(run: Run) -> Chapter:
         return Chapter("reconstructions", title, gaps=[gap])
     first = next(iter(rows.values()))
     originals = [
-        Image(source(image), f"digit {label}", str(label))
+        Image(source(image), _named(label), _known(label))
         for image, label in zip(images(first["original"]), first["label"], strict=True)
     ]
     table = ImageTable(
@@ -138,9 +138,17 @@ def chapter(run: Run) -> Chapter:
         )
 
 
+def _known(label: float) -> str:
+    return "" if pd.isna(label) else str(label)  # images of a person's own may have none
+
+
+def _named(label: float) -> str:
+    return f"digit {label}" if _known(label) else "image"
+
+
 def _images(rows: pd.DataFrame, label: str) -> list[Image]:
     return [
-        Image(source(image), f"digit {digit} by {label}, MSE {digits(mse)}", digits(mse))
+        Image(source(image), f"{_named(digit)} by {label}, MSE {digits(mse)}", digits(mse))
         for image, digit, mse in zip(
             images(rows["reconstruction"]), rows["label"], rows["mse"], strict=True
         )
@@ -154,7 +162,7 @@ def _extremes(label: str, reconstructions: pd.DataFrame) -> list[Fold]:
         rows = reconstructions[reconstructions["choice"] == choice]
         if choice != RANDOM and len(rows):
             originals = [
-                Image(source(image), f"digit {digit}", str(digit))
+                Image(source(image), _named(digit), _known(digit))
                 for image, digit in zip(images(rows["original"]), rows["label"], strict=True)
             ]
             tables.append(

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from convae.data import SHA256, ImageSet
+from convae.data import ImageSet
 from convae.errors import UserError
 from convae.hardware import describe_machine
 from study.folder import schema
@@ -137,7 +137,7 @@ def run_study(
             command,
             earlier=earlier,
             spec=spec.to_dict(),
-            data={"source": image_set.source, "sha256": dict(SHA256)},
+            data=image_set.describe(),
             hardware={**describe_machine(), "gpus": [gpu] if gpu else []},
             resources={
                 "cpus_per_trial": slots.cpus_per_trial,

@@ -247,7 +247,7 @@ def keep_model(
         trial_id: whose.
         model: trained.
         image_set: the images.
-        outputs: (10000, 28, 28), the model's reconstructions of the test images.
+        outputs: (n, 28, 28), the model's reconstructions of the test images.
 
     Raises:
         RunFolderError: they cannot be written.
@@ -265,7 +265,7 @@ def keep_model(
 
 
 def reconstruction_table(
-    trial_id: str, images: np.ndarray, labels: np.ndarray, outputs: np.ndarray
+    trial_id: str, images: np.ndarray, labels: np.ndarray | None, outputs: np.ndarray
 ) -> pa.Table:
     """A few test images with their reconstructions: random ones, best, median and worst.
 
@@ -274,7 +274,7 @@ def reconstruction_table(
     Args:
         trial_id: whose reconstructions.
         images: (n, 28, 28) uint8.
-        labels: (n,) uint8.
+        labels: (n,) uint8; None if there are none, and then their column is of missing values.
         outputs: (n, 28, 28) in [0, 1].
     """
     errors = np.mean((outputs - images / np.float32(255)) ** 2, axis=(1, 2))
@@ -292,7 +292,7 @@ def reconstruction_table(
             trial_id,
             choice,
             int(index),
-            int(labels[index]),
+            None if labels is None else int(labels[index]),
             float(errors[index]),
             images[index].ravel().tolist(),
             pixels[index].ravel().tolist(),
@@ -301,4 +301,6 @@ def reconstruction_table(
         for index in chosen[choice]
     ]
     names = schema.RECONSTRUCTION_COLUMNS
-    return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
+    place = names.index("label")  # whole numbers, even if all are missing
+    return table.set_column(place, "label", table["label"].cast(pa.int64()))

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -13,13 +14,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from pages import run_of_trials
-from synthetic_runs import NUMBERS, reconstructions, tables, trial
+from synthetic_runs import NUMBERS, reconstructions, tables, trial, write_run
 
 from analysis import figures, statistics
 from analysis.chapters import curves as learning
 from analysis.chapters import parts
 from analysis.chapters import reconstructions as digits
 from analysis.chapters.times import TimeBar, plot_times
+from analysis.load import read_run
 from study.folder import schema
 
 
@@ -238,3 +240,13 @@ def test_a_model_with_other_digits_is_not_beside_them():
     dense = reconstructions("reference-dense-512-0").assign(test_index=range(5))
     images = pd.concat([reconstructions("reference-conv-8-0"), dense])
     assert list(shown_rows(images, trial("conv", 8), trial("dense", 512))) == ["conv"]
+
+
+def test_images_without_labels_are_shown_without(tmp_path: Path):
+    folder = write_run(tmp_path, trial("conv", 8), shown=["reference-conv-8-0"])
+    path = folder / schema.RECONSTRUCTIONS_FOLDER / "reference-conv-8-0.parquet"
+    pd.read_parquet(path).assign(label=float("nan")).to_parquet(path)
+    table = digits.chapter(read_run(folder)).parts[0]
+    original, made = (images[0] for images in table.rows.values())
+    assert (original.alt, original.note) == ("image", "")
+    assert made.alt == "image by conv, MSE 0.0100"

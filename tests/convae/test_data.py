@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from convae import data
 from convae.data import DataError, load_images, split
@@ -205,10 +207,12 @@ NPZ_DAMAGES = {
     "truncated": lambda npz, _: npz.read_bytes()[:-1000],
     "end only": lambda npz, _: npz.read_bytes()[-1000:],
     "bit flipped": lambda npz, _: one_byte_flipped(npz.read_bytes()),
-    "no y_test": lambda npz, _: replaced(npz, y_test=None),
+    "no x_test": lambda npz, _: replaced(npz, x_test=None),
     "pickled": lambda npz, _: replaced(npz, y_test=np.array([{}], dtype=object)),
-    "another type": lambda npz, m: replaced(npz, y_test=m.test_labels.astype(np.int64)),
-    "another shape": lambda npz, m: replaced(npz, x_test=m.test_images.reshape(10_000, 784)),
+    "fewer by its header": lambda npz, _: npz.read_bytes().replace(b"(60000, 28", b"(50000, 28"),
+}
+NO_MNIST = {
+    "no y_test": lambda npz, _: replaced(npz, y_test=None),
     "a pixel changed": lambda npz, m: replaced(npz, x_test=one_pixel_changed(m.test_images)),
 }
 
@@ -222,6 +226,20 @@ def test_damaged_npz_is_named(tmp_path, npz, image_set, own_cache, damage):
     with pytest.raises(DataError) as caught:
         load_images(path)
     assert str(caught.value).startswith(str(path))
+    assert "give --data a whole .npz" in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", NPZ_DAMAGES | NO_MNIST)
+def test_the_environment_names_mnist_or_nothing(
+    tmp_path, npz, image_set, own_cache, damage, monkeypatch
+):
+    own_cache.symlink_to(npz)
+    path = tmp_path / "mine.npz"
+    path.write_bytes((NPZ_DAMAGES | NO_MNIST)[damage](npz, image_set))
+    monkeypatch.setenv("CONVAE_DATA", str(path))
+    with pytest.raises(DataError) as caught:
+        load_images()
+    assert str(caught.value).startswith(str(path))
     assert "give --data or CONVAE_DATA" in str(caught.value)
 
 
@@ -230,7 +248,14 @@ IDX_DAMAGES = {
     "truncated": ("t10k-images-idx3-ubyte", lambda content: content[:-1]),
     "too long": ("t10k-images-idx3-ubyte", lambda content: content + b"\0"),
     "wrong magic": ("t10k-images-idx3-ubyte", lambda content: b"\0\0\x0d\3" + content[4:]),
-    "bit flipped": ("t10k-images-idx3-ubyte", one_byte_flipped),
+    "length changed": (
+        "t10k-images-idx3-ubyte",
+        lambda content: content[:7] + b"\x11" + content[8:],
+    ),
+    "other dimensions": (
+        "t10k-images-idx3-ubyte",
+        lambda content: content[:8] + struct.pack(">2I", 14, 56) + content[16:],
+    ),
     "no gzip": ("t10k-images-idx3-ubyte.gz", lambda content: content),
     "truncated gzip": (
         "t10k-images-idx3-ubyte.gz",
@@ -260,12 +285,182 @@ def test_damaged_idx_file_is_named(tmp_path, idx, npz, own_cache, damage):
     with pytest.raises(DataError) as caught:
         load_images(folder)
     assert str(caught.value).startswith(str(folder / name))
+    assert "\n" not in str(caught.value)
 
 
-def test_missing_idx_file_is_named(tmp_path, idx):
+def test_missing_idx_file_is_named(tmp_path, idx, monkeypatch):
     (tmp_path / IDX["train_images"]).symlink_to(idx / IDX["train_images"])
-    with pytest.raises(DataError, match=rf"{tmp_path}.* train-labels-idx1-ubyte"):
+    with pytest.raises(DataError, match=rf"{tmp_path}.* t10k-images-idx3-ubyte"):
         load_images(tmp_path)
+    (tmp_path / IDX["test_images"]).symlink_to(idx / IDX["test_images"])
+    monkeypatch.setenv("CONVAE_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=rf"{tmp_path} is not MNIST: it has no train labels"):
+        load_images()
+
+
+# MNIST by another name, and other images.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: {"y_test": m.test_labels.astype(np.int64)},
+        lambda m: {"x_test": m.test_images.reshape(10_000, 784)},
+        lambda m: {"x_train": m.train_images[..., np.newaxis]},
+    ],
+    ids=["int64 labels", "flat", "channels"],
+)
+def test_mnist_is_known_by_its_checksums(tmp_path, npz, image_set, change):
+    path = tmp_path / "mine.npz"
+    path.write_bytes(replaced(npz, **change(image_set)))
+    loaded = load_images(path)
+    assert_is_mnist(loaded, image_set)
+    assert str(loaded) == f"MNIST from {path}"
+    assert loaded.describe() == {
+        "name": "MNIST",
+        "source": str(path),
+        "sha256": dict(data.SHA256),
+        "n_train": 60_000,
+        "n_test": 10_000,
+        "path": str(path),
+    }
+
+
+def test_mnist_without_labels_is_mnist(tmp_path, npz):
+    path = tmp_path / "mine.npz"
+    path.write_bytes(replaced(npz, y_train=None, y_test=None))
+    loaded = load_images(path)
+    assert loaded.is_mnist
+    assert loaded.train_labels is loaded.test_labels is None
+
+
+def test_the_default_has_no_path(npz, own_cache):
+    own_cache.symlink_to(npz)
+    loaded = load_images()
+    assert (loaded.name, loaded.path, loaded.sha256) == ("MNIST", None, data.SHA256)
+
+
+def test_one_changed_pixel_is_not_mnist(tmp_path, npz, image_set):
+    """It may be meant, so it is trained on; but it is said."""
+    path = tmp_path / "mnist.npz"
+    path.write_bytes(replaced(npz, x_test=one_pixel_changed(image_set.test_images)))
+    assert str(load_images(path)) == (f"images: mnist from {path} (60,000 + 10,000, not MNIST)")
+
+
+@pytest.fixture
+def clothes():
+    """The four arrays of a small set of other images."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (60, 12)]
+    labels = [rng.integers(0, 10, n, np.uint8) for n in (60, 12)]
+    return dict(zip(NPZ, (images[0], labels[0], images[1], labels[1]), strict=True))
+
+
+def write_npz(path, arrays):
+    np.savez(path, **{NPZ[field]: array for field, array in arrays.items()})
+    return path
+
+
+def write_idx(folder, arrays):
+    folder.mkdir()
+    for field, array in arrays.items():
+        (folder / IDX[field]).write_bytes(idx_bytes(array))
+    return folder
+
+
+@pytest.mark.parametrize("labels", [True, False], ids=["labels", "no labels"])
+@pytest.mark.parametrize("kind", ["npz", "flat npz", "idx"])
+def test_other_images(tmp_path, clothes, kind, labels, monkeypatch):
+    arrays = {f: a for f, a in clothes.items() if labels or f.endswith("images")}
+    if kind == "idx":
+        path = write_idx(tmp_path / "fashion-mnist", arrays)
+    else:
+        flat = {f: a.reshape(len(a), -1) for f, a in arrays.items() if f.endswith("images")}
+        path = tmp_path / "fashion-mnist.npz"
+        write_npz(path, arrays | (flat if kind == "flat npz" else {}))
+    monkeypatch.chdir(tmp_path)
+    loaded = load_images(path.name)
+    for field in NPZ:
+        np.testing.assert_array_equal(getattr(loaded, field), arrays.get(field))
+    assert not loaded.is_mnist
+    assert str(loaded) == f"images: fashion-mnist from {path.name} (60 + 12, not MNIST)"
+    sha256 = {field: hashlib.sha256(array.tobytes()).hexdigest() for field, array in arrays.items()}
+    assert loaded.describe() == {
+        "name": "fashion-mnist",
+        "source": path.name,
+        "sha256": sha256,
+        "n_train": 60,
+        "n_test": 12,
+        "path": str(path),
+    }
+
+
+def test_a_recorded_path_can_be_opened_again_without_the_users_name(tmp_path, clothes, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recorded = load_images(write_npz(tmp_path / "clothes.npz", clothes)).path
+    assert recorded == "~/clothes.npz"
+    assert load_images(recorded).name == "clothes"
+    with pytest.raises(DataError, match="does not exist"):
+        load_images("~no-such-user/clothes.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"train_images": np.zeros((60, 28, 28))}, r"x_train\) has float64 .*uint8 from 0 to 255"),
+        ({"test_images": np.zeros((12, 32, 32), np.uint8)}, r"x_test\) has shape \(12, 32, 32\)"),
+        ({"test_images": np.uint8(1)}, r"x_test\) has shape \(\)"),
+        ({"train_images": np.zeros((5, 28, 28), np.uint8)}, "has 5 training images, fewer than 6"),
+        ({"test_images": np.zeros((9, 28, 28), np.uint8)}, "has 9 test images, fewer than 10"),
+        ({"test_labels": np.zeros(11, np.uint8)}, "has 11 labels for 12 test images"),
+        ({"test_labels": np.full(12, 256)}, r"y_test\) has int64 \(12,\), not whole numbers"),
+        ({"test_labels": np.zeros(12)}, r"y_test\) has float64 \(12,\), not whole numbers"),
+        ({"test_labels": np.zeros((12, 10), np.uint8)}, r"uint8 \(12, 10\), not whole numbers"),
+    ],
+    ids=["floats", "size", "scalar", "train", "test", "labels", "256", "float labels", "one-hot"],
+)
+def test_what_is_refused(tmp_path, clothes, change, named):
+    path = write_npz(tmp_path / "mine.npz", clothes | change)
+    with pytest.raises(DataError, match=named) as caught:
+        load_images(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "give --data" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("n", [data.MIN_TRAIN, 7, 49_999, 50_000])
+def test_the_last_sixth_validates(clothes, n):
+    """Also of fewer images than MNIST's 50,000, which once left none to validate."""
+    images = np.zeros((n, 28, 28), np.uint8)
+    image_set = data.ImageSet(images, None, clothes["test_images"], None, "a test")
+    search = split(image_set, "search")
+    assert len(search.train_images) + len(search.eval_images) == n
+    assert len(search.eval_images) == -(-n // 6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(content=st.data(), zipped=st.booleans(), n=st.integers(data.MIN_TRAIN, 12))
+def test_idx_files_torn_at_any_byte(tmp_path_factory, content, zipped, n):
+    """Whole, they give what was written; torn, a sentence."""
+    rng = np.random.default_rng(n)
+    arrays = {
+        field: rng.integers(0, 256, (size, 28, 28) if field.endswith("images") else size, np.uint8)
+        for field, size in zip(NPZ, (n, n, 10 + n, 10 + n), strict=True)
+    }
+    folder = write_idx(tmp_path_factory.mktemp("torn") / "mine", arrays)
+    if zipped:
+        for path in list(folder.iterdir()):
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+    loaded = load_images(folder)
+    for field, array in arrays.items():
+        np.testing.assert_array_equal(getattr(loaded, field), array)
+    torn = content.draw(st.sampled_from(sorted(folder.iterdir())))
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[: content.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(DataError, match=str(torn)):
+        load_images(folder)
 
 
 # The caches.

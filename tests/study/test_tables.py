@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from simulation import totals
@@ -13,9 +15,10 @@ from convae.config import TrialConfig
 from study.folder import schema
 from study.folder.manifest import Manifest
 from study.folder.storage import RunFolder, RunFolderError
-from study.folder.tables import read_tables
+from study.folder.tables import read_reconstructions, read_tables
 from study.plan.ledger import Ledger, Measurement
 from study.plan.trials import PlannedTrial
+from study.tune.trainable import reconstruction_table
 
 PLANNED = PlannedTrial("reference-conv-s0", schema.REFERENCE, TrialConfig(model="conv", epochs=3))
 NAME = PLANNED.trial_id
@@ -225,3 +228,16 @@ def test_a_resumed_study_keeps_its_first_command_and_adds_its_time(tmp_path):
     ]
     assert entries["started_utc"] == earlier["started_utc"]
     assert entries["wall_seconds"] >= 1000
+
+
+@pytest.mark.parametrize("labels", [None, np.arange(10, dtype=np.uint8)], ids=["none", "some"])
+def test_labels_of_reconstructions_are_whole_numbers_or_missing(tmp_path, labels):
+    images = np.zeros((10, 28, 28), np.uint8)
+    table = reconstruction_table("t", images, labels, images / np.float32(255))
+    path = tmp_path / schema.RECONSTRUCTIONS_FOLDER / "t.parquet"
+    path.parent.mkdir()
+    pq.write_table(table, path)
+    read = read_reconstructions(RunFolder(tmp_path))
+    assert read.schema.field("label").type == pa.int64()
+    expected = [None if labels is None else index for index in read["test_index"].to_pylist()]
+    assert read["label"].to_pylist() == expected
