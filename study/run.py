@@ -264,7 +264,14 @@ def _run_there(
             lock = DriverLock(folder, tell=lambda line: print(line, flush=True))
             stack.callback(lock.release)
             earlier = read_manifest(folder)  # another driver may have been at it until now
-        image_set = load_images(options.data)
+        began_with = earlier["data"] if earlier else {}
+        path = options.data if options.data is not None else began_with.get("path")
+        image_set = load_images(path)
+        if began_with.get("sha256", image_set.sha256) != image_set.sha256:
+            raise SpecError(
+                f"The images at {image_set.source} are not those that the study began with, from"
+                f" {began_with['source']}; give --data those, or start a new study."
+            )
         if not options.quiet:
             print(image_set, flush=True)
 

@@ -18,7 +18,7 @@ from ray import cloudpickle
 
 import convae.data
 import study.run
-from convae.data import ImageSet
+from convae.data import ImageSet, load_images
 from study.tune import driver
 from study.view import progress
 
@@ -48,7 +48,8 @@ def started(run_study, *arguments, **settings):
 if __name__ == "__main__":
     cloudpickle.register_pickle_by_value(closed_form)
     image, label = np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.uint8)
-    convae.data.load_images = lambda _: ImageSet(image, label, image, label, "a formula")
+    formula = ImageSet(image, label, image, label, "a formula")
+    convae.data.load_images = lambda path: load_images(path) if path else formula
     progress.WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", progress.WAIT_SECONDS))
     driver.run_study = partial(started, driver.run_study, trainable=SlowTrial)
     sys.exit(study.run.main([*sys.argv[1:], "--no-report"]))

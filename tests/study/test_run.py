@@ -11,9 +11,11 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from running import command
 
 from study.folder import schema
 from study.folder.storage import RunFolderError
@@ -217,7 +219,6 @@ def test_optuna_agrees_with_the_tables(finished):
 def test_kept_model_reconstructs_what_the_table_says(finished):
     """The .keras file, opened by plain Keras, gives the recorded test MSE."""
     import keras
-    import numpy as np
 
     from convae.data import load_images
 
@@ -233,6 +234,78 @@ def test_kept_model_reconstructs_what_the_table_says(finished):
     np.testing.assert_allclose(shown.mse, errors[shown.test_index], rtol=1e-4)
     assert set(shown.choice) == set(schema.CHOICES)
     assert shown[shown.choice == "worst"].mse.min() >= shown[shown.choice == "median"].mse.max()
+
+
+def closed_form(storage, *arguments):
+    """The same, of a study whose training is a formula."""
+    options = ["--models", "dense", "--hidden", "64", "--epochs", "2", "--trials", "0"]
+    run = subprocess.run(
+        command("closed_form_study.py", storage, "--gpus", "0", *options, *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run.returncode, run.stdout.splitlines(), run.stderr
+
+
+def write_images(path, seed):
+    rng = np.random.default_rng(seed)
+    train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (60, 12))
+    np.savez(path, x_train=train, x_test=test)
+
+
+def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, storage, capsys):
+    path, folder = tmp_path / "clothes.npz", storage / "study"
+    write_images(path, 0)
+    code, lines, _ = closed_form(storage, "--data", os.path.relpath(path))
+    assert code == 0
+    assert "images: clothes from " in lines[0]
+    assert lines[0].endswith("(60 + 12, not MNIST)")
+    manifest = json.loads((folder / "study.json").read_text())
+    described = manifest["data"]
+    assert (described["name"], described["n_train"], described["n_test"]) == ("clothes", 60, 12)
+    assert set(described["sha256"]) == {"train_images", "test_images"}
+    assert Path(described["path"]).expanduser().samefile(path)
+
+    # Without --data, from anywhere: the same file.
+    code, lines, error = closed_form(storage, "--resume", "--seeds", "2")
+    assert (code, error) == (0, "")
+    assert lines[0].endswith("(60 + 12, not MNIST)")
+    manifest = json.loads((folder / "study.json").read_text())
+    assert len(manifest["sessions"]) == 2
+
+    # Other images are refused, wherever they are, and nothing is written.
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    other = tmp_path / "other.npz"
+    write_images(other, 1)
+    resume = ["--storage", str(storage), "--name", "study", "--resume"]
+    assert main([*resume, "--data", str(other)]) == 2
+    write_images(path, 1)
+    assert main(resume) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert f"images at {other} are not those that the study began with" in first
+    assert f"images at {path} are not those that the study began with" in second
+    path.unlink()
+    assert main(resume) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert f"{path} does not exist: give --data" in captured.err
+    assert captured.out == ""
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_folder_that_records_no_path_resumes_with_the_same_images(tmp_path, storage, capsys):
+    """Such as those from before there were other images than MNIST."""
+    path, file = tmp_path / "clothes.npz", storage / "study" / "study.json"
+    write_images(path, 0)
+    assert closed_form(storage, "--data", str(path))[0] == 0
+    manifest = json.loads(file.read_text())
+    manifest["data"] = {key: manifest["data"][key] for key in ("source", "sha256")}
+    file.write_text(json.dumps(manifest))
+    assert main(["--storage", str(storage), "--name", "study", "--resume"]) == 2  # these are MNIST
+    assert "are not those that the study began with" in capsys.readouterr().err
+    assert closed_form(storage, "--resume", "--data", str(path))[0] == 0
+    assert json.loads(file.read_text())["data"]["path"] == str(path)
 
 
 @pytest.mark.slow
