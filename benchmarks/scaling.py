@@ -84,6 +84,7 @@ def run(folder: str, n_trials: int, sampler: str) -> None:
         hidden_units=(64,),
         epochs=N_EPOCHS,
         n_search_trials=n_trials,
+        n_finalists=0,
         sampler=sampler,
     )
     with ray_session(None):

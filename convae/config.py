@@ -9,7 +9,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args, get_type_hints
 
@@ -41,18 +42,22 @@ class ConfigError(UserError):
 
 
 @dataclass(frozen=True)
-class LogRange:
-    """Searched on a log scale, because it acts multiplicatively.
+class Range:
+    """Searched between two values, on a log scale where it acts multiplicatively.
 
     Attributes:
         low: lower end, included.
         high: upper end, included.
-        grid: the values of a grid search, within the range.
+        grid: the values of a grid search, within the range; empty for some that are spread evenly.
+        log: whether the scale is a log one.
+        whole: whether values are whole numbers.
     """
 
     low: float
     high: float
-    grid: tuple[float, ...]
+    grid: tuple[float, ...] = ()
+    log: bool = True
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Hyperparameter:
     stated: bool
     readings: tuple[Any, ...] = ()
     neighbours: tuple[Any, ...]
-    search: LogRange | Choices
+    search: Range | Choices
     complement: bool = False
     of_architecture: bool = False
 
@@ -200,7 +205,7 @@ HYPERPARAMETERS: Final = (
         default=1.0,
         stated=True,
         neighbours=(2.0, 0.5, 4.0, 0.25),
-        search=LogRange(0.05, 5.0, (0.25, 0.5, 1.0, 2.0, 4.0)),
+        search=Range(0.05, 5.0, (0.25, 0.5, 1.0, 2.0, 4.0)),
     ),
     Hyperparameter(
         name="momentum",
@@ -211,7 +216,7 @@ HYPERPARAMETERS: Final = (
         stated=True,
         neighbours=(0.9, 0.0),
         # A step of 1 − momentum acts as a factor on the effective learning rate.
-        search=LogRange(0.05, 1.0, (0.1, 0.5, 1.0)),
+        search=Range(0.05, 1.0, (0.1, 0.5, 1.0)),
         complement=True,
     ),
     Hyperparameter(
@@ -228,6 +233,35 @@ HYPERPARAMETERS: Final = (
 BY_NAME: Final[Mapping[str, Hyperparameter]] = MappingProxyType(
     {parameter.name: parameter for parameter in HYPERPARAMETERS}
 )
+
+
+def argument_of(model: str, name: str, default: Any) -> Hyperparameter:
+    """An argument of a person's own builder as a hyperparameter of its model.
+
+    Args:
+        model: its name.
+        name: of the argument.
+        default: a number, a text, true or false, whose kind all values have.
+    """
+    kinds: dict[type, tuple[Kind, Callable[[Any], bool], str]] = {
+        bool: ("bool", lambda value: isinstance(value, bool), "true or false"),
+        int: ("int", lambda value: _is_int(value, -(2**63)), "a whole number"),
+        float: ("float", _is_number, "a finite number"),
+        str: ("text", lambda value: isinstance(value, str), "a text"),
+    }
+    kind, admits, takes = kinds[type(default)]
+    return Hyperparameter(
+        name=name,
+        kind=kind,
+        admits=admits,
+        takes=takes,
+        models=(model,),
+        default=default,
+        stated=False,
+        neighbours=(),
+        search=Choices((default,)),
+        of_architecture=True,
+    )
 
 
 def hyperparameters_of(model: str) -> tuple[Hyperparameter, ...]:
@@ -326,6 +360,23 @@ class TrialConfig:
         """The keyword arguments of the builder of a model of a person's own; else none."""
         return {} if self.arguments is None else json.loads(self.arguments)
 
+    def value(self, name: str) -> Any:
+        """Of a hyperparameter, or of an argument of its own builder."""
+        keywords = self.keywords
+        return keywords[name] if name in keywords else getattr(self, name)
+
+    def with_values(self, values: Mapping[str, Any]) -> "TrialConfig":
+        """The same trial with other values of hyperparameters, or of its own builder's arguments.
+
+        Raises:
+            ConfigError: for a value out of range.
+        """
+        keywords = self.keywords
+        fields_ = {name: value for name, value in values.items() if name not in keywords}
+        if self.is_own:
+            fields_["arguments"] = as_arguments({k: values.get(k, v) for k, v in keywords.items()})
+        return replace(self, **fields_)
+
     @property
     def architecture(self) -> tuple[Any, ...]:
         """What shapes the computation: trials that agree in it can share compiled code."""
@@ -371,6 +422,16 @@ FIELD_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         for name, hint in get_type_hints(TrialConfig).items()
     }
 )
+
+
+def n_parameters(config: TrialConfig) -> int:
+    """Trainable weights of a built-in model, from its layers' shapes; a test asks Keras."""
+    if config.model == CONV:
+        code = config.latent_filters or 0
+        channels = (1, 16, 8, code, 8, 8, 16, 1)
+        return sum((9 * before + 1) * after for before, after in pairwise(channels))
+    pixels, hidden = 28 * 28, config.hidden_units or 0
+    return (pixels + 1) * hidden + (hidden + 1) * pixels
 
 
 def _require(condition: bool, name: str, value: Any, expected: str) -> None:

@@ -3,7 +3,8 @@
     python -m study.run --gpus 1
 
 Runs the `standard` preset: the report's trials for 50 epochs and a 12-trial search, on one GPU.
-`python -m study.run --gpus 0 --preset quick` takes about two minutes on two CPU cores.
+`python -m study.run my-question.toml` runs a study of one's own; `--print-study` prints one to
+start from.
 """
 
 import argparse
@@ -22,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 from convae.config import DATA_HELP
 from convae.errors import UserError
 from study.folder import schema
-from study.plan.spec import PRESETS, SpecError, StudySpec, spec_options
+from study.plan.own_trials import own_trials_from, table_of
+from study.plan.spec import SpecError, StudySpec, spec_options
+from study.plan.study_file import PRESETS, check_builders, read_study, to_toml
 from study.view.terminal import forgiving_terminal
 
 if TYPE_CHECKING:
@@ -49,8 +52,20 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m study.run",
         description="Study convolutional and dense autoencoders on MNIST, scheduled by Ray Tune.",
     )
-    what = parser.add_argument_group("what to run (the preset says, unless you do)")
+    what = parser.add_argument_group("what to run (the file or preset says, unless you do)")
+    what.add_argument("study", nargs="?", metavar="STUDY.toml", help="a study of your own")
     what.add_argument("--preset", choices=tuple(PRESETS), help="default: standard")
+    what.add_argument(
+        "--print-study",
+        action="store_true",
+        help="print the study as a file, whole, and run nothing: to start one of your own",
+    )
+    what.add_argument(
+        "--trial",
+        action="append",
+        metavar="WORDS",
+        help='further fixed trials, as in "model=conv learning_rate=0.25,0.5 batch_size=128"',
+    )
     for option in spec_options():
         settings: dict[str, Any] = {"help": option.metadata["help"]}
         if isinstance(option.default, bool):
@@ -124,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(
-    preset: str | StudySpec | None = None,
+    preset: str | os.PathLike[str] | StudySpec | None = None,
     *,
     storage: str | os.PathLike[str] = "results",
     name: str | None = None,
@@ -136,8 +151,8 @@ def run(
     alone.
 
     Args:
-        preset: its name, or a spec of one's own; None for "standard", or for what a study to be
-            resumed is.
+        preset: its name, the path of a study file, or a spec of one's own; None for "standard", or
+            for what a study to be resumed is.
         storage: a path or URI, where the run folder is made.
         name: of the run folder; None for preset and time.
         options: the command line's, by name: `gpus=0, epochs=3, resume=True`.
@@ -156,7 +171,8 @@ def run(
     spec = preset if isinstance(preset, StudySpec) else None
     vars(given).update(options, storage=os.fspath(storage), name=name)
     if spec is None:
-        given.preset = preset
+        is_file = preset is not None and str(preset).endswith(".toml")
+        setattr(given, "study" if is_file else "preset", preset)
     ended = _run(given, ["study.run.run"], spec=spec)
     if ended.exit_code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
@@ -180,10 +196,10 @@ class _Ended:
 def spec_from(
     options: argparse.Namespace, *, base: StudySpec | None = None, earlier: StudySpec | None = None
 ) -> StudySpec:
-    """The preset, or the spec of the study to be resumed, with the options' changes.
+    """The preset, the file's study, or that of the study to be resumed, with the options' changes.
 
     Raises:
-        SpecError: a value out of range, or a study to be resumed would change.
+        UserError: a value out of range, or a study to be resumed would change.
     """
     if base is None:
         base = earlier if earlier and options.preset is None else None
@@ -202,9 +218,17 @@ def spec_from(
         for field, value in changes.items()
         if value is not None
     }
+    if options.trial:
+        further = (
+            own_trials_from("--trial", table_of(words), base.known_models, base.hyperparameters)
+            for words in options.trial
+        )
+        given["own_trials"] = (*base.own_trials, *further)
     spec = replace(base, **given)
     if earlier is not None:
         spec.check_resumes(earlier)
+    else:
+        check_builders(spec)
     return spec
 
 
@@ -215,6 +239,15 @@ def _run(
         raise SpecError("--dry-run tells of a new study; leave --resume out.")
     if options.name is None and (options.resume or options.resume_or_start):
         raise SpecError("--resume needs the --name of the study to finish.")
+    if options.study is not None:
+        if options.preset is not None:
+            raise SpecError(f"{options.study} and --preset are two studies; give one of them.")
+        of_file = read_study(Path(options.study))
+        spec = of_file.spec
+        options.data = of_file.data if options.data is None else options.data
+    if options.print_study:
+        print(to_toml(spec_from(options, base=spec), options.data), end="")
+        return _Ended(EXIT_DONE, "")
 
     from study.folder.manifest import read_manifest
     from study.folder.storage import RunFolder

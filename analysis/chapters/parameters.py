@@ -44,7 +44,7 @@ PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 # The others are categories.
 LOG_PARAMETERS: Final = tuple(
-    p.parameter for p in schema.HYPERPARAMETERS if isinstance(p.search, schema.LogRange)
+    p.parameter for p in schema.HYPERPARAMETERS if isinstance(p.search, schema.Range)
 )
 EVALUATOR: Final = "Optuna's default evaluator, PED-ANOVA"
 BEST_SHARE: Final = 0.25  # of the completed trials, whose settings are compared with all

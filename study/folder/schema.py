@@ -19,7 +19,7 @@ from convae.config import (
     SEARCH_SPLIT,
     Hyperparameter,
     Kind,
-    LogRange,
+    Range,
     hyperparameters_of,
 )
 
@@ -33,7 +33,7 @@ __all__ = [
     "SEARCH_SPLIT",
     "Hyperparameter",
     "Kind",
-    "LogRange",
+    "Range",
     "hyperparameters_of",
 ]
 

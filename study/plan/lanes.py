@@ -7,10 +7,11 @@ nor the order in which trials end may change it, and a resumed study keeps it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from convae.config import BY_NAME, DENSE, TrialConfig
+from convae.config import DENSE, TrialConfig
 from convae.place import Place, choose_n_lanes
+from study.folder import schema
 from study.plan.spec import StudySpec
-from study.plan.trials import fixed_trials, winner_place
+from study.plan.trials import fixed_trials, reference_config, searching_trials, winner_place
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def lanes_of(
         gpu: whether the device is one.
         kept: of an earlier session, by model, which stay.
     """
-    return {model: _model_lanes(model, spec, lanes, gpu, kept) for model in spec.models}
+    return {model: _model_lanes(model, spec, lanes, gpu, kept) for model in spec.all_models}
 
 
 def _model_lanes(
@@ -53,9 +54,14 @@ def _model_lanes(
 ) -> ModelLanes:
     fixed = [planned for planned in fixed_trials(spec) if planned.config.model == model]
     places = [planned.place for planned in fixed]
-    if spec.share:
-        places += [Place.ALONE if spec.timed else Place.LANES] * spec.share
-        places += [winner_place(spec)] * spec.n_seeds
+    if model in spec.models:
+        place_of = {
+            schema.SEARCH: Place.ALONE if spec.timed else Place.LANES,
+            schema.FINALIST: Place.LANES,
+            schema.WINNER: winner_place(spec),
+        }
+        for group, n in searching_trials(spec).items():
+            places += [place_of[group]] * n
     n_sharing = places.count(Place.LANES)
     n_lanes = min(lanes, n_sharing) if lanes else choose_n_lanes(model, n_sharing, gpu=gpu)
     if kept is not None and model in kept:
@@ -65,14 +71,15 @@ def _model_lanes(
     return ModelLanes(
         n_lanes,
         single=n_lanes == 0 or n_sharing < len(places),
-        widths=_values(width, [planned.config for planned in fixed], spec),
-        batch_sizes=_values("batch_size", [planned.config for planned in fixed], spec),
+        widths=_values(width, model, [planned.config for planned in fixed], spec),
+        batch_sizes=_values("batch_size", model, [planned.config for planned in fixed], spec),
     )
 
 
-def _values(name: str, fixed: list[TrialConfig], spec: StudySpec) -> tuple[int, ...]:
-    """The values of a hyperparameter that the study's trials may have."""
+def _values(name: str, model: str, fixed: list[TrialConfig], spec: StudySpec) -> tuple[int, ...]:
+    """The values of a hyperparameter that the study's trials may have; of a range, its ends."""
     values = {getattr(config, name) for config in fixed}
     if spec.share or not values:
-        values |= set(BY_NAME[name].search.grid)
+        reference = getattr(reference_config(model, spec), name)
+        values |= set(spec.space_of(model).ends_of(name)) | {reference}
     return tuple(sorted(values))

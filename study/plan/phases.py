@@ -1,6 +1,11 @@
-"""The plan of a study: the fixed trials, then what the searches ask for, then the winners."""
+"""The plan of a study: fixed trials, then what the searches ask for, then finalists and winners.
+
+One seed makes a lucky setting look good, so a search's best settings train again with fresh seeds,
+beside the reference setting, before one of them is the winner.
+"""
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,14 +20,23 @@ from study.folder.tables import Row
 from study.plan.ledger import Ledger, Listener, config_of_row
 from study.plan.search import Search
 from study.plan.spec import StudySpec
-from study.plan.trials import PlannedTrial, fixed_trials, winner_place
+from study.plan.trials import (
+    PlannedTrial,
+    fixed_trials,
+    reference_config,
+    searching_trials,
+    winner_place,
+)
+
+# After the searches, in this order: each waits until the one before has ended.
+STAGES = (schema.SEARCH, schema.FINALIST, schema.WINNER)
 
 
 class Plan(Listener):
     """Hands out a study's trials, entered in the ledger before anybody sees them.
 
     It goes on where the ledger stands. Each architecture has its own search and an equal share of
-    the search trials; winners wait until no search trial runs.
+    the search trials; finalists wait until no search trial runs, winners until no finalist does.
 
     Args:
         spec: the study.
@@ -52,21 +66,23 @@ class Plan(Listener):
             model: Search(model, spec, ledger, storage, (known or {}).get(model, ()))
             for model in (spec.models if spec.n_search_trials else ())
         }
-        self._winners: deque[PlannedTrial] | None = None
+        self._last: dict[
+            str, deque[PlannedTrial]
+        ] = {}  # finalists and winners, once they are known
         self._at_work: dict[str, PlannedTrial] = {}
         ledger.listeners += [*self._searches.values(), self]
 
     @property
     def is_finished(self) -> bool:
         """Whether no further trial will ever be handed out."""
-        return self._winners is not None and not self._winners
+        return schema.WINNER in self._last and not self._last[schema.WINNER]
 
     def study_of(self, model: str) -> optuna.Study:
         """Optuna's study of an architecture."""
         return self._searches[model].study
 
     def next(self) -> PlannedTrial | None:
-        """The next trial; None while winners wait for the searches, or if there is none left."""
+        """The next trial; None while those after the searches wait, or if there is none left."""
         planned = self._next()
         if planned is not None:
             self._ledger.plan(planned)
@@ -81,36 +97,81 @@ class Plan(Listener):
             return None if must_wait else self._fixed.popleft()
         if searches := [search for search in self._searches.values() if search.is_open]:
             return min(searches, key=lambda search: search.n_planned).next()
-        if self._winners is None:
-            if any(planned.group == schema.SEARCH for planned in at_work):
-                return None
-            self._winners = deque(
-                planned
-                for model, search in self._searches.items()
-                if (best := search.best_config())
-                for planned in self._to_do(self._winner_trials(model, best))
-            )
-        return self._winners.popleft() if self._winners else None
+        for before, group in itertools.pairwise(STAGES):
+            if group not in self._last:
+                if any(planned.group == before for planned in at_work):
+                    return None
+                self._last[group] = deque(self._of_group(group))
+            if self._last[group]:
+                return self._last[group].popleft()
+        return None
 
-    def _winner_trials(self, model: str, best: TrialConfig) -> list[PlannedTrial]:
-        configs = [replace(best, seed=seed) for seed in self._spec.seeds]
-        # A search that was prolonged may have found another setting than the one before.
-        for number in itertools.count(1):
-            name = f"{schema.WINNER}-{model}" + (f"-{number}" if number > 1 else "")
-            trial_ids = [f"{name}-s{config.seed}" for config in configs]
-            if all(map(self._is_free, trial_ids, configs)):
-                break
+    def _settings(self, model: str) -> dict[str, TrialConfig]:
+        """The settings among which the winner is, by name: the search's best, and the reference."""
+        spec = self._spec
+        reference = reference_config(model, spec, split=schema.SEARCH_SPLIT, seed=spec.seed)
+        n = spec.n_finalists
+        best = [(i, c) for i, c in self._searches[model].best(n + 1) if c != reference][:n]
+        settings = {f"{number:03d}": config for number, config in best}
+        return settings | ({"reference": reference} if self._searches[model].best(1) else {})
+
+    def _of_group(self, group: str) -> list[PlannedTrial]:
+        """The finalists or winners that are to be trained.
+
+        Those that an earlier session began belong to them, whatever is known better by now.
+        """
+        name = self._finalists if group == schema.FINALIST else self._winners
+        configs = {i: config for model in self._searches for i, config in name(model).items()}
+        for row in self._ledger.rows():
+            if row["group"] == group:
+                configs.setdefault(row["trial_id"], config_of_row(row))
+        is_winner = group == schema.WINNER
         return [
             PlannedTrial(
                 trial_id,
-                schema.WINNER,
+                group,
                 config,
-                keep_model=config.seed == self._spec.seed,
+                keep_model=is_winner and config.seed == self._spec.seed,
                 eval_every=self._spec.eval_every,
-                place=winner_place(self._spec),
+                place=winner_place(self._spec) if is_winner else Place.LANES,
             )
-            for trial_id, config in zip(trial_ids, configs, strict=True)
+            for trial_id, config in configs.items()
+            if not self._ledger.is_done(trial_id)
         ]
+
+    def _finalists(self, model: str) -> dict[str, TrialConfig]:
+        """By trial."""
+        if schema.FINALIST not in searching_trials(self._spec):
+            return {}
+        return {
+            f"{schema.FINALIST}-{model}-{name}-s{seed}": replace(config, seed=seed)
+            for name, config in self._settings(model).items()
+            for seed in self._spec.finalist_seeds
+        }
+
+    def _best(self, model: str) -> TrialConfig | None:
+        """The setting to be trained on all images; None if none has been found."""
+        if finalists := self._finalists(model):
+            rows: dict[TrialConfig, list[Row]] = {}
+            for trial_id, config in finalists.items():
+                setting = replace(config, seed=self._spec.seed)
+                rows.setdefault(setting, []).append(self._ledger.row(trial_id))
+            return min(rows, key=lambda setting: _rank(rows[setting]))
+        best = self._searches[model].best(1)
+        return best[0][1] if best else None
+
+    def _winners(self, model: str) -> dict[str, TrialConfig]:
+        """By trial."""
+        if (best := self._best(model)) is None:
+            return {}
+        configs = [replace(best, split=schema.FULL_SPLIT, seed=seed) for seed in self._spec.seeds]
+        # More may be known than when a winner was named before: then there is another one.
+        for number in itertools.count(1):
+            name = f"{schema.WINNER}-{model}" + (f"-{number}" if number > 1 else "")
+            trials = {f"{name}-s{config.seed}": config for config in configs}
+            if all(self._is_free(*trial) for trial in trials.items()):
+                return trials
+        raise AssertionError
 
     def _is_free(self, trial_id: str, config: TrialConfig) -> bool:
         """Whether this is the name of this trial, or of none yet."""
@@ -128,3 +189,12 @@ class Plan(Listener):
     def ended(self, row: Row) -> None:
         """Notes that it no longer is."""
         self._at_work.pop(row["trial_id"], None)
+
+
+def _rank(rows: Sequence[Row]) -> tuple[int, float]:
+    """Of a finalist's trials, the least first: seeds without a value, then the mean of the others.
+
+    A setting that diverged with one seed comes after all that did not.
+    """
+    values = [row[schema.OBJECTIVE] for row in rows if row["state"] == schema.COMPLETED]
+    return len(rows) - len(values), sum(values) / len(values) if values else math.inf

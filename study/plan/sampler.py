@@ -1,6 +1,7 @@
 """Samplers by name: who proposes the next search trial."""
 
 import importlib.util
+import zlib
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from convae.config import MODELS, hyperparameters_of
-from study.plan.space import grid
+from convae.config import MODELS
+from study.plan.space import Space
 from study.plan.spec import SpecError, StudySpec
+
+MOST_PROPOSALS = 200  # until one has few enough parameters
 
 
 class _Exact(BaseSampler):
@@ -22,25 +25,45 @@ class _Exact(BaseSampler):
     would go on with slightly different proposals.
     """
 
-    def __init__(self, sampler: BaseSampler, model: str) -> None:
-        self._sampler = sampler
-        self._parameters = {p.parameter: p for p in hyperparameters_of(model)}
+    def __init__(self, sampler: BaseSampler, space: Space) -> None:
+        self._sampler, self._space = sampler, space
+        self._inferred: dict[str, BaseDistribution] = {}
 
-    def _round(self, name: str, value: Any) -> Any:
-        parameter = self._parameters[name]
-        return parameter.to_parameter(parameter.from_parameter(value))
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        self._inferred = self._sampler.infer_relative_search_space(study, trial)
+        return (
+            self._inferred
+            if self._space.max_parameters is None
+            else dict(self._space.distributions)
+        )
 
-    def infer_relative_search_space(self, *known: Any) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(*known)
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        proposed = self._propose(study, trial)
+        if self._space.max_parameters is None:
+            return proposed
+        # The values of a point must fit together: it is proposed as a whole, until it does.
+        for _ in range(MOST_PROPOSALS):
+            for name, distribution in search_space.items():
+                if name not in proposed:
+                    proposed[name] = self.sample_independent(study, trial, name, distribution)
+            if self._space.is_small_enough(proposed):
+                return proposed
+            proposed = self._propose(study, trial)
+        return {**proposed, **self._space.small_point(trial.number)}
 
-    def sample_relative(self, *known: Any) -> dict[str, Any]:
-        proposed = self._sampler.sample_relative(*known)
-        return {name: self._round(name, value) for name, value in proposed.items()}
+    def _propose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
+        proposed = self._sampler.sample_relative(study, trial, self._inferred)
+        return {name: self._space.rounded(name, value) for name, value in proposed.items()}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
     ) -> Any:
-        return self._round(name, self._sampler.sample_independent(study, trial, name, distribution))
+        value = self._sampler.sample_independent(study, trial, name, distribution)
+        return self._space.rounded(name, value)
 
     def before_trial(self, *known: Any) -> None:
         self._sampler.before_trial(*known)
@@ -61,7 +84,7 @@ def check_sampler(spec: StudySpec) -> None:
     if spec.sampler == "gp" and importlib.util.find_spec("torch") is None:
         raise SpecError("--sampler gp needs PyTorch; install it with pip install -e '.[gp]'.")
     if spec.sampler == "grid":
-        n_points = min(len(grid(model)) for model in spec.models)
+        n_points = min(len(spec.space_of(model).grid) for model in spec.models)
         if spec.share > n_points:
             raise SpecError(
                 f"--trials {spec.n_search_trials} asks the grid for more points than it has: ask"
@@ -80,8 +103,10 @@ def make_sampler(spec: StudySpec, model: str, number: int) -> BaseSampler:
         model: the architecture.
         number: of the trial in its search.
     """
-    stream = np.random.SeedSequence((spec.seed, MODELS.index(model), number))
-    return _Exact(_make(spec, int(stream.generate_state(1)[0])), model)
+    # Of an own model by its name, so that another one beside it changes nothing.
+    own = MODELS.index(model) if model in MODELS else zlib.crc32(model.encode())
+    stream = np.random.SeedSequence((spec.seed, own, number))
+    return _Exact(_make(spec, int(stream.generate_state(1)[0])), spec.space_of(model))
 
 
 def _make(spec: StudySpec, seed: int) -> BaseSampler:

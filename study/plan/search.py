@@ -18,9 +18,12 @@ from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import ENDS, Ledger, Listener, config_of_row
 from study.plan.sampler import make_sampler
-from study.plan.space import config_of, distributions, first_points, grid, params_of
 from study.plan.spec import StudySpec
-from study.plan.trials import PlannedTrial
+from study.plan.trials import (
+    PlannedTrial,
+    first_points,
+    search_config,
+)
 
 # Optuna has no state for a diverged trial: it is failed there, with this attribute.
 DIVERGED_EPOCH = "diverged_epoch"
@@ -56,6 +59,7 @@ class Search(Listener):
         known: Sequence[FrozenTrial] = (),
     ) -> None:
         self._model, self._spec, self._ledger = model, spec, ledger
+        self._space = spec.space_of(model)
         self._prefix = f"{schema.SEARCH}-{model}-"
         metrics = [schema.OBJECTIVE, schema.TIME_OBJECTIVE][: 1 + spec.timed]
         self.study = optuna.create_study(
@@ -69,7 +73,7 @@ class Search(Listener):
         self._given = first_points(model, spec, n_given)
         self._reference = first_points(model, spec, 1)
         if spec.sampler == "grid":
-            self._given = grid(model)
+            self._given = list(self._space.grid)
             random.Random(spec.seed).shuffle(self._given)
         self._trials: dict[str, optuna.Trial] = {}  # those that Optuna knows as running
         self._n_told: dict[str, int] = {}  # the last epoch that Optuna has heard of
@@ -80,7 +84,7 @@ class Search(Listener):
             if row["state"] in ENDS:
                 self._recall(row)
             else:
-                self._enqueue(row["trial_id"], params_of(config_of_row(row)))
+                self._enqueue(row["trial_id"], self._space.params_of(config_of_row(row)))
         self._next_number = self._number(rows[-1]) + 1 if rows else self._n_known
         self.n_planned = len(rows)
 
@@ -102,18 +106,18 @@ class Search(Listener):
             params = self._ask(trial_id)
         self._next_number += 1
         self.n_planned += 1
-        return self._planned(trial_id, config_of(self._model, params, self._spec))
+        return self._planned(trial_id, search_config(self._model, params, self._spec))
 
-    def best_config(self) -> TrialConfig | None:
-        """The best completed setting, to be trained on all images; None if none completed.
+    def best(self, n: int) -> list[tuple[int, TrialConfig]]:
+        """The best completed settings, each once, with the numbers of their trials.
 
         By the first of the objectives; a tie goes to the earlier trial.
         """
         done = self.study.get_trials(states=(TrialState.COMPLETE,))
-        if not done:
-            return None  # all pruned, diverged or failed
-        params = min(done, key=lambda trial: trial.values[0]).params
-        return config_of(self._model, params, self._spec, schema.FULL_SPLIT)
+        found: dict[TrialConfig, int] = {}
+        for trial in sorted(done, key=lambda trial: (trial.values[0], trial.number)):
+            found.setdefault(search_config(self._model, trial.params, self._spec), trial.number)
+        return [(number, config) for config, number in found.items()][:n]
 
     # What the ledger tells.
 
@@ -145,7 +149,7 @@ class Search(Listener):
             schema.SEARCH,
             config,
             # The setting that all others are measured by has a final value.
-            prunable=params_of(config) not in self._reference,
+            prunable=self._space.params_of(config) not in self._reference,
             report_epochs=self._spec.rungs,
             eval_every=self._spec.eval_every,
             place=Place.ALONE if self._spec.timed else Place.LANES,
@@ -159,7 +163,7 @@ class Search(Listener):
         with warnings.catch_warnings():
             # A setting that is given may lie outside the space of today's version.
             warnings.filterwarnings("ignore", "Fixed parameter", UserWarning)
-            trial = self.study.ask(dict(distributions(self._model)))
+            trial = self.study.ask(dict(self._space.distributions))
         self._trials[trial_id] = trial
         return trial.params
 
@@ -179,8 +183,8 @@ class Search(Listener):
             optuna.create_trial(
                 state=_STATES[row["state"]],
                 values=values,
-                params=params_of(config_of_row(row)),
-                distributions=dict(distributions(self._model)),
+                params=self._space.params_of(config_of_row(row)),
+                distributions=dict(self._space.distributions),
                 user_attrs=_attributes(row),
                 intermediate_values=intermediate,
             )

@@ -1,80 +1,359 @@
-"""The space that Optuna searches, as it follows from the table of hyperparameters."""
+"""The space of a search: the built-in one, from the table of hyperparameters, or one's own.
 
-from collections.abc import Mapping
-from dataclasses import replace
-from functools import cache
-from itertools import product, zip_longest
-from typing import Any
+A space names the parameters that Optuna proposes; whatever it does not name stays at the reference
+setting. It is a table of a study file, and read from one with a sentence for each mistake.
+"""
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
+
+from convae.config import (
+    BY_NAME,
+    HYPERPARAMETERS,
+    Choices,
+    Hyperparameter,
+    Range,
+    TrialConfig,
+    as_arguments,
+    hyperparameters_of,
+    n_parameters,
 )
+from convae.errors import UserError
+from study.plan.sentences import listed, unknown_keys
 
-from convae.config import BY_NAME, LogRange, TrialConfig, hyperparameters_of
-from study.folder import schema
-from study.plan.spec import StudySpec
-from study.plan.trials import neighbour_values
+if TYPE_CHECKING:  # Optuna takes a second to import, and a spec needs none of it
+    from optuna.distributions import BaseDistribution
 
+SCALES: Final = ("linear", "log")
+N_GRID: Final = 5  # points of a range in a grid search that names none
+# Under a limit on parameters every size is counted; those of an own model by building it.
+MOST_SIZES: Final = 10_000
+MOST_OWN_SIZES: Final = 200
+LIMIT: Final = "max_parameters"
+_BY_PARAMETER: Final = {p.parameter: p for p in HYPERPARAMETERS}
 
-@cache
-def distributions(model: str) -> Mapping[str, BaseDistribution]:
-    """What the search proposes for a model, by parameter."""
-    return {
-        p.parameter: (
-            FloatDistribution(p.search.low, p.search.high, log=True)
-            if isinstance(p.search, LogRange)
-            else CategoricalDistribution(p.search.grid)
-        )
-        for p in hyperparameters_of(model)
-    }
+Counter = Callable[[Sequence[Mapping[str, Any]]], Sequence[int]]
 
 
-def grid(model: str) -> list[dict[str, Any]]:
-    """The points of a grid search over the model's space."""
-    parameters = hyperparameters_of(model)
-    names = [p.parameter for p in parameters]
-    values = product(*(p.search.grid for p in parameters))
-    return [dict(zip(names, point, strict=True)) for point in values]
+class SpaceError(UserError):
+    """A space that cannot be searched; the message names the table and the key."""
 
 
-def params_of(config: TrialConfig) -> dict[str, Any]:
-    """The point of its model's space that a trial stands for. It may lie outside the space."""
-    return {
-        p.parameter: p.to_parameter(getattr(config, p.name))
-        for p in hyperparameters_of(config.model)
-    }
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """What is searched of a model.
 
-
-def config_of(
-    model: str, params: Mapping[str, Any], spec: StudySpec, split: str = schema.SEARCH_SPLIT
-) -> TrialConfig:
-    """The trial that a point of the model's space stands for in a study: `params_of`'s inverse."""
-    return TrialConfig(
-        model=model,
-        **{p.name: p.from_parameter(params[p.parameter]) for p in hyperparameters_of(model)},
-        epochs=spec.epochs,
-        split=split,
-        seed=spec.seed,  # one for all: settings are compared on the same footing
-        precision=spec.precision,
-    )
-
-
-def first_points(model: str, spec: StudySpec, n: int) -> list[dict[str, Any]]:
-    """The reference setting and its neighbours as points of the model's space, at most n.
-
-    Neighbours come in rounds, a value of every factor in each, so that a small n knows most
-    factors. There are none if the reference's batch size lies outside the space.
+    Attributes:
+        model: its name.
+        searched: how, by parameter, in the order of the model's hyperparameters.
+        fixed: hyperparameters that have this value throughout, and not the reference setting's.
+        max_parameters: weights that a setting may have, at most; None for no limit.
+        sizes: the weights of a person's own model, by its builder's arguments, under a limit.
     """
-    if spec.batch_size not in BY_NAME["batch_size"].search.grid:
-        return []
-    reference = TrialConfig(model=model, batch_size=spec.batch_size)
-    rounds = zip_longest(
-        *(
-            [replace(reference, **{name: value}) for value in values]
-            for name, values in neighbour_values(reference).items()
+
+    model: str
+    searched: tuple[tuple[str, Range | Choices], ...]
+    fixed: tuple[tuple[str, Any], ...] = ()
+    max_parameters: int | None = None
+    sizes: tuple[tuple[str, int], ...] = ()
+
+    @cached_property
+    def distributions(self) -> "Mapping[str, BaseDistribution]":
+        """What the search proposes, by parameter."""
+        return {name: _distribution(searched) for name, searched in self.searched}
+
+    @cached_property
+    def grid(self) -> list[dict[str, Any]]:
+        """The points of a grid search."""
+        names = [name for name, _ in self.searched]
+        values = product(*(_points(searched) for _, searched in self.searched))
+        points = (dict(zip(names, point, strict=True)) for point in values)
+        return [point for point in points if self.is_small_enough(point)]
+
+    def values_of(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """What a point of the space sets, by hyperparameter."""
+        searched = {_field(name): _turned(name, params[name]) for name, _ in self.searched}
+        return {**dict(self.fixed), **searched}
+
+    def params_of(self, config: TrialConfig) -> dict[str, Any]:
+        """The point of a trial: `values_of`'s inverse. It may lie outside the space."""
+        return {name: _turned(name, config.value(_field(name))) for name, _ in self.searched}
+
+    def rounded(self, name: str, value: Any) -> Any:
+        """A parameter's value as a trial's setting can hold it."""
+        return _turned(name, _turned(name, value))
+
+    def holds(self, config: TrialConfig, reference: TrialConfig) -> bool:
+        """Whether a trial is a point of the space; what that does not set is the reference's."""
+        if config.keywords.keys() != reference.keywords.keys():
+            return False  # of another version of the builder
+        params = self.params_of(config)
+        own = {**{n: reference.value(n) for n in _names(config)}, **self.values_of(params)}
+        return (
+            all(_contains(searched, params[name]) for name, searched in self.searched)
+            and all(config.value(name) == value for name, value in own.items())
+            and self.is_small_enough(params)
         )
+
+    def ends_of(self, name: str) -> tuple[Any, ...]:
+        """A hyperparameter's values, or its range's ends; none if the space does not set it."""
+        if name in (fixed := dict(self.fixed)):
+            return (fixed[name],)
+        searched = dict(self.searched).get(name)
+        if isinstance(searched, Range):
+            return searched.low, searched.high
+        return searched.grid if searched else ()
+
+    def is_small_enough(self, params: Mapping[str, Any]) -> bool:
+        """Whether a point has no more weights than it may."""
+        if self.max_parameters is None:
+            return True
+        values = {name: v for name, v in self.values_of(params).items() if _shapes(name)}
+        if self.sizes:
+            return dict(self.sizes)[as_arguments(values)] <= self.max_parameters
+        return n_parameters(TrialConfig(model=self.model, **values)) <= self.max_parameters
+
+    def small_point(self, number: int) -> dict[str, Any]:
+        """Values of what shapes the model that are small enough together, by a running number."""
+        shaping = [(name, how) for name, how in self.searched if _shapes(name)]
+        values = product(*(_all_values(name, how) for name, how in shaping))
+        points = [dict(zip((name for name, _ in shaping), point, strict=True)) for point in values]
+        others = {name: _points(how)[0] for name, how in self.searched}
+        small = [point for point in points if self.is_small_enough({**others, **point})]
+        return small[number % len(small)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, in types that JSON holds."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Space":
+        """The inverse of `to_dict`, also after a trip through JSON."""
+
+        def how(fields: Mapping[str, Any]) -> Range | Choices:
+            kind = Range if "low" in fields else Choices
+            return kind(**{**fields, "grid": tuple(fields["grid"])})
+
+        searched = tuple((name, how(fields)) for name, fields in values["searched"])
+        pairs = {name: tuple(map(tuple, values[name])) for name in ("fixed", "sizes")}
+        return cls(**{**values, **pairs, "searched": searched})
+
+    def to_table(self) -> dict[str, Any]:
+        """As a study file has it; `sizes` are counted anew."""
+        table = {name: _as_value(searched) for name, searched in self.searched}
+        limit = {} if self.max_parameters is None else {LIMIT: self.max_parameters}
+        return {**table, **dict(self.fixed), **limit}
+
+
+def built_in(model: str) -> Space:
+    """The space that the table of hyperparameters gives a model."""
+    searched = tuple((p.parameter, p.search) for p in hyperparameters_of(model))
+    return Space(model=model, searched=searched)
+
+
+def space_from(
+    model: str,
+    table: Mapping[str, Any],
+    parameters: Sequence[Hyperparameter],
+    count: Counter | None = None,
+) -> Space:
+    """A space as a study file has it.
+
+    Args:
+        model: whose.
+        table: by parameter or hyperparameter: a range (a table with `low`, `high`, `scale` and
+            perhaps `grid`), a list, or a fixed value; and perhaps `max_parameters`.
+        parameters: those of the model; of a person's own, its builder's arguments first.
+        count: how many weights a person's own model has with these arguments of its builder;
+            None for a built-in model.
+
+    Raises:
+        SpaceError: it cannot be searched.
+    """
+    where = f"[search.{model}]"
+    known = {name: p for p in parameters for name in (p.parameter, p.name)}
+    if problem := unknown_keys(where, table, (*known, LIMIT)):
+        raise SpaceError(problem)
+    searched: dict[str, Range | Choices] = {}
+    fixed: dict[str, Any] = {}
+    for p in parameters:
+        given = [name for name in dict.fromkeys((p.parameter, p.name)) if name in table]
+        if len(given) > 1:
+            raise SpaceError(f"{where} has both {' and '.join(given)}; give one of them.")
+        for name in given:
+            read = _read(f"{where} {name}", name, table[name], p)
+            if isinstance(read, Range | Choices):
+                searched[name] = read
+            else:
+                fixed[p.name] = p.from_parameter(read) if name != p.name else read
+    if not searched:
+        raise SpaceError(
+            f"{where} searches nothing; give a parameter a range or a list of several values."
+        )
+    space = Space(model=model, searched=tuple(searched.items()), fixed=tuple(fixed.items()))
+    if (limit := table.get(LIMIT)) is None:
+        return space
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise SpaceError(f"{where} {LIMIT} is {limit!r}, but takes a whole number from 1.")
+    defaults = {p.name: p.default for p in parameters if p.of_architecture}
+    return _limited(replace(space, max_parameters=limit), defaults, count)
+
+
+def _limited(space: Space, defaults: Mapping[str, Any], count: Counter | None) -> Space:
+    """The space without the values that are too large whatever the others are."""
+    where, limit = f"[search.{space.model}]", space.max_parameters or 0
+    fixed = {n: v for n, v in {**defaults, **dict(space.fixed)}.items() if _shapes(n)}
+    values: dict[str, Sequence[Any]] = {name: (value,) for name, value in fixed.items()}
+    n_sizes = 1
+    for name, searched in space.searched:
+        if _shapes(name):
+            values[name] = _all_values(f"{where} {name}", searched)
+            n_sizes *= len(values[name])
+    most = MOST_OWN_SIZES if count else MOST_SIZES
+    if n_sizes > most:
+        raise SpaceError(
+            f"{where} {LIMIT} needs the sizes of {n_sizes:,} settings, but counts at most {most:,};"
+            " give shorter lists or ranges."
+        )
+    settings = [dict(zip(values, point, strict=True)) for point in product(*values.values())]
+    if count:
+        sizes = list(count(settings))
+    else:
+        sizes = [n_parameters(TrialConfig(model=space.model, **setting)) for setting in settings]
+    small = [s for s, size in zip(settings, sizes, strict=True) if size <= limit]
+    if not small:
+        raise SpaceError(
+            f"{where} {LIMIT} is {limit:,}, but its smallest setting has {min(sizes):,}; raise it,"
+            " or search smaller values."
+        )
+    smaller = tuple(
+        (name, _within(how, [setting[name] for setting in small]) if _shapes(name) else how)
+        for name, how in space.searched
     )
-    settings = [reference, *(config for configs in rounds for config in configs if config)]
-    return [params_of(config) for config in settings[:n]]
+    by_arguments = {as_arguments(s): n for s, n in zip(settings, sizes, strict=True)}
+    # The sizes have all of a builder's arguments, so the space must set those that it does not.
+    return replace(
+        space,
+        searched=smaller,
+        fixed=tuple(({**fixed, **dict(space.fixed)} if count else dict(space.fixed)).items()),
+        sizes=tuple(by_arguments.items()) if count else (),
+    )
+
+
+def _within(how: Range | Choices, values: Sequence[Any]) -> Range | Choices:
+    if isinstance(how, Choices):
+        return Choices(tuple(value for value in how.grid if value in values))
+    low, high = min(values), max(values)
+    return replace(how, low=low, high=high, grid=tuple(v for v in how.grid if low <= v <= high))
+
+
+def _all_values(where: str, how: Range | Choices) -> Sequence[Any]:
+    if isinstance(how, Choices):
+        return how.grid
+    if not how.whole:
+        raise SpaceError(
+            f"{where} is a range of fractions, whose sizes {LIMIT} cannot count; give a list."
+        )
+    return range(int(how.low), int(how.high) + 1)
+
+
+def _read(where: str, name: str, value: Any, p: Hyperparameter) -> Any:
+    """A range, a list of several values as choices, or a fixed value."""
+
+    def checked(where: str, value: Any) -> Any:
+        plain = p.from_parameter(value) if name != p.name and _is_number(value) else value
+        if not p.admits(plain):
+            takes = f"1 − {p.name}, which takes {p.takes}" if name != p.name else p.takes
+            raise SpaceError(f"{where} is {value!r}, but takes {takes}.")
+        return float(value) if p.kind == "float" else value
+
+    if isinstance(value, list):
+        values = [checked(where, item) for item in value]
+        if not values or len(set(values)) < len(values):
+            raise SpaceError(f"{where} names a value twice, or none; name each once.")
+        return Choices(tuple(values)) if len(values) > 1 else values[0]
+    if not isinstance(value, dict):
+        return checked(where, value)
+    if p.kind not in ("int", "float"):
+        raise SpaceError(f"{where} is a range, but takes a list or {p.takes}.")
+    if problem := unknown_keys(where, value, ("low", "high", "scale", "grid")):
+        raise SpaceError(problem)
+    if not {"low", "high"} <= value.keys():
+        raise SpaceError(f"{where} is a range without low or high; give both.")
+    scale = value.get("scale", SCALES[0])
+    if scale not in SCALES:
+        raise SpaceError(f"{where}.scale is {scale!r}, but takes {listed(SCALES)}.")
+    low, high = (checked(f"{where}.{end}", value[end]) for end in ("low", "high"))
+    if low >= high:
+        raise SpaceError(f"{where} goes from {low} to {high}; give a low that is below its high.")
+    if scale == "log" and low <= 0:
+        raise SpaceError(f"{where}.low is {low}, but a log scale starts above 0.")
+    grid = value.get("grid", [])
+    if not isinstance(grid, list):
+        raise SpaceError(f"{where}.grid is {grid!r}, but takes a list.")
+    points = tuple(checked(f"{where}.grid", point) for point in grid)
+    if any(not low <= point <= high for point in points):
+        raise SpaceError(f"{where}.grid leaves its range; give values from {low} to {high}.")
+    return Range(low, high, points, log=scale == "log", whole=p.kind == "int")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _names(config: TrialConfig) -> list[str]:
+    return [*config.keywords, *(p.name for p in hyperparameters_of(config.model))]
+
+
+def _shapes(name: str) -> bool:
+    """Whether a hyperparameter changes how many weights there are; a builder's argument may."""
+    return (name not in _BY_PARAMETER and name not in BY_NAME) or (
+        name in BY_NAME and BY_NAME[name].of_architecture
+    )
+
+
+def _field(name: str) -> str:
+    """The hyperparameter of a parameter."""
+    return _BY_PARAMETER[name].name if name in _BY_PARAMETER else name
+
+
+def _turned(name: str, value: Any) -> Any:
+    """A hyperparameter's value as its parameter's, or the reverse: a complement, or the same."""
+    p = _BY_PARAMETER.get(name)
+    return p.to_parameter(value) if p and p.name != name else value
+
+
+def _distribution(how: Range | Choices) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(how, Choices):
+        return CategoricalDistribution(how.grid)
+    if how.whole:
+        return IntDistribution(int(how.low), int(how.high), log=how.log)
+    return FloatDistribution(how.low, how.high, log=how.log)
+
+
+def _points(how: Range | Choices) -> tuple[Any, ...]:
+    if how.grid or isinstance(how, Choices):
+        return how.grid
+    low, high = (math.log(end) if how.log else end for end in (how.low, how.high))
+    spread = [low + i / (N_GRID - 1) * (high - low) for i in range(1, N_GRID - 1)]
+    points = (how.low, *(math.exp(value) if how.log else value for value in spread), how.high)
+    return tuple(dict.fromkeys(map(round, points))) if how.whole else points
+
+
+def _contains(how: Range | Choices, value: Any) -> bool:
+    if isinstance(how, Choices):
+        return value in how.grid
+    return bool(how.low <= value <= how.high)
+
+
+def _as_value(how: Range | Choices) -> Any:
+    if isinstance(how, Choices):
+        return list(how.grid)
+    table = {"low": how.low, "high": how.high, "scale": "log" if how.log else "linear"}
+    return table | ({"grid": list(how.grid)} if how.grid else {})

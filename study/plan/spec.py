@@ -1,22 +1,39 @@
-"""What a study is: one frozen `StudySpec`, and the named ones that the command line offers.
+"""What a study is: one frozen `StudySpec`, whatever it runs on.
 
-Each field says here what it takes and what its option is called; the command line is made from it.
+Each field says here what it takes and what its option is called: the command line is made from it,
+and so are the keys of a study file.
 """
 
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-from convae.config import BY_NAME, N_SEEDS, PRECISIONS
+from convae.config import (
+    BY_NAME,
+    N_SEEDS,
+    PRECISIONS,
+    Hyperparameter,
+    argument_of,
+    hyperparameters_of,
+)
 from convae.errors import UserError
+from convae.own_models import OwnModel
 from study.folder import schema
+from study.plan.own_trials import OwnTrials
+from study.plan.space import Space, built_in
 
 SAMPLERS = ("tpe", "gp", "random", "grid")
 SCHEDULERS = ("asha", "median", "none")
 # What `--resume` may raise: it adds trials, and changes none that is planned.
-RAISABLE = ("n_search_trials", "n_seeds", "time_budget_seconds")
+RAISABLE = (
+    "n_search_trials",
+    "n_seeds",
+    "n_finalists",
+    "n_finalist_seeds",
+    "time_budget_seconds",
+)
 # More would fill the driver's memory before the first trial.
 MOST_EPOCHS, MOST_SEEDS, MOST_TRIALS = 100_000, 1_000, 100_000
 
@@ -57,8 +74,9 @@ class StudySpec:
     """
 
     preset: str  # the name it came from
+    question: str = ""  # that the study answers, for its page
     models: tuple[str, ...] = _option(
-        schema.MODELS, "--models", "the architectures", choices=schema.MODELS
+        schema.MODELS, "--models", "the architectures: conv, dense and those of a study file"
     )
     hidden_units: tuple[int, ...] = _option(
         BY_NAME["hidden_units"].neighbours, "--hidden", "dense sizes", low=1
@@ -73,6 +91,17 @@ class StudySpec:
     seed: int = _option(0, "--seed", "the first seed, also the search's", low=0, high=N_SEEDS - 1)
     n_search_trials: int = _option(
         0, "--trials", "search trials, all models together", low=0, high=MOST_TRIALS
+    )
+    n_finalists: int = _option(
+        3,
+        "--finalists",
+        "best search settings of each model that train again, with the reference setting and fresh"
+        " seeds, before one wins; 0: the best trial wins",
+        low=0,
+        high=MOST_TRIALS,
+    )
+    n_finalist_seeds: int = _option(
+        3, "--finalist-seeds", "fresh seeds of each finalist", low=1, high=MOST_SEEDS
     )
     readings: bool = _option(
         False, "--readings", "the reference under other readings of the report"
@@ -102,10 +131,17 @@ class StudySpec:
     time_budget_seconds: float | None = _option(
         None, "--time-budget", "seconds, after which the study stops with what it has", low=1e-9
     )
+    # What only a study file has, and `--trial`.
+    own_models: tuple[OwnModel, ...] = ()
+    own_trials: tuple[OwnTrials, ...] = ()
+    spaces: tuple[Space, ...] = ()  # in place of the built-in ones
 
     def __post_init__(self) -> None:
         for option in spec_options():
             _check(option, getattr(self, option.name))
+        for model in self.all_models:
+            if model not in (known := self.known_models):
+                raise SpecError(f"--models has {model!r}, but takes {' or '.join(known)}.")
         if self.timed and self.scheduler != "none":
             raise SpecError(
                 f"--objective {self.objective} needs --scheduler none: a trial that was ended early"
@@ -121,16 +157,41 @@ class StudySpec:
                 f"--grace-epochs is {self.grace}, but --epochs is {self.epochs}; give at most as"
                 " many."
             )
-        if self.seed + self.n_seeds > N_SEEDS:
+        last = self.finalist_seeds[-1] if self.n_search_trials and self.n_finalists else 0
+        if max(self.seeds[-1], last) >= N_SEEDS:
             raise SpecError(
-                f"--seed {self.seed} with --seeds {self.n_seeds} runs past {N_SEEDS - 1}, the last"
-                " seed there is; start lower."
+                f"--seed {self.seed} with --seeds {self.n_seeds} or the finalists' seeds runs past"
+                f" {N_SEEDS - 1}, the last seed there is; start lower."
             )
         if self.n_search_trials % len(self.models):
             raise SpecError(
                 f"--trials is {self.n_search_trials}, but must share out equally among "
                 f"{len(self.models)} models."
             )
+
+    @property
+    def known_models(self) -> tuple[str, ...]:
+        """The built-in models, and the study's own ones."""
+        return (*schema.MODELS, *(own.name for own in self.own_models))
+
+    @property
+    def all_models(self) -> tuple[str, ...]:
+        """Every model that the study trains."""
+        return tuple(dict.fromkeys((*self.models, *(own.model for own in self.own_trials))))
+
+    def hyperparameters(self, model: str) -> tuple[Hyperparameter, ...]:
+        """Those of a model; of an own one, its builder's arguments first."""
+        return hyperparameters(model, self.own_models)
+
+    def space_of(self, model: str) -> Space:
+        """What is searched of a model."""
+        return next((space for space in self.spaces if space.model == model), built_in(model))
+
+    @property
+    def finalist_seeds(self) -> range:
+        """The seeds of the finalists, which no reference trial, search trial or winner has."""
+        first = self.seed + MOST_SEEDS
+        return range(first, first + self.n_finalist_seeds)
 
     @property
     def grace(self) -> int:
@@ -171,18 +232,21 @@ class StudySpec:
             SpecError: it would change trials that are planned; the difference is named.
         """
         was, now = earlier.to_dict(), self.to_dict()
-        changed = [name for name in was if was[name] != now[name]]
+        changed = [name for name in was if was[name] != now[name] and name != "question"]
         refused = [name for name in changed if name not in RAISABLE or not _raised(was, now, name)]
         if refused:
-            listed = "; ".join(f"{name} {was[name]} to {now[name]}" for name in refused)
+            listed = "; ".join(
+                name if name in _PARTS else f"{name} {was[name]} to {now[name]}" for name in refused
+            )
             raise SpecError(
                 f"--resume cannot change the study ({listed}); leave these options out. It may"
-                " raise --trials, --seeds and --time-budget."
+                " raise --trials, --seeds, --finalists, --finalist-seeds and --time-budget."
             )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
-        return asdict(self)
+        values = {name.name: getattr(self, name.name) for name in fields(self)}
+        return values | {name: [part.to_dict() for part in values[name]] for name in _PARTS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StudySpec":
@@ -191,7 +255,22 @@ class StudySpec:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        return cls(**plain)
+        for name, kind in _PARTS.items():
+            plain[name] = tuple(kind.from_dict(part) for part in plain.get(name, ()))
+        # A study of before there were finalists goes on without.
+        return cls(**{"n_finalists": 0, **plain})
+
+
+_PARTS: Mapping[str, Any] = {"own_models": OwnModel, "own_trials": OwnTrials, "spaces": Space}
+
+
+def hyperparameters(model: str, own_models: Sequence[OwnModel]) -> tuple[Hyperparameter, ...]:
+    """Those of a model; of an own one, its builder's arguments first."""
+    for own in own_models:
+        if own.name == model:
+            arguments = json.loads(own.defaults).items()
+            return (*(argument_of(model, *item) for item in arguments), *hyperparameters_of(model))
+    return hyperparameters_of(model)
 
 
 def spec_options() -> list[Field[Any]]:
@@ -205,6 +284,12 @@ def _check(option: Field[Any], value: Any) -> None:
     if value is None and option.default is None:
         return
     values = value if isinstance(option.default, tuple) else (value,)
+    if isinstance(option.default, bool) and not isinstance(value, bool):
+        raise SpecError(f"{flag} is {value!r}, but takes true or false.")
+    if low is None and not isinstance(option.default, bool):
+        for word in values:
+            if not isinstance(word, str):
+                raise SpecError(f"{flag} is {word!r}, but takes a text.")
     if choices is not None:
         for word in values:
             if word not in choices:
@@ -227,22 +312,3 @@ def _check(option: Field[Any], value: Any) -> None:
 def _raised(was: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:
     """Whether a number went up; None is no limit."""
     return now[name] is None or (was[name] is not None and now[name] > was[name])
-
-
-PRESETS = MappingProxyType(
-    {
-        spec.preset: spec
-        for spec in (
-            # Everything once, small: about two minutes on two cores.
-            StudySpec(preset="quick", hidden_units=(512,), epochs=3, n_search_trials=6),
-            # The report's trials alone.
-            StudySpec(preset="reference"),
-            # The report's trials and a small search.
-            StudySpec(preset="standard", n_search_trials=12),
-            # The report's claims under every reading of what it leaves open.
-            StudySpec(preset="audit", n_seeds=5, readings=True),
-            # For a GPU: spread over seeds, and a search worth its name.
-            StudySpec(preset="full", n_seeds=5, neighbours=True, n_search_trials=100),
-        )
-    }
-)

@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, zip_longest
 from typing import Any
 
-from convae.config import TrialConfig, hyperparameters_of
+from convae.config import Choices, TrialConfig, hyperparameters_of
 from convae.place import Place
 from study.folder import schema
+from study.plan.own_trials import label_of
 from study.plan.spec import StudySpec
+
+MOST_OWN_KEPT = 8  # own settings whose reconstructions are kept: more would fill the page
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
     """
     trials = reference_trials(spec)
     trials += reading_trials(spec) if spec.readings else []
+    trials += own_trials(spec)
     trials += neighbour_trials(spec) if spec.neighbours else []
     return sorted(trials, key=lambda trial: trial.config.seed)
 
@@ -70,10 +74,22 @@ def fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
 def count_trials(spec: StudySpec) -> dict[str, int]:
     """Trials of the whole study by group, if nothing stops it early."""
     counts = Counter(planned.group for planned in fixed_trials(spec))
-    if spec.n_search_trials:
-        counts[schema.SEARCH] = spec.n_search_trials
-        counts[schema.WINNER] = len(spec.models) * spec.n_seeds
+    counts.update({group: n * len(spec.models) for group, n in searching_trials(spec).items()})
     return {group: counts[group] for group in schema.GROUPS if counts[group]}
+
+
+def searching_trials(spec: StudySpec) -> dict[str, int]:
+    """Trials of each model that is searched, in the order of the groups, which wait for another.
+
+    There are fewer finalists if less of the search completes.
+    """
+    if not spec.share:
+        return {}
+    finalists = {}
+    if n_settings := min(spec.n_finalists, spec.share):
+        # Beside them, the reference setting.
+        finalists = {schema.FINALIST: (n_settings + 1) * spec.n_finalist_seeds}
+    return {schema.SEARCH: spec.share, **finalists, schema.WINNER: spec.n_seeds}
 
 
 def winner_place(spec: StudySpec) -> Place:
@@ -87,7 +103,9 @@ def reference_trials(spec: StudySpec) -> list[PlannedTrial]:
     Long ones come first, so that no slot waits for one at the end; the first seed keeps its models
     and trains alone.
     """
-    return _for_each_seed(spec, schema.REFERENCE, _architectures(spec), first_special=True)
+    return _for_each_seed(
+        spec, schema.REFERENCE, _architectures(spec), keep_models=True, first_alone=True
+    )
 
 
 def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
@@ -97,6 +115,8 @@ def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
     """
     settings = {}
     for label, reference in _architectures(spec).items():
+        if reference.is_own:
+            continue  # the report does not know it
         factors = [p for p in hyperparameters_of(reference.model) if p.readings]
         for values in product(*(factor.readings for factor in factors)):
             reading = dict(zip((factor.name for factor in factors), values, strict=True))
@@ -107,6 +127,17 @@ def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
     return _for_each_seed(spec, schema.READING, settings)
 
 
+def own_trials(spec: StudySpec) -> list[PlannedTrial]:
+    """The trials that the study's author asks for, for each seed."""
+    settings = {}
+    for own in spec.own_trials:
+        reference = reference_config(own.model, spec, split=own.split)
+        for values in own.settings:
+            named = values if own.split == schema.FULL_SPLIT else {**values, "split": own.split}
+            settings[label_of(own.model, named)] = reference.with_values(values)
+    return _for_each_seed(spec, schema.OWN, settings, keep_models=len(settings) <= MOST_OWN_KEPT)
+
+
 def neighbour_trials(spec: StudySpec) -> list[PlannedTrial]:
     """The conv and dense-512 reference, and each with one factor changed, for each seed.
 
@@ -115,37 +146,80 @@ def neighbour_trials(spec: StudySpec) -> list[PlannedTrial]:
     """
     settings = {}
     for model in spec.models:
+        if model not in schema.MODELS:
+            continue  # nothing is known of its surroundings
         reference = reference_config(model, spec, split=schema.SEARCH_SPLIT)
         settings[f"{model}-reference"] = reference
-        for name, values in neighbour_values(reference).items():
+        for name, values in neighbour_values(reference, spec).items():
             for value in values:
                 settings[f"{model}-{name}={value}"] = _changed(reference, {name: value})
     return _for_each_seed(spec, schema.NEIGHBOUR, settings)
 
 
-def neighbour_values(reference: TrialConfig) -> dict[str, list[Any]]:
-    """The values to change to, by factor, of a model's reference setting."""
-    return {
-        p.name: [value for value in p.neighbours if value != getattr(reference, p.name)]
-        for p in hyperparameters_of(reference.model)
-    }
+def neighbour_values(reference: TrialConfig, spec: StudySpec) -> dict[str, list[Any]]:
+    """The values to change to, by factor, of a model's reference setting.
+
+    Of a person's own model: the values among which the search chooses its builder's arguments.
+    """
+    found = {}
+    searched = dict(spec.space_of(reference.model).searched)
+    for p in spec.hyperparameters(reference.model):
+        values = p.neighbours
+        if p.name in reference.keywords and isinstance(how := searched.get(p.name), Choices):
+            values = how.grid
+        found[p.name] = [value for value in values if value != reference.value(p.name)]
+    return found
 
 
 def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig:
-    """The report's model at the study's setting, with these fields changed."""
+    """The report's setting of a model in the study, with these fields changed."""
     setting: dict[str, Any] = {
         "epochs": spec.epochs,
         "batch_size": spec.batch_size,
         "precision": spec.precision,
     }
+    for own in spec.own_models:
+        if own.name == model:
+            setting["arguments"] = own.defaults
     return TrialConfig(model=model, **(setting | changes))
 
 
+def search_config(
+    model: str, params: Mapping[str, Any], spec: StudySpec, split: str = schema.SEARCH_SPLIT
+) -> TrialConfig:
+    """The trial that a point of a model's space stands for in a study."""
+    # One seed for all: settings are compared on the same footing.
+    reference = reference_config(model, spec, split=split, seed=spec.seed)
+    return reference.with_values(spec.space_of(model).values_of(params))
+
+
+def first_points(model: str, spec: StudySpec, n: int) -> list[dict[str, Any]]:
+    """The reference setting and its neighbours as points of the model's space, at most n.
+
+    Neighbours come in rounds, a value of every factor in each, so that a small n knows most
+    factors. What the space leaves out is left out, and all if it is the reference setting.
+    """
+    space = spec.space_of(model)
+    reference = reference_config(model, spec).with_values(dict(space.fixed))
+    if not space.holds(reference, reference):
+        return []
+    rounds = zip_longest(
+        *(
+            [reference.with_values({name: value}) for value in values]
+            for name, values in neighbour_values(reference, spec).items()
+        )
+    )
+    settings = [reference, *(config for configs in rounds for config in configs if config)]
+    held = [config for config in settings if space.holds(config, reference)]
+    return [space.params_of(config) for config in held[:n]]
+
+
 def _architectures(spec: StudySpec) -> dict[str, TrialConfig]:
-    """The report's models at its setting, by a short name, long ones first."""
+    """The study's models at the report's setting, by a short name, long ones first."""
     found = {}
-    if schema.CONV in spec.models:
-        found[schema.CONV] = reference_config(schema.CONV, spec)
+    for model in spec.models:
+        if model != schema.DENSE:
+            found[model] = reference_config(model, spec)
     if schema.DENSE in spec.models:
         for units in sorted(spec.hidden_units, reverse=True):
             dense = reference_config(schema.DENSE, spec, hidden_units=units)
@@ -158,16 +232,21 @@ def _changed(config: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
 
 
 def _for_each_seed(
-    spec: StudySpec, group: str, settings: Mapping[str, TrialConfig], *, first_special: bool = False
+    spec: StudySpec,
+    group: str,
+    settings: Mapping[str, TrialConfig],
+    *,
+    keep_models: bool = False,
+    first_alone: bool = False,
 ) -> list[PlannedTrial]:
     return [
         PlannedTrial(
             f"{group}-{label}-s{seed}",
             group,
             replace(config, seed=seed),
-            keep_model=first_special and seed == spec.seed,
+            keep_model=keep_models and seed == spec.seed,
             eval_every=spec.eval_every,
-            place=Place.ALONE if first_special and seed == spec.seed else Place.LANES,
+            place=Place.ALONE if first_alone and seed == spec.seed else Place.LANES,
         )
         for label, config in settings.items()
         for seed in spec.seeds

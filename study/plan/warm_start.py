@@ -11,13 +11,15 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from convae.config import TrialConfig
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError
 from study.folder.tables import Row, read_tables
 from study.plan.ledger import config_of_row
 from study.plan.search import DIVERGED_EPOCH
-from study.plan.space import distributions, params_of
+from study.plan.space import Space
 from study.plan.spec import SpecError, StudySpec
+from study.plan.trials import reference_config
 
 # What an Optuna trial calls the older run and trial it was taken from.
 TAKEN_FROM = "warm_start"
@@ -67,7 +69,7 @@ def earlier_trials(spec: StudySpec) -> list[Row]:
         and row["state"] in _STATES
         and row["model"] in spec.models
     ]
-    if not any(as_optuna(found).values()):
+    if not any(as_optuna(found, spec).values()):
         raise SpecError(
             f"--warm-start {spec.warm_start} holds no search trial of {spec.epochs} epochs of"
             f" {' or '.join(spec.models)} that a search can learn from; give a run with the same"
@@ -105,30 +107,28 @@ def kept(folder: RunFolder, spec: StudySpec) -> list[Row]:
     return rows
 
 
-def as_optuna(rows: Sequence[Row]) -> dict[str, list[FrozenTrial]]:
+def as_optuna(rows: Sequence[Row], spec: StudySpec) -> dict[str, list[FrozenTrial]]:
     """Rows of `earlier_trials` as Optuna trials by architecture.
 
     A trial whose setting lies outside the space is left out.
     """
     known: dict[str, list[FrozenTrial]] = {}
     for row in rows:
-        try:
-            trial = _as_optuna(row)
-        except ValueError:  # a value that its distribution does not hold
-            continue
-        known.setdefault(row["model"], []).append(trial)
+        space, config = spec.space_of(row["model"]), config_of_row(row)
+        if space.holds(config, reference_config(config.model, spec)):
+            known.setdefault(config.model, []).append(_as_optuna(row, config, space))
     return known
 
 
-def _as_optuna(row: Row) -> FrozenTrial:
+def _as_optuna(row: Row, config: TrialConfig, space: Space) -> FrozenTrial:
     attributes: dict[str, Any] = {TAKEN_FROM: row[TAKEN_FROM]}
     if row["state"] == schema.DIVERGED:
         attributes[DIVERGED_EPOCH] = row["diverged_epoch"]
     return optuna.create_trial(
         state=_STATES[row["state"]],
         value=row[schema.OBJECTIVE] if row["state"] == schema.COMPLETED else None,
-        params=params_of(config_of_row(row)),
-        distributions=dict(distributions(row["model"])),
+        params=space.params_of(config),
+        distributions=dict(space.distributions),
         user_attrs=attributes,
         intermediate_values=dict(row["history"]),
     )

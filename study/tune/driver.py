@@ -149,7 +149,9 @@ def run_study(
         )
         ledger.on_write = manifest.write
         optuna_file = OptunaFile(folder)
-        plan = Plan(spec, ledger, optuna_file.storage, warm_start.as_optuna(known), quiet=not lanes)
+        plan = Plan(
+            spec, ledger, optuna_file.storage, warm_start.as_optuna(known, spec), quiet=not lanes
+        )
         budget = spec.time_budget_seconds
         seconds_left = None if budget is None else budget - manifest.earlier_seconds
         stopper = StudyStopper(ledger, seconds_left)

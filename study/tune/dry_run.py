@@ -16,9 +16,15 @@ from rich.table import Table
 from convae.config import TrialConfig
 from study.folder import schema
 from study.plan.sampler import check_sampler
-from study.plan.space import config_of, first_points
 from study.plan.spec import StudySpec
-from study.plan.trials import PlannedTrial, fixed_trials, reference_config
+from study.plan.trials import (
+    PlannedTrial,
+    first_points,
+    fixed_trials,
+    reference_config,
+    search_config,
+    searching_trials,
+)
 from study.plan.warm_start import earlier_trials
 from study.tune.driver import claim_for, widths_of
 from study.tune.resources import Resources, Slots
@@ -87,8 +93,12 @@ def estimate(
     bounds = []
     for n_epochs in (spec.epochs, min((*spec.rungs, spec.epochs))):
         first = trials(known, 1, spec.epochs) + trials(searched, spec.share, n_epochs)
-        winners = trials(searched, spec.n_seeds if spec.share else 0, spec.epochs)
-        bounds.append(Pace().seconds_left([first, winners], slots.n_devices) or 0.0)
+        later = [
+            trials(searched, n, spec.epochs)
+            for group, n in searching_trials(spec).items()
+            if group != schema.SEARCH
+        ]
+        bounds.append(Pace().seconds_left([first, *later], slots.n_devices) or 0.0)
     most, least = map(duration, bounds)
     lines = [f"estimate: {most} of training and evaluation"]
     if bounds[1] < bounds[0]:
@@ -110,7 +120,7 @@ def _given(model: str, spec: StudySpec) -> list[TrialConfig]:
     points = first_points(model, spec, max(1, (spec.share + 1) // 2))
     if not points:
         return [reference_config(model, spec)]
-    return [config_of(model, params, spec) for params in points]
+    return [search_config(model, params, spec) for params in points]
 
 
 def _shape(config: TrialConfig) -> TrialConfig:
@@ -202,6 +212,7 @@ def _table(
         cost = _mean_cost(points[model], costs)
         n_given = 0 if spec.sampler == "grid" else min(spec.share, len(points[model]))
         given = f", {n_given} of them given" if n_given else ""
-        add(f"{schema.SEARCH}-{model} ({spec.sampler}{given})", spec.share, cost)
-        add(f"{schema.WINNER}-{model}", spec.n_seeds, cost)
+        for group, n in searching_trials(spec).items():
+            how = f" ({spec.sampler}{given})" if group == schema.SEARCH else ""
+            add(f"{group}-{model}{how}", n, cost)
     return table

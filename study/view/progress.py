@@ -22,7 +22,7 @@ from study.folder.tables import Row
 from study.plan.ledger import ENDS, Ledger, Listener
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
-from study.plan.trials import PlannedTrial, count_trials
+from study.plan.trials import PlannedTrial, count_trials, searching_trials
 from study.view.live import BEST, LiveView, RunningTrial, Status
 from study.view.pace import Pace, Remaining, duration
 
@@ -238,8 +238,10 @@ class Progress(Listener):
         """The time left, as text."""
         if self._stopping:
             return "stopping"
-        fixed, searched, winners = self._to_come(rows)
-        phases = [[trial.remaining() for trial in running] + fixed + searched, winners]
+        fixed, later = self._to_come(rows)
+        searched = later.pop(schema.SEARCH, [])
+        first = [trial.remaining() for trial in running] + fixed + searched
+        phases = [first, *later.values()]
         seconds = self._pace.seconds_left(phases, self._n_slots)
         if self._deadline is not None:
             budget = max(0.0, self._deadline - time.monotonic())
@@ -251,28 +253,23 @@ class Progress(Listener):
         at_most = "at most " if prunable and self._spec.scheduler != "none" else ""
         return f"{at_most}about {duration(seconds)} left"
 
-    def _to_come(self, rows: list[dict[str, Any]]) -> tuple[list[Remaining], ...]:
-        """What has not started: fixed trials, search trials, and winners, which wait for these."""
+    def _to_come(
+        self, rows: list[dict[str, Any]]
+    ) -> tuple[list[Remaining], dict[str, list[Remaining]]]:
+        """What has not started: fixed trials, and by group those that wait for another group."""
         entered = {row["trial_id"] for row in rows}
         n_entered = Counter((row["group"], row["model"]) for row in rows)
         fixed = [planned.config for planned in self._plan.fixed if planned.trial_id not in entered]
-        per_model = {
+        later = {
             group: [
                 Remaining(model, self._spec.epochs)
                 for number in range(n)
                 for model in self._spec.models
                 if number >= n_entered[group, model]
             ]
-            for group, n in (
-                (schema.SEARCH, self._spec.share),
-                (schema.WINNER, self._spec.n_seeds if self._spec.share else 0),
-            )
+            for group, n in searching_trials(self._spec).items()
         }
-        return (
-            [Remaining(config.model, config.epochs) for config in fixed],
-            per_model[schema.SEARCH],
-            per_model[schema.WINNER],
-        )
+        return [Remaining(config.model, config.epochs) for config in fixed], later
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started

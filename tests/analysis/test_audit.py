@@ -13,7 +13,7 @@ from analysis.chapters import audit, likely, readings
 from analysis.chapters.audit import AuditedClaim
 from analysis.report import write_report
 from study.folder import schema
-from study.plan.spec import PRESETS
+from study.plan.study_file import PRESETS
 from study.plan.trials import reading_trials
 
 HALF = "half of dense-512's MSE on the test set"

@@ -18,9 +18,8 @@ from study.folder.storage import RunFolder
 from study.folder.tables import read_tables
 from study.plan.ledger import ENDS, Ledger, Measurement, config_of_row
 from study.plan.phases import Plan
-from study.plan.space import params_of
 from study.plan.spec import StudySpec
-from study.plan.trials import count_trials
+from study.plan.trials import count_trials, reference_config, searching_trials
 
 AS_OPTUNA = {
     schema.COMPLETED: "COMPLETE",
@@ -225,8 +224,18 @@ def assert_whole(spec, folder, plan):
             searched[row["model"]].append(row)
     for model in spec.models if spec.share else ():
         assert len(searched[model]) == spec.share  # the budget is kept
-        if not any(row["state"] == schema.COMPLETED for row in searched[model]):
+        completed = [row for row in searched[model] if row["state"] == schema.COMPLETED]
+        if not completed:
             expected[schema.WINNER] -= spec.n_seeds
+        if per_model := searching_trials(spec).get(schema.FINALIST):
+            reference = reference_config(model, spec, split=schema.SEARCH_SPLIT, seed=spec.seed)
+            settings = {config_of_row(row) for row in completed} - {reference}
+            n_settings = min(spec.n_finalists, len(settings)) + 1 if completed else 0
+            expected[schema.FINALIST] -= per_model - n_settings * spec.n_finalist_seeds
+    if schema.FINALIST in expected:
+        # Finalists that failed train again in a later session, which may name a second winner.
+        assert counts[schema.WINNER] % spec.n_seeds == 0
+        expected[schema.WINNER] = max(expected[schema.WINNER], counts[schema.WINNER])
     assert counts == +expected
     histories = Counter(epoch["trial_id"] for epoch in epochs.to_pylist())
     for row in rows:
@@ -236,20 +245,20 @@ def assert_whole(spec, folder, plan):
         if row["state"] == schema.DIVERGED:
             assert row["diverged_epoch"] == row["epochs_completed"] + 1
     for model in spec.models if spec.share else ():
-        assert_optuna_agrees(plan, model, searched[model])
+        assert_optuna_agrees(spec, plan, model, searched[model])
     assert not folder.names(schema.JOURNAL_FOLDER)
     assert json.loads(folder.read(schema.MANIFEST_FILE))["status"] == "finished"
 
 
-def assert_optuna_agrees(plan, model, rows):
-    study = plan.study_of(model)
+def assert_optuna_agrees(spec, plan, model, rows):
+    study, space = plan.study_of(model), spec.space_of(model)
     rows = sorted(rows, key=lambda row: row["trial_id"])
     assert [f"search-{model}-{t.number:03d}" for t in study.trials] == [
         row["trial_id"] for row in rows
     ]
     for trial, row in zip(study.trials, rows, strict=True):
         assert trial.state.name == AS_OPTUNA[row["state"]]
-        assert trial.params == params_of(config_of_row(row))
+        assert trial.params == space.params_of(config_of_row(row))
         assert trial.value == (
             row[schema.VAL_MSE] if row["state"] in (schema.COMPLETED, schema.PRUNED) else None
         )

@@ -30,7 +30,9 @@ from study.tune.adapters import (
 )
 from study.tune.trainable import EPOCH, NODE
 
-SPEC = StudySpec(preset="test", models=("conv",), epochs=9, n_search_trials=8, grace_epochs=3)
+SPEC = StudySpec(
+    preset="test", models=("conv",), epochs=9, n_search_trials=8, grace_epochs=3, n_finalists=0
+)
 
 
 def result(n_epochs, mse, node="a", metric=schema.VAL_MSE, n_sharing=1.0):

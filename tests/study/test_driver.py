@@ -45,6 +45,7 @@ def one_at_a_time():
 def run(folder, *, resources=None, earlier=None, **settings):
     """Runs a sequential study of the dense model; returns its tables."""
     defaults = {"preset": "test", "models": ("dense",), "hidden_units": (64,), "epochs": 9}
+    defaults["n_finalists"] = 0  # test_own_study has some
     spec = StudySpec(**{**defaults, **settings})
     outcome = run_study(
         spec,
@@ -310,6 +311,7 @@ def test_poisoned_test_images_change_neither_search_nor_winner(tmp_path):
     spec = StudySpec(
         preset="test", models=("dense",), hidden_units=(64,), epochs=1, n_search_trials=4
     )
+    spec = replace(spec, n_finalists=1, n_finalist_seeds=1)
     tables = []
     for name, image_set in (("real", real), ("poisoned", poisoned)):
         resources = one_at_a_time()

@@ -193,7 +193,18 @@ def test_a_lost_node_costs_its_trials_a_retry(tmp_path, small, cluster):
 def test_a_search_in_lanes_prunes_and_optuna_agrees(tmp_path):
     """Pruned trials free their lanes, and those at a rung wait there for the decision."""
     options = ["--preset", "quick", "--models", "dense", "--hidden", "64", "--sampler", "random"]
-    options += ["--trials", "10", "--epochs", "3", "--grace-epochs", "1", "--reduction-factor", "2"]
+    options += [
+        "--trials",
+        "10",
+        "--finalists",
+        "0",
+        "--epochs",
+        "3",
+        "--grace-epochs",
+        "1",
+        "--reduction-factor",
+        "2",
+    ]
     study = start(tmp_path, *options, *LANES)
     trials, epochs = finish(study)
     searched = trials[trials.group == schema.SEARCH]

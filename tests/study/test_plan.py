@@ -13,12 +13,14 @@ from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError
 from study.plan.ledger import Ledger, Measurement
 from study.plan.optuna_file import OptunaFile
+from study.plan.own_trials import OwnTrials
 from study.plan.phases import Plan
-from study.plan.space import config_of, first_points, grid, params_of
 from study.plan.spec import StudySpec
-from study.plan.trials import count_trials
+from study.plan.trials import count_trials, first_points, search_config
 
-SPEC = StudySpec(preset="test", hidden_units=(64,), epochs=2, n_search_trials=6, n_seeds=2)
+SPEC = StudySpec(
+    preset="test", hidden_units=(64,), epochs=2, n_search_trials=6, n_seeds=2, n_finalists=0
+)
 
 
 class Hand:
@@ -90,8 +92,9 @@ def test_phases_and_equal_shares():
 
 def test_every_trial_has_the_studys_precision():
     spec = replace(SPEC, precision="bfloat16", readings=True, neighbours=True, n_seeds=1)
+    spec = replace(spec, n_finalists=1, own_trials=(OwnTrials(model="conv"),))
     planned = Hand(spec).run()
-    assert {trial.group for trial in planned} == set(schema.GROUPS) - {schema.OWN, schema.FINALIST}
+    assert {trial.group for trial in planned} == set(schema.GROUPS)
     assert {trial.config.precision for trial in planned} == {"bfloat16"}
 
 
@@ -107,7 +110,7 @@ def test_half_of_a_search_is_given_and_starts_with_the_reference_setting():
     planned = Hand().run()
     for model in schema.MODELS:
         trials = of(planned, schema.SEARCH, model)
-        given = [config_of(model, point, SPEC) for point in first_points(model, SPEC, 3)]
+        given = [search_config(model, point, SPEC) for point in first_points(model, SPEC, 3)]
         assert [trial.config for trial in trials[:2]] == given[:2]
         assert trials[2].config != given[2]
         # The yardstick has a final value whatever the scheduler thinks of it.
@@ -118,9 +121,9 @@ def test_a_grid_gives_each_of_its_points_once_and_no_more():
     """The 300 points of the convolutional model; Optuna's own grid would stop its study there."""
     spec = StudySpec(preset="test", models=("conv",), sampler="grid", n_search_trials=300, epochs=2)
     searched = of(Hand(spec).run(), schema.SEARCH)
-    found = {str(params_of(trial.config)) for trial in searched}
+    found = {str(spec.space_of("conv").params_of(trial.config)) for trial in searched}
     assert len(searched) == 300
-    assert found == set(map(str, grid("conv")))
+    assert found == set(map(str, spec.space_of("conv").grid))
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
@@ -290,4 +293,6 @@ def test_optunas_file_is_made_again_from_the_ledger(tmp_path):
     file.close()
     study = optuna.load_study(study_name="conv", storage=f"sqlite:///{path}")
     assert len(searched) == spec.share
-    assert [trial.params for trial in study.trials] == [params_of(t.config) for t in searched]
+    assert [trial.params for trial in study.trials] == [
+        spec.space_of("conv").params_of(t.config) for t in searched
+    ]

@@ -7,11 +7,12 @@ import pytest
 from convae.config import BY_NAME
 from convae.place import GPU_LANES, Place
 from study.plan.lanes import ModelLanes, lanes_of
-from study.plan.spec import PRESETS, StudySpec
+from study.plan.spec import StudySpec
+from study.plan.study_file import PRESETS
 from study.plan.trials import fixed_trials
 
 REFERENCE = StudySpec(preset="test", hidden_units=(64, 512), batch_size=256)
-SEARCH = replace(REFERENCE, n_search_trials=100)
+SEARCH = replace(REFERENCE, n_search_trials=100, n_finalists=0)
 
 
 def widths(spec, **settings):
@@ -31,8 +32,11 @@ def test_a_gpu_has_the_lanes_of_the_rule_where_the_plan_can_fill_them(preset):
         ({"n_seeds": 2}, {"conv": 0, "dense": 2}),  # one lane needs no program beside the single
         ({"n_seeds": 4}, {"conv": 3, "dense": 6}),
         ({"n_seeds": 4, "models": ("conv",)}, {"conv": 3}),
-        ({"n_search_trials": 10}, {"conv": 5, "dense": 5}),  # the winners of a seed come last
-        ({"n_search_trials": 10, "n_seeds": 2}, {"conv": 8, "dense": 9}),
+        # The winners of a seed come last.
+        ({"n_search_trials": 10, "n_finalists": 0}, {"conv": 5, "dense": 5}),
+        ({"n_search_trials": 10, "n_seeds": 2, "n_finalists": 0}, {"conv": 8, "dense": 9}),
+        # Two settings and the reference's, with three seeds.
+        ({"n_search_trials": 4, "n_finalists": 4}, {"conv": 11, "dense": 11}),
     ],
 )
 def test_no_more_lanes_than_the_plan_has_trials_for(settings, expected):

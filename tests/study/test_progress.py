@@ -21,7 +21,7 @@ from study.view.pace import Pace, Remaining, duration
 from study.view.progress import STATUS_SECONDS, WAIT_SECONDS, Progress
 
 # 2 reference trials, 4 search trials, 2 winners.
-SPEC = StudySpec(preset="test", hidden_units=(512,), epochs=10, n_search_trials=4)
+SPEC = StudySpec(preset="test", hidden_units=(512,), epochs=10, n_search_trials=4, n_finalists=0)
 N_SLOTS = 2
 
 

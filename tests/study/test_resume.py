@@ -23,6 +23,7 @@ RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]
 # One command for every session, as a job system has it.
 OPTIONS = ["--resume-or-start", "--preset", "quick", "--hidden", "64"]
 OPTIONS += ["--epochs", str(N_EPOCHS), "--seeds", str(N_SEEDS), "--trials", str(2 * SHARE)]
+OPTIONS += ["--finalists", "0"]
 ENDED = {schema.COMPLETED, schema.PRUNED, schema.DIVERGED}
 
 

@@ -113,6 +113,7 @@ def test_a_dry_run_tells_the_trials_and_writes_nothing(storage):
     assert {name: row[-6] for name, row in rows.items()} == {
         "reference-dense64": "1",
         "search-dense": "4",
+        "finalist-dense": "12",  # three and the reference, with three seeds
         "winner-dense": "1",
     }
     assert any("estimate: at most" in line for line in run.stdout.splitlines())
@@ -125,7 +126,7 @@ def finished(tmp_path_factory):
     storage = tmp_path_factory.mktemp("results")
     run = run_command(
         *("--gpus", "0", "--models", "dense", "--hidden", "64", "--epochs", "2", "--trials", "2"),
-        *("--scheduler", "none", "--storage", str(storage), "--name", "small"),
+        *("--scheduler", "none", "--finalists", "0", "--storage", str(storage), "--name", "small"),
     )
     assert run.returncode == 0, run.stderr + run.stdout
     return run, storage / "small"
@@ -312,7 +313,7 @@ def test_a_run_folder_that_records_no_path_resumes_with_the_same_images(tmp_path
 def test_interrupted_study_keeps_what_it_has_and_resumes(storage):
     """Ctrl-C reaches the whole process group, as in a terminal; the printed command finishes it."""
     command = [sys.executable, "-m", "study.run", "--gpus", "0", "--models", "dense"]
-    command += ["--hidden", "64", "512", "--epochs", "4", "--trials", "1"]
+    command += ["--hidden", "64", "512", "--epochs", "4", "--trials", "1", "--finalists", "0"]
     command += ["--storage", str(storage), "--name", "cut", "--no-report"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True

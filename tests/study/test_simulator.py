@@ -19,14 +19,17 @@ from simulation import (
 
 from study.folder import manifest, schema
 from study.plan import ledger
-from study.plan.spec import PRESETS, StudySpec
+from study.plan.spec import StudySpec
+from study.plan.study_file import PRESETS
 
+ONE_FINALIST = {"n_finalists": 1, "n_finalist_seeds": 2}
 SMALL = {
     "quick": {"n_search_trials": 6},
     "reference": {"hidden_units": (512, 64)},
-    "standard": {"n_search_trials": 8, "hidden_units": (512, 64)},
+    "standard": {"n_search_trials": 8, "hidden_units": (512, 64), **ONE_FINALIST},
     "audit": {"n_seeds": 1, "hidden_units": (512,), "models": ("dense",)},
-    "full": {"n_seeds": 2, "n_search_trials": 8, "hidden_units": (512,), "models": ("conv",)},
+    "full": {"n_seeds": 2, "n_search_trials": 8, "hidden_units": (512,), "models": ("conv",)}
+    | ONE_FINALIST,
 }
 
 

@@ -11,15 +11,17 @@ from convae import config as convae_config
 from convae.config import TrialConfig
 from study.folder import schema
 from study.plan.sampler import check_sampler, make_sampler
-from study.plan.space import config_of, distributions, first_points, grid, params_of
-from study.plan.spec import PRESETS, RAISABLE, SpecError, StudySpec
+from study.plan.spec import RAISABLE, SpecError, StudySpec
+from study.plan.study_file import PRESETS
 from study.plan.trials import (
     PlannedTrial,
     count_trials,
+    first_points,
     fixed_trials,
     neighbour_trials,
     reading_trials,
     reference_trials,
+    search_config,
 )
 
 STANDARD = PRESETS["standard"]
@@ -72,8 +74,8 @@ def test_reference_and_neighbours_are_points_of_the_space(model):
     found = []
     for params in points:
         study.enqueue_trial(params)
-        assert study.ask(dict(distributions(model))).params == params
-        found.append(config_of(model, params, spec))
+        assert study.ask(dict(STANDARD.space_of(model).distributions)).params == params
+        found.append(search_config(model, params, spec))
     assert found[0] == TrialConfig(model=model, split="search")
     planned = [trial.config for trial in neighbour_trials(spec)]
     assert sorted(map(str, found)) == sorted(map(str, planned))
@@ -91,11 +93,11 @@ def test_every_point_is_a_valid_trial(model):
     spec = StudySpec(preset="test", epochs=3, seed=1)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(50):
-        params = study.ask(dict(distributions(model))).params
-        config = config_of(model, params, spec)
+        params = study.ask(dict(STANDARD.space_of(model).distributions)).params
+        config = search_config(model, params, spec)
         assert (config.model, config.epochs, config.seed) == (model, 3, 1)
         assert 0 <= config.momentum <= 0.95
-        assert params_of(config) == pytest.approx(params)
+        assert spec.space_of(model).params_of(config) == pytest.approx(params)
 
 
 def test_no_reference_point_outside_the_space():
@@ -168,24 +170,26 @@ def test_samplers_are_seeded_and_stay_in_the_space(model, sampler):
         study = optuna.create_study()
         for number in range(15):
             study.sampler = make_sampler(spec, model, number)
-            study.tell(study.ask(dict(distributions(model))), float(number))
+            study.tell(study.ask(dict(STANDARD.space_of(model).distributions)), float(number))
         return [trial.params for trial in study.trials]
 
     assert points(0) == points(0)
     assert points(0) != points(1)
     assert len({str(params) for params in points(0)}) == 15
     for params in points(0):
-        config_of(model, params, STANDARD)
+        search_config(model, params, STANDARD)
 
 
 @pytest.mark.parametrize("model", schema.MODELS)
 def test_a_grid_has_each_of_its_points_once_and_each_is_a_point_of_the_space(model):
-    points = grid(model)
+    points = STANDARD.space_of(model).grid
     assert len({str(point) for point in points}) == len(points)
     for point in points:
-        config_of(model, point, STANDARD)
+        search_config(model, point, STANDARD)
         # Refuses a value that its distribution does not hold.
-        optuna.create_trial(value=0.0, params=point, distributions=dict(distributions(model)))
+        optuna.create_trial(
+            value=0.0, params=point, distributions=dict(STANDARD.space_of(model).distributions)
+        )
 
 
 def test_a_search_larger_than_its_grid_is_refused():
@@ -253,6 +257,7 @@ def test_what_would_change_trials_already_planned_is_refused_with_the_difference
 def test_what_may_be_raised_only_adds_trials():
     spec = StudySpec(preset="test", n_search_trials=4, n_seeds=2, time_budget_seconds=9.0)
     more = replace(spec, n_search_trials=6, n_seeds=3, time_budget_seconds=10.0)
+    more = replace(more, n_finalists=4, n_finalist_seeds=4)
     assert {name for name, value in spec.to_dict().items() if value != more.to_dict()[name]} == set(
         RAISABLE
     )
@@ -263,8 +268,11 @@ def test_what_may_be_raised_only_adds_trials():
 
 def test_trials_are_counted_by_group():
     spec = StudySpec(preset="test", hidden_units=(64,), n_search_trials=6, n_seeds=3)
-    counts = {schema.REFERENCE: 6, schema.SEARCH: 6, schema.WINNER: 6}
-    assert count_trials(spec) == counts
+    counts = {schema.REFERENCE: 6, schema.SEARCH: 6, schema.FINALIST: 24, schema.WINNER: 6}
+    assert count_trials(spec) == counts  # three settings and the reference, three seeds, two models
+    assert count_trials(replace(spec, n_finalists=0)) == {
+        group: n for group, n in counts.items() if group != schema.FINALIST
+    }
     assert count_trials(replace(spec, n_search_trials=0)) == {schema.REFERENCE: 6}
 
 

@@ -1,0 +1,247 @@
+"""A study as a TOML file: read with a sentence for each mistake, and printed whole.
+
+Its keys are the command line's options without dashes; what only a file has are `question`, `data`,
+and the tables `[[trial]]`, `[search.MODEL]` and `[model.NAME]`. The presets are such files.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import tomlkit
+
+from convae.config import MODELS, OWN_NAME, as_arguments
+from convae.errors import UserError
+from convae.own_models import OwnModel, count_parameters, read_own_model
+from study.plan.own_trials import own_trials_from
+from study.plan.sentences import unknown_keys
+from study.plan.space import built_in, space_from
+from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
+
+PRESET_NAMES: Final = ("quick", "reference", "standard", "audit", "full")
+TEXTS: Final = ("question", "data")  # keys of a file that are no options of the spec
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """What a study file says.
+
+    Attributes:
+        spec: the study.
+        data: where its images are; None for MNIST from wherever it is.
+    """
+
+    spec: StudySpec
+    data: str | None = None
+
+
+def read_study(path: Path) -> StudyFile:
+    """A study from a file; paths in it are relative to its folder.
+
+    Raises:
+        SpecError: it cannot be read, or run; the message names the file, and the key or table.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it does not exist" if isinstance(error, FileNotFoundError) else str(error)
+        raise SpecError(f"{path} cannot be read as a study: {reason}.") from error
+    return parse_study(text, str(path), _plain_name(path.stem), path.parent)
+
+
+def parse_study(text: str, where: str, name: str, folder: Path) -> StudyFile:
+    """A study from the text of a file.
+
+    Args:
+        text: TOML.
+        where: it stands, for people.
+        name: of the study.
+        folder: to which paths are relative.
+
+    Raises:
+        SpecError: it cannot be run; the message names the key or table.
+    """
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SpecError(f"{where} is no TOML: {error}.") from error
+    try:
+        return _study(table, name, folder)
+    except UserError as error:
+        raise SpecError(f"{where}: {_in_keys(str(error))}") from error
+
+
+def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
+    options = {key_of(option): option for option in spec_options()}
+    known = (*options, *TEXTS, "trial", "search", "model")
+    if problem := unknown_keys("the file", table, known):
+        raise SpecError(problem)
+    values: dict[str, Any] = {"preset": name}
+    for key, option in options.items():
+        if key in table:
+            values[option.name] = _value(key, table[key], option)
+    for key in TEXTS:
+        if not isinstance(table.get(key, ""), str):
+            raise SpecError(f"{key} is {table[key]!r}, but takes a text.")
+    values["question"] = table.get("question", "")
+    if "warm_start" in values:
+        values["warm_start"] = _beside(folder, values["warm_start"])
+    own = tuple(_own_model(model, part, folder) for model, part in _tables(table, "model").items())
+    models = (*MODELS, *(model.name for model in own))
+    values.setdefault("models", models)
+    trials = table.get("trial", [])
+    if not isinstance(trials, list):
+        raise SpecError("[trial] is one table, but takes several: write [[trial]].")
+    own_trials = tuple(
+        own_trials_from(f"[[trial]] {i}", part, models, lambda model: hyperparameters(model, own))
+        for i, part in enumerate(trials, 1)
+    )
+    spaces = []
+    for model, part in _tables(table, "search").items():
+        if model not in models:
+            raise SpecError(
+                f"[search.{model}] is of no model that there is; it takes {', '.join(models)}."
+            )
+        builder = next((builder for builder in own if builder.name == model), None)
+        count = None if builder is None else _counter(builder)
+        space = space_from(model, part, hyperparameters(model, own), count)
+        if space != built_in(model):  # spelled out, it is the same study
+            spaces.append(space)
+    spec = StudySpec(**values, own_models=own, own_trials=own_trials, spaces=tuple(spaces))
+    data = table.get("data")
+    return StudyFile(spec, None if data is None else _beside(folder, data))
+
+
+def check_builders(spec: StudySpec) -> None:
+    """Builds a person's own models with all values of their arguments that are known beforehand.
+
+    Raises:
+        UserError: a builder does not take one of them.
+    """
+    for own in spec.own_models:
+        names = {p.name: p.default for p in spec.hyperparameters(own.name) if p.of_architecture}
+        settings = [
+            {name: setting.get(name, default) for name, default in names.items()}
+            for trials in spec.own_trials
+            if trials.model == own.name
+            for setting in trials.settings
+        ]
+        space = spec.space_of(own.name)
+        settings += [{**names, name: value} for name in names for value in space.ends_of(name)]
+        different = {as_arguments(setting): setting for setting in settings}
+        if different:
+            count_parameters(own, list(different.values()))
+
+
+def to_toml(spec: StudySpec, data: str | None = None) -> str:
+    """A study as the text of a file, whole: with every key, and each model's space spelled out."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment(f"The study {spec.preset}, whole: a file to change and to run."))
+    if spec.question:
+        document.add("question", tomlkit.item(spec.question))
+    if data is not None:
+        document.add("data", tomlkit.item(data))
+    for option in spec_options():
+        value, help_ = getattr(spec, option.name), option.metadata["help"]
+        if value is None:
+            document.add(tomlkit.comment(f"{key_of(option)}: {help_}"))
+            continue
+        item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
+        document.add(key_of(option), item.comment(help_))
+    if spec.own_trials:
+        trials = tomlkit.aot()
+        for own in spec.own_trials:
+            trials.append(_table(own.to_table()))
+        document.add("trial", trials)
+    for model in spec.own_models:
+        build = {"build": f"{model.files[0][0]}:{model.function}"}
+        document.setdefault("model", tomlkit.table(is_super_table=True))[model.name] = _table(build)
+    for name in spec.models:
+        table = _table(spec.space_of(name).to_table())
+        document.setdefault("search", tomlkit.table(is_super_table=True))[name] = table
+    return tomlkit.dumps(document)
+
+
+def key_of(option: Field[Any]) -> str:
+    """The key of an option in a study file."""
+    return str(option.metadata["flag"])[2:].replace("-", "_")
+
+
+def _table(values: Mapping[str, Any]) -> Any:
+    table = tomlkit.table()
+    for key, value in values.items():
+        item = tomlkit.item(value)
+        if isinstance(value, dict):
+            item = tomlkit.inline_table()
+            item.update(value)
+        table.add(key, item)
+    return table
+
+
+def _tables(table: Mapping[str, Any], key: str) -> Mapping[str, Mapping[str, Any]]:
+    tables = table.get(key, {})
+    if not isinstance(tables, dict) or any(not isinstance(t, dict) for t in tables.values()):
+        raise SpecError(f"{key} takes tables by model: write [{key}.NAME].")
+    return tables
+
+
+def _value(key: str, value: Any, option: Field[Any]) -> Any:
+    """A value as the spec has it; the spec checks what it says."""
+    if isinstance(option.default, tuple):
+        if not isinstance(value, list) or any(isinstance(item, list | dict) for item in value):
+            raise SpecError(f"{key} is {value!r}, but takes a list.")
+        return tuple(value)
+    if isinstance(value, list | dict):
+        raise SpecError(f"{key} is {value!r}, but takes one value.")
+    return value
+
+
+def _own_model(name: str, part: Mapping[str, Any], folder: Path) -> OwnModel:
+    where = f"[model.{name}]"
+    if problem := unknown_keys(where, part, ("build",)):
+        raise SpecError(problem)
+    if not OWN_NAME.fullmatch(name) or name in MODELS:
+        raise SpecError(
+            f"{where} is no name for a model; give one of letters, digits and _, at most 40, that"
+            f" is not {' or '.join(MODELS)}."
+        )
+    if not isinstance(build := part.get("build"), str):
+        raise SpecError(f'{where} has no build; give build = "file.py:function".')
+    return read_own_model(name, build, folder)
+
+
+def _counter(own: OwnModel) -> Any:
+    def count(settings: Sequence[Mapping[str, Any]]) -> Sequence[int]:
+        return count_parameters(own, settings)
+
+    return count
+
+
+def _beside(folder: Path, path: str) -> str:
+    """A path as it is from here; a URI as it is."""
+    return path if "://" in path else str(folder / Path(path).expanduser())
+
+
+def _plain_name(stem: str) -> str:
+    """A file's stem as a part of a run folder's name."""
+    return re.sub(r"[^\w.+-]", "_", stem)
+
+
+def _in_keys(message: str) -> str:
+    """A sentence about options as one about keys."""
+    for option in sorted(spec_options(), key=lambda option: -len(option.metadata["flag"])):
+        message = re.sub(rf"{option.metadata['flag']}(?![\w-])", key_of(option), message)
+    return message
+
+
+def _preset(name: str) -> StudySpec:
+    text = (files("study") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+    return parse_study(text, f"{name}.toml", name, Path()).spec
+
+
+PRESETS: Final = MappingProxyType({name: _preset(name) for name in PRESET_NAMES})

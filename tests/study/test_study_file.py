@@ -1,0 +1,288 @@
+"""A study as a file: what it says, what it refuses and in which words, and that it prints whole."""
+
+import tomllib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convae.config import TrialConfig, hyperparameters_of
+from study import run
+from study.folder import schema
+from study.plan.own_trials import OwnTrialError, OwnTrials, label_of, own_trials_from
+from study.plan.phases import Plan
+from study.plan.space import SpaceError, built_in, space_from
+from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
+from study.plan.study_file import PRESETS, key_of, parse_study, read_study, to_toml
+from study.plan.trials import first_points, fixed_trials, own_trials, search_config
+
+SPACE = """
+[search.conv]
+learning_rate = {low = 0.1, high = 10, scale = "log"}
+momentum = [0, 0.5, 0.9]
+nesterov = false
+
+[search.dense]
+hidden_units = {low = 1, high = 64}
+batch_size = {low = 32, high = 512, scale = "log"}
+max_parameters = 4385
+"""
+
+
+def parse(text, folder="."):
+    from pathlib import Path
+
+    return parse_study(text, "my.toml", "my", Path(folder)).spec
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_study_that_spells_out_a_preset_is_the_preset(preset):
+    text = to_toml(PRESETS[preset])
+    assert replace(parse(text), preset=preset) == PRESETS[preset]
+    given = tomllib.loads(text)
+    without = {key_of(o) for o in spec_options() if getattr(PRESETS[preset], o.name) is None}
+    assert given.keys() == {key_of(o) for o in spec_options()} - without | {"search"}
+
+
+def test_a_study_with_everything_prints_as_itself():
+    text = f"""
+    question = "Is it so?"
+    models = ["conv"]
+    trials = 4
+    time_budget = 60.5
+    [[trial]]
+    model = "conv"
+    learning_rate = [0.5, 1]
+    nesterov = [true, false]
+    [[trial]]
+    model = "dense"
+    hidden_activation = "sigmoid"
+    split = "search"
+    {SPACE}
+    """
+    spec = parse(text)
+    again = parse(to_toml(replace(spec, models=("conv", "dense"))))
+    assert again == replace(spec, models=("conv", "dense"))
+    assert spec.question == "Is it so?"
+    assert StudySpec.from_dict(spec.to_dict()) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("epochs =\nseeds = 2", r"my\.toml is no TOML: .*line 1, column"),
+        ("epoch = 3", r"the file has the key epoch, which there is not; did you mean epochs\?"),
+        ("epochs = 0", r"my\.toml: epochs is 0, but takes whole numbers from 1"),
+        ("epochs = [3]", r"epochs is \[3\], but takes one value"),
+        ('epochs = "3"', "epochs is 3, but takes whole numbers"),
+        ("epochs = 3\ngrace_epochs = 4", "grace_epochs is 4, but epochs is 3"),
+        ('models = "conv"', "models is 'conv', but takes a list"),
+        ('models = ["lstm"]', "models has 'lstm', but takes conv or dense"),
+        ("models = [1]", "models is 1, but takes a text"),
+        ('sampler = "best"', "sampler has 'best', but takes tpe"),
+        ("readings = 1", "readings is 1, but takes true or false"),
+        ("question = 7", "question is 7, but takes a text"),
+        ("data = []", r"data is \[\], but takes a text"),
+        ("trials = 3", "trials is 3, but must share out equally"),
+        ("finalists = -1", "finalists is -1, but takes whole numbers from 0"),
+        ("[trial]\nmodel = 'conv'", r"\[trial\] is one table, .* write \[\[trial\]\]"),
+        ("trial = [1]", r"\[\[trial\]\] 1 is 1, but takes a table"),
+        ("[[trial]]\nlearning_rate = 1", r"\[\[trial\]\] 1 has no model; give model = conv or"),
+        ("[[trial]]\nmodel = 'cnn'", r"\[\[trial\]\] 1 has the model 'cnn'; give model = conv"),
+        ("[[trial]]\nmodel = 'conv'\nlearning_rat = 1", "did you mean learning_rate"),
+        ("[[trial]]\nmodel = 'conv'\nhidden_units = 1", r"1 has the key hidden_units, .* not"),
+        ("[[trial]]\nmodel = 'conv'\nlearning_rate = -1", "learning_rate is -1, but takes a fini"),
+        ("[[trial]]\nmodel = 'conv'\nlearning_rate = [1, 1]", "learning_rate names a value twice"),
+        ("[[trial]]\nmodel = 'conv'\nlearning_rate = []", "learning_rate names a value twice, or"),
+        ("[[trial]]\nmodel = 'conv'\nsplit = 'test'", "split is 'test', but takes full or search"),
+        ("search = 1", r"search takes tables by model: write \[search\.NAME\]"),
+        ("[search]\nlearning_rate = 1", r"search takes tables by model"),
+        ("[search.cnn]\nlearning_rate = [1, 2]", r"\[search\.cnn\] is of no model that there is"),
+        ("[search.conv]", r"\[search\.conv\] searches nothing"),
+        ("[search.conv]\nlearning_rate = 1", r"\[search\.conv\] searches nothing"),
+        ("[search.conv]\nlr = [1, 2]", r"\[search\.conv\] has the key lr, which there is not"),
+        ("[search.conv]\nlearning_rate = [1, -2]", "learning_rate is -2, but takes a finite num"),
+        ("[search.conv]\nlearning_rate = {low = 1}", "learning_rate is a range without low or h"),
+        ("[search.conv]\nlearning_rate = {low = 2, high = 1}", r"goes from 2\.0 to 1\.0"),
+        ("[search.conv]\nmomentum = {low=0, high=0.9, scale='log'}", r"low is 0\.0, but a log"),
+        ("[search.conv]\nlearning_rate = {low=1, high=2, scale='x'}", "scale is 'x', but takes li"),
+        ("[search.conv]\nlearning_rate = {low=1, high=2, step=1}", "has the key step"),
+        ("[search.conv]\nlearning_rate = {low=1, high=2, grid=[3]}", "grid leaves its range"),
+        ("[search.conv]\nnesterov = {low=0, high=1}", "nesterov is a range, but takes a list"),
+        ("[search.conv]\none_minus_momentum = [0, 1]", "is 0, but takes 1 − momentum, which tak"),
+        ("[search.conv]\nmomentum=[0,0.5]\none_minus_momentum=[1]", "has both one_minus_moment"),
+        ("[search.dense]\nhidden_units=[2,3]\nmax_parameters=9", "smallest setting has 3,922"),
+        ("[search.dense]\nhidden_units=[2,3]\nmax_parameters='9'", "max_parameters is '9', but"),
+        ("[model.unet]", r'\[model\.unet\] has no build; give build = "file\.py:function"'),
+        ("[model.unet]\nbild = 'a'", "has the key bild, which there is not; did you mean build"),
+        ("[model.conv]\nbuild = 'a.py:f'", r"\[model\.conv\] is no name for a model"),
+        ("[model.'u-net']\nbuild = 'a.py:f'", r"\[model\.u-net\] is no name for a model"),
+    ],
+)
+def test_each_mistake_gets_its_sentence(text, told):
+    with pytest.raises(SpecError, match=told) as caught:
+        parse(text)
+    assert str(caught.value).startswith("my.toml")
+    assert "--" not in str(caught.value)  # a file has keys, not options
+    assert str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", "folder"])
+def test_a_file_that_cannot_be_read_is_refused(content, tmp_path, capsys):
+    path = tmp_path / "my.toml"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    assert run.main([str(path)]) == 2
+    told = capsys.readouterr().err
+    assert str(path) in told
+    assert told.count("\n") == 1
+
+
+def test_a_file_and_a_preset_are_two_studies(tmp_path, capsys):
+    path = tmp_path / "my.toml"
+    path.write_text("epochs = 3")
+    assert run.main([str(path), "--preset", "quick"]) == 2
+    assert "two studies" in capsys.readouterr().err
+
+
+def test_options_go_over_the_files_values_and_paths_are_the_files(tmp_path, capsys):
+    path = tmp_path / "my study.toml"
+    path.write_text("epochs = 3\nseeds = 2\ndata = 'images.npz'\nwarm_start = 'old'\n" + SPACE)
+    words = [str(path), "--epochs", "7", "--trial", "model=conv learning_rate=0.25,0.5"]
+    assert run.main([*words, "--print-study"]) == 0
+    printed = tomllib.loads(capsys.readouterr().out)
+    assert (printed["epochs"], printed["seeds"]) == (7, 2)
+    assert printed["data"] == str(tmp_path / "images.npz")
+    assert printed["warm_start"] == str(tmp_path / "old")
+    assert printed["trial"] == [{"model": "conv", "learning_rate": [0.25, 0.5]}]
+    assert printed["search"]["dense"]["hidden_units"] == {"low": 1, "high": 2, "scale": "linear"}
+    assert read_study(path).spec.preset == "my_study"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("learning_rate=1", "--trial has no model"),
+        ("model=conv learning_rate", "'learning_rate', but takes each name once"),
+        ("model=conv nesterov=1", "nesterov is 1, but takes true or false"),
+        ("model=conv model=dense", "'model=dense', but takes each name once"),
+        ("model='conv", "cannot be read"),
+    ],
+)
+def test_trials_in_words_are_refused_with_a_sentence(words, told, capsys):
+    assert run.main(["--print-study", "--trial", words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_own_trials_are_the_product_of_their_lists_for_each_seed():
+    spec = parse(
+        "seeds = 2\nbatch_size = 64\nepochs = 7\n[[trial]]\nmodel = 'conv'\n"
+        "learning_rate = [0.5, 2]\nnesterov = [true, false]\n[[trial]]\nmodel='dense'\n"
+    )
+    trials = own_trials(spec)
+    assert len(trials) == len({trial.trial_id for trial in trials}) == 2 * (4 + 1)
+    assert {trial.group for trial in trials} == {schema.OWN}
+    conv = {(t.config.learning_rate, t.config.nesterov) for t in trials if t.config.model == "conv"}
+    assert conv == {(0.5, True), (0.5, False), (2.0, True), (2.0, False)}
+    assert {(t.config.epochs, t.config.batch_size, t.config.split) for t in trials} == {
+        (7, 64, "full")
+    }
+    assert "own-conv-learning_rate=0.5-nesterov=True-s1".replace("True", "true") in {
+        trial.trial_id for trial in trials
+    }
+    assert set(trials) <= set(fixed_trials(spec))
+
+
+def test_a_label_is_a_files_name_and_no_one_elses():
+    labels = {label_of("unet", {"kind": kind}) for kind in ("a/b", "a b", "a_b", "ä" * 300)}
+    assert len(labels) == 4
+    assert all(len(label) <= 150 and "/" not in label for label in labels)
+
+
+words = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def trials_from(where, table):
+    return own_trials_from(where, table, schema.MODELS, lambda model: hyperparameters(model, ()))
+
+
+@settings(max_examples=300, deadline=None)
+@given(table=st.dictionaries(st.sampled_from(["model", "learning_rate", "x", "split"]), values))
+def test_any_table_of_trials_is_read_or_refused_with_a_sentence(table):
+    try:
+        trials = trials_from("[[trial]] 1", table)
+    except OwnTrialError:
+        return
+    assert trials_from("x", trials.to_table()) == trials
+    assert OwnTrials.from_dict(trials.to_dict()) == trials
+
+
+names = st.sampled_from(["learning_rate", "momentum", "one_minus_momentum", "batch_size", "y"])
+range_ = st.fixed_dictionaries(
+    {"low": st.floats(0.01, 0.5) | values, "high": st.floats(0.6, 0.99) | st.integers(2, 9)},
+    optional={"scale": st.sampled_from(["log", "linear", "x"])},
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(table=st.dictionaries(names, range_ | st.lists(st.floats(0.1, 0.9), max_size=3) | values))
+def test_any_space_is_read_or_refused_with_a_sentence(table):
+    try:
+        space = space_from("conv", table, hyperparameters_of("conv"))
+    except SpaceError:
+        return
+    assert space_from("conv", space.to_table(), hyperparameters_of("conv")) == space
+    assert type(space).from_dict(space.to_dict()) == space
+    for point in space.grid[:20]:
+        config = search_config("conv", point, StudySpec(preset="t", spaces=(space,)))
+        assert space.params_of(config) == pytest.approx(point)
+
+
+def test_what_a_space_does_not_name_stays_at_the_reference_setting():
+    spec = parse("trials = 4\nbatch_size = 64\n[search.conv]\nlearning_rate = [0.5, 1.0]")
+    config = search_config("conv", {"learning_rate": 0.5}, spec)
+    reference = TrialConfig(model="conv", batch_size=64, split="search")
+    assert config == replace(reference, learning_rate=0.5)
+    assert spec.space_of("dense") == built_in("dense")
+
+
+def test_given_points_are_those_that_the_space_holds():
+    spec = parse("trials = 8" + SPACE)
+    points = first_points("conv", spec, 100)
+    assert points == [
+        {"learning_rate": 1.0, "momentum": 0.5},
+        {"learning_rate": 2.0, "momentum": 0.5},
+        {"learning_rate": 1.0, "momentum": 0.9},
+        {"learning_rate": 0.5, "momentum": 0.5},
+        {"learning_rate": 1.0, "momentum": 0.0},
+        {"learning_rate": 4.0, "momentum": 0.5},
+        {"learning_rate": 0.25, "momentum": 0.5},
+    ]
+    assert first_points("dense", spec, 100) == []  # 512 units are too many
+
+
+def test_a_limit_on_parameters_keeps_large_models_out(closed_plan):
+    spec = parse("trials = 40\nepochs = 1\nfinalists = 0" + SPACE)
+    searched = [p.config for p in closed_plan(spec) if p.group == schema.SEARCH]
+    sizes = {config.hidden_units for config in searched if config.model == "dense"}
+    assert sizes == {1, 2}
+
+
+@pytest.fixture
+def closed_plan():
+    from test_plan import Hand
+
+    def run(spec):
+        hand = Hand(spec)
+        assert isinstance(hand.plan, Plan)
+        return hand.run()
+
+    return run
