@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import product, zip_longest
 from typing import Any
 
-from convae.config import Choices, TrialConfig, hyperparameters_of
+from convae.config import BY_NAME, Choices, TrialConfig, hyperparameters_of
 from convae.place import Place
 from study.folder import schema
 from study.plan.own_trials import label_of
@@ -139,7 +139,7 @@ def own_trials(spec: StudySpec) -> list[PlannedTrial]:
 
 
 def neighbour_trials(spec: StudySpec) -> list[PlannedTrial]:
-    """The conv and dense-512 reference, and each with one factor changed, for each seed.
+    """The conv and dense reference, and each with one factor changed, for each seed.
 
     Settings are compared here, so they train on the search's 50,000 images and are judged by the
     validation images; the test images stay out of it.
@@ -172,12 +172,17 @@ def neighbour_values(reference: TrialConfig, spec: StudySpec) -> dict[str, list[
 
 
 def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig:
-    """The report's setting of a model in the study, with these fields changed."""
+    """The report's setting of a model in the study, with these fields changed.
+
+    The dense model has the report's 512 units, or the largest size of a study without them.
+    """
     setting: dict[str, Any] = {
         "epochs": spec.epochs,
         "batch_size": spec.batch_size,
         "precision": spec.precision,
     }
+    if model == schema.DENSE and BY_NAME["hidden_units"].default not in spec.hidden_units:
+        setting["hidden_units"] = max(spec.hidden_units)
     for own in spec.own_models:
         if own.name == model:
             setting["arguments"] = own.defaults

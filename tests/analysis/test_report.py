@@ -1,10 +1,8 @@
 """The report: files, the page, and what it says of a run with gaps."""
 
 import re
-import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -256,18 +254,3 @@ def test_the_analysis_needs_no_training_packages():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
-
-
-def test_the_wheel_contains_the_template_and_its_files(tmp_path: Path):
-    root = Path(__file__).parents[2]
-    # A copy: setuptools leaves a build folder behind.
-    for name in ("pyproject.toml", "README.md", "analysis", "convae"):
-        source = root / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    (tmp_path / "study").mkdir()
-    code = "import sys; from setuptools.build_meta import build_wheel as b; print(b(sys.argv[1]))"
-    command = [sys.executable, "-c", code, str(tmp_path / "dist")]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    assert {f"analysis/page/page.{suffix}" for suffix in ("html.j2", "css", "js")} <= names
