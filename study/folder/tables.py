@@ -102,7 +102,7 @@ class TableWriter:
             (epochs, EPOCHS, schema.EPOCHS_FILE, schema.EPOCHS_CSV_FILE),
         ):
             table = pa.Table.from_pylist(rows, columns.with_metadata(metadata))
-            for name, write in ((parquet, pq.write_table), (csv, pa.csv.write_csv)):
+            for name, write in ((parquet, _write_parquet), (csv, pa.csv.write_csv)):
                 sink = pa.BufferOutputStream()
                 write(table, sink)
                 self._folder.write(name, sink.getvalue().to_pybytes())
@@ -131,8 +131,14 @@ def read_tables(folder: RunFolder) -> tuple[pa.Table, pa.Table]:
                 f"{folder}/{name} does not exist; give a run folder STORAGE/NAME that"
                 " python -m study.run has written."
             )
-    trials = _with_trials(trials, [c for n, cs in journal if n > _held(trials) for c in cs])
-    epochs = _with_epochs(epochs, [c for n, cs in journal if n > _held(epochs) for c in cs])
+    try:
+        trials = _with_trials(trials, [c for n, cs in journal if n > _held(trials) for c in cs])
+        epochs = _with_epochs(epochs, [c for n, cs in journal if n > _held(epochs) for c in cs])
+    except (ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
+        raise RunFolderError(
+            f"{folder}/{schema.JOURNAL_FOLDER} holds what is no journal ({_first_line(error)});"
+            f" {RESTORE}."
+        ) from error
     _check(folder, trials, epochs)
     return trials, epochs
 
@@ -259,12 +265,23 @@ def _read_table(folder: RunFolder, parquet: str, csv: str, columns: pa.Schema) -
 def _parse(folder: RunFolder, name: str, content: bytes) -> pa.Table:
     try:
         return _parquet(content)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise RunFolderError(f"{folder}/{name} is torn, not whole Parquet; {RESTORE}.") from error
 
 
 def _parquet(content: bytes) -> pa.Table:
-    return pq.ParquetFile(pa.BufferReader(content)).read()
+    source = pa.BufferReader(content)
+    table = pq.ParquetFile(source, page_checksum_verification=True).read()
+    table.validate(full=True)  # of a file without checksums: what is no text, say
+    return table
+
+
+def _write_parquet(table: pa.Table, sink: pa.NativeFile) -> None:
+    pq.write_table(table, sink, write_page_checksum=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check(folder: RunFolder, trials: pa.Table, epochs: pa.Table) -> None:
