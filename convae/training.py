@@ -267,9 +267,9 @@ class EpochProgram:
                     tf.raw_ops.ResourceApplyKerasMomentum(
                         var=weight.handle,
                         accum=velocity.handle,
-                        lr=learning_rate,
+                        lr=tf.cast(learning_rate, weight.dtype),
                         grad=gradient,
-                        momentum=momentum,
+                        momentum=tf.cast(momentum, weight.dtype),
                         use_nesterov=use_nesterov,
                     )
                 return tf.constant(0)
@@ -363,16 +363,18 @@ class Training(ABC):
         compile_seconds: tracing, XLA and autotuning; 0 if the program was there already.
         eval_metric: `TEST_MSE` or `VAL_MSE`.
         n_parameters: trainable weights.
+        n_weights: arrays of them.
     """
 
     def __init__(
-        self, config: TrialConfig, eval_metric: str, compile_seconds: float, n_parameters: int
+        self, config: TrialConfig, eval_metric: str, compile_seconds: float, model: keras.Model
     ) -> None:
         self.config = config
         self.epoch = 0
         self.compile_seconds = compile_seconds
         self.eval_metric = eval_metric
-        self.n_parameters = n_parameters
+        self.n_parameters = count_trainable(model)
+        self.n_weights = len(model.trainable_variables)
 
     @property
     @abstractmethod
@@ -392,7 +394,7 @@ class Training(ABC):
         eval_seconds = 0.0
         if evaluate and math.isfinite(train_mse):
             with _stopwatch() as eval_time:
-                eval_mse = self._evaluate()
+                eval_mse = self.evaluate()
             eval_seconds = eval_time()
         if not math.isfinite(train_mse) or not math.isfinite(eval_mse or 0.0):
             raise DivergenceError(epoch)
@@ -421,7 +423,7 @@ class Training(ABC):
         """Trains the next epoch and returns its mean MSE."""
 
     @abstractmethod
-    def _evaluate(self) -> float:
+    def evaluate(self) -> float:
         """The mean squared error of the evaluation images."""
 
     @abstractmethod
@@ -450,7 +452,7 @@ class _GraphTraining(Training):
         eval_metric: str,
         compile_seconds: float,
     ) -> None:
-        super().__init__(config, eval_metric, compile_seconds, count_trainable(program.model))
+        super().__init__(config, eval_metric, compile_seconds, program.model)
         self._program = program
         self._images = images
         self._eval_images = eval_images
@@ -472,7 +474,7 @@ class _GraphTraining(Training):
             shuffle_seed=(self.config.seed, self.epoch + 1),
         )
 
-    def _evaluate(self) -> float:
+    def evaluate(self) -> float:
         return self._program.evaluate(self._eval_images)
 
     def _set_state(self, epoch: int, state: Sequence[np.ndarray]) -> None:
@@ -486,7 +488,7 @@ class _LaneTraining(Training):
         self, config: TrialConfig, lanes: Lanes, eval_metric: str, compile_seconds: float
     ) -> None:
         self._model = build_model(config)
-        super().__init__(config, eval_metric, compile_seconds, count_trainable(self._model))
+        super().__init__(config, eval_metric, compile_seconds, self._model)
         self._lanes = lanes
         self._put(lanes.start(config))
 
@@ -507,7 +509,7 @@ class _LaneTraining(Training):
             if result.train_mse is not None:
                 return result.train_mse
 
-    def _evaluate(self) -> float:
+    def evaluate(self) -> float:
         return self._lanes.evaluate([0])[0]
 
     def _set_state(self, epoch: int, state: Sequence[np.ndarray]) -> None:
@@ -525,6 +527,11 @@ class Trainer:
     """Holds the images on a device and what is compiled in a process.
 
     One trial trains at a time: trials of one shape share the program's weights.
+
+    Attributes:
+        device: to train on.
+        image_set: the images.
+        own_models: that trials may name.
     """
 
     def __init__(
@@ -545,7 +552,7 @@ class Trainer:
         self.device = device
         self.image_set = image_set
         self._formulation = formulation
-        self._own_models = tuple(own_models)
+        self.own_models = tuple(own_models)
         self._programs: dict[tuple[Any, ...], EpochProgram] = {}
         self._lanes: dict[Shape, Lanes] = {}
 
@@ -592,9 +599,9 @@ class Trainer:
     ) -> EpochProgram:
         if config.is_own:
             # A search may give each trial a shape of its own: the last one's is kept.
-            for key in [k for k, p in self._programs.items() if isinstance(p, OwnProgram)]:
+            for key in [key for key in self._programs if key[0][0] == config.model]:
                 del self._programs[key]
-            return OwnProgram(config, self._own_models, images, n_train, eval_images)
+            return OwnProgram(config, self.own_models, images, n_train, eval_images)
         return EpochProgram(
             config,
             images,
