@@ -7,7 +7,7 @@ nor the order in which trials end may change it, and a resumed study keeps it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from convae.config import BY_NAME, DENSE, TrialConfig
+from convae.config import BY_NAME, DENSE, MODELS, TrialConfig
 from convae.place import Place, choose_n_lanes
 from study.plan.spec import StudySpec
 from study.plan.trials import fixed_trials, winner_place
@@ -45,12 +45,15 @@ def lanes_of(
         gpu: whether the device is one.
         kept: of an earlier session, by model, which stay.
     """
-    return {model: _model_lanes(model, spec, lanes, gpu, kept) for model in spec.models}
+    models = dict.fromkeys((*spec.models, *(own.name for own in spec.own_models)))
+    return {model: _model_lanes(model, spec, lanes, gpu, kept) for model in models}
 
 
 def _model_lanes(
     model: str, spec: StudySpec, lanes: int | None, gpu: bool, kept: Mapping[str, int] | None
 ) -> ModelLanes:
+    if model not in MODELS:  # nothing is known of its layers: its trials follow one another
+        return ModelLanes(0, single=True, widths=(), batch_sizes=())
     fixed = [planned for planned in fixed_trials(spec) if planned.config.model == model]
     places = [planned.place for planned in fixed]
     if spec.share:

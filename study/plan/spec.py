@@ -11,6 +11,7 @@ from typing import Any
 
 from convae.config import BY_NAME, N_SEEDS, PRECISIONS
 from convae.errors import UserError
+from convae.own_models import OwnModel
 from study.folder import schema
 
 SAMPLERS = ("tpe", "gp", "random", "grid")
@@ -102,6 +103,7 @@ class StudySpec:
     time_budget_seconds: float | None = _option(
         None, "--time-budget", "seconds, after which the study stops with what it has", low=1e-9
     )
+    own_models: tuple[OwnModel, ...] = ()  # of a study file
 
     def __post_init__(self) -> None:
         for option in spec_options():
@@ -182,7 +184,7 @@ class StudySpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
-        return asdict(self)
+        return {**asdict(self), "own_models": [own.to_dict() for own in self.own_models]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StudySpec":
@@ -191,6 +193,7 @@ class StudySpec:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
+        plain["own_models"] = tuple(map(OwnModel.from_dict, values.get("own_models", ())))
         return cls(**plain)
 
 
