@@ -101,8 +101,9 @@ def count_trainable(model: keras.Model) -> int:
 
 def reset_own(model: keras.Model, config: TrialConfig, own_models: Iterable[OwnModel]) -> None:
     """Sets all variables of a person's own model as `build_model` makes them."""
-    # A second model, since initialisers are what layers make of them.
-    fresh = build_model(config, own_models)
+    # A second model, since initialisers are what layers make of them; on one device for all.
+    with keras.device("cpu:0"):
+        fresh = build_model(config, own_models)
     for variable, value in zip(model.variables, fresh.variables, strict=True):
         variable.assign(value)
 

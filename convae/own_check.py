@@ -25,7 +25,7 @@ from convae.config import FIELD_KINDS, TrialConfig, as_arguments
 from convae.models import IMAGE_SHAPE, build_model, count_trainable
 from convae.own_models import FolderModules, OwnModel
 
-MOST_LETTERS = 300  # of an error's message; Keras' may be a page
+MOST_LETTERS = 400  # of an error's message; Keras' may be a page
 _SHAPE = "images (28, 28, 1)"
 
 
@@ -164,7 +164,7 @@ def _told(what: str, remedy: str, folder: Path | None = None) -> Iterator[None]:
         if len(text) > MOST_LETTERS:
             text = text[:MOST_LETTERS] + "…"
         frames = traceback.extract_tb(error.__traceback__)
-        places = [f for f in frames if folder and Path(f.filename).is_relative_to(folder)]
+        places = [frame for frame in frames if folder and Path(frame.filename).parent == folder]
         line = f" in {Path(places[-1].filename).name}, line {places[-1].lineno}" if places else ""
         raise BuilderError(f"{what}{line} ({text}); {remedy}") from error
 
