@@ -46,6 +46,7 @@ class NotedTrial(AutoencoderTrial):
     _empty: dict[str, float] | None = None
 
     def _begin(self, config: dict[str, Any], started: float) -> None:
+        assert self._trainer._images  # which are there from now on
         self._empty = self._empty or memory()  # TensorFlow and the images, no program yet
         super()._begin(config, started)
 

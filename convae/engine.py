@@ -22,8 +22,9 @@ from convae.config import TrialConfig
 from convae.data import ImageSet
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
+from convae.own_lane import OwnLane
 from convae.place import Place
-from convae.training import EpochResult
+from convae.training import EpochResult, Trainer
 from convae.xla import cached_programs
 
 
@@ -42,11 +43,16 @@ class Status(StrEnum):
     PAUSED = "paused"
     COMPLETED = "completed"
     DIVERGED = "diverged"
+    FAILED = "failed"
     REMOVED = "removed"
 
 
 class EngineError(RuntimeError):
     """The engine has failed, and every trial in it; the cause is chained."""
+
+
+class TrialError(RuntimeError):
+    """A trial has failed, and it alone; the cause is chained."""
 
 
 class Report(NamedTuple):
@@ -58,12 +64,14 @@ class Report(NamedTuple):
         diverged_epoch: the epoch whose loss was not finite, from 1.
         train_seconds: its share of the device in this engine so far, an epoch that it has not ended
             or in which it diverged included.
+        compile_seconds: of a program for it alone, since.
     """
 
     status: Status
     epochs: list[EpochResult]
     diverged_epoch: int | None
     train_seconds: float
+    compile_seconds: float = 0.0
 
 
 @dataclass(eq=False)
@@ -81,7 +89,9 @@ class Trial:
         lane: its lane, of no account if it is not running.
         epochs: completed since the last report.
         diverged_epoch: set when it has diverged.
+        failure: set when it has failed.
         train_seconds: its share of the device so far.
+        compile_seconds: for it alone, since the last report.
     """
 
     trial_id: str
@@ -94,7 +104,9 @@ class Trial:
     lane: int = 0
     epochs: list[EpochResult] = field(default_factory=list)
     diverged_epoch: int | None = None
+    failure: Exception | None = None
     train_seconds: float = 0.0
+    compile_seconds: float = 0.0
     _epoch_seconds: float = 0.0
     _sharing: float = 0.0
 
@@ -106,7 +118,8 @@ class Trial:
     def report(self) -> Report:
         """What is new since the last one."""
         epochs, self.epochs = self.epochs, []
-        return Report(self.status, epochs, self.diverged_epoch, self.train_seconds)
+        seconds, self.compile_seconds = self.compile_seconds, 0.0
+        return Report(self.status, epochs, self.diverged_epoch, self.train_seconds, seconds)
 
     def spend(self, seconds: float, n_sharing: int) -> None:
         """Counts its share of a slice's device seconds, with so many at work on the device."""
@@ -116,7 +129,10 @@ class Trial:
 
     def end_slice(self, result: SliceResult, eval_mse: float | None, eval_seconds: float) -> None:
         """Takes in what a slice brought, and stops running where it must."""
-        if not result.finite or not math.isfinite(eval_mse or 0.0):
+        self.compile_seconds += result.compile_seconds
+        if result.failure is not None:
+            self.status, self.failure = Status.FAILED, result.failure
+        elif not result.finite or not math.isfinite(eval_mse or 0.0):
             self.status, self.diverged_epoch = Status.DIVERGED, result.epoch
         elif result.train_mse is not None:
             seconds = self._epoch_seconds
@@ -214,7 +230,7 @@ class Engine:
         compile_seconds: of each program that is ready.
     """
 
-    def __init__(self, programs: Mapping[ProgramId, Lanes]) -> None:
+    def __init__(self, programs: Mapping[ProgramId, Lanes | OwnLane]) -> None:
         """Takes programs that are not compiled yet; `open` makes them."""
         self.compile_seconds: dict[ProgramId, float] = {}
         self._programs = dict(programs)
@@ -229,14 +245,27 @@ class Engine:
         self._threads: list[threading.Thread] = []
 
     @classmethod
-    def open(cls, image_set: ImageSet, shapes: Mapping[ProgramId, Shape]) -> "Engine":
+    def open(
+        cls,
+        image_set: ImageSet,
+        shapes: Mapping[ProgramId, Shape],
+        trainer: Trainer | None = None,
+    ) -> "Engine":
         """Puts the images on this process's device and lays out the programs' lanes.
 
         `convae.device.open_device` comes first.
+
+        Args:
+            image_set: the images.
+            shapes: of the programs.
+            trainer: of the same device, for a person's own models: it has their builders.
         """
         images = DeviceImages(image_set)
         evaluators: dict[tuple[str, str], Evaluator] = {}
-        programs = {}
+        programs: dict[ProgramId, Lanes | OwnLane] = {}
+        if trainer is not None:
+            for own in trainer.own_models:
+                programs[ProgramId(own.name, single=True)] = OwnLane(own.name, trainer)
         for program, shape in shapes.items():
             key = shape.model, shape.precision
             if key not in evaluators:
@@ -341,6 +370,7 @@ class Engine:
         Raises:
             EngineError: the engine has failed.
             KeyError: there is no such trial.
+            TrialError: it has failed.
         """
 
         def stands_still() -> bool:
@@ -352,7 +382,7 @@ class Engine:
         with self._changed:
             trial = self._trials[trial_id]
             self._changed.wait_for(stands_still, timeout_seconds)
-            self._check()
+            self._check(trial)
             return trial.report()
 
     def state(self, trial_id: str) -> LaneState | None:
@@ -363,6 +393,7 @@ class Engine:
         Raises:
             EngineError: the engine has failed.
             KeyError: there is no such trial.
+            TrialError: it has failed.
         """
         with self._between_slices(self._trials[trial_id]) as state:
             return state
@@ -373,6 +404,7 @@ class Engine:
         Raises:
             EngineError: the engine has failed.
             KeyError: there is no such trial.
+            TrialError: it has failed.
         """
         trial = self._trials[trial_id]
         with self._between_slices(trial) as state:
@@ -436,8 +468,10 @@ class Engine:
         trained = time.perf_counter()
         due = [
             lane
-            for lane, (epoch, train_mse, finite) in results.items()
-            if train_mse is not None and finite and trials[lane].evaluates(epoch)
+            for lane, result in results.items()
+            if result.train_mse is not None
+            and result.finite
+            and trials[lane].evaluates(result.epoch)
         ]
         eval_mses = lanes.evaluate(due)
         eval_seconds = (time.perf_counter() - trained) / max(1, len(due))
@@ -445,11 +479,14 @@ class Engine:
             for lane, trial in trials.items():
                 if trial.status is Status.REMOVED:
                     continue
-                trial.spend((trained - started) / len(trials), n_sharing)
+                result = results[lane]
+                seconds = result.train_seconds
+                seconds = trained - started if seconds is None else seconds
+                trial.spend(seconds / len(trials), n_sharing)
                 is_due = lane in eval_mses
-                trial.end_slice(results[lane], eval_mses.get(lane), eval_seconds if is_due else 0.0)
+                trial.end_slice(result, eval_mses.get(lane), eval_seconds if is_due else 0.0)
                 if trial.status is not Status.RUNNING:
-                    if trial.status is not Status.DIVERGED:
+                    if trial.status not in (Status.DIVERGED, Status.FAILED):
                         trial.state = lanes.get(lane)
                     lanes.clear(lane)
                     self._scheduler.leave(trial)
@@ -465,7 +502,7 @@ class Engine:
                 self._changed.wait_for(
                     lambda: self._in_slice != trial.program or self._failure is not None
                 )
-                self._check()
+                self._check(trial)
                 running = trial.status is Status.RUNNING
                 yield self._programs[trial.program].get(trial.lane) if running else trial.state
             finally:
@@ -506,9 +543,11 @@ class Engine:
                 self._failure = error
                 self._changed.notify_all()
 
-    def _check(self) -> None:
+    def _check(self, trial: Trial | None = None) -> None:
         if self._failure is not None:
             raise EngineError(f"The engine has failed: {self._failure}") from self._failure
+        if trial is not None and trial.failure is not None:
+            raise TrialError(f"{trial.trial_id} has failed: {trial.failure}") from trial.failure
 
 
 def _check_target(until_epoch: int, trial: Trial) -> None:

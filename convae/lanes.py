@@ -43,7 +43,8 @@ class LaneState:
         error_sum: Σ over that epoch's images so far of their mean squared error.
         weights: in the order of the Keras model's trainable variables.
         velocities: of the momentum.
-        gradients: of a batch in progress; empty where a chunk is a batch.
+        others: gradients of a batch in progress, none where a chunk is a batch; of a person's own
+            model its statistics, random states and the like.
     """
 
     epoch: int
@@ -51,12 +52,12 @@ class LaneState:
     error_sum: float
     weights: list[np.ndarray]
     velocities: list[np.ndarray]
-    gradients: list[np.ndarray]
+    others: list[np.ndarray]
 
     def to_arrays(self) -> list[np.ndarray]:
         """It as arrays, for a checkpoint."""
         head = np.array([self.epoch, self.step, len(self.weights)])
-        return [head, np.array(self.error_sum), *self.weights, *self.velocities, *self.gradients]
+        return [head, np.array(self.error_sum), *self.weights, *self.velocities, *self.others]
 
     @classmethod
     def from_arrays(cls, arrays: Sequence[np.ndarray]) -> "LaneState":
@@ -73,11 +74,17 @@ class SliceResult(NamedTuple):
         train_mse: of that epoch if the slice ended it, the mean over its batches while the weights
             move; else None.
         finite: whether the losses were.
+        train_seconds: that it trained; None for the whole slice.
+        compile_seconds: for the trial before that.
+        failure: what the trial has failed over.
     """
 
     epoch: int
     train_mse: float | None
     finite: bool
+    train_seconds: float | None = None
+    compile_seconds: float = 0.0
+    failure: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,7 @@ class Lanes:
         if state is None:
             return
         shapes = weight_shapes(self._model(config))
-        parts = (state.weights, state.velocities, state.gradients)
+        parts = (state.weights, state.velocities, state.others)
         expected = [shapes[: len(part)] for part in self._now[0]]
         if [[x.shape for x in part] for part in parts] != expected:
             raise ValueError(f"The state's shapes are not those of {config.architecture}.")
@@ -191,7 +198,7 @@ class Lanes:
         now, occupants = self._now
         if occupants[lane] is not None:
             raise ValueError(f"Lane {lane} is taken.")
-        parts = (state.weights, state.velocities, state.gradients)
+        parts = (state.weights, state.velocities, state.others)
         own = State(
             *(
                 [_padded(x, to) for x, to in zip(part, self._program.weight_shapes, strict=False)]

@@ -1,8 +1,14 @@
 """The report's two autoencoders as Keras models: the definition that all faster code must equal.
 
-Both map images of shape (batch, 28, 28, 1) with pixels in [0, 1] to the same shape, in (0, 1).
+Both map images of shape (batch, 28, 28, 1) with pixels in [0, 1] to the same shape, in (0, 1). A
+model of a person's own, which its builder defines, is made here too.
 """
 
+import math
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import MappingProxyType
 
 import keras
@@ -10,11 +16,13 @@ import numpy as np
 from keras import layers
 
 from convae.config import TrialConfig
+from convae.own_models import OwnModel, OwnModelError, load_builder
 
 IMAGE_SHAPE = (28, 28, 1)
 LATENT = "latent"  # name of the layer whose output is the code
 # Keras' dtype policy for each of `convae.config.PRECISIONS`.
 POLICIES = MappingProxyType({"float32": "float32", "bfloat16": "mixed_bfloat16"})
+_BUILDING = threading.RLock()  # builders draw from random states that the whole process shares
 
 
 def build_conv_autoencoder(latent_filters: int = 8, policy: str = "float32") -> keras.Model:
@@ -58,18 +66,46 @@ def build_dense_autoencoder(
     return keras.Model(image, x, name="dense_autoencoder")
 
 
-def build_model(config: TrialConfig) -> keras.Model:
-    """The model that a trial trains, with Keras' default initial weights."""
+def build_model(config: TrialConfig, own_models: Iterable[OwnModel] = ()) -> keras.Model:
+    """The model that a trial trains.
+
+    A built-in one has Keras' default initial weights, whatever they are; all variables of a
+    person's own are a pure function of the trial's seed.
+
+    Raises:
+        OwnModelError: the model is not among a person's own.
+    """
     policy = POLICIES[config.precision]
-    if config.model == "conv":
-        assert config.latent_filters is not None
-        return build_conv_autoencoder(config.latent_filters, policy)
-    assert config.hidden_units is not None
-    assert config.hidden_activation is not None
-    assert config.dropout is not None
-    return build_dense_autoencoder(
-        config.hidden_units, config.hidden_activation, config.dropout, policy
-    )
+    if config.is_own:
+        with _BUILDING, _seeded(config.seed), _global_policy(policy):
+            model = _builder_of(config.model, own_models)(**config.keywords)
+            if not getattr(model, "built", True):
+                model(keras.Input(IMAGE_SHAPE))
+        return model
+    with _BUILDING:
+        if config.model == "conv":
+            assert config.latent_filters is not None
+            return build_conv_autoencoder(config.latent_filters, policy)
+        assert config.hidden_units is not None
+        assert config.hidden_activation is not None
+        assert config.dropout is not None
+        return build_dense_autoencoder(
+            config.hidden_units, config.hidden_activation, config.dropout, policy
+        )
+
+
+def count_trainable(model: keras.Model) -> int:
+    """The number of its trainable weights."""
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def reset_own(model: keras.Model, config: TrialConfig, own_models: Iterable[OwnModel]) -> None:
+    """Sets all variables of a person's own model as `build_model` makes them."""
+    # A second model, since initialisers are what layers make of them; on one device for all.
+    with keras.device("cpu:0"):
+        fresh = build_model(config, own_models)
+    for variable, value in zip(model.variables, fresh.variables, strict=True):
+        variable.assign(value)
 
 
 def reset(model: keras.Model, seed: int) -> None:
@@ -87,3 +123,33 @@ def reset(model: keras.Model, seed: int) -> None:
         if isinstance(layer, keras.layers.Dropout):
             state = layer.seed_generator.state
             state.assign(np.array([layer_seed, 0], dtype=state.dtype))
+
+
+def _builder_of(name: str, own_models: Iterable[OwnModel]) -> Callable[..., keras.Model]:
+    for own in own_models:
+        if own.name == name:
+            return load_builder(own)
+    raise OwnModelError(f"There is no builder of the model {name}; name it in a study file.")
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """While the block runs, whatever is random follows from the seed."""
+    python, numpy = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:  # TensorFlow's own cannot be told
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def _global_policy(name: str) -> Iterator[None]:
+    """While the block runs, layers have this dtype policy unless they are given another."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

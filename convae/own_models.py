@@ -1,18 +1,44 @@
 """A Keras model of a person's own: a builder in a Python file, which travels as its text.
 
 A builder is a function whose keyword arguments are the model's hyperparameters, and which returns
-a model of images (28, 28, 1) in [0, 1] to the same. It needs no TensorFlow until it builds.
+a model of images (28, 28, 1) in [0, 1] to the same. Another process tries it (`convae.own_check`),
+so that whoever reads one needs no TensorFlow, and what the builder prints or ends does no harm.
 """
 
-from collections.abc import Mapping
+import atexit
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from convae.config import MODELS, OWN_NAME
 from convae.errors import UserError
+
+# Starting TensorFlow takes ten of them on a busy machine; a setting less than one.
+CHECK_SECONDS = 300.0
+SECONDS_A_SETTING = 5.0
+_IMPORTING = threading.RLock()  # sys.path and sys.modules are the whole process's
 
 
 class OwnModelError(UserError):
     """A builder that cannot be used; the message names it and says what it must be."""
+
+    @classmethod
+    def of(cls, name: str, build: str, what: str) -> "OwnModelError":
+        """Says what is wrong with a builder, and what to do about it."""
+        return cls(f'[model.{name}] build = "{build}": {what}.')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +57,11 @@ class OwnModel:
     files: tuple[tuple[str, str], ...]
     defaults: str
 
+    @property
+    def build(self) -> str:
+        """The builder as people write it, but relative to its own folder."""
+        return f"{self.files[0][0]}:{self.function}"
+
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
         return {**asdict(self), "files": dict(self.files)}
@@ -41,11 +72,142 @@ class OwnModel:
         return cls(**{**values, "files": tuple(values["files"].items())})
 
 
-def read_own_model(name: str, build: str, folder: Any) -> OwnModel:
-    """STUB."""
-    raise NotImplementedError
+def read_own_model(name: str, build: str, folder: Path) -> OwnModel:
+    """Reads a builder with the files that it needs, and has it tried at its defaults.
+
+    Args:
+        name: of the model.
+        build: "file.py:function".
+        folder: to which the file is relative.
+
+    Raises:
+        OwnModelError: it is missing, or is no builder of such a model.
+    """
+    if not OWN_NAME.fullmatch(name) or name in MODELS:
+        takes = "a name is a letter, then at most 39 letters, digits and _, and none built in"
+        raise OwnModelError.of(name, build, f"{takes}; call it otherwise")
+    path, _, function = build.rpartition(":")
+    if not path.endswith(".py") or not function.isidentifier():
+        raise OwnModelError.of(name, build, 'build takes "file.py:function"')
+    file = folder / path
+    if not file.is_file():
+        what = f"there is no file {file}; name one relative to {folder}"
+        raise OwnModelError.of(name, build, what)
+    request = {"name": name, "file": str(file.resolve()), "function": function}
+    return OwnModel.from_dict(_ask("read", request, name, build, CHECK_SECONDS))
 
 
-def count_parameters(own: OwnModel, settings: Any) -> list[int]:
-    """STUB."""
-    raise NotImplementedError
+def count_parameters(own: OwnModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The trainable parameters that a model has at each setting, which is tried by that.
+
+    Args:
+        own: the model.
+        settings: keyword arguments of the builder; its defaults stand for those left out.
+
+    Raises:
+        OwnModelError: it cannot be built at a setting, which is named.
+    """
+    if not settings:
+        return []
+    request = {"own": own.to_dict(), "settings": [dict(setting) for setting in settings]}
+    seconds = CHECK_SECONDS + SECONDS_A_SETTING * len(settings)
+    counts: list[int] = _ask("count", request, own.name, own.build, seconds)
+    return counts
+
+
+@cache
+def load_builder(own: OwnModel) -> Callable[..., Any]:
+    """The builder, imported from copies of its files.
+
+    It builds one model at a time; the modules that it imports are its own, whatever their names.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="convae-own-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for path, text in own.files:
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, "utf-8")
+    tops = {Path(path).parts[0].removesuffix(".py") for path, _ in own.files}
+    modules = FolderModules(folder, tops)
+    with modules.present():
+        module = importlib.import_module(Path(own.files[0][0]).stem)
+        function = getattr(module, own.function)
+
+    def build(**keywords: Any) -> Any:
+        with modules.present():  # it may import more of them
+            return function(**keywords)
+
+    return build
+
+
+class FolderModules:
+    """The modules of a folder, which can be imported and found only while they are asked for.
+
+    So two folders may have modules of the same names, and none of them hides anybody else's.
+
+    Attributes:
+        loaded: those imported so far, by name.
+    """
+
+    def __init__(self, folder: Path, tops: Collection[str]) -> None:
+        """Takes the folder, and its top-level names, which go before others' while present."""
+        self._folder, self._tops = folder, tops
+        self.loaded: dict[str, ModuleType] = {}
+
+    @contextmanager
+    def present(self) -> Iterator[None]:
+        """While the block runs, the folder's modules are there, as a script beside them has it."""
+        with _IMPORTING:
+            displaced = {name: sys.modules.pop(name) for name in _under(self._tops)}
+            others = {name.partition(".")[0] for name in sys.modules}
+            sys.modules.update(self.loaded)
+            sys.path.insert(0, str(self._folder))
+            importlib.invalidate_caches()  # the folder may be a moment old
+            try:
+                yield
+            finally:
+                sys.path.remove(str(self._folder))
+                for name, module in list(sys.modules.items()):
+                    if name.partition(".")[0] not in others and self._has(name, module):
+                        self.loaded[name] = sys.modules.pop(name)
+                sys.modules.update(displaced)
+
+    def _has(self, name: str, module: ModuleType) -> bool:
+        base = self._folder.joinpath(*name.split("."))
+        return getattr(module, "__file__", None) in (f"{base}.py", f"{base}/__init__.py")
+
+
+def _under(tops: Collection[str]) -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] in tops]
+
+
+def _ask(task: str, request: Mapping[str, Any], name: str, build: str, seconds: float) -> Any:
+    """Has another process do a task of `convae.own_check`."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    with tempfile.TemporaryDirectory() as temporary:
+        asked, answered, said = (Path(temporary, part) for part in ("asked", "answered", "said"))
+        asked.write_text(json.dumps(request), "utf-8")
+        command = [sys.executable, "-m", "convae.own_check", task, str(asked), str(answered)]
+        with said.open("wb") as output:
+            try:
+                code = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    timeout=seconds,
+                    check=False,
+                ).returncode
+            except subprocess.TimeoutExpired as error:
+                what = f"it was not done after {seconds:.0f} s; let it only build a model"
+                raise OwnModelError.of(name, build, what) from error
+        if not answered.is_file():
+            lines = re.sub(r"\x1b\[\d*m", "", said.read_text("utf-8", "replace")).split("\n")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+            what = f"its process ended with code {code} ({last}); let it return a model"
+            raise OwnModelError.of(name, build, what)
+        answer = json.loads(answered.read_text("utf-8"))
+    if "fault" in answer:
+        raise OwnModelError.of(name, build, answer["fault"])
+    return answer["found"]

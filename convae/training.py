@@ -2,17 +2,17 @@
 
 It computes what Keras' `model.fit` computes with `SGD` and the mean squared error, step by step
 (the tests hold the two together), without its input pipeline and its per-step Python. A CPU runs
-TensorFlow's graph, a GPU a program of one lane. A `Trainer` keeps the images and what is compiled,
-so that a further trial of a known shape starts at once.
+TensorFlow's graph, a GPU a program of one lane, and the graph of a model of a person's own. A
+`Trainer` keeps the images and what is compiled: a further trial of a known shape starts at once.
 """
 
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -24,10 +24,11 @@ from convae.config import TrialConfig
 from convae.data import VAL_MSE, ImageSet, split
 from convae.device import Device
 from convae.errors import DivergenceError
-from convae.formulations import Formulation, cheaper_on_cpu
+from convae.formulations import Formulation, as_defined, cheaper_on_cpu
 from convae.lane_program import WIDTHS, DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState
-from convae.models import build_model, reset
+from convae.models import build_model, count_trainable, reset, reset_own
+from convae.own_models import OwnModel
 from convae.xla import cached_programs
 
 # Large enough to keep a GPU busy, small enough for 100 MB of activations.
@@ -86,7 +87,7 @@ class EpochProgram:
             n_threads: parts of a batch to compute at once.
             formulation: how to compute the model.
         """
-        self.model = build_model(config)
+        self.model = self._build(config)
         self._reconstruct = formulation(self.model)
         self._n_threads = n_threads
         self._batch_size = min(config.batch_size, n_train)
@@ -110,21 +111,26 @@ class EpochProgram:
         self._call_train(images, 0.0, 0.0, True, (0, 0), n_steps=1)
         self.evaluate(eval_images)
 
+    def _build(self, config: TrialConfig) -> keras.Model:
+        return build_model(config)
+
     def reset(self, seed: int) -> None:
         """Sets fresh initial weights, a pure function of the seed, and zero velocities."""
-        reset(self.model, seed)
+        self._reset_model(seed)
         for velocity in self._velocities:
             velocity.assign(tf.zeros_like(velocity))
 
+    def _reset_model(self, seed: int) -> None:
+        reset(self.model, seed)
+
     @property
     def _state(self) -> list[Any]:
-        """Whatever training changes: weights, velocities and the random states of dropout."""
-        dropouts = [x for x in self.model.layers if isinstance(x, keras.layers.Dropout)]
-        random = [layer.seed_generator.state.value for layer in dropouts]
-        return [*self._weights, *self._velocities, *random]
+        """Whatever training changes: weights, velocities, and random states and the like."""
+        others = [variable.value for variable in self.model.non_trainable_variables]
+        return [*self._weights, *self._velocities, *others]
 
     def get_state(self) -> list[np.ndarray]:
-        """Copies of the weights, the velocities and the random states."""
+        """Copies of the weights, the velocities, and random states and the like."""
         return [variable.numpy() for variable in self._state]
 
     def set_state(self, state: Sequence[np.ndarray]) -> None:
@@ -191,11 +197,25 @@ class EpochProgram:
         keys = tf.random.stateless_uniform(
             (self._n_train,), shuffle_seed, None, None, tf.int32, alg="philox"
         )
+        order = tf.argsort(keys)
+        update = partial(
+            self._update, learning_rate=learning_rate, momentum=momentum, nesterov=nesterov
+        )
+        return self._sum_over_batches(images, order, n_steps, update) / self._n_train
+
+    def _sum_over_batches(
+        self,
+        images: tf.Tensor,
+        order: tf.Tensor,
+        n_steps: tf.Tensor,
+        update: Callable[[list[tf.Tensor]], None],
+    ) -> tf.Tensor:
+        """Trains so many steps; Σ over their images of the mean squared error."""
         size = self._batch_size
         # The last batch is filled up with an image of weight 0, so that all have one shape: a
         # second one would take as long to compile again.
         missing = self._n_steps * size - self._n_train
-        order = tf.pad(tf.argsort(keys), [[0, missing]])
+        order = tf.pad(order, [[0, missing]])
 
         def step(i: tf.Tensor) -> tf.Tensor:
             start = i * size
@@ -211,10 +231,10 @@ class EpochProgram:
                 return mse, tape.gradient(mse, self._weights)
 
             mse, gradients = self._sum_over_parts(size, part)
-            self._update(gradients, learning_rate, momentum, nesterov)
+            update(gradients)
             return mse * tf.cast(n_left, tf.float32)
 
-        return _sum_over(n_steps, step) / self._n_train
+        return _sum_over(n_steps, step)
 
     def _mse_by_image(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
         targets = _as_float(images)
@@ -247,9 +267,9 @@ class EpochProgram:
                     tf.raw_ops.ResourceApplyKerasMomentum(
                         var=weight.handle,
                         accum=velocity.handle,
-                        lr=learning_rate,
+                        lr=tf.cast(learning_rate, weight.dtype),
                         grad=gradient,
-                        momentum=momentum,
+                        momentum=tf.cast(momentum, weight.dtype),
                         use_nesterov=use_nesterov,
                     )
                 return tf.constant(0)
@@ -277,6 +297,63 @@ class EpochProgram:
         return total / n_images
 
 
+class OwnProgram(EpochProgram):
+    """The same of a model of a person's own, which Keras computes: nothing is known of its layers.
+
+    So a batch is neither split nor filled up, since its images may depend on each other, as those
+    of a batch normalisation do. What the model adds to the loss is minimised, but not reported.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        own_models: Iterable[OwnModel],
+        images: tf.Tensor,
+        n_train: int,
+        eval_images: tf.Tensor,
+    ) -> None:
+        """Traces and compiles; see `EpochProgram`."""
+        self._config, self._own_models = config, tuple(own_models)
+        super().__init__(config, images, n_train, eval_images, formulation=as_defined)
+
+    def _build(self, config: TrialConfig) -> keras.Model:
+        # One seed for all, for what a builder makes random that is no variable.
+        return build_model(replace(config, seed=0), self._own_models)
+
+    def _reset_model(self, seed: int) -> None:
+        reset_own(self.model, replace(self._config, seed=seed), self._own_models)
+
+    def _sum_over_batches(
+        self,
+        images: tf.Tensor,
+        order: tf.Tensor,
+        n_steps: tf.Tensor,
+        update: Callable[[list[tf.Tensor]], None],
+    ) -> tf.Tensor:
+        def batch(start: tf.Tensor, n: int) -> tf.Tensor:
+            chosen = tf.gather(images, tf.slice(order, [start], [n]))
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(self._weights)
+                mse = tf.reduce_mean(self._mse_by_image(chosen, training=True))
+                added = [tf.reduce_sum(tf.cast(x, tf.float32)) for x in self.model.losses]
+                loss = tf.add_n([mse, *added])
+            zero = tf.UnconnectedGradients.ZERO
+            gradients = tape.gradient(loss, self._weights, unconnected_gradients=zero)
+            update([tf.convert_to_tensor(gradient) for gradient in gradients])  # not its slices
+            for weight in self.model.trainable_variables:
+                if weight.constraint is not None:
+                    weight.assign(weight.constraint(weight))
+            return mse * n
+
+        size = self._batch_size
+        n_full, rest = divmod(self._n_train, size)
+        total = _sum_over(tf.minimum(n_steps, n_full), lambda i: batch(i * size, size))
+        if rest:
+            start = tf.constant(n_full * size)
+            total += tf.cond(n_steps > n_full, lambda: batch(start, rest), lambda: tf.constant(0.0))
+        return total
+
+
 class Training(ABC):
     """One trial in progress. Made by `Trainer.start`.
 
@@ -286,16 +363,18 @@ class Training(ABC):
         compile_seconds: tracing, XLA and autotuning; 0 if the program was there already.
         eval_metric: `TEST_MSE` or `VAL_MSE`.
         n_parameters: trainable weights.
+        n_weights: arrays of them.
     """
 
     def __init__(
-        self, config: TrialConfig, eval_metric: str, compile_seconds: float, n_parameters: int
+        self, config: TrialConfig, eval_metric: str, compile_seconds: float, model: keras.Model
     ) -> None:
         self.config = config
         self.epoch = 0
         self.compile_seconds = compile_seconds
         self.eval_metric = eval_metric
-        self.n_parameters = n_parameters
+        self.n_parameters = count_trainable(model)
+        self.n_weights = len(model.trainable_variables)
 
     @property
     @abstractmethod
@@ -315,7 +394,7 @@ class Training(ABC):
         eval_seconds = 0.0
         if evaluate and math.isfinite(train_mse):
             with _stopwatch() as eval_time:
-                eval_mse = self._evaluate()
+                eval_mse = self.evaluate()
             eval_seconds = eval_time()
         if not math.isfinite(train_mse) or not math.isfinite(eval_mse or 0.0):
             raise DivergenceError(epoch)
@@ -344,7 +423,7 @@ class Training(ABC):
         """Trains the next epoch and returns its mean MSE."""
 
     @abstractmethod
-    def _evaluate(self) -> float:
+    def evaluate(self) -> float:
         """The mean squared error of the evaluation images."""
 
     @abstractmethod
@@ -373,7 +452,7 @@ class _GraphTraining(Training):
         eval_metric: str,
         compile_seconds: float,
     ) -> None:
-        super().__init__(config, eval_metric, compile_seconds, program.model.count_params())
+        super().__init__(config, eval_metric, compile_seconds, program.model)
         self._program = program
         self._images = images
         self._eval_images = eval_images
@@ -395,7 +474,7 @@ class _GraphTraining(Training):
             shuffle_seed=(self.config.seed, self.epoch + 1),
         )
 
-    def _evaluate(self) -> float:
+    def evaluate(self) -> float:
         return self._program.evaluate(self._eval_images)
 
     def _set_state(self, epoch: int, state: Sequence[np.ndarray]) -> None:
@@ -409,7 +488,7 @@ class _LaneTraining(Training):
         self, config: TrialConfig, lanes: Lanes, eval_metric: str, compile_seconds: float
     ) -> None:
         self._model = build_model(config)
-        super().__init__(config, eval_metric, compile_seconds, self._model.count_params())
+        super().__init__(config, eval_metric, compile_seconds, self._model)
         self._lanes = lanes
         self._put(lanes.start(config))
 
@@ -430,7 +509,7 @@ class _LaneTraining(Training):
             if result.train_mse is not None:
                 return result.train_mse
 
-    def _evaluate(self) -> float:
+    def evaluate(self) -> float:
         return self._lanes.evaluate([0])[0]
 
     def _set_state(self, epoch: int, state: Sequence[np.ndarray]) -> None:
@@ -448,58 +527,88 @@ class Trainer:
     """Holds the images on a device and what is compiled in a process.
 
     One trial trains at a time: trials of one shape share the program's weights.
+
+    Attributes:
+        device: to train on.
+        image_set: the images.
+        own_models: that trials may name.
     """
 
     def __init__(
-        self, image_set: ImageSet, device: Device, formulation: Formulation = cheaper_on_cpu
+        self,
+        image_set: ImageSet,
+        device: Device,
+        formulation: Formulation = cheaper_on_cpu,
+        own_models: Iterable[OwnModel] = (),
     ) -> None:
-        """Puts the images on the device.
+        """Takes the images, which go to the device with the first trial.
 
         Args:
             image_set: the images.
             device: to train on.
-            formulation: how a CPU computes the model.
+            formulation: how a CPU computes the built-in models.
+            own_models: that trials may name.
         """
         self.device = device
         self.image_set = image_set
         self._formulation = formulation
-        # 55 MB of uint8 for the process's whole life; batches are scaled on the device.
-        with tf.device(device.name):
-            if device.jit_compile:
-                self._images = DeviceImages(image_set)
-            else:
-                self._train_images = tf.constant(image_set.train_images[..., np.newaxis])
-                self._test_images = tf.constant(image_set.test_images[..., np.newaxis])
+        self.own_models = tuple(own_models)
         self._programs: dict[tuple[Any, ...], EpochProgram] = {}
         self._lanes: dict[Shape, Lanes] = {}
 
+    # 55 MB of uint8 for the process's whole life; batches are scaled on the device.
+    @cached_property
+    def _images(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Training and test images for TensorFlow's graph."""
+        train, test = self.image_set.train_images, self.image_set.test_images
+        return tf.constant(train[..., np.newaxis]), tf.constant(test[..., np.newaxis])
+
+    @cached_property
+    def _lane_images(self) -> DeviceImages:
+        return DeviceImages(self.image_set)
+
     def start(self, config: TrialConfig) -> Training:
-        """Prepares a trial: its images, its program (compiled if new), its initial weights."""
+        """Prepares a trial: its images, its program (compiled if new), its initial weights.
+
+        Raises:
+            OwnModelError: it names a model that is not among a person's own.
+        """
+        in_lane = self.device.jit_compile and not config.is_own
         with tf.device(self.device.name):
-            return self._in_lane(config) if self.device.jit_compile else self._in_graph(config)
+            return self._in_lane(config) if in_lane else self._in_graph(config)
 
     def _in_graph(self, config: TrialConfig) -> Training:
+        images, test_images = self._images
         part = split(self.image_set, config.split)
         n_train = len(part.train_images)
-        held_out = part.eval_metric == VAL_MSE
-        eval_images = self._train_images[n_train:] if held_out else self._test_images
+        eval_images = images[n_train:] if part.eval_metric == VAL_MSE else test_images
         key = (config.architecture, config.batch_size, n_train)
         compile_seconds = 0.0
         program = self._programs.get(key)
         if program is None:
             with _stopwatch() as compile_time:
-                program = EpochProgram(
-                    config,
-                    self._train_images,
-                    n_train,
-                    eval_images,
-                    n_threads=self.device.n_threads,
-                    formulation=self._formulation,
-                )
+                program = self._program(config, images, n_train, eval_images)
             compile_seconds = compile_time()
             self._programs[key] = program
         return _GraphTraining(
-            config, program, self._train_images, eval_images, part.eval_metric, compile_seconds
+            config, program, images, eval_images, part.eval_metric, compile_seconds
+        )
+
+    def _program(
+        self, config: TrialConfig, images: tf.Tensor, n_train: int, eval_images: tf.Tensor
+    ) -> EpochProgram:
+        if config.is_own:
+            # A search may give each trial a shape of its own: the last one's is kept.
+            for key in [key for key in self._programs if key[0][0] == config.model]:
+                del self._programs[key]
+            return OwnProgram(config, self.own_models, images, n_train, eval_images)
+        return EpochProgram(
+            config,
+            images,
+            n_train,
+            eval_images,
+            n_threads=self.device.n_threads,
+            formulation=self._formulation,
         )
 
     def _in_lane(self, config: TrialConfig) -> Training:
@@ -508,18 +617,18 @@ class Trainer:
             n_lanes=1,
             widths=[getattr(config, WIDTHS[config.model])],
             batch_sizes=[config.batch_size],
-            n_train=self._images.n_train,
+            n_train=self._lane_images.n_train,
             precision=config.precision,
         )
         compile_seconds = 0.0
         lanes = self._lanes.get(shape)
         if lanes is None:
-            evaluator = Evaluator(config.model, self._images, config.precision)
-            lanes = Lanes(shape, self._images, evaluator)
+            evaluator = Evaluator(config.model, self._lane_images, config.precision)
+            lanes = Lanes(shape, self._lane_images, evaluator)
             with cached_programs():
                 compile_seconds = lanes.compile()
             self._lanes[shape] = lanes
-        eval_metric = self._images.part(config.split).eval_metric
+        eval_metric = self._lane_images.part(config.split).eval_metric
         return _LaneTraining(config, lanes, eval_metric, compile_seconds)
 
 

@@ -7,7 +7,7 @@ nor the order in which trials end may change it, and a resumed study keeps it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from convae.config import DENSE, TrialConfig
+from convae.config import DENSE, MODELS, TrialConfig
 from convae.place import Place, choose_n_lanes
 from study.folder import schema
 from study.plan.spec import StudySpec
@@ -52,6 +52,8 @@ def lanes_of(
 def _model_lanes(
     model: str, spec: StudySpec, lanes: int | None, gpu: bool, kept: Mapping[str, int] | None
 ) -> ModelLanes:
+    if model not in MODELS:  # nothing is known of its layers: its trials follow one another
+        return ModelLanes(0, single=True, widths=(), batch_sizes=())
     fixed = [planned for planned in fixed_trials(spec) if planned.config.model == model]
     places = [planned.place for planned in fixed]
     if model in spec.models:

@@ -121,7 +121,7 @@ def run_study(
     gpu = None
     with ExitStack() as stack:
         if lanes:
-            settings = {"lanes": lanes, "precision": spec.precision}
+            settings = {"lanes": lanes, "precision": spec.precision, "own_models": spec.own_models}
             keeper = start_keeper(slots, image_set, folder=folder, owner=owner, **settings)
             stack.callback(ray.kill, keeper)
             if fits_now(slots):
@@ -167,11 +167,12 @@ def run_study(
         ledger.listeners += [optuna_file, progress]
         if experiment:
             ledger.listeners.append(MlflowLogger(experiment, ledger))
-        for_all = {"folder": folder, "owner": owner}
+        for_all: dict[str, Any] = {"folder": folder, "owner": owner}
         if lanes:
             gpus = bool(slots.gpus_per_trial)
             ready = tune.with_parameters(LaneTrial, keeper=keeper, gpu=gpus, **for_all)
         else:
+            for_all |= {"own_models": spec.own_models} if spec.own_models else {}
             n_threads = slots.cpus_per_trial
             kind = trainable or AutoencoderTrial
             ready = tune.with_parameters(kind, image_set=image_set, n_threads=n_threads, **for_all)

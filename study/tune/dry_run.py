@@ -5,7 +5,7 @@ moment on the very resources that the study would use. Nothing is written.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convae.config import TrialConfig
+from convae.own_models import OwnModel
 from study.folder import schema
 from study.plan.sampler import check_sampler
 from study.plan.spec import StudySpec
@@ -69,7 +70,7 @@ def print_plan(spec: StudySpec, resources: Resources, image_set: "ImageSet") -> 
     points = {model: _given(model, spec) for model in spec.models}
     configs = [planned.config for planned in fixed]
     configs += [config for given in points.values() for config in given]
-    costs = _measure(_shapes(configs), slots, image_set)
+    costs = _measure(_shapes(configs), slots, image_set, spec.own_models)
     console.print(_table(spec, fixed, points, costs))
     for line in estimate(spec, slots, fixed, points, costs):
         console.print(line, markup=False)
@@ -128,9 +129,9 @@ def _shape(config: TrialConfig) -> TrialConfig:
 
     The split does: a sixth of the images. It is left out all the same, so that costs err high.
     """
-    plain = TrialConfig(model=config.model)
     names = ("learning_rate", "momentum", "nesterov", "epochs", "split", "seed")
-    return replace(config, **{name: getattr(plain, name) for name in names})
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(TrialConfig)}
+    return replace(config, **{name: defaults[name] for name in names})
 
 
 def _shapes(configs: Iterable[TrialConfig]) -> list[TrialConfig]:
@@ -142,7 +143,10 @@ def _mean_cost(configs: Sequence[TrialConfig], costs: dict[TrialConfig, Cost]) -
 
 
 def _measure(
-    shapes: Sequence[TrialConfig], slots: Slots, image_set: "ImageSet"
+    shapes: Sequence[TrialConfig],
+    slots: Slots,
+    image_set: "ImageSet",
+    own_models: tuple[OwnModel, ...],
 ) -> dict[TrialConfig, Cost]:
     """Trains each shape for a moment in every slot at once, as the study would."""
     task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(
@@ -153,7 +157,9 @@ def _measure(
     configs = [shape.to_dict() for shape in shapes]
     measured = ray.get(
         [
-            task.remote(configs, images, slots.cpus_per_trial, bool(slots.gpus_per_trial))
+            task.remote(
+                configs, images, slots.cpus_per_trial, bool(slots.gpus_per_trial), own_models
+            )
             for _ in range(n_tasks)
         ]
     )
@@ -167,7 +173,11 @@ def _measure(
 
 
 def _measure_here(
-    configs: list[dict[str, Any]], image_set: "ImageSet", n_threads: int, gpu: bool
+    configs: list[dict[str, Any]],
+    image_set: "ImageSet",
+    n_threads: int,
+    gpu: bool,
+    own_models: tuple[OwnModel, ...],
 ) -> list[Cost]:
     from convae.device import open_device
     from convae.training import Trainer
@@ -176,7 +186,8 @@ def _measure_here(
     n_train, n_test = (int(share * len(i)) for i in (image_set.train_images, image_set.test_images))
     part = replace(image_set, train_images=image_set.train_images[:n_train])
     part = replace(part, test_images=image_set.test_images[:n_test])
-    trainer = Trainer(part, open_device(gpu=gpu, n_threads=n_threads))
+    device = open_device(gpu=gpu, n_threads=n_threads)
+    trainer = Trainer(part, device, own_models=own_models)
     costs = []
     for values in configs:
         # A gentle step: what diverges would end before it is measured.

@@ -14,8 +14,9 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from convae.config import TrialConfig
+from convae.config import MODELS, TrialConfig
 from convae.errors import UserError
+from convae.own_models import OwnModel
 from study.folder.lock import guard_for
 from study.folder.storage import RunFolder
 from study.plan.lanes import ModelLanes
@@ -45,6 +46,7 @@ class DeviceEngine:
         n_threads: of the CPU.
         folder: the run folder, for models.
         owner: the driver that the folder must have.
+        own_models: that trials may name.
     """
 
     def __init__(
@@ -57,13 +59,16 @@ class DeviceEngine:
         n_threads: int,
         folder: RunFolder,
         owner: str,
+        own_models: tuple[OwnModel, ...] = (),
     ) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         from convae.device import open_device
         from convae.engine import Engine, ProgramId
         from convae.lane_program import Shape
+        from convae.training import Trainer
 
         guard_for(folder, owner)
+        self._own_models = own_models
         self._mnist, self._lanes, self._folder = image_set, lanes, folder
         self.refusal: UserError | None = None
         try:
@@ -83,10 +88,12 @@ class DeviceEngine:
                 precision=precision,
             )
             for model, own in lanes.items()
+            if model in MODELS
             for n in (own.n_lanes, int(own.single))
             if n
         }
-        self._engine = Engine.open(image_set, shapes)
+        trainer = Trainer(image_set, self._device, own_models=own_models)
+        self._engine = Engine.open(image_set, shapes, trainer)
         self._engine.start()
         self._told_compile_seconds: set[Any] = set()
 
@@ -118,8 +125,9 @@ class DeviceEngine:
             state: of `report`, to go on from.
         """
         from convae.lanes import LaneState
-        from convae.models import build_model
+        from convae.models import build_model, count_trainable
 
+        n_parameters = count_trainable(build_model(planned.config, self._own_models))
         self.remove(planned.trial_id)
         self._engine.submit(
             planned.trial_id,
@@ -129,7 +137,7 @@ class DeviceEngine:
             evaluates=planned.evaluates,
             state=LaneState.from_arrays(state) if state else None,
         )
-        return int(build_model(planned.config).count_params())
+        return n_parameters
 
     def advance(self, trial_id: str, until_epoch: int) -> None:
         """Lets a paused trial train on."""
@@ -140,7 +148,7 @@ class DeviceEngine:
 
         Returns:
             "epochs", as `EpochResult`s in dictionaries; "stands_still" and "diverged_epoch";
-            "compile_seconds" of programs that nobody was told of yet.
+            "compile_seconds" of programs that nobody was told of yet, and of the trial's alone.
         """
         return self._in_words(self._engine.report(trial_id, timeout_seconds))
 
@@ -162,9 +170,13 @@ class DeviceEngine:
 
         state = self._engine.state(trial_id)
         assert state is not None
-        model = build_model(config)
-        for variable, weight in zip(model.trainable_variables, state.weights, strict=True):
-            variable.assign(weight)
+        model = build_model(config, self._own_models)
+        variables, values = model.trainable_variables, state.weights
+        if config.is_own:
+            variables = [*variables, *model.non_trainable_variables]
+            values = [*values, *state.others]
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
         outputs = reconstruct(model, self._mnist.test_images)
         keep_model(self._folder, trial_id, model, self._mnist, outputs)
 
@@ -177,7 +189,8 @@ class DeviceEngine:
             "epochs": [epoch.__dict__ for epoch in report.epochs],
             "stands_still": report.status not in (Status.WAITING, Status.RUNNING),
             "diverged_epoch": report.diverged_epoch,
-            "compile_seconds": sum(self._engine.compile_seconds[program] for program in new),
+            "compile_seconds": report.compile_seconds
+            + sum(self._engine.compile_seconds[program] for program in new),
         }
 
 

@@ -21,6 +21,7 @@ from ray import tune
 from ray.exceptions import RayError
 
 from convae.errors import DivergenceError
+from convae.own_models import OwnModel
 from study.folder import schema
 from study.folder.checkpoints import Checkpoint, Spent, load_checkpoint, save_checkpoint
 from study.folder.lock import guard_for
@@ -170,8 +171,9 @@ class AutoencoderTrial(FolderTrial):
         n_threads: int = 1,
         folder: RunFolder | None = None,
         owner: str = "",
+        own_models: tuple[OwnModel, ...] = (),
     ) -> None:
-        """Opens the device and puts the images there.
+        """Opens the device.
 
         Args:
             config: of the first trial, `PlannedTrial.to_dict`.
@@ -179,6 +181,7 @@ class AutoencoderTrial(FolderTrial):
             n_threads: of the CPU.
             folder: the run folder.
             owner: the driver that the run folder must have for this worker to write there.
+            own_models: that trials may name.
 
         Raises:
             RunFolderError: this node does not see the run folder.
@@ -190,7 +193,8 @@ class AutoencoderTrial(FolderTrial):
         from convae.training import Trainer
 
         assert image_set is not None
-        self._trainer = Trainer(image_set, open_device(gpu=False, n_threads=n_threads))
+        device = open_device(gpu=False, n_threads=n_threads)
+        self._trainer = Trainer(image_set, device, own_models=own_models)
         self._begin(config, started)
 
     def _start(self, state: list[np.ndarray] | None) -> None:
@@ -275,7 +279,7 @@ def reconstruction_table(
         trial_id: whose reconstructions.
         images: (n, 28, 28) uint8.
         labels: (n,) uint8; None if there are none, and then their column is of missing values.
-        outputs: (n, 28, 28) in [0, 1].
+        outputs: (n, 28, 28), in [0, 1] but for what a model of a person's own returns.
     """
     errors = np.mean((outputs - images / np.float32(255)) ** 2, axis=(1, 2))
     ranked = np.argsort(errors)
@@ -286,7 +290,7 @@ def reconstruction_table(
         "median": ranked[middle : middle + N_RANKED_IMAGES],
         "worst": ranked[::-1][:N_RANKED_IMAGES],
     }
-    pixels = np.rint(outputs * 255).astype(np.uint8)
+    pixels = np.rint(np.clip(outputs, 0, 1) * 255).astype(np.uint8)
     rows = [
         (
             trial_id,

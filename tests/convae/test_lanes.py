@@ -108,7 +108,7 @@ def curve(lanes, lane, config, n_epochs=N_EPOCHS):
     losses = [end_of_epoch(lanes, lane) for _ in range(n_epochs)]
     state = lanes.get(lane)
     lanes.clear(lane)
-    return losses, [*state.weights, *state.velocities, *state.gradients]
+    return losses, [*state.weights, *state.velocities, *state.others]
 
 
 def assert_same(one, other):
@@ -218,7 +218,7 @@ def test_pauses_change_nothing(lanes, config):
         lanes.clear(lane)
         lanes.run()
         lane = 3 - lane  # 1 or 2
-    assert_same((losses, [*state.weights, *state.velocities, *state.gradients]), whole)
+    assert_same((losses, [*state.weights, *state.velocities, *state.others]), whole)
 
 
 def test_divergence_tells_its_epoch(lanes):

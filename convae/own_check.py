@@ -1,0 +1,187 @@
+"""Tries a builder of a person's own: `convae.own_models` runs this in another process.
+
+    python -m convae.own_check read|count REQUEST ANSWER
+
+Both are JSON files; an answer has what was found, or the fault that makes the builder unusable.
+"""
+
+import importlib
+import inspect
+import json
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from convae.config import FIELD_KINDS, TrialConfig, as_arguments
+from convae.models import IMAGE_SHAPE, build_model, count_trainable
+from convae.own_models import FolderModules, OwnModel
+
+MOST_LETTERS = 400  # of an error's message; Keras' may be a page
+_SHAPE = "images (28, 28, 1)"
+
+
+class BuilderError(Exception):
+    """What is wrong with a builder, and what to do about it."""
+
+
+def read(name: str, file: str, function: str) -> OwnModel:
+    """The builder with its files.
+
+    Raises:
+        BuilderError: it is no builder of such a model.
+    """
+    path = Path(file)
+    modules = FolderModules(path.parent, [path.stem])
+    with modules.present():
+        with _told(f"{path.name} cannot be imported", "mend it", path.parent):
+            found = getattr(importlib.import_module(path.stem), function, None)
+        if not callable(found):
+            raise BuilderError(f"{path.name} has no function {function}; define it there")
+        defaults = _defaults(found)
+        with _told("the builder fails", "it must build a model by its defaults", path.parent):
+            found(**defaults)  # which may import more
+    sources = {str(module.__file__) for module in modules.loaded.values()} - {file}
+    texts = [
+        (Path(source).relative_to(path.parent).as_posix(), Path(source).read_text("utf-8"))
+        for source in (file, *sorted(sources))
+    ]
+    own = OwnModel(
+        name=name, function=function, files=tuple(texts), defaults=as_arguments(defaults)
+    )
+    # The copies, as other machines have them: a file beside them that is no module is missing.
+    model = _built(own, own.defaults)
+    check_model(model)
+    with _told("the model cannot be saved", "give its layers a get_config"):  # noqa: SIM117
+        with tempfile.NamedTemporaryFile(suffix=".keras") as saved:
+            model.save(saved.name)
+    return own
+
+
+def count(own: OwnModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The trainable parameters at each setting.
+
+    Raises:
+        BuilderError: the model cannot be built at a setting.
+    """
+    counts = []
+    for setting in settings:
+        try:
+            model = _built(own, as_arguments(setting))
+            check_model(model)
+        except BuilderError as fault:
+            words = ", ".join(f"{name} = {value!r}" for name, value in setting.items())
+            raise BuilderError(f"with {words or 'its defaults'}, {fault}") from fault
+        counts.append(count_trainable(model))
+    return counts
+
+
+def check_model(model: Any) -> None:
+    """Whether it is a model of images to images that can be trained.
+
+    Raises:
+        BuilderError: it is not.
+    """
+    if not isinstance(model, keras.Model):
+        raise BuilderError(
+            f"the builder returns a {type(model).__name__}; it must return a keras.Model"
+        )
+    shapes = [tuple(x.shape) for x in getattr(model, "inputs", None) or ()]
+    if shapes and not (len(shapes) == 1 and _takes_images(shapes[0])):
+        told = " and ".join(map(str, shapes))
+        raise BuilderError(
+            f"the model takes {told}, but must take {_SHAPE}: {(None, *IMAGE_SHAPE)}"
+        )
+    for n in (2, 3):  # any number of them
+        images = np.random.default_rng(0).random((n, *IMAGE_SHAPE), np.float32)
+        with _told("the model fails", f"it must take {_SHAPE}, also in TensorFlow's graph"):
+            tf.function(lambda x: model(x, training=True), autograph=False)(images)
+            outputs = model(images, training=False)
+        shape = getattr(outputs, "shape", type(outputs).__name__)
+        if shape != images.shape:
+            told = f"{shape} from {images.shape}"
+            raise BuilderError(f"the model returns {told}; it must return images of the same shape")
+        if not outputs.dtype.is_floating or not np.isfinite(tf.cast(outputs, tf.float32)).all():
+            raise BuilderError("the model returns what is no finite number; mend its layers")
+    if not count_trainable(model):
+        raise BuilderError("the model has no trainable weights; give it some")
+
+
+def _takes_images(shape: tuple[int | None, ...]) -> bool:
+    return (
+        shape[:1] == (None,)
+        and len(shape) == 4
+        and all(n in (None, of) for n, of in zip(shape[1:], IMAGE_SHAPE, strict=True))
+    )
+
+
+def _built(own: OwnModel, arguments: str) -> keras.Model:
+    with _told("the builder fails", "mend it (only Python modules go along with it)"):
+        return build_model(TrialConfig(model=own.name, arguments=arguments), [own])
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    """The keyword arguments and their defaults."""
+    defaults = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise BuilderError(
+                f"the argument {name} has no name of its own; take keyword arguments only"
+            )
+        value = parameter.default
+        if value is parameter.empty:
+            raise BuilderError(f"the argument {name} has no default; give it one")
+        plain = isinstance(value, int | float | bool | str)
+        if not plain or (isinstance(value, float) and not np.isfinite(value)):
+            takes = "take numbers, texts, true and false"
+            raise BuilderError(f"the argument {name} has the default {value!r}; {takes}")
+        if name in FIELD_KINDS:
+            raise BuilderError(f"the argument {name} is called like one of every trial; rename it")
+        defaults[name] = value
+    return defaults
+
+
+@contextmanager
+def _told(what: str, remedy: str, folder: Path | None = None) -> Iterator[None]:
+    """Turns whatever is raised into a fault, with the line of the folder that it comes from."""
+    try:
+        yield
+    except (BuilderError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a builder may call sys.exit
+        text = "".join(traceback.format_exception_only(error))
+        if isinstance(error, SyntaxError):
+            text = f"{type(error).__name__}: {error}"
+        text = " ".join(re.sub(r"\x1b\[\d*m", "", text).split()).rstrip(".")
+        if len(text) > MOST_LETTERS:
+            text = text[:MOST_LETTERS] + "…"
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [frame for frame in frames if folder and Path(frame.filename).parent == folder]
+        line = f" in {Path(places[-1].filename).name}, line {places[-1].lineno}" if places else ""
+        raise BuilderError(f"{what}{line} ({text}); {remedy}") from error
+
+
+def main(task: str, asked: str, answered: str) -> None:
+    """Answers a request."""
+    request = json.loads(Path(asked).read_text("utf-8"))
+    try:
+        if task == "read":
+            found: Any = read(**request).to_dict()
+        else:
+            found = count(OwnModel.from_dict(request["own"]), request["settings"])
+        answer = {"found": found}
+    except BuilderError as fault:
+        answer = {"fault": str(fault)}
+    Path(answered).write_text(json.dumps(answer), "utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

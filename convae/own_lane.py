@@ -1,0 +1,120 @@
+"""The one lane of a person's own model in an engine: the plain trainer, in the words of lanes.
+
+Its trials follow one another in the engine's process, so that nothing else opens the device. An
+epoch is their slice, and a program of theirs is made when the first trial of its shape comes.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from convae.config import TrialConfig
+from convae.errors import DivergenceError
+from convae.lanes import LaneState, SliceResult
+from convae.training import Trainer, Training
+
+
+class OneLane(NamedTuple):
+    """The shape of it."""
+
+    n_lanes: int = 1
+
+
+class OwnLane:
+    """Has a trainer train the trial in its lane; see `convae.lanes.Lanes`.
+
+    Attributes:
+        shape: one lane.
+    """
+
+    def __init__(self, model: str, trainer: Trainer) -> None:
+        """Takes the model's name, and the trainer that has its builder."""
+        self.shape = OneLane()
+        self._model = model
+        self._trainer = trainer
+        self._occupant: tuple[TrialConfig, LaneState] | None = None
+        self._training: Training | None = None
+
+    def trace(self) -> None:
+        """Nothing: what there is to trace, a trial says."""
+
+    def compile(self) -> float:
+        """Nothing either, which takes no time."""
+        return 0.0
+
+    def check(self, config: TrialConfig, state: LaneState | None = None) -> None:
+        """Whether it is a trial of the model; whether the state is, only its model can tell.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if config.model != self._model:
+            raise ValueError(f"This lane trains {self._model}, not {config.model}.")
+
+    def start(self, config: TrialConfig) -> LaneState:
+        """A trial's state before its first epoch, which has no weights yet."""
+        return LaneState(0, 0, 0.0, [], [], [])
+
+    def put(self, lane: int, config: TrialConfig, state: LaneState) -> None:
+        """Puts a trial into the lane, to go on from this state.
+
+        Raises:
+            ValueError: it is another model's, or the lane is taken.
+        """
+        self.check(config, state)
+        if self._occupant is not None:
+            raise ValueError(f"Lane {lane} is taken.")
+        self._occupant, self._training = (config, state), None
+
+    def get(self, lane: int) -> LaneState:
+        """The state of the trial in the lane, at the end of the last slice.
+
+        Raises:
+            ValueError: the lane is empty.
+        """
+        _, state = self._taken(lane)
+        if self._training is None:
+            return state
+        arrays, n = self._training.get_state(), self._training.n_weights
+        weights, velocities, others = arrays[:n], arrays[n : 2 * n], arrays[2 * n :]
+        return LaneState(self._training.epoch, 0, 0.0, weights, velocities, others)
+
+    def clear(self, lane: int) -> None:
+        """Takes the trial out of the lane."""
+        self._occupant = self._training = None
+
+    def run(self) -> dict[int, SliceResult]:
+        """Trains the trial for an epoch, and before its first one here prepares it.
+
+        What fails in a person's own code is the trial's failure, not the engine's.
+        """
+        config, state = self._taken(0)
+        epoch = 1 + (self._training.epoch if self._training else state.epoch)
+        result = SliceResult(epoch, None, finite=True, train_seconds=0.0)
+        try:
+            if self._training is None:
+                training = self._trainer.start(config)
+                result = result._replace(compile_seconds=training.compile_seconds)
+                if state.weights:
+                    arrays = [*state.weights, *state.velocities, *state.others]
+                    training.resume(state.epoch, arrays)
+                self._training = training
+            started = time.perf_counter()
+            try:
+                train_mse = self._training.run_epoch(evaluate=False).train_mse
+                result = result._replace(train_mse=train_mse)
+            except DivergenceError:
+                result = result._replace(finite=False)
+            result = result._replace(train_seconds=time.perf_counter() - started)
+        except Exception as error:
+            result = result._replace(failure=error)
+        return {0: result}
+
+    def evaluate(self, lanes: Iterable[int]) -> dict[int, float]:
+        """Mean squared error over all pixels of the trial's evaluation images."""
+        return {lane: self._training.evaluate() for lane in lanes if self._training}
+
+    def _taken(self, lane: int) -> tuple[TrialConfig, LaneState]:
+        if self._occupant is None:
+            raise ValueError(f"Lane {lane} is empty.")
+        return self._occupant

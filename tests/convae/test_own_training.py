@@ -1,0 +1,219 @@
+"""A person's own model in the trainer against Keras' own `model.fit`, and what else holds of it."""
+
+import json
+import random
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from convae.config import TrialConfig
+from convae.data import ImageSet
+from convae.device import Device
+from convae.models import build_model
+from convae.own_models import OwnModel, OwnModelError
+from convae.training import OwnProgram, Trainer
+
+N_TRAIN, N_TEST, BATCH = 200, 50, 64  # three full batches and one of 8
+THREADS = Device("/CPU:0", "CPU, though batches are not split", jit_compile=False, n_threads=2)
+XLA = Device("/CPU:0", "CPU by XLA, the way a GPU runs", jit_compile=True)
+BUILDERS = """
+import keras, numpy as np, random
+from keras import layers
+
+def image():
+    return keras.Input((28, 28, 1))
+
+def decode(x):
+    x = layers.Dense(784, activation="sigmoid")(x)
+    return layers.Reshape((28, 28, 1))(x)
+
+def normal(units=8, rate=0.0):
+    x = inputs = image()
+    x = layers.Flatten()(x)
+    x = layers.Dense(units, activation="relu")(x)
+    x = layers.Dropout(rate)(layers.BatchNormalization()(x))
+    return keras.Model(inputs, decode(x))
+
+class Scale(layers.Layer):
+    "Its weights have no initializer of its own, and it adds to the loss."
+    def build(self, shape):
+        self.factors = self.add_weight(shape=shape[-1:], initializer="random_normal", name="f")
+        self.unused = self.add_weight(shape=(2,), initializer="ones", name="unused")
+    def call(self, x):
+        self.add_loss(0.01 * keras.ops.mean(x**2))
+        return x * (1 + self.factors)
+
+def nested(units=8):
+    encoder = keras.Sequential([
+        layers.Conv2D(2, 3, strides=4, kernel_regularizer="l2", activation="relu"),
+        keras.Sequential([layers.Flatten(), layers.BatchNormalization(), Scale()]),
+        layers.Dense(units, kernel_constraint=keras.constraints.MaxNorm(0.5)),
+    ])
+    inputs = image()
+    return keras.Model(inputs, decode(encoder(inputs)))
+
+class Subclass(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.flat, self.dense = layers.Flatten(), layers.Dense(784, activation="sigmoid")
+        self.kernel = keras.Variable(random.random() * np.random.rand(784), name="kernel")
+    def call(self, x):
+        x = self.dense(self.flat(x) * self.kernel)
+        return keras.ops.reshape(x, (-1, 28, 28, 1))
+
+def subclass():
+    return Subclass()
+"""
+OWN = [
+    OwnModel(name=name, function=name, files=(("builders.py", BUILDERS),), defaults="{}")
+    for name in ("normal", "nested", "subclass")
+]
+
+
+def own_config(model, batch_size=BATCH, seed=5, precision="float32", **keywords):
+    settings = {"batch_size": batch_size, "seed": seed, "precision": precision}
+    return TrialConfig(model=model, arguments=json.dumps(keywords), epochs=2, **settings)
+
+
+@pytest.fixture(scope="module")
+def image_set():
+    rng = np.random.default_rng(0)
+    train, test = ((rng.random((n, 28, 28)) ** 4 * 255).astype(np.uint8) for n in (N_TRAIN, N_TEST))
+    labels = [np.zeros(n, np.uint8) for n in (N_TRAIN, N_TEST)]
+    return ImageSet(train, labels[0], test, labels[1], "noise")
+
+
+@pytest.fixture(scope="module")
+def trainer(image_set):
+    return Trainer(image_set, THREADS, own_models=OWN)
+
+
+def pixels(images):
+    return (images[..., None] / 255).astype(np.float32)
+
+
+class PlainMse(keras.callbacks.Callback):
+    """Sums the mean squared errors of the batches, without what the model adds to the loss."""
+
+    def on_train_batch_end(self, batch, logs):
+        self.mse = logs["mean_squared_error"]  # so far, weighted by batch size
+
+
+@pytest.mark.parametrize(
+    ("config", "nesterov"),
+    [
+        (own_config("normal"), True),
+        (own_config("nested"), True),
+        (own_config("nested"), False),
+        (own_config("subclass"), True),
+    ],
+    ids=lambda value: value.model if isinstance(value, TrialConfig) else str(value),
+)
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")  # `fit` tells of the unused weight
+def test_equals_model_fit(image_set, trainer, config, nesterov):
+    config = replace(config, learning_rate=0.3, nesterov=nesterov)
+    training = trainer.start(config)
+    model = build_model(config, OWN)
+    for ours, theirs in zip(training.model.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
+    model.compile(optimizer, loss="mse", metrics=["mean_squared_error"])
+    train, test = pixels(image_set.train_images), pixels(image_set.test_images)
+    for epoch in (1, 2):
+        seed = (config.seed, epoch)
+        keys = tf.random.stateless_uniform((N_TRAIN,), seed, None, None, tf.int32, alg="philox")
+        images = train[np.argsort(keys.numpy(), kind="stable")]
+        plain = PlainMse()
+        settings = {"batch_size": BATCH, "shuffle": False, "verbose": 0, "callbacks": [plain]}
+        model.fit(images, images, **settings)
+        result = training.run_epoch()
+        assert result.train_mse == pytest.approx(plain.mse, rel=2e-5)
+        expected = np.mean((model.predict(test, verbose=0) - test) ** 2)
+        assert result.eval_mse == pytest.approx(expected, rel=2e-5)
+    for ours, theirs in zip(training.model.weights, model.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+def curve(training, n_epochs=2):
+    return [(r.train_mse, r.eval_mse) for r in (training.run_epoch() for _ in range(n_epochs))]
+
+
+def test_same_seed_same_numbers_and_nobody_elses_random_state_changes(image_set, trainer):
+    """Whatever else is drawn, and in a trainer that has trained others in between."""
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    config = own_config("normal", rate=0.3)
+    first = curve(trainer.start(config))
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+    random.seed(1)
+    assert curve(trainer.start(replace(config, seed=6))) != first
+    assert curve(trainer.start(config)) == first
+    assert curve(Trainer(image_set, THREADS, own_models=OWN).start(config)) == first
+
+
+@pytest.mark.parametrize("config", [own_config("normal", rate=0.3), own_config("nested")])
+def test_goes_on_as_if_nothing_had_happened(image_set, trainer, config):
+    """With the statistics of the batch normalisation and the random states of the dropout."""
+    first = trainer.start(config)
+    start = curve(first)
+    state = first.get_state()
+    whole = start + curve(first)
+    second = Trainer(image_set, THREADS, own_models=OWN).start(config)
+    second.resume(2, state)
+    assert start + curve(second) == whole
+
+
+def test_statistics_are_of_whole_batches_without_images_that_fill_them_up(image_set):
+    """A model of a fixed, tiny step: its moving means are those of the batches as they are."""
+    few = replace(image_set, train_images=image_set.train_images[: BATCH + 3])
+    program = Trainer(few, THREADS, own_models=OWN).start(
+        replace(own_config("normal"), learning_rate=1e-12, momentum=0.0)
+    )
+    program.run_epoch()
+    model = build_model(program.config, OWN)
+    keys = tf.random.stateless_uniform((BATCH + 3,), (5, 1), None, None, tf.int32, alg="philox")
+    images = pixels(few.train_images)[np.argsort(keys.numpy(), kind="stable")]
+    for batch in (images[:BATCH], images[BATCH:]):
+        model(batch, training=True)
+    for ours, theirs in zip(program.model.weights, model.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(image_set, trainer):
+    config = own_config("normal", precision="bfloat16")
+    training = trainer.start(config)
+    layers = [x for x in training.model.layers if not isinstance(x, keras.layers.InputLayer)]
+    assert {layer.compute_dtype for layer in layers} == {"bfloat16"}
+    assert {x.dtype.name for x in training.get_state()} <= {"float32", "uint32", "int64"}
+    near = curve(trainer.start(replace(config, precision="float32")))
+    training = trainer.start(config)
+    assert curve(training) != near
+    np.testing.assert_allclose(curve(trainer.start(config)), near, rtol=0.02)
+    assert training.reconstruct(image_set.test_images).dtype == np.float32
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_device_of_lanes_trains_it_on_the_graph(image_set, trainer):
+    config = own_config("normal", rate=0.3)
+    with_lanes = Trainer(image_set, XLA, own_models=OWN)
+    assert curve(with_lanes.start(config)) == curve(trainer.start(config))
+
+
+def test_a_search_over_shapes_keeps_the_last_program_only(image_set):
+    trainer = Trainer(image_set, THREADS, own_models=OWN)
+    for units in (2, 3, 4):
+        assert trainer.start(own_config("normal", units=units)).compile_seconds > 0
+    assert [type(program) for program in trainer._programs.values()] == [OwnProgram]
+    assert trainer.start(own_config("normal", units=4, seed=6)).compile_seconds == 0
+
+
+def test_counts_what_is_trained(trainer):
+    training = trainer.start(own_config("normal", units=8))
+    assert training.n_parameters == 785 * 8 + 2 * 8 + 9 * 784
+
+
+def test_a_model_that_nobody_has_told_of_is_named(image_set):
+    with pytest.raises(OwnModelError, match="no builder of the model normal"):
+        Trainer(image_set, THREADS).start(own_config("normal"))
