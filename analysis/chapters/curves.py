@@ -249,7 +249,7 @@ def _draw_ratio(run: Run, ratios: Mapping[str, pd.DataFrame]) -> parts.Figure | 
         figure,
         RATIO,
         f"{RATIO_NAME} against the epoch",
-        f"After {count(last[next(iter(last))]['epoch'], 'epoch')}: {ends}."
+        f"After {count(int(last[next(iter(last))]['epoch']), 'epoch')}: {ends}."
         " Below 1 conv has the lower MSE.",
         f"Geometric mean of ratios paired by seed,"
         f" {seeds(n for data in ratios.values() for n in data['n'])}{band}.",

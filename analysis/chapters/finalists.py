@@ -174,10 +174,12 @@ def finalist_table(found: Sequence[Finalist]) -> parts.Table:
         if one.searched is not None:
             promised = f"{digits(one.searched)} ({ordinal(one.rank or 1)})"
         won = any(one is winner for winner in winners)
+        # The setting tells the arguments of a person's own model.
+        name = one.trial["name"] if one.model in schema.MODELS else one.model
         rows.append(
             (
                 one.label + (": the winner" if won else ""),
-                f"{one.trial['name']}: {setting_words(one.trial)}",
+                f"{name}: {setting_words(one.trial)}",
                 promised,
                 mean_and_sd(mean),
                 interval,
@@ -236,7 +238,7 @@ def _curse(first: pd.Series | None, chosen: Finalist | None) -> str:
     if mean is None:
         return f"{begin} and has none with fresh ones{lost}."
     ratio = mean.mean / float(first[schema.OBJECTIVE])
-    curse = "the winner's curse" if ratio > 1 else "no winner's curse here"
+    curse = "the winner's curse" if round(ratio, 2) > 1 else "no winner's curse here"
     return (
         f"{begin} and has {mean_and_sd(mean)} with {count(mean.n, 'fresh seed')}, {digits(ratio)}"
         f" times as much: {curse}{lost}."

@@ -217,15 +217,17 @@ def best_own(found: Sequence[OwnSetting]) -> str:
         return ""
     best = known[0]
     n = len({key_of(one.trials.iloc[0]) for one in known})
-    whose = f"Of {n} own settings {best.label} has the least" if n > 1 else f"{best.label} has a"
-    said = f"{whose} {IMAGES[best.metric]} MSE, {mean_and_sd(best.mean)} ({seeds([_n(best)])})"
+    whose = f"Of {n} own settings the best is" if n > 1 else "The one own setting is"
+    said = f"{whose} {best.label}: {IMAGES[best.metric]} MSE {mean_and_sd(best.mean)}"
+    said += f" ({seeds([_n(best)])})"
     if best.ratio is None or not best.differs:
-        return f"{said[:1].upper() + said[1:] if n > 1 else said}."
-    bounds = "n = 1 seed"
+        return f"{said}."
+    bounds = f"n = {count(best.ratio.n, 'seed')}"
     if best.ratio.low is not None:
-        bounds = f"95 % interval {short(best.ratio.lowest)} to {short(best.ratio.highest)}"
-        bounds += f", {seeds([best.ratio.n])}"
-    return f"{said}: {short(best.ratio.mean)} times the {best.model} reference's ({bounds})."
+        bounds = (
+            f"95 % interval {short(best.ratio.lowest)} to {short(best.ratio.highest)}, {bounds}"
+        )
+    return f"{said}, {short(best.ratio.mean)} times the {best.model} reference's ({bounds})."
 
 
 def _value(one: OwnSetting) -> float:

@@ -95,6 +95,7 @@ def parameter_table(trials: pd.DataFrame, model: str) -> pd.DataFrame:
     for name in own:
         if own[name].dtype == object:  # values of several kinds
             own[name] = own[name].map(str, na_action="ignore")
+    own = own.rename(columns={name: f"{name} (argument)" for name in (*BESIDE, *values)})
     value = search[schema.OBJECTIVE].where(search["state"].isin([schema.COMPLETED, schema.PRUNED]))
     columns = search[["trial_id", "state", "epochs_completed"]]
     found = columns.assign(value=value, **{str(name): own[name] for name in own} | values)

@@ -16,6 +16,7 @@ from analysis import figures
 from analysis.chapters import finalists, parts
 from analysis.chapters.settings import (
     completed_search,
+    key_of,
     reference_in_search,
     reference_setting,
     searched_models,
@@ -393,14 +394,21 @@ def _gaps(trials: pd.DataFrame, models: list[str], winners: pd.DataFrame) -> lis
     others = schema.MODELS if set(models) <= set(schema.MODELS) else models_of(trials)
     gaps = [f"The search has no trials of {m}{alone}." for m in others if m not in models]
     n_completed = spent(trials)["n_completed"]
+    over_seeds = finalists.by_model(finalists.finalists(trials, None))
     for model in models:
         n = n_completed[model]
         if n == 0:
             gaps.append(f"No search trial of {model} completed: it has no best setting.")
         elif n == 1:
             gaps.append(f"One search trial of {model} completed: the best for want of others.")
-        if n and winner_of(winners, model).empty:
+        winner = winner_of(winners, model)
+        if n and winner.empty:
             gaps.append(f"No completed winner of {model}: its tuned test MSE is not known.")
+        best = finalists.winner_among(over_seeds.get(model, []))
+        if len(winner) and best and winner["key"].iloc[0] != key_of(best.trial):
+            gaps.append(
+                f"The winner of {model} that was tested is not the best finalist's setting."
+            )
     return gaps
 
 

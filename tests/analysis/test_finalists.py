@@ -150,6 +150,14 @@ def test_a_winner_of_the_search_alone_does_not_come_before_a_finalist():
     assert its["trial_id"].tolist() == ["winner-conv-16-0"]
 
 
+def test_a_winner_that_is_not_the_best_finalist_is_a_gap():
+    gap = "The winner of conv that was tested is not the best finalist's setting."
+    best = trial("conv", 16, 0, mse=[0.05, 0.005], group=schema.WINNER, **FASTER)
+    other = trial("conv", 8, 0, mse=[0.05, 0.009], group=schema.WINNER, **FAST)
+    assert gap in search.chapter(run_of_trials(*SEARCH, *finals(), other)).gaps
+    assert gap not in search.chapter(run_of_trials(*SEARCH, *finals(), other, best)).gaps
+
+
 def test_the_figure_has_a_dot_a_seed_and_the_means():
     with figures.style():
         _, ax = figures.new_figure()

@@ -97,6 +97,15 @@ def test_an_argument_that_was_not_always_given_has_no_place_then():
     assert len(parameters.chapter(run_of_trials(*pairs)).figures) == 2
 
 
+def test_an_argument_may_have_the_name_of_a_column():
+    pairs = search_trials("unet", 4)
+    for number, (row, _) in enumerate(pairs):
+        row["arguments"] = json.dumps({"value": number, "learning_rate": number / 2})
+    table = parameters.parameter_table(tables(*pairs)[0], "unet")
+    assert table["value (argument)"].tolist() == [0, 1, 2, 3]
+    assert table["learning_rate"].iloc[0] == 1.0
+
+
 def test_fixed_parameters_are_skipped_and_other_numbers_have_an_axis():
     pairs = search_trials("dense", 30)
     for number, (row, _) in enumerate(pairs):
