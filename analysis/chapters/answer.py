@@ -141,9 +141,10 @@ def _ranked(run: Run) -> list[tuple[str, Estimate]]:
 
 def _best_of_all(run: Run) -> str:
     """Which architecture is the best, of a run with models of a person's own."""
-    if set(run.reference["model"]) <= set(MODELS):
+    ranked = _ranked(run)
+    if set(run.reference["model"]) <= set(MODELS) or len(ranked) < 2:
         return ""
-    (best, mean), (second, _), *_ = _ranked(run)
+    (best, mean), (second, _), *_ = ranked
     return f"Of all, {_least(run, best, mean, second)}."
 
 
@@ -215,7 +216,7 @@ def _of_study(run: Run) -> Answer:
     sentences = [first, tuned, *([] if tuned else over_seeds), _own(run), _unfinished(run)]
     return Answer(
         f"Which autoencoder has the least error on {images}?"
-        if len(models) > 1
+        if max(len(models), len(ranked)) > 1
         else f"What is the error of {models[0]} on {images}?",
         asked_by,
         said,

@@ -152,6 +152,12 @@ def test_the_answer_beside_the_reports_names_the_best_of_all():
     assert title(run) == "Autoencoders on MNIST: conv, dense and unet"
 
 
+def test_an_own_model_alone_does_not_answer_the_reports_question():
+    failed = [trial(*size, state=schema.FAILED) for size in ALL[:2]]
+    found = answer(run_of_trials(*failed, *reference(("unet", 2))))
+    assert (found.question, found.short) == (QUESTION, "This run cannot say.")
+
+
 @pytest.mark.parametrize(
     ("pairs", "short", "sentence"),
     [
