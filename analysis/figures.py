@@ -8,7 +8,7 @@ and grey print.
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -68,6 +68,10 @@ LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
     CONV: MODEL_STYLES[CONV_NAME],
     DENSE: MODEL_STYLES[DENSE_NAME],
 }
+# Of models of a person's own, and of settings side by side: a line is told by two of the three.
+OWN_COLORS: Final = ("#2f7d4f", "#b0144f", "#6a4c93", "#8a5a2b", "#12848f")
+OWN_LINES: Final = ("-.", ":", (0, (6, 2)), (0, (4, 1, 1, 1)))
+OWN_MARKERS: Final = ("^", "D", "v")
 SVG: Final = "http://www.w3.org/2000/svg"
 XLINK: Final = "http://www.w3.org/1999/xlink"
 ElementTree.register_namespace("", SVG)
@@ -244,6 +248,22 @@ def series_of(name: str, look: Mapping[str, Any]) -> Series:
     dashes = {"-": "", "--": "5 2", ":": "1.5 2", "-.": "6 2 1.5 2"}
     drawn = " ".join(map(str, line[1])) if isinstance(line, tuple) else dashes.get(line)
     return Series(name, look["color"], drawn, look.get("marker", ""))
+
+
+def looks_of(models: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """How each model is drawn: the built-in ones as ever, one of a person's own by its place."""
+    others = [model for model in models if model not in LOOKS]
+    return {**LOOKS, **{model: own_look(place) for place, model in enumerate(others)}}
+
+
+def own_look(place: int) -> dict[str, Any]:
+    """A look that neither built-in model has, of ten or more that differ."""
+    return {
+        "color": OWN_COLORS[place % len(OWN_COLORS)],
+        "linestyle": OWN_LINES[place % len(OWN_LINES)],
+        "marker": OWN_MARKERS[place % len(OWN_MARKERS)],
+        "zorder": 3.0,
+    }
 
 
 def legend_above(ax: Axes, columns: int = 2) -> None:

@@ -18,6 +18,7 @@ from analysis.chapters import (
     answer,
     claims,
     curves,
+    own,
     parameters,
     pareto,
     provenance,
@@ -31,12 +32,22 @@ from analysis.chapters import (
 from analysis.chapters.parts import Chapter
 from analysis.load import Run, RunFolderError, read_run
 from analysis.page import page_of, render
+from analysis.statistics import models_of
+from analysis.words import image_set, listed
 from study.folder import schema
 from study.folder.storage import RunFolder
 
 PAGE_FILE: Final = "index.html"
-TITLE: Final = "Convolutional and dense autoencoders on MNIST"
 OLD_FILES: Final = (readings.CSV_FILE, "audit.md", "summary.md")  # of this version or before
+
+
+def title(run: Run) -> str:
+    """What the page is about."""
+    images = image_set(run.manifest)
+    models = models_of(run.trials)
+    if set(models) in ({schema.CONV, schema.DENSE}, set()):
+        return f"Convolutional and dense autoencoders on {images}"
+    return f"Autoencoders on {images}: {listed(models)}"
 
 
 def chapters_of(run: Run) -> list[Chapter]:
@@ -44,6 +55,7 @@ def chapters_of(run: Run) -> list[Chapter]:
     return [
         claims.chapter(run),
         curves.chapter(run),
+        own.chapter(run),
         times.chapter(run),
         reconstructions.chapter(run),
         search.chapter(run, sensitivity.relative_spreads(run.trials)),
@@ -71,7 +83,7 @@ def write_report(path: str | os.PathLike[str]) -> str:
     run = read_run(path)
     chapters = chapters_of(run)
     name = f"Study {run.manifest['name']}"
-    page = page_of(TITLE, name, answer.answer(run), provenance.basis(run), chapters)
+    page = page_of(title(run), name, answer.answer(run), provenance.basis(run), chapters)
     files = files_of(chapters)
     files[PAGE_FILE] = render(page).encode()  # the last: it is there once what it tells of is
     folder = RunFolder(path)

@@ -4,9 +4,10 @@ Pure functions on the tables of `analysis.load`. Only reference trials that comp
 split enter an average; pruned, diverged, failed and unfinished trials never do.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -133,20 +134,36 @@ def welch_ratio(numerator: pd.Series, denominator: pd.Series) -> Estimate | None
 def reference_trials(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials that enter the averages: completed reference trials on the full split.
 
-    They share one setting. Should the run hold several, the longest training is kept, and of
-    those the setting with the most trials.
+    They share one setting; a model of a person's own may have another than the built-in ones.
+    Should the run hold several, the longest training is kept, and of those the setting with the
+    most trials.
 
     Returns:
-        Rows of `trials` with a column `name` ("conv", "dense-512"), conv first, then by size and
-        seed; a row a name and seed. Of trials that shared their device there is no training time.
+        Rows of `trials` with a column `name` ("conv", "dense-512", "unet"), conv first, then by
+        size and seed, then the models of a person's own; a row a name and seed. Of trials that
+        shared their device there is no training time.
     """
-    kept = most_frequent(tested_trials(trials, (schema.REFERENCE,)), SETTING)
-    dense = most_frequent(kept[kept["model"] == schema.DENSE], DENSE_SETTING)
-    kept = kept[(kept["model"] == schema.CONV) | kept.index.isin(dense.index)]
-    kept = times_alone(with_names(kept))
+    tested = tested_trials(trials, (schema.REFERENCE,))
+    built_in = most_frequent(tested[tested["model"].isin(schema.MODELS)], SETTING)
+    dense = most_frequent(built_in[built_in["model"] == schema.DENSE], DENSE_SETTING)
+    models = models_of(tested)
+    kept = [built_in[built_in["model"] == schema.CONV], dense]
+    kept += [
+        most_frequent(tested[tested["model"] == model], SETTING)
+        for model in models
+        if model not in schema.MODELS
+    ]
+    named = times_alone(with_names(pd.concat(kept)))
     # The report's conv model comes before its variants.
-    order = ["model", "hidden_units", "name", "seed"]
-    return kept.sort_values(order).drop_duplicates(["name", "seed"]).reset_index(drop=True)
+    order = ["place", "hidden_units", "name", "seed"]
+    named = named.assign(place=named["model"].map(models.index)).sort_values(order)
+    return named.drop(columns="place").drop_duplicates(["name", "seed"]).reset_index(drop=True)
+
+
+def models_of(trials: pd.DataFrame) -> list[str]:
+    """The models of some trials: conv, dense, then those of a person's own by name."""
+    found = set(trials["model"])
+    return [m for m in schema.MODELS if m in found] + sorted(found - set(schema.MODELS))
 
 
 def times_alone(trials: pd.DataFrame) -> pd.DataFrame:
@@ -178,8 +195,17 @@ def most_frequent(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return trials[group == group.mode().iloc[0]]
 
 
-def architecture(trial: pd.Series) -> str:
-    """A trial's architecture in a word: "conv" (the report's), "dense-512"."""
+def architecture(trial: pd.Series, shown: Collection[str] = ()) -> str:
+    """A trial's architecture in a word: "conv" (the report's), "dense-512", "unet".
+
+    Args:
+        trial: a row of the trials.
+        shown: the arguments to name of a model of a person's own: "unet (depth 2)".
+    """
+    if trial["model"] not in schema.MODELS:
+        named = {k: v for k, v in keywords(trial["arguments"]).items() if k in shown}
+        listed = ", ".join(f"{key} {_plain(value)}" for key, value in named.items())
+        return f"{trial['model']} ({listed})" if listed else str(trial["model"])
     if trial["model"] == schema.DENSE:
         return f"{schema.DENSE}-{trial['hidden_units']}"
     filters = trial["latent_filters"]
@@ -190,9 +216,33 @@ def architecture(trial: pd.Series) -> str:
     )
 
 
+def keywords(arguments: Any) -> dict[str, Any]:
+    """The arguments of a model of a person's own, from the column's JSON; none if missing."""
+    return {} if pd.isna(arguments) else json.loads(arguments)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def with_names(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials with a column `name`, their architecture."""
-    return trials.assign(name=[architecture(row) for _, row in trials.iterrows()])
+    """The trials with a column `name`, their architecture.
+
+    That of a model of a person's own names the arguments in which these trials differ.
+    """
+    shown = {model: varied_arguments(rows) for model, rows in trials.groupby("model")["arguments"]}
+    return trials.assign(
+        name=[architecture(row, shown[row["model"]]) for _, row in trials.iterrows()]
+    )
+
+
+def varied_arguments(arguments: pd.Series) -> list[str]:
+    """The arguments of a model of a person's own that differ, or are at times not given."""
+    found = [keywords(text) for text in arguments.unique()]
+    names = dict.fromkeys(name for one in found for name in one)
+    return [n for n in names if len({json.dumps(one.get(n)) for one in found}) > 1]
 
 
 def names(reference: pd.DataFrame) -> list[str]:

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.load import Run
-from analysis.statistics import Estimate
+from analysis.statistics import Estimate, keywords
 from study.folder import schema
 
+MNIST: Final = "MNIST"  # the images that the report is about
 # Where home folders lie on Linux, macOS and Windows.
 _HOMES: Final = re.compile(r"(?<![\w.~/-])(/home/[^/\s]+|/Users/[^/\s]+|/(?:var/)?root)(?=/|$)")
 _WINDOWS_HOMES: Final = re.compile(r"\b[A-Za-z]:\\\\?Users\\\\?[^\\\s]+")
@@ -26,7 +27,9 @@ def rests_on(run: Run) -> str:
     """What holds for all of a run's numbers: devices, TensorFlow, and the reference's readings."""
     trials = run.trials if run.reference.empty else run.reference
     read = f" Readings: {open_values(trials)}." if len(trials) else ""
-    return f"{devices(run.trials)}; {tensorflow(run.manifest)}.{read}"
+    images = image_set(run.manifest)
+    of_images = "" if images == MNIST else f"{images}; "
+    return f"{of_images}{devices(run.trials)}; {tensorflow(run.manifest)}.{read}"
 
 
 def open_values(trials: pd.DataFrame) -> str:
@@ -144,13 +147,32 @@ def parameter_label(name: str) -> str:
     return name.replace("one_minus_", "1 − ").replace("_", " ").capitalize()
 
 
-def setting(trial: pd.Series, columns: Iterable[str]) -> str:
+def setting(trial: Mapping[str, Any] | pd.Series, columns: Iterable[str]) -> str:
     """Some of a trial's setting: "learning rate 0.5, nesterov yes"; what is missing is left out."""
     return ", ".join(
-        f"{parameter_label(name).lower()} {factor_value(trial[name])}"
+        arguments(trial[name])
+        if name == "arguments"
+        else f"{parameter_label(name).lower()} {factor_value(trial[name])}"
         for name in columns
-        if not pd.isna(trial[name])
+        if not pd.isna(trial[name]) and trial[name] != "{}"
     )
+
+
+def arguments(text: Any) -> str:
+    """The arguments of a model of a person's own: "depth 2, filters 8"."""
+    found = keywords(text).items()
+    return ", ".join(f"{name.replace('_', ' ')} {factor_value(value)}" for name, value in found)
+
+
+def image_set(manifest: Mapping[str, Any]) -> str:
+    """What images were trained on; older runs, all of MNIST, do not say."""
+    return str(manifest["data"].get("name") or MNIST)
+
+
+def listed(words: Iterable[str]) -> str:
+    """Some words in a row: "conv", "conv and dense", "conv, dense and unet"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def sentence_case(text: str) -> str:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from analysis.chapters import audit, curves, likely, search
+import pandas as pd
+
+from analysis.chapters import audit, curves, finalists, likely, own, search, winners
 from analysis.chapters.claims import (
     REPORT_EPOCHS,
     REPORT_MSE_RATIO,
@@ -17,12 +19,26 @@ from analysis.statistics import (
     RATIO_NAME,
     Estimate,
     mean_of,
+    mean_over_seeds,
+    models_of,
     names,
     ratio_curve,
     ratio_of,
 )
-from analysis.words import count, digits, mean_and_sd, open_label, open_values, seeds, short
-from study.folder.schema import BY_NAME, SEARCH, TEST_MSE
+from analysis.words import (
+    MNIST,
+    count,
+    digits,
+    image_set,
+    listed,
+    mean_and_sd,
+    open_label,
+    open_values,
+    seeds,
+    sentence_case,
+    short,
+)
+from study.folder.schema import BY_NAME, GROUPS, MODELS, READING, REFERENCE, SEARCH, TEST_MSE
 
 QUESTION: Final = "Does a convolutional autoencoder have half the error of a dense one?"
 ASKED_BY: Final = (
@@ -31,6 +47,7 @@ ASKED_BY: Final = (
     " (MSE) of a dense one with 512 hidden units (dense-512)."
 )
 FINISHED: Final = "finished"
+NOTHING: Final = "No completed trial says anything yet."
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,8 @@ def outcome(run: Run) -> Outcome:
 
 def answer(run: Run) -> Answer:
     """The question, the answer in two or three sentences, and how sure it is."""
+    if len(run.trials) and not asks_the_report(run):
+        return _of_study(run)
     found = outcome(run)
     if found.kind == "audit":
         said, sentences, sure = _of_readings(run)
@@ -78,22 +97,150 @@ def answer(run: Run) -> Answer:
     else:
         said, sentences, sure = _of_setting(run, found)
         figure = curves.TEST
-    tuned = search.who_is_ahead(search.winners_ratio(search.winner_trials(run.trials)))
-    if tuned and found.kind == "short":
-        tuned = ""  # winners of a short run say as little
-    status = run.manifest["status"]
-    unfinished = ""
-    if status != FINISHED:
-        unfinished = f"The study is not finished ({status}): numbers may change."
+    beside = [_best_of_all(run), winners.tuned_sentence(winners.winner_trials(run.trials))]
+    if found.kind == "short":
+        beside = []  # winners of a short run say as little
+    beside += [_own(run), _unfinished(run)]
     return Answer(
         QUESTION,
         ASKED_BY,
         said,
-        [sentence for sentence in (*sentences, tuned, unfinished) if sentence],
+        [sentence for sentence in (*sentences, *beside) if sentence],
         sure,
         [] if found.kind == "empty" else _facts(run, found),
         figure,
     )
+
+
+def asks_the_report(run: Run) -> bool:
+    """Whether a run is about the report's question: its two kinds of model, on its images."""
+    of_report = run.trials["group"].isin((REFERENCE, READING))
+    return image_set(run.manifest) == MNIST and set(MODELS) <= set(run.trials["model"][of_report])
+
+
+def _unfinished(run: Run) -> str:
+    status = run.manifest["status"]
+    return (
+        "" if status == FINISHED else f"The study is not finished ({status}): numbers may change."
+    )
+
+
+def _own_settings(run: Run) -> list[own.OwnSetting]:
+    return own.own_settings(run.trials, run.manifest["spec"].get("batch_size"))
+
+
+def _own(run: Run) -> str:
+    return own.best_own(_own_settings(run))
+
+
+def _ranked(run: Run) -> list[tuple[str, Estimate]]:
+    """The architectures at the reference setting by mean test MSE, the best first."""
+    found = ((name, mean_of(run.reference, name, TEST_MSE)) for name in names(run.reference))
+    return sorted(((n, e) for n, e in found if e is not None), key=lambda item: item[1].mean)
+
+
+def _best_of_all(run: Run) -> str:
+    """Which architecture is the best, of a run with models of a person's own."""
+    ranked = _ranked(run)
+    if set(run.reference["model"]) <= set(MODELS) or len(ranked) < 2:
+        return ""
+    (best, mean), (second, _), *_ = ranked
+    return f"Of all, {_least(run, best, mean, second)}."
+
+
+def _least(run: Run, best: str, mean: Estimate, second: str) -> str:
+    """What the best architecture has, beside the next one."""
+    said = f"{best} has the least test MSE, {mean_and_sd(mean)} ({seeds([mean.n])})"
+    ratio = ratio_of(run.reference, TEST_MSE, best, second)
+    if ratio is None:
+        return f"{said}; {second} is next"
+    bounds = f"n = {count(ratio.n, 'seed')}"
+    if ratio.low is not None:
+        bounds = f"95 % interval {short(ratio.lowest)} to {short(ratio.highest)}, {bounds}"
+        if not ratio.excludes(1):
+            bounds += ": undecided"
+    return f"{said}, {short(ratio.mean)} times that of {second}, the next ({bounds})"
+
+
+def _of_study(run: Run) -> Answer:
+    """The answer of a study that is not about the report's question: what came out."""
+    images, models = image_set(run.manifest), models_of(run.trials)
+    why = (
+        f"The report's question is about {MNIST}, so this page does not answer it."
+        if images != MNIST
+        else "The report compares conv and dense at its setting, and this page cannot."
+    )
+    groups = run.trials["group"].value_counts()
+    trained = listed(f"{count(int(groups[g]), f'{g} trial')}" for g in GROUPS if g in groups)
+    asked_by = f"This study trained {listed(models)} on {images}: {trained}. {why}"
+    ranked = _ranked(run)
+    best_models = winners.winner_trials(run.trials)
+    tuned = winners.tuned_sentence(best_models) or _winner_alone(best_models)
+    over_seeds = finalists.finalist_sentences(
+        run.trials, finalists.finalists(run.trials, run.manifest["spec"].get("batch_size"))
+    )
+    said, first, sure, figure = "Nothing to compare yet.", "", NOTHING, ""
+    if len(ranked) > 1:
+        (best, mean), (second, _), *_ = ranked
+        n_epochs = count(int(run.reference["epochs"].iloc[0]), "epoch")
+        said = f"{sentence_case(best)}, at the reference setting."
+        first = (
+            f"After {n_epochs}, of {len(ranked)} architectures {_least(run, best, mean, second)}."
+        )
+        ratio = ratio_of(run.reference, TEST_MSE, best, second)
+        if ratio is None or not ratio.excludes(1):
+            said = "Undecided: too few seeds." if mean.n > 1 else "One seed cannot tell."
+        sure = f"{_seeds(ratio or mean)} It holds for one setting: {open_values(run.reference)}."
+        figure = curves.TEST
+    elif ranked:
+        ((best, mean),) = ranked
+        n_epochs = count(int(run.reference["epochs"].iloc[0]), "epoch")
+        said = f"{sentence_case(best)}: test MSE {digits(mean.mean)}."
+        first = (
+            f"After {n_epochs} {best} has a test MSE of {mean_and_sd(mean)} ({seeds([mean.n])})."
+        )
+        sure = f"{_seeds(mean)} No other architecture has a completed reference trial beside it."
+        figure = curves.TEST
+    elif asked := own.comparable(_own_settings(run)):
+        said = f"{sentence_case(asked[0].label)}."
+        sure = "No reference trial completed: what an own setting gains over it is not known."
+        if asked[0].mean is not None:
+            sure = f"{_seeds(asked[0].mean)} {sure}"
+        figure = own.CURVES if asked[0].metric == TEST_MSE else f"{own.CURVES}-validation"
+    elif tuned or over_seeds:
+        said = "No reference to compare with."
+        sure = "No reference trial completed: what a setting gains over it is not known."
+        figure = finalists.FIGURE if over_seeds else search.PROGRESS
+    elif (run.trials["group"] == SEARCH).any():
+        said, first, figure = "A search alone.", "What it found is below.", search.PROGRESS
+    sentences = [first, tuned, *([] if tuned else over_seeds), _own(run), _unfinished(run)]
+    return Answer(
+        f"Which autoencoder has the least error on {images}?"
+        if max(len(models), len(ranked)) > 1
+        else f"What is the error of {models[0]} on {images}?",
+        asked_by,
+        said,
+        [sentence for sentence in sentences if sentence],
+        sure,
+        [Fact(f"{name}, test MSE", *_value_and_note(mean)) for name, mean in ranked[:3]],
+        figure,
+    )
+
+
+def _winner_alone(found: pd.DataFrame) -> str:
+    """What one model's winner has, where there is no other to compare it with."""
+    models = models_of(found)
+    if len(models) != 1:
+        return ""
+    mean = mean_over_seeds(winners.winner_of(found, models[0])[TEST_MSE])
+    assert mean is not None
+    return f"Tuned, {models[0]} has a test MSE of {mean_and_sd(mean)} ({seeds([mean.n])})."
+
+
+def _value_and_note(mean: Estimate) -> tuple[str, str]:
+    """A fact's value and what it rests on."""
+    value, *sd = mean_and_sd(mean).split(" ± ")
+    return value, ", ".join([*(f"± {one}" for one in sd), f"n = {mean.n}"])
 
 
 def times_as_much(ratio: Estimate, epochs: int) -> str:
@@ -210,13 +357,7 @@ def _facts(run: Run, found: Outcome) -> list[Fact]:
     note = "one seed" if ratio.low is None else f"{digits(ratio.lowest)} to {digits(ratio.highest)}"
     setting = "at the default reading, " if found.kind == "audit" else ""
     facts = [
-        Fact(
-            f"{name}, test MSE",
-            mean_and_sd(mean).partition(" ± ")[0],
-            ", ".join([*(f"± {sd}" for sd in mean_and_sd(mean).split(" ± ")[1:]), f"n = {mean.n}"]),
-        )
-        for name, mean in means.items()
-        if mean
+        Fact(f"{name}, test MSE", *_value_and_note(mean)) for name, mean in means.items() if mean
     ]
     report = f"{setting}the report: {REPORT_MSE_RATIO:g}"
     return [*facts, Fact(RATIO_NAME, f"{digits(ratio.mean)} ×", f"{note}; {report}")]

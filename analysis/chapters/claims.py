@@ -5,14 +5,14 @@ interval, so at least two seeds, and the report's 50 epochs.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
 
-from analysis.chapters.parts import NO_VALUE, Chapter, Heading, Part, Table, Text
+from analysis.chapters.parts import NO_VALUE, Chapter, Fold, Heading, Part, Table, Text
 from analysis.load import Run
 from analysis.statistics import (
     CONV_NAME,
@@ -27,7 +27,15 @@ from analysis.statistics import (
     reference_epochs,
     summary,
 )
-from analysis.words import count, digits, interval, mean_and_sd, open_values
+from analysis.words import (
+    MNIST,
+    count,
+    digits,
+    image_set,
+    interval,
+    mean_and_sd,
+    open_values,
+)
 from study.folder import schema
 
 # What the report says in numbers.
@@ -72,6 +80,21 @@ class Claim:
     estimate: Estimate | None
     verdict: Verdict
     reason: str
+
+
+def concerns_report(run: Run) -> bool:
+    """Whether a run trained one of the report's two kinds of model, on the report's images."""
+    found = set(run.trials["model"])
+    return image_set(run.manifest) == MNIST and (bool(found & set(schema.MODELS)) or not found)
+
+
+def on_its_images(claims: Iterable[Claim], manifest: Mapping[str, Any]) -> list[Claim]:
+    """The claims, none of them tested if the images are not the report's."""
+    images = image_set(manifest)
+    if images == MNIST:
+        return list(claims)
+    reason = f"The images are {images}, not {MNIST}: the claim is about {MNIST}."
+    return [replace(c, verdict="not tested", reason=reason, estimate=None) for c in claims]
 
 
 def judge_claims(reference: pd.DataFrame, epochs: pd.DataFrame) -> list[Claim]:
@@ -224,7 +247,7 @@ def _rivals(reference: pd.DataFrame) -> dict[str, Estimate]:
     ratios = {
         name: ratio_of(reference, schema.TEST_MSE, name, DENSE_NAME)
         for name in names(reference)
-        if name.startswith(schema.DENSE) and name != DENSE_NAME
+        if name.startswith(f"{schema.DENSE}-") and name != DENSE_NAME
     }
     return {name: ratio for name, ratio in ratios.items() if ratio is not None}
 
@@ -342,19 +365,21 @@ def summary_table(reference: pd.DataFrame) -> Table:
 def chapter(run: Run) -> Chapter:
     """The claims and the numbers that they rest on."""
     reference = run.reference
-    claims = judge_claims(reference, run.epochs)
-    parts: list[Part] = [
-        Text(f"Of the report's {len(claims)} claims: {tally(claims)}."),
-        claims_table(claims),
-    ]
-    note = "Mean ± sample standard deviation over seeds."
+    claims = on_its_images(judge_claims(reference, run.epochs), run.manifest)
+    about = Text(f"Of the report's {len(claims)} claims: {tally(claims)}.")
+    judged: list[Part] = [about, claims_table(claims)]
+    values: list[Part] = []
     if not reference.empty:
-        note += f" {count(reference['epochs'].iloc[0], 'epoch')}, 60,000 images."
-        parts += [Heading("Final values"), summary_table(reference), Text(note, soft=True)]
+        images = "60,000" if image_set(run.manifest) == MNIST else "all training"
+        note = "Mean ± sample standard deviation over seeds."
+        note += f" {count(reference['epochs'].iloc[0], 'epoch')}, {images} images."
+        values = [Heading("Final values"), summary_table(reference), Text(note, soft=True)]
+    concerned = concerns_report(run)
+    folded = Fold("The report's claims, none of which this study tests", judged)
     return Chapter(
         "claims",
-        "The report's claims",
-        parts,
+        "The report's claims" if concerned else "Results at the reference setting",
+        [*judged, *values] if concerned else [*values, folded],
         _gaps(run, names(reference)),
         {
             "claims.csv": claims_csv(claims, open_values(reference)).encode(),
@@ -368,11 +393,11 @@ def _gaps(run: Run, found: Sequence[str]) -> list[str]:
     gaps = [
         f"No completed reference trial of {name}: nothing here compares the report's two models."
         for name in (CONV_NAME, DENSE_NAME)
-        if name not in found
+        if name not in found and concerns_report(run)
     ]
     if not reference.empty:
         n_epochs = reference["epochs"].iloc[0]
-        if n_epochs < REPORT_EPOCHS:
+        if n_epochs < REPORT_EPOCHS and concerns_report(run):
             gaps.append(
                 f"Trained for {count(n_epochs, 'epoch')}; the report trained for {REPORT_EPOCHS},"
                 " and its claims are about these."

@@ -22,7 +22,16 @@ from analysis.statistics import (
     welch_ratio,
     with_names,
 )
-from analysis.words import count, devices, digits, mean_and_sd, setting, short, short_interval
+from analysis.words import (
+    count,
+    devices,
+    digits,
+    listed,
+    mean_and_sd,
+    setting,
+    short,
+    short_interval,
+)
 from study.folder import schema
 
 # A trial's setting is its configuration without the seed. Its group is not part of it: the same
@@ -209,7 +218,7 @@ def answer(runs: Sequence[Run], rows: pd.DataFrame) -> parts.Answer:
     n_shared = len(rows[list(SETTING)].drop_duplicates())
     differing, n_with = _beyond(rows[rows["metric"].isin(TESTED)])
     sentences = [
-        f"{_listed(run.label for run in runs)} have {count(n_shared, 'completed setting')} in"
+        f"{listed(run.label for run in runs)} have {count(n_shared, 'completed setting')} in"
         " common."
     ]
     said = "Nothing in common to compare."
@@ -249,16 +258,11 @@ def _speed(runs: Sequence[Run], rows: pd.DataFrame) -> Iterator[str]:
     times = rows[(rows["metric"] == SECONDS) & rows["ratio"].notna()]
     for (run, base), of_run in times.groupby(["run", "ratio_to"]):
         by_name = of_run.groupby("name")["ratio"].agg(lambda ratio: np.exp(np.log(ratio).mean()))
-        listed = ", ".join(f"{short(ratio)} times ({name})" for name, ratio in by_name.items())
-        yield f"Beside {base}, {run} trains for {listed} as long."
+        times_as_long = ", ".join(f"{short(r)} times ({name})" for name, r in by_name.items())
+        yield f"Beside {base}, {run} trains for {times_as_long} as long."
     shared = [run.label for run in runs if sharing(run)]
     if len(times) and shared:
-        yield f"Trials of {_listed(shared)} shared their device: those are not times alone."
-
-
-def _listed(words: Iterable[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
+        yield f"Trials of {listed(shared)} shared their device: those are not times alone."
 
 
 def chapters(
@@ -320,7 +324,9 @@ def _shared(runs: Sequence[Run], rows: pd.DataFrame, with_figures: bool) -> list
         return [parts.Text("None.")]
     content: list[parts.Part] = []
     same = [name for name in BESIDE_NAME if rows[name].nunique(dropna=False) == 1]
-    varying = [name for name in BESIDE_NAME if name not in same]
+    varying = [
+        name for name in BESIDE_NAME if name not in (*same, "arguments")
+    ]  # the name has them
     if common := setting(rows.iloc[0], same):
         content.append(parts.Text(f"All of them: {common}."))
     labels = []

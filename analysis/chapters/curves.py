@@ -1,6 +1,7 @@
 """Learning curves of the reference trials: MSE against the epoch, and who is ahead when."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 
 from analysis import figures
 from analysis.chapters import parts
-from analysis.chapters.claims import REPORT_EPOCHS, REPORT_MSE_RATIO
+from analysis.chapters.claims import REPORT_EPOCHS, REPORT_MSE_RATIO, concerns_report
 from analysis.chapters.parts import Chapter, Figures, Part, Text
 from analysis.figures import MODEL_STYLES, MSE_UNIT, MUTED, MUTED_LINES, Points
 from analysis.load import Run
@@ -17,12 +18,14 @@ from analysis.statistics import (
     CONV_NAME,
     RATIO_NAME,
     curves,
+    models_of,
     names,
     ratio_curve,
     ratio_of,
     reference_epochs,
 )
 from analysis.words import count, digits, interval, rests_on, seeds
+from study.folder import schema
 from study.folder.schema import TEST_MSE, TRAIN_MSE
 
 TEST: Final = "figure-test-mse"
@@ -37,25 +40,48 @@ CONV_LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def looks(found: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """How each architecture's line is drawn: the report's two stand out."""
+Looks = Mapping[str, Mapping[str, Any]]
+
+
+def looks(found: Sequence[str], own: Looks = MappingProxyType({})) -> dict[str, Mapping[str, Any]]:
+    """How each architecture's line is drawn: the report's two and a person's own stand out."""
     muted = iter(MUTED_LINES * len(found))
     return {
         name: MODEL_STYLES.get(name)
+        or own.get(name)
         or {"color": MUTED, "linestyle": next(muted), "linewidth": 1.0, "zorder": 2.5}
         for name in found
     }
 
 
-def plot_log_mse(data: pd.DataFrame, ax: Axes, images: str) -> Axes:
+def own_looks(run: Run) -> dict[str, Mapping[str, Any]]:
+    """The looks of the reference trials of a person's own models, by name.
+
+    A model has its colour of elsewhere; further settings of it have the colours that are left.
+    """
+    model_looks = figures.looks_of(models_of(run.trials))
+    place = len(model_looks) - len(schema.MODELS)
+    found: dict[str, Mapping[str, Any]] = {}
+    rows = run.reference[~run.reference["model"].isin(schema.MODELS)]
+    for model, of_model in rows.groupby("model"):
+        first, *others = names(of_model)
+        found[first] = model_looks[str(model)]
+        for name in others:
+            found[name] = figures.own_look(place)
+            place += 1
+    return found
+
+
+def plot_log_mse(data: pd.DataFrame, ax: Axes, images: str, its_looks: Looks | None = None) -> Axes:
     """MSE of every architecture against the epoch, log axis.
 
     Args:
         data: of `analysis.statistics.curves`.
         ax: where to draw.
         images: "training" or "test", for the axis label.
+        its_looks: of the lines by name; the report's two stand out if not given.
     """
-    its_looks = looks(list(data["name"].unique()))
+    its_looks = its_looks or looks(list(data["name"].unique()))
     for place, (name, curve) in enumerate(data.groupby("name", sort=False)):
         plot_curve(curve, ax, str(name), its_looks[str(name)], place)
     ax.set_ylabel(f"{images.capitalize()} MSE, {MSE_UNIT}, log axis")
@@ -81,19 +107,24 @@ def plot_conv(data: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
     return ax
 
 
-def plot_ratio(data: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
+def plot_ratio(data: Mapping[str, pd.DataFrame], ax: Axes, *, report: bool = True) -> Axes:
     """Conv ÷ dense-512 against the epoch, log axis, beside the lines 1 and the report's 0.5.
 
-    `data` is of `analysis.statistics.ratio_curve`, by the images' name.
+    Args:
+        data: of `analysis.statistics.ratio_curve`, by the images' name.
+        ax: where to draw.
+        report: whether the report has a word on it: on other images than its own it has none.
     """
+    lines = [(1.0, "equal"), *([(REPORT_MSE_RATIO, "the report, after 50 epochs")] * report)]
     for place, (label, curve) in enumerate(data.items()):
         plot_curve(curve, ax, label, CONV_LOOKS[label], place)
     everything = pd.concat(data.values())
     low, high = everything["mean"].min(), everything["mean"].max()
-    ax.set(yscale="log", ylim=(0.9 * min(low, REPORT_MSE_RATIO), 1.1 * max(high, 1.0)))
+    ax.set(yscale="log", ylim=(0.9 * min(low, *(at for at, _ in lines), 1.0), 1.1 * max(high, 1.0)))
     ax.axhline(1, color="#444444", linewidth=1)
-    ax.axhline(REPORT_MSE_RATIO, color="#c2185b", linewidth=1.4, linestyle=(0, (5, 2)))
-    for at, words in ((1.0, "equal"), (REPORT_MSE_RATIO, "the report, after 50 epochs")):
+    if report:
+        ax.axhline(REPORT_MSE_RATIO, color="#c2185b", linewidth=1.4, linestyle=(0, (5, 2)))
+    for at, words in lines:
         ax.text(
             1.0,
             at,
@@ -163,7 +194,11 @@ def chapter(run: Run) -> Chapter:
             _draw_conv(run),
         ]
     shown = [figure for figure in drawn if figure is not None]
-    gaps = [] if drawn[3] else ["No learning curve of conv: it has no completed reference trial."]
+    gaps = (
+        []
+        if drawn[3] or not concerns_report(run)
+        else ["No learning curve of conv: it has no completed reference trial."]
+    )
     return Chapter("curves", title, [*content, Figures(shown)] if shown else [], gaps)
 
 
@@ -172,8 +207,9 @@ def _draw_log(run: Run, metric: str, name: str) -> parts.Figure | None:
     if data.empty:
         return None
     images = IMAGES[metric]
+    its_looks = looks(names(run.reference), own_looks(run))
     figure, ax = figures.new_figure()
-    plot_log_mse(data, ax, images)
+    plot_log_mse(data, ax, images, its_looks)
     ends = data.groupby("name", sort=False).tail(1)
     values = ", ".join(f"{row['name']} {digits(row['mean'])}" for _, row in ends.iterrows())
     found = names(run.reference)
@@ -186,8 +222,10 @@ def _draw_log(run: Run, metric: str, name: str) -> parts.Figure | None:
         _seeds_note(data),
         rests_on(run),
         report=f"its figure {REPORTED[metric]}: conv at half of dense-512's {images} MSE,"
-        f" {RATIO_NAME} {REPORT_MSE_RATIO}; here {interval(ratio_of(run.reference, metric))}.",
-        series=[figures.series_of(name, look) for name, look in looks(found).items()],
+        f" {RATIO_NAME} {REPORT_MSE_RATIO}; here {interval(ratio_of(run.reference, metric))}."
+        if concerns_report(run)
+        else "",
+        series=[figures.series_of(name, look) for name, look in its_looks.items()],
         points=[
             (ax, points)
             for points in (
@@ -202,7 +240,7 @@ def _draw_ratio(run: Run, ratios: Mapping[str, pd.DataFrame]) -> parts.Figure | 
     if not ratios:
         return None
     figure, ax = figures.new_figure()
-    plot_ratio(ratios, ax)
+    plot_ratio(ratios, ax, report=concerns_report(run))
     last = {images: data.iloc[-1] for images, data in ratios.items()}
     ends = ", ".join(f"{images} set {digits(row['mean'])}" for images, row in last.items())
     with_interval = any(data["n"].max() > 1 for data in ratios.values())
@@ -211,7 +249,7 @@ def _draw_ratio(run: Run, ratios: Mapping[str, pd.DataFrame]) -> parts.Figure | 
         figure,
         RATIO,
         f"{RATIO_NAME} against the epoch",
-        f"After {count(last[next(iter(last))]['epoch'], 'epoch')}: {ends}."
+        f"After {count(int(last[next(iter(last))]['epoch']), 'epoch')}: {ends}."
         " Below 1 conv has the lower MSE.",
         f"Geometric mean of ratios paired by seed,"
         f" {seeds(n for data in ratios.values() for n in data['n'])}{band}.",
@@ -245,7 +283,9 @@ def _draw_conv(run: Run) -> parts.Figure | None:
         _seeds_note(data["test"]),
         rests_on(run),
         report=f"its figure 2: over {REPORT_EPOCHS} epochs a great fall at the beginning, then"
-        " little by little; it states no value.",
+        " little by little; it states no value."
+        if concerns_report(run)
+        else "",
         series=[figures.series_of(images, CONV_LOOKS[images]) for images in data],
         points=[
             (ax, points)

@@ -9,8 +9,7 @@ trials, so each share stands beside what chance gives.
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,31 +21,31 @@ from matplotlib.ticker import FuncFormatter
 from analysis import figures
 from analysis.chapters import parts
 from analysis.chapters.parts import Chapter, Figures, Text
-from analysis.chapters.search import (
-    STATE_MARKERS,
+from analysis.chapters.search import STATE_MARKERS, n_trials
+from analysis.chapters.settings import (
     best_search_trials,
     completed_search,
-    n_trials,
     reference_in_search,
     searched_models,
 )
-from analysis.figures import DARK, LOOKS, MSE_UNIT, MUTED, Points
+from analysis.figures import DARK, MSE_UNIT, MUTED, Points
 from analysis.load import Run
+from analysis.statistics import keywords, models_of
 from analysis.words import count, digits, factor_value, parameter_label, rests_on, share
 from study.folder import schema
 
 IMPORTANCES: Final = "figure-importances"
 SLICES: Final = "figure-slices"
 ROW_INCHES: Final = 0.34
-# Parameters of the search's space, by model.
-PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {model: tuple(p.parameter for p in schema.hyperparameters_of(model)) for model in schema.MODELS}
-)
-# The others are categories.
+# What `parameter_table` has beside the parameters.
+BESIDE: Final = ("trial_id", "state", "epochs_completed", "value")
+# These have a log axis. Other numbers of many values have an axis too; the rest are categories.
 LOG_PARAMETERS: Final = tuple(
     p.parameter for p in schema.HYPERPARAMETERS if isinstance(p.search, schema.Range)
 )
 EVALUATOR: Final = "Optuna's default evaluator, PED-ANOVA"
+MAX_CATEGORIES: Final = 6
+DECADE: Final = 10.0  # numbers that span one have a log axis
 BEST_SHARE: Final = 0.25  # of the completed trials, whose settings are compared with all
 # Optuna advises at least five trials among the best: its page on PedAnovaImportanceEvaluator.
 MIN_BEST: Final = 5
@@ -80,7 +79,7 @@ def parameter_table(trials: pd.DataFrame, model: str) -> pd.DataFrame:
     Returns:
         Columns trial_id, state, epochs_completed, value (the objective at the last epoch: final
         for a completed trial, where it was stopped for a pruned one, otherwise missing) and the
-        parameters of `PARAMETERS`.
+        parameters of the model's space: of one of a person's own its arguments as well.
     """
     search = trials[
         (trials["group"] == schema.SEARCH)
@@ -91,15 +90,32 @@ def parameter_table(trials: pd.DataFrame, model: str) -> pd.DataFrame:
         p.parameter: search[p.name].map(p.to_parameter) if p.complement else search[p.name]
         for p in schema.hyperparameters_of(model)
     }
+    given = [keywords(text) for text in search["arguments"]]
+    own = pd.DataFrame(given, index=search.index).convert_dtypes()
+    for name in own:
+        if own[name].dtype == object:  # values of several kinds
+            own[name] = own[name].map(str, na_action="ignore")
+    own = own.rename(columns={name: f"{name} (argument)" for name in (*BESIDE, *values)})
     value = search[schema.OBJECTIVE].where(search["state"].isin([schema.COMPLETED, schema.PRUNED]))
     columns = search[["trial_id", "state", "epochs_completed"]]
-    return columns.assign(value=value, **values).reset_index(drop=True)
+    found = columns.assign(value=value, **{str(name): own[name] for name in own} | values)
+    return found.reset_index(drop=True)
+
+
+def axis_of(column: pd.Series) -> Literal["log", "linear", "categories"]:
+    """On what axis a parameter is shown."""
+    if column.name in LOG_PARAMETERS:
+        return "log"
+    known = column.dropna()
+    numbers = pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known)
+    if not numbers or known.nunique() <= MAX_CATEGORIES:
+        return "categories"
+    return "log" if known.min() > 0 and known.max() >= DECADE * known.min() else "linear"
 
 
 def varied_parameters(table: pd.DataFrame) -> list[str]:
     """The parameters that have more than one value in a `parameter_table`."""
-    parameters = [name for names in PARAMETERS.values() for name in names if name in table]
-    return [name for name in dict.fromkeys(parameters) if table[name].nunique() > 1]
+    return [str(n) for n in table if n not in BESIDE and table[n].nunique() > 1]
 
 
 def importances(trials: pd.DataFrame, model: str) -> pd.DataFrame | None:
@@ -113,6 +129,7 @@ def importances(trials: pd.DataFrame, model: str) -> pd.DataFrame | None:
     """
     table = parameter_table(trials, model)
     parameters = varied_parameters(table)
+    table = table.dropna(subset=parameters)  # an argument that was not given has no value
     done = table[(table["state"] == schema.COMPLETED) & table["value"].notna()]
     if len(done) < MIN_COMPLETED or not parameters or done["value"].nunique() == 1:
         return None
@@ -140,13 +157,14 @@ def _divergences(
 
     space: dict[str, optuna.distributions.BaseDistribution] = {}
     for name in parameters:  # as wide as the search went, its pruned and diverged trials included
-        if name in LOG_PARAMETERS:
-            low, high = float(table[name].min()), float(table[name].max())
-            space[name] = optuna.distributions.FloatDistribution(low, high, log=True)
-        else:
+        axis = axis_of(table[name])
+        if axis == "categories":
             space[name] = optuna.distributions.CategoricalDistribution(
                 sorted(table[name].unique().tolist())
             )
+        else:
+            low, high = float(table[name].min()), float(table[name].max())
+            space[name] = optuna.distributions.FloatDistribution(low, high, log=axis == "log")
     settings = done[parameters].astype(object).to_numpy()
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces each new study
@@ -262,12 +280,12 @@ def plot_slice(
             markersize=3.6,
             transform=ax.get_xaxis_transform(),
         )
+    ax.margins(x=0.1)
     if labels:
         ax.set_xlim(-0.5, len(labels) - 0.5)
         ax.set_xticks(range(len(labels)), labels)
         ax.grid(visible=False, axis="x")
-    else:
-        ax.margins(x=0.1)
+    elif axis_of(data[parameter]) == "log":
         ax.set_xscale("log")
         figures.log_axis(ax.xaxis, 5)
     figures.log_axis(ax.yaxis, 6)
@@ -319,18 +337,19 @@ def pruned_label(data: pd.DataFrame) -> str:
 def places_of(data: pd.DataFrame, parameter: str) -> npt.NDArray[np.float64]:
     """Where each row of a `parameter_table` lies on the parameter's axis; categories fan out."""
     column = data[parameter]
-    if parameter in LOG_PARAMETERS:
-        return column.to_numpy(dtype=float)
-    number = {value: place for place, value in enumerate(sorted(column.unique()))}
+    if axis_of(column) != "categories":
+        return column.to_numpy(dtype=float, na_value=np.nan)
+    number = {value: place for place, value in enumerate(sorted(column.dropna().unique()))}
     fan = 0.5 * ((np.arange(len(data)) * GOLDEN) % 1 - 0.5)
-    return np.asarray(column.map(number).to_numpy(dtype=float) + fan)
+    places = column.map(number, na_action="ignore").astype("float64")
+    return np.asarray(places.to_numpy(dtype=float) + fan)
 
 
 def _categories(column: pd.Series) -> list[str]:
-    """The labels of a parameter's categories; none on a log axis."""
-    if column.name in LOG_PARAMETERS:
+    """The labels of a parameter's categories; none on an axis of numbers."""
+    if axis_of(column) != "categories":
         return []
-    return [factor_value(value) for value in sorted(column.unique())]
+    return [factor_value(value) for value in sorted(column.dropna().unique())]
 
 
 def chapter(run: Run) -> Chapter:
@@ -357,9 +376,14 @@ def importance_gap(trials: pd.DataFrame, model: str) -> str:
     )
 
 
+def _color(run: Run, model: str) -> str:
+    """A model's colour, as elsewhere on the page."""
+    return str(figures.looks_of(models_of(run.trials))[model]["color"])
+
+
 def _draw_importances(run: Run, model: str, data: pd.DataFrame) -> parts.Figure:
     figure, ax = figures.new_figure(1.1 + ROW_INCHES * len(data))
-    plot_importances(data, ax, LOOKS[model]["color"])
+    plot_importances(data, ax, _color(run, model))
     shares = ", ".join(
         f"{parameter_label(row['parameter'])} {share(row['share'])}"
         f" (chance: {share(row['chance']) if row['chance'] <= 1 else 'over 100 %'})"
@@ -392,7 +416,7 @@ def _draw_slices(run: Run, model: str) -> parts.Figure | None:
         AT_REFERENCE: completed_search(at_reference),
     }
     marked = {label: rows["trial_id"].iloc[0] for label, rows in ringed.items() if len(rows)}
-    color = LOOKS[model]["color"]
+    color = _color(run, model)
     n_rows = math.ceil(len(parameters) / COLUMNS)
     figure = figures.empty_figure(PANEL_INCHES * n_rows + 0.8)
     axes = figure.subplots(n_rows, COLUMNS, sharey=True, squeeze=False).ravel().tolist()
@@ -420,7 +444,7 @@ def _draw_slices(run: Run, model: str) -> parts.Figure | None:
     if len(least):
         best = _words(known.loc[[least.idxmin()]], parameters).iloc[0]
         best_words = f" The best, {digits(least.min())}, has {best}."
-    constant = [name for name in PARAMETERS[model] if name not in parameters]
+    constant = [str(name) for name in data if name not in (*BESIDE, *parameters)]
     same = _words(data.iloc[:1], constant).iloc[0] if constant else ""
     return figures.finish(
         figure,

@@ -1,6 +1,7 @@
 """Accuracy against training time: the Pareto fronts of a search with two objectives."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +11,13 @@ from matplotlib.axes import Axes
 from analysis import figures
 from analysis.chapters import parts
 from analysis.chapters.parts import Chapter, Figures, Table, Text
-from analysis.chapters.search import OBJECTIVE_LABEL, completed_search, n_trials, setting_words
-from analysis.figures import LOOKS, Points
+from analysis.chapters.search import OBJECTIVE_LABEL, n_trials
+from analysis.chapters.settings import completed_search, setting_words
+from analysis.figures import Points
 from analysis.load import Run
-from analysis.statistics import with_names
+from analysis.statistics import models_of, with_names
 from analysis.words import count, digits, rests_on
-from study.folder.schema import MODELS, MSE_ALONE, MSE_AND_TIME, OBJECTIVE, TIME_OBJECTIVE
+from study.folder.schema import MSE_ALONE, MSE_AND_TIME, OBJECTIVE, TIME_OBJECTIVE
 
 PARETO: Final = "figure-pareto"
 
@@ -45,7 +47,7 @@ def pareto_trials(trials: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Rows of `trials`, the quickest first, with the columns `name`, `comparable` (same device),
-        `on_own_front` (of its architecture) and `on_joint_front` (of both together).
+        `on_own_front` (of its architecture) and `on_joint_front` (of all together).
     """
     done = completed_search(trials).dropna(subset=TIME_OBJECTIVE)
     done = done.sort_values([TIME_OBJECTIVE, OBJECTIVE], kind="stable").reset_index(drop=True)
@@ -58,20 +60,28 @@ def pareto_trials(trials: pd.DataFrame) -> pd.DataFrame:
         kept[rows] = pareto_front(points)
         return kept
 
-    own = [front(comparable & (done["model"] == model)) for model in MODELS]
+    own = pd.Series(False, index=done.index)
+    for model in models_of(done):
+        own |= front(comparable & (done["model"] == model))
     return with_names(done).assign(
         comparable=comparable,
-        on_own_front=own[0] | own[1],
+        on_own_front=own,
         on_joint_front=front(comparable),
     )
 
 
-def plot_pareto(data: pd.DataFrame, ax: Axes) -> Axes:
+def plot_pareto(
+    data: pd.DataFrame, ax: Axes, looks: Mapping[str, Mapping[str, Any]] | None = None
+) -> Axes:
     """Validation MSE against training time, both on log axes, with the fronts as step lines.
 
-    `data` is of `pareto_trials`; trials that are not comparable are left out.
+    Args:
+        data: of `pareto_trials`; trials that are not comparable are left out.
+        ax: where to draw.
+        looks: of the models, as elsewhere on the page.
     """
     shown = data[data["comparable"]]
+    looks = looks or figures.looks_of(models_of(shown))
     joint = shown[shown["on_joint_front"]]
     ax.step(
         joint[TIME_OBJECTIVE],
@@ -80,10 +90,10 @@ def plot_pareto(data: pd.DataFrame, ax: Axes) -> Axes:
         color="#d0d0d0",
         linewidth=6,
         solid_capstyle="round",
-        label="front of both together",
+        label=f"front of {_all(data)} together",
     )
     for model, rows in shown.groupby("model"):
-        look = LOOKS[str(model)]
+        look = looks[str(model)]
         front = rows["on_own_front"].to_numpy()
         points = rows[TIME_OBJECTIVE].to_numpy(), rows[OBJECTIVE].to_numpy()
         ax.step(
@@ -126,12 +136,16 @@ def pareto_table(data: pd.DataFrame) -> Table:
             trial["name"],
             digits(trial[TIME_OBJECTIVE]),
             digits(trial[OBJECTIVE]),
-            f"{trial['model']} and both" if trial["on_joint_front"] else trial["model"],
+            f"{trial['model']} and {_all(data)}" if trial["on_joint_front"] else trial["model"],
             setting_words(trial),
         )
         for _, trial in data[data["on_own_front"]].iterrows()
     ]
     return Table(header, rows, right=(2, 3))
+
+
+def _all(data: pd.DataFrame) -> str:
+    return "both" if data["model"].nunique() <= 2 else "all"
 
 
 def chapter(run: Run) -> Chapter:
@@ -158,7 +172,7 @@ def chapter(run: Run) -> Chapter:
 
 def _draw(run: Run, shown: pd.DataFrame) -> parts.Figure:
     figure, ax = figures.new_figure(4.0)
-    plot_pareto(shown, ax)
+    plot_pareto(shown, ax, figures.looks_of(models_of(run.trials)))
     front = ", ".join(
         f"{row['name']} {row['train_seconds']:.3g} s and {digits(row['val_mse'])}"
         for _, row in shown[shown["on_joint_front"]].iterrows()
@@ -172,7 +186,7 @@ def _draw(run: Run, shown: pd.DataFrame) -> parts.Figure:
         figure,
         PARETO,
         "Validation MSE against training time, and the Pareto fronts",
-        f"Not dominated, both architectures together: {front}.",
+        f"Not dominated, {_all(shown)} architectures together: {front}.",
         f"{n_trials(shown)}. Filled: no other trial of its architecture dominates it. Training time"
         " is weight updates only.",
         rests_on(run),

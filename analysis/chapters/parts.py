@@ -77,7 +77,7 @@ class Series:
     name: str
     color: str  # as #rrggbb
     dashes: str | None = ""  # of its line, as SVG's stroke-dasharray; None for no line
-    marker: str = ""  # matplotlib's "o", "s" or "^"
+    marker: str = ""  # one of matplotlib's o, s, ^, v and D
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from analysis.chapters.claims import concerns_report
 from analysis.chapters.parts import Chapter, Code, Part, Table, Text
 from analysis.figures import MSE_UNIT
 from analysis.load import Run
 from analysis.words import (
+    MNIST,
     count,
     devices,
     duration,
+    image_set,
     open_values,
     shell_line,
     tensorflow,
@@ -26,9 +29,14 @@ MEASURES = (
 def basis(run: Run) -> list[tuple[str, str]]:
     """What holds for the whole page, by name."""
     trials = run.trials if run.reference.empty else run.reference
+    images = image_set(run.manifest)
+    setting = ("Readings", f"{open_values(trials)}: the report leaves these open")
+    if not concerns_report(run):
+        setting = ("Setting", open_values(trials))
     rows = [
+        ("Images", "" if images == MNIST else f"{images}, not {MNIST}"),
         ("Trained on", f"{devices(run.trials)}; {tensorflow(run.manifest)}"),
-        ("Readings", f"{open_values(trials)}: the report leaves these open" if len(trials) else ""),
+        setting if len(trials) else ("", ""),
         ("Measures", MEASURES),
     ]
     return [row for row in rows if row[1]]
@@ -67,7 +75,8 @@ def run_table(run: Run) -> Table:
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     rows = [
         ("Study", str(manifest["name"])),
-        ("Preset", str(manifest["spec"]["preset"])),
+        # A preset's name has no suffix.
+        ("Study file" if "." in (preset := str(manifest["spec"]["preset"])) else "Preset", preset),
         ("Status", str(manifest["status"])),
         ("Started (UTC)", str(manifest["started_utc"])[:16].replace("T", " ")),
         ("Duration", duration(manifest["wall_seconds"])),
@@ -80,9 +89,14 @@ def run_table(run: Run) -> Table:
         ("Hardware", hardware(manifest)),
         ("Versions", versions),
         ("Code", code_version(manifest)),
-        ("Data", without_home(str(manifest["data"]["source"]))),
+        ("Data", _data(manifest)),
     ]
     return Table((), rows)
+
+
+def _data(manifest: Mapping[str, Any]) -> str:
+    images, source = image_set(manifest), without_home(str(manifest["data"]["source"]))
+    return source if images == MNIST else f"{images}, {source}"
 
 
 def chapter(run: Run) -> Chapter:

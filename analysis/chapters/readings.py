@@ -18,6 +18,7 @@ from analysis.chapters.audit import (
     is_audited,
     overall_table,
 )
+from analysis.chapters.claims import concerns_report
 from analysis.chapters.likely import effect_table, effects, likely_reading, likely_sentences
 from analysis.load import Run
 from analysis.statistics import (
@@ -87,6 +88,8 @@ def open_table(trials: pd.DataFrame, reference: pd.DataFrame) -> parts.Table:
 
 def chapter(run: Run) -> parts.Chapter:
     """The claims under every reading, of a run that trained them, and what is left open."""
+    if not concerns_report(run):
+        return parts.Chapter("readings", TITLE)
     content: list[parts.Part] = []
     gaps = [
         "No trials under other readings of what the report leaves open (preset “audit”): whether"

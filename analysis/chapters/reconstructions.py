@@ -16,7 +16,7 @@ from analysis import figures
 from analysis.chapters.parts import Chapter, Figure, Fold, Image, ImageTable, Part
 from analysis.load import Run
 from analysis.statistics import CONV_NAME, DENSE_NAME, with_names
-from analysis.words import digits, rests_on, values_of
+from analysis.words import MNIST, digits, image_set, rests_on, values_of
 from study.folder import schema
 
 NAME: Final = "figure-reconstructions"
@@ -33,7 +33,7 @@ def shown_trials(run: Run) -> pd.DataFrame:
 
     Returns:
         Rows of the trials table with the column `label`: the report's two models, the other
-        reference trials, then the search's winners.
+        reference trials, a person's own models among them, then the search's winners.
     """
     done = run.trials[
         (run.trials["state"] == schema.COMPLETED)
@@ -113,21 +113,24 @@ def chapter(run: Run) -> Chapter:
         gap = "No reconstructions: the run saved none of a completed reference trial or winner."
         return Chapter("reconstructions", title, gaps=[gap])
     first = next(iter(rows.values()))
+    noun = _noun(run)
     originals = [
-        Image(source(image), _named(label), _known(label))
+        Image(source(image), _named(noun, label), _known(label))
         for image, label in zip(images(first["original"]), first["label"], strict=True)
     ]
     table = ImageTable(
-        "The same random test digits by every model",
-        {ORIGINAL: originals} | {label: _images(its, label) for label, its in rows.items()},
+        f"The same random test {_things(run)} by every model",
+        {ORIGINAL: originals} | {label: _images(its, label, noun) for label, its in rows.items()},
         f"Below each image its MSE; seed {values_of(shown['seed'])}."
         " “Tuned” is the search's winner.",
     )
     content: list[Part] = [table]
     for _, trial in shown.iterrows():
         its = run.reconstructions[run.reconstructions["trial_id"] == trial["trial_id"]]
-        content += _extremes(str(trial["label"]), its)
-    gaps = [] if CONV_NAME in rows else ["No reconstructions of a reference trial of conv."]
+        content += _extremes(str(trial["label"]), its, noun)
+    gaps = []
+    if CONV_NAME not in rows and (run.trials["model"] == schema.CONV).any():
+        gaps = ["No reconstructions of a reference trial of conv."]
     with figures.style():
         return Chapter(
             "reconstructions",
@@ -138,36 +141,47 @@ def chapter(run: Run) -> Chapter:
         )
 
 
+def _noun(run: Run) -> str:
+    """What stands before an image's label."""
+    return "digit" if image_set(run.manifest) == MNIST else "class"
+
+
 def _known(label: float) -> str:
     return "" if pd.isna(label) else str(label)  # images of a person's own may have none
 
 
-def _named(label: float) -> str:
-    return f"digit {label}" if _known(label) else "image"
+def _named(noun: str, label: float) -> str:
+    return f"{noun} {label}" if _known(label) else "image"
 
 
-def _images(rows: pd.DataFrame, label: str) -> list[Image]:
+def _things(run: Run) -> str:
+    return "digits" if image_set(run.manifest) == MNIST else "images"
+
+
+def _images(rows: pd.DataFrame, label: str, noun: str) -> list[Image]:
     return [
-        Image(source(image), f"{_named(digit)} by {label}, MSE {digits(mse)}", digits(mse))
+        Image(source(image), f"{_named(noun, digit)} by {label}, MSE {digits(mse)}", digits(mse))
         for image, digit, mse in zip(
             images(rows["reconstruction"]), rows["label"], rows["mse"], strict=True
         )
     ]
 
 
-def _extremes(label: str, reconstructions: pd.DataFrame) -> list[Fold]:
+def _extremes(label: str, reconstructions: pd.DataFrame, noun: str) -> list[Fold]:
     """The best, the median and the worst test images of a trial, folded away."""
     tables = []
     for choice in schema.CHOICES:
         rows = reconstructions[reconstructions["choice"] == choice]
         if choice != RANDOM and len(rows):
             originals = [
-                Image(source(image), _named(digit), _known(digit))
+                Image(source(image), _named(noun, digit), _known(digit))
                 for image, digit in zip(images(rows["original"]), rows["label"], strict=True)
             ]
             tables.append(
                 ImageTable(
-                    f"The {choice} for it", {ORIGINAL: originals, label: _images(rows, label)}, ""
+                    f"The {choice} for it",
+                    {ORIGINAL: originals, label: _images(rows, label, noun)},
+                    "",
                 )
             )
     return [Fold(f"The best, median and worst of all test images: {label}", tables)] * bool(tables)
@@ -197,8 +211,8 @@ def _draw(run: Run, rows: Mapping[str, pd.DataFrame], seed: str) -> Figure:
     return figures.finish(
         figure,
         NAME,
-        "Random test digits and their reconstructions",
-        f"{len(first)} random test digits, a row each: {', '.join(data)}.",
+        f"Random test {_things(run)} and their reconstructions",
+        f"{len(first)} random test {_things(run)}, a row each: {', '.join(data)}.",
         f"Seed {seed}.",
         rests_on(run),
     )

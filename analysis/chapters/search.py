@@ -9,36 +9,46 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import figures, statistics
-from analysis.chapters import parts
+from analysis import figures
+from analysis.chapters import finalists, parts
+from analysis.chapters.settings import (
+    completed_search,
+    key_of,
+    reference_in_search,
+    reference_setting,
+    searched_models,
+    setting_words,
+)
 from analysis.chapters.times import sharing
-from analysis.figures import LOOKS, MSE_UNIT, Points
+from analysis.chapters.winners import (
+    tuned_pairs,
+    tuned_sentence,
+    winner_note,
+    winner_of,
+    winner_table,
+    winner_trials,
+    winners_ratio,
+)
+from analysis.figures import MSE_UNIT, Points
 from analysis.load import Run
 from analysis.statistics import (
-    CONV_NAME,
-    DENSE_NAME,
-    NAMED_SETTING,
     RATIO_NAME,
-    Estimate,
     mean_over_seeds,
+    models_of,
     ratio_of,
-    ratio_over_seeds,
-    with_names,
 )
 from analysis.words import (
     count,
     digits,
     interval,
+    listed,
     mean_and_sd,
     rests_on,
-    setting,
-    setting_value,
+    sentence_case,
     share,
-    short,
 )
 from study.folder import schema
 
@@ -54,16 +64,6 @@ MARKS: Final = {
 }  # as STATE_MARKERS draws them
 
 Spread = Mapping[str, float | None]
-# The report's setting, apart from the batch size, which it does not state.
-REPORT_SETTING: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
-    {
-        model: {
-            p.name: p.default for p in schema.hyperparameters_of(model) if p.name != "batch_size"
-        }
-        for model in schema.MODELS
-    }
-)
-
 # What a trial kept its device busy with.
 DEVICE_SECONDS: Final = ("train_seconds", "eval_seconds", "compile_seconds")
 
@@ -114,48 +114,6 @@ def search_progress(trials: pd.DataFrame) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def searched_models(trials: pd.DataFrame) -> list[str]:
-    """The architectures that have search trials, conv first."""
-    found = set(trials.loc[trials["group"] == schema.SEARCH, "model"])
-    return [model for model in schema.MODELS if model in found]
-
-
-def completed_search(trials: pd.DataFrame) -> pd.DataFrame:
-    """The search trials that have an objective."""
-    done = (trials["group"] == schema.SEARCH) & (trials["state"] == schema.COMPLETED)
-    return trials[done & trials[schema.OBJECTIVE].notna()]
-
-
-def best_search_trials(trials: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n completed search trials of each model with the least objective, best first."""
-    done = completed_search(trials).sort_values(["model", schema.OBJECTIVE], kind="stable")
-    return done.groupby("model").head(n).reset_index(drop=True)
-
-
-def has_setting(trials: pd.DataFrame, setting: Mapping[str, Any]) -> pd.Series:
-    """Which rows have these values."""
-    found = pd.Series(True, index=trials.index)
-    for name, value in setting.items():
-        column = trials[name]
-        equal = np.isclose(column, value) if isinstance(value, float) else column == value
-        found &= pd.Series(equal, index=trials.index).fillna(False).astype(bool)
-    return found
-
-
-def reference_in_search(trials: pd.DataFrame, model: str, batch_size: int | None) -> pd.DataFrame:
-    """The search trials of a model that have the reference's setting.
-
-    Args:
-        trials: of `analysis.load.load_run`.
-        model: the architecture.
-        batch_size: of the reference setting; None if the run does not say, then no trial has it.
-    """
-    if batch_size is None:
-        return trials.iloc[:0]
-    setting = {"group": schema.SEARCH, "model": model, "batch_size": batch_size}
-    return trials[has_setting(trials, setting | dict(REPORT_SETTING[model]))]
-
-
 def tuning(trials: pd.DataFrame, batch_size: int | None) -> list[Tuning]:
     """What tuning gained over the reference setting, in validation MSE, for each architecture.
 
@@ -187,44 +145,6 @@ def tuning(trials: pd.DataFrame, batch_size: int | None) -> list[Tuning]:
     return found
 
 
-def winner_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """The completed trials of the searches' winning settings, trained on the full split and tested.
-
-    Returns:
-        Rows of `trials` with the columns `name` and `chosen_by_val_mse`: the objective of the
-        completed search trial with the same setting, missing if there is none.
-    """
-    done = with_names(trials[trials["state"] == schema.COMPLETED])
-    winners = done[
-        (done["group"] == schema.WINNER)
-        & (done["split"] == schema.FULL_SPLIT)
-        & done[schema.TEST_MSE].notna()
-    ]
-    searched = done[done["group"] == schema.SEARCH].groupby(list(NAMED_SETTING), dropna=False)[
-        schema.OBJECTIVE
-    ]
-    chosen_by = searched.min().rename("chosen_by_val_mse").reset_index()
-    return winners.merge(chosen_by, "left", list(NAMED_SETTING)).sort_values(["name", "seed"])
-
-
-def winner_of(winners: pd.DataFrame, model: str) -> pd.DataFrame:
-    """The rows of `winner_trials` of a model's one winning setting, indexed by seed.
-
-    Should the run hold several, it is the one that was chosen by the least objective.
-    """
-    rows = winners[winners["model"] == model].sort_values("chosen_by_val_mse", kind="stable")
-    if len(rows):
-        groups = rows.groupby(list(NAMED_SETTING), dropna=False).ngroup()
-        rows = rows[groups == groups.iloc[0]]
-    return rows.drop_duplicates("seed").set_index("seed").sort_index()
-
-
-def winners_ratio(winners: pd.DataFrame) -> Estimate | None:
-    """Test MSE of the conv winner ÷ the dense winner's, paired by seed; None without a pair."""
-    conv, dense = (winner_of(winners, model)[schema.TEST_MSE] for model in schema.MODELS)
-    return ratio_over_seeds(conv, dense)
-
-
 def spent(trials: pd.DataFrame) -> pd.DataFrame:
     """What each architecture's search took, whatever became of its trials.
 
@@ -246,7 +166,10 @@ def spent(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_progress(
-    data: pd.DataFrame, ax: Axes, by: Literal["number", "seconds"] = "number"
+    data: pd.DataFrame,
+    ax: Axes,
+    by: Literal["number", "seconds"] = "number",
+    looks: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Axes:
     """Best objective so far against the trials or the device seconds, a line a model, log axis.
 
@@ -256,10 +179,13 @@ def plot_progress(
         data: of `search_progress`.
         ax: where to draw.
         by: the column of the x axis; seconds have a log axis.
+        looks: of the models, as elsewhere on the page.
     """
-    groups = {str(model): rows for model, rows in data.groupby("model")}
+    models = models_of(data)
+    looks = looks or figures.looks_of(models)
+    groups = {model: data[data["model"] == model] for model in models}
     for place, (model, rows) in enumerate(groups.items()):
-        look = LOOKS[model]
+        look = looks[model]
         found = rows.dropna(subset="best")
         lines = ax.step(
             [*found[by], rows[by].max()],
@@ -292,7 +218,7 @@ def plot_progress(
                 places,
                 [height] * len(places),
                 marker,
-                color=LOOKS[model]["color"],
+                color=looks[model]["color"],
                 transform=ax.get_xaxis_transform(),
                 zorder=4,
             )
@@ -314,62 +240,6 @@ def plot_progress(
     return ax
 
 
-def winner_table(winners: pd.DataFrame, reference: pd.DataFrame) -> parts.Table:
-    """A row a winning setting, beside the untuned reference.
-
-    The reference is that of the same architecture or, where the run has none of its size, the
-    report's model of the same kind; its cell names it.
-    """
-    rows = []
-    for _, of_setting in winners.groupby(list(NAMED_SETTING), dropna=False):
-        trial = of_setting.iloc[0]
-        untuned = CONV_NAME if trial["model"] == schema.CONV else DENSE_NAME
-        beside = trial["name"] if trial["name"] in statistics.names(reference) else untuned
-        estimate = statistics.mean_of(reference, beside, schema.TEST_MSE)
-        means = [
-            mean_and_sd(mean_over_seeds(of_setting[m])) for m in (schema.TRAIN_MSE, schema.TEST_MSE)
-        ]
-        rows.append(
-            (
-                trial["name"],
-                setting_words(trial),
-                str(len(of_setting)),
-                setting_value(trial["chosen_by_val_mse"]),
-                *means,
-                f"{beside}: {mean_and_sd(estimate)} (n = {estimate.n})"
-                if estimate
-                else parts.NO_VALUE,
-            )
-        )
-    header = ("Model", "Setting", "Seeds", "Its validation MSE", "Training MSE", "Test MSE")
-    return parts.Table((*header, "Untuned test MSE"), rows, right=(2, 3, 4, 5, 6))
-
-
-def setting_words(trial: pd.Series) -> str:
-    """A trial's setting beside its architecture's name."""
-    columns = [p.name for p in schema.hyperparameters_of(trial["model"]) if not p.of_architecture]
-    precision = ["precision"] * (trial["precision"] != "float32")  # which goes without saying
-    return setting(trial, [*columns, *precision])
-
-
-def winner_note(winners: pd.DataFrame, reference: pd.DataFrame) -> str:
-    """What may, and what may not, be read from `winner_table`."""
-    note = (
-        "The setting with the least validation MSE of each model's search, trained again on all"
-        " 60,000 images and only then tested. That validation MSE is the least of several trials,"
-        " with one seed: it flatters its setting."
-    )
-    if reference.empty:
-        return note + " This run has no completed reference trial to compare with."
-    n_least = min(
-        winners.groupby(list(NAMED_SETTING), dropna=False).size().min(),
-        reference.groupby("name").size().min(),
-    )
-    if n_least == 1:
-        return f"{note} One seed has no spread: a difference may be chance."
-    return f"{note} A difference that is not much larger than the spreads may be chance."
-
-
 def budget_table(
     trials: pd.DataFrame, winners: pd.DataFrame, reference: pd.DataFrame
 ) -> parts.Table:
@@ -388,15 +258,13 @@ def budget_table(
                 mean_and_sd(mean_over_seeds(winner[schema.TEST_MSE])),
             )
         )
-    if len(cost) > 1:
-        seconds, ratio = cost["seconds"], winners_ratio(winners)
-        times = (
-            digits(seconds[schema.CONV] / seconds[schema.DENSE])
-            if seconds[schema.DENSE]
-            else parts.NO_VALUE
-        )
+    seconds = cost["seconds"]
+    for top, bottom in tuned_pairs(winners, list(cost.index)):
+        ratio = winners_ratio(winners, top, bottom)
+        times = digits(seconds[top] / seconds[bottom]) if seconds[bottom] else parts.NO_VALUE
         n = str(ratio.n if ratio else 0)
-        rows.append(("conv ÷ dense", parts.NO_VALUE, times, parts.NO_VALUE, n, interval(ratio)))
+        name = f"{top} ÷ {bottom}"
+        rows.append((name, parts.NO_VALUE, times, parts.NO_VALUE, n, interval(ratio)))
     untuned = ratio_of(reference, schema.TEST_MSE)
     if untuned is not None:
         dashes = (parts.NO_VALUE,) * 3
@@ -416,24 +284,10 @@ def budget_note(trials: pd.DataFrame, winners: pd.DataFrame) -> str:
         return f"Only {cost.index[0]} was searched: nothing compares tuned architectures.{untimed}"
     budget = f"Equal budgets: {count(trained.iloc[0], 'search trial')} each."
     if trained.nunique() > 1:
-        each = " and ".join(f"{n} of {model}" for model, n in trained.items())
+        each = listed(f"{n} of {model}" for model, n in trained.items())
         budget = f"The budgets were not equal: {each} search trials."
-    ahead = who_is_ahead(winners_ratio(winners)) or "The run has no winners of both to compare."
+    ahead = tuned_sentence(winners) or "The run has no winners of both to compare."
     return f"{budget}{untimed} {ahead}"
-
-
-def who_is_ahead(ratio: Estimate | None) -> str:
-    """A sentence on `winners_ratio`; "" for none."""
-    if ratio is None:
-        return ""
-    ahead = schema.DENSE if ratio.mean > 1 else schema.CONV
-    value = f"conv's winner has {short(ratio.mean)} times the dense one's test MSE"
-    if ratio.low is None:
-        return f"Tuned, {value} (n = 1 seed): {ahead} is ahead, unless by chance."
-    seeds = f"95 % interval {short(ratio.lowest)} to {short(ratio.highest)}, n = {ratio.n} seeds"
-    if not ratio.excludes(1):
-        return f"Tuned, {value} ({seeds}): who is ahead is undecided."
-    return f"Tuned, {value} ({seeds}): {ahead} is ahead."
 
 
 def tuning_sentences(trials: pd.DataFrame, batch_size: int | None, spread: Spread) -> list[str]:
@@ -444,9 +298,15 @@ def tuning_sentences(trials: pd.DataFrame, batch_size: int | None, spread: Sprea
         batch_size: of the reference's setting; None if the run does not say.
         spread: the relative standard deviation of each model's reference over seeds.
     """
-    if batch_size is None:
-        return ["The run does not record the batch size of the reference's setting: not compared."]
-    return [_tuning_sentence(tuned, spread) for tuned in tuning(trials, batch_size)]
+    sentences = [
+        _tuning_sentence(tuned, spread)
+        for tuned in tuning(trials, batch_size)
+        if reference_setting(trials, tuned.model, batch_size) is not None
+    ]
+    if batch_size is None and set(searched_models(trials)) & set(schema.MODELS):
+        unknown = "The run does not record the batch size of the reference's setting: not compared."
+        sentences.insert(0, unknown)
+    return sentences
 
 
 def _tuning_sentence(tuned: Tuning, spread: Spread) -> str:
@@ -489,7 +349,7 @@ def chapter(run: Run, spread: Spread = MappingProxyType({})) -> parts.Chapter:
     if models:
         with figures.style():
             content += [
-                parts.Heading("Conv against dense, both tuned"),
+                parts.Heading(_heading(models)),
                 parts.Text(budget_note(trials, winners)),
                 budget_table(trials, winners, reference),
                 *(
@@ -499,12 +359,15 @@ def chapter(run: Run, spread: Spread = MappingProxyType({})) -> parts.Chapter:
                 ),
                 parts.Figures([f for f in (_draw(run, "number"), _draw(run, "seconds")) if f]),
             ]
-    if not completed_search(trials).empty:
-        size = run.manifest["spec"].get("batch_size")
-        content += [
-            parts.Heading("Did tuning beat the report's setting?"),
-            parts.Items(tuning_sentences(trials, size, spread)),
-        ]
+    over_seeds = finalists.content(run)
+    content += over_seeds
+    size = run.manifest["spec"].get("batch_size")
+    rest = trials[~trials["model"].isin(models_of(trials[trials["group"] == schema.FINALIST]))]
+    if said := tuning_sentences(rest, size, spread) if len(completed_search(rest)) else []:
+        title = "Did tuning beat the report's setting?"
+        if over_seeds or not set(searched_models(rest)) <= set(schema.MODELS):
+            title = "Did tuning beat the reference setting, with one seed?"
+        content += [parts.Heading(title), parts.Items(said)]
     if not winners.empty:
         content += [
             parts.Heading("Winners"),
@@ -512,26 +375,40 @@ def chapter(run: Run, spread: Spread = MappingProxyType({})) -> parts.Chapter:
             parts.Text(winner_note(winners, reference), soft=True),
         ]
     shown = [part for part in content if not isinstance(part, parts.Figures) or part.figures]
-    return parts.Chapter("search", "Search", shown, _gaps(trials, models, winners))
+    gaps = [*_gaps(trials, models, winners), *finalists.gaps(run)]
+    return parts.Chapter("search", "Search", shown, gaps)
+
+
+def _heading(models: list[str]) -> str:
+    if set(models) <= set(schema.MODELS):
+        return "Conv against dense, both tuned"
+    if len(models) == 1:
+        return f"What the search of {models[0]} took and found"
+    return sentence_case(f"{listed(models)}, each tuned")
 
 
 def _gaps(trials: pd.DataFrame, models: list[str], winners: pd.DataFrame) -> list[str]:
     if not models:
         return ["No search trials in this run."]
-    gaps = [
-        f"The search has no trials of {model}: nothing compares tuned architectures."
-        for model in schema.MODELS
-        if model not in models
-    ]
+    alone = ": nothing compares tuned architectures" if len(models) == 1 else ""
+    others = schema.MODELS if set(models) <= set(schema.MODELS) else models_of(trials)
+    gaps = [f"The search has no trials of {m}{alone}." for m in others if m not in models]
     n_completed = spent(trials)["n_completed"]
+    over_seeds = finalists.by_model(finalists.finalists(trials, None))
     for model in models:
         n = n_completed[model]
         if n == 0:
             gaps.append(f"No search trial of {model} completed: it has no best setting.")
         elif n == 1:
             gaps.append(f"One search trial of {model} completed: the best for want of others.")
-        if n and winner_of(winners, model).empty:
+        winner = winner_of(winners, model)
+        if n and winner.empty:
             gaps.append(f"No completed winner of {model}: its tuned test MSE is not known.")
+        best = finalists.winner_among(over_seeds.get(model, []))
+        if len(winner) and best and winner["key"].iloc[0] != key_of(best.trial):
+            gaps.append(
+                f"The winner of {model} that was tested is not the best finalist's setting."
+            )
     return gaps
 
 
@@ -542,7 +419,8 @@ def _draw(run: Run, by: Literal["number", "seconds"]) -> parts.Figure | None:
     if data["value"].notna().sum() == 0:
         return None
     figure, ax = figures.new_figure(4.0)
-    plot_progress(data, ax, by)
+    looks = figures.looks_of(models_of(run.trials))
+    plot_progress(data, ax, by, looks)
     found = data.dropna(subset="value").groupby("model")["value"].min()
     best = ", ".join(f"{model} {digits(value)}" for model, value in found.items())
     caption = f"{n_trials(run.trials)}."
@@ -551,7 +429,7 @@ def _draw(run: Run, by: Literal["number", "seconds"]) -> parts.Figure | None:
     lost = [f"{mark} {state}" for state, mark in MARKS.items() if (data["state"] == state).any()]
     if lost:
         caption += f" At the bottom, without a value: {', '.join(lost)}."
-    models = list(dict.fromkeys(sorted(data["model"])))
+    models = models_of(data)
     known = data.dropna(subset="value")
     settings = run.trials.set_index("trial_id").loc[known["trial_id"]]
     said = [
@@ -566,10 +444,10 @@ def _draw(run: Run, by: Literal["number", "seconds"]) -> parts.Figure | None:
         f"Best validation MSE of the search: {best}.",
         caption,
         f"{sharing(run)} {rests_on(run)}".strip(),
-        series=[figures.series_of(model, LOOKS[model]) for model in models],
+        series=[figures.series_of(model, looks[model]) for model in models],
         by="point",
         points=[
-            (ax, Points(models.index(model), rows[by], rows["value"], list(rows["said"])))
+            (ax, Points(models.index(str(model)), rows[by], rows["value"], list(rows["said"])))
             for model, rows in known.groupby("model")
         ],
     )

@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from analysis import figures
 from analysis.chapters import parts
 from analysis.chapters.parts import NO_VALUE, Chapter, Figures, Heading, Part, Table, Text
-from analysis.chapters.search import REPORT_SETTING, SMALL_POINTS, has_setting
+from analysis.chapters.search import SMALL_POINTS
+from analysis.chapters.settings import REPORT_SETTING, has_setting
 from analysis.figures import DARK, LOOKS
 from analysis.load import Run
 from analysis.statistics import Estimate, mean_over_seeds, ratio_over_seeds
@@ -269,8 +270,10 @@ def _gaps(trials: pd.DataFrame) -> list[str]:
         )
     for model in schema.MODELS:
         rows = neighbour_trials(trials, model)
-        if rows.empty:
+        if rows.empty and (trials["model"] == model).any():
             gaps.append(f"No neighbour trials of {model} on the search's images.")
+        elif rows.empty:
+            continue  # no part of the study
         elif reference_setting(rows, model) is None:
             gaps.append(
                 f"The neighbours of {model} have no setting in common from which each differs in"

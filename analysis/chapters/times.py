@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -14,7 +15,9 @@ from analysis.chapters.claims import (
     REPORT_HARDWARE,
     REPORT_TIME_RATIO,
     REPORT_TRAIN_SECONDS,
+    concerns_report,
 )
+from analysis.chapters.curves import Looks, own_looks
 from analysis.chapters.parts import Chapter, Figures, Text
 from analysis.figures import MODEL_STYLES
 from analysis.load import Run
@@ -27,6 +30,7 @@ from analysis.statistics import (
     ratio_of,
 )
 from analysis.words import count, interval, rests_on, seeds, sentence_case
+from study.folder import schema
 
 TIMES: Final = "figure-times"
 BAR_HATCHES: Final = {CONV_NAME: "", DENSE_NAME: "///"}
@@ -72,8 +76,13 @@ def sharing(run: Run) -> str:
 
 
 def bars(run: Run) -> list[TimeBar]:
-    """The run's reference trials beside what the report states; none if they have no times."""
-    shown = run.reference[run.reference["name"].isin([CONV_NAME, DENSE_NAME])]
+    """The run's reference trials beside what the report states; none if they have no times.
+
+    They are the report's two models and those of a person's own.
+    """
+    reference = run.reference
+    own = ~reference["model"].isin(schema.MODELS)
+    shown = reference[reference["name"].isin([CONV_NAME, DENSE_NAME]) | own]
     shown = shown.dropna(subset="train_seconds")
     if shown.empty:
         return []
@@ -82,16 +91,29 @@ def bars(run: Run) -> list[TimeBar]:
     for name in names(shown):
         seconds = metric_by_seed(shown, name, "train_seconds")
         found.append(TimeBar(here, name, float(seconds.mean()), tuple(seconds)))
+    if not _beside_report(run, found):
+        return found
     report = f"the report\n{REPORT_EPOCHS} epochs\n{REPORT_HARDWARE}"
     stated = REPORT_TRAIN_SECONDS.items()
     return found + [TimeBar(report, name, seconds) for name, seconds in stated]
 
 
-def plot_times(data: Sequence[TimeBar], ax: Axes) -> Axes:
-    """Training times as bars side by side for each source, the seeds as dots."""
+def _beside_report(run: Run, found: Sequence[TimeBar]) -> bool:
+    return concerns_report(run) and any(bar.name in REPORT_TRAIN_SECONDS for bar in found)
+
+
+def plot_times(data: Sequence[TimeBar], ax: Axes, looks: Looks = MappingProxyType({})) -> Axes:
+    """Training times as bars side by side for each source, the seeds as dots.
+
+    Args:
+        data: of `bars`.
+        ax: where to draw.
+        looks: of the models of a person's own, by name.
+    """
     sources = list(dict.fromkeys(bar.source for bar in data))
-    models = [name for name in MODEL_STYLES if any(bar.name == name for bar in data)]
-    width = 0.36
+    models = list(dict.fromkeys(bar.name for bar in data))
+    colors = {name: look["color"] for name, look in {**looks, **MODEL_STYLES}.items()}
+    width = 0.72 / max(len(models), 2)
     for bar in data:
         center = sources.index(bar.source) + (models.index(bar.name) - (len(models) - 1) / 2) * (
             width + 0.04
@@ -101,14 +123,14 @@ def plot_times(data: Sequence[TimeBar], ax: Axes) -> Axes:
             center,
             bar.mean_seconds,
             width,
-            color=MODEL_STYLES[bar.name]["color"],
-            hatch=BAR_HATCHES[bar.name],
+            color=colors[bar.name],
+            hatch=BAR_HATCHES.get(bar.name, ""),
             edgecolor="white",
             label=bar.name if first else None,
         )
         n = len(bar.seed_seconds)
         ax.plot(
-            center + (np.linspace(-0.1, 0.1, n) if n > 1 else np.zeros(n)),
+            center + (np.linspace(-0.1, 0.1, n) * width / 0.36 if n > 1 else np.zeros(n)),
             bar.seed_seconds,
             "o",
             markersize=4,
@@ -138,25 +160,28 @@ def chapter(run: Run) -> Chapter:
     data = bars(run)
     title = "Training times"
     if not data:
-        gap = "No training times of conv or dense-512: no reference trial of theirs completed."
+        whose = "conv or dense-512" if concerns_report(run) else "any model"
+        gap = f"No training times of {whose}: no reference trial of theirs completed."
         if len(run.reference):
             gap = "No training times to compare: every reference trial shared its device."
         return Chapter("times", title, gaps=[gap])
     ratio = ratio_of(run.reference, "train_seconds")
-    measured = f"{RATIO_NAME}: {interval(ratio)}; the report has {REPORT_TIME_RATIO}."
+    beside = _beside_report(run, data)
+    reported = f"; the report has {REPORT_TIME_RATIO}" if beside else ""
     words = [
-        measured if ratio else "",
+        f"{RATIO_NAME}: {interval(ratio)}{reported}." if ratio else "",
         sharing(run),
-        "Hardware and versions differ from the report's, so there is no verdict.",
+        "Hardware and versions differ from the report's, so there is no verdict." if beside else "",
     ]
     with figures.style():
         figure = _draw(run, data)
-    return Chapter("times", title, [Text(" ".join(filter(None, words))), Figures([figure])])
+    said = " ".join(filter(None, words))
+    return Chapter("times", title, [*([Text(said)] if said else []), Figures([figure])])
 
 
 def _draw(run: Run, data: Sequence[TimeBar]) -> parts.Figure:
     figure, ax = figures.new_figure()
-    plot_times(data, ax)
+    plot_times(data, ax, own_looks(run))
     values = "; ".join(
         f"{bar.source.splitlines()[0]}, {bar.name}: {bar.mean_seconds:.3g} s" for bar in data
     )
@@ -164,7 +189,9 @@ def _draw(run: Run, data: Sequence[TimeBar]) -> parts.Figure:
     return figures.finish(
         figure,
         TIMES,
-        "Training time, measured and as the report states it",
+        "Training time, measured and as the report states it"
+        if _beside_report(run, data)
+        else "Training time",
         f"{sentence_case(values)}.",
         f"Weight updates only, without compilation and evaluation; dots are seeds, {n}.",
         f"{sharing(run)} {rests_on(run)}".strip(),

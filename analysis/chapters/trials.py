@@ -7,7 +7,15 @@ import pandas as pd
 from analysis.chapters import parts
 from analysis.load import Run
 from analysis.statistics import architecture, with_names
-from analysis.words import count, digits, factor_value, parameter_label, without_home
+from analysis.words import (
+    arguments,
+    count,
+    digits,
+    factor_value,
+    parameter_label,
+    setting,
+    without_home,
+)
 from study.folder import schema
 
 OPEN_AT_MOST: Final = 100  # trials; a longer table is folded away
@@ -79,6 +87,8 @@ def trials_table(trials: pd.DataFrame) -> parts.SortedTable:
         **{parameter_label(n): n for n in SETTING if trials[n].nunique() > 1},
     }
     named = with_names(trials)
+    # The arguments of a person's own model are a column.
+    named["name"] = named["name"].where(named["model"].isin(schema.MODELS), named["model"])
     rows = [
         [_cell(value, name) for value, name in zip(row, columns.values(), strict=True)]
         for row in named[list(columns.values())].itertuples(index=False)
@@ -98,7 +108,7 @@ def _cell(value: Any, column: str) -> parts.Cell:
         return parts.Cell(parts.NO_VALUE)
     if column in MEASURED:
         return parts.Cell(digits(value), f"{value:.7g}")
-    return parts.Cell(factor_value(value))
+    return parts.Cell(arguments(value) if column == "arguments" else factor_value(value))
 
 
 def chapter(run: Run) -> parts.Chapter:
@@ -113,12 +123,12 @@ def chapter(run: Run) -> parts.Chapter:
     elif len(bad):
         content += [parts.Heading("Failed and diverged trials"), bad_table(bad)]
     same = [
-        f"{parameter_label(name).lower()} {factor_value(trials[name].dropna().iloc[0])}"
+        setting(trials.dropna(subset=name).iloc[0], [name])
         for name in SETTING
         if trials[name].nunique() == 1
     ]
     if same:
-        text = f"The same in all trials that have it: {', '.join(same)}."
+        text = f"The same in all trials that have it: {', '.join(filter(None, same))}."
         content.append(parts.Text(text, soft=True))
     gaps = [
         f"{count(n, 'trial')} {'not ended' if state == schema.RUNNING else state}: in no average."

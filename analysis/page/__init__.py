@@ -23,7 +23,7 @@ from study.folder import schema
 
 # What stays on one line: ids of trials, sizes of models, numbers with their n.
 UNBROKEN: Final = re.compile(
-    rf"\b(?:{'|'.join(schema.GROUPS)})-(?:conv|dense)[\w=.+-]*\w|\bdense-\d+|\bn = \d+|\d+ %"
+    rf"\b(?:{'|'.join(schema.GROUPS)})-[A-Za-z][\w=.+-]*\w|\bdense-\d+|\bn = \d+|\d+ %"
 )
 
 

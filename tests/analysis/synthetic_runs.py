@@ -22,6 +22,8 @@ NUMBERS = {
     ("dense", 128): (0.046, 0.0062, 0.9),
     ("dense", 256): (0.043, 0.005, 1.3),
     ("dense", 512): (0.04, 0.0042, 2.0),
+    ("unet", 2): (0.05, 0.0036, 9.0),  # a person's own, its size being its depth
+    ("unet", 3): (0.05, 0.0030, 12.0),
 }
 PARAMETERS = {("conv", 8): 4_385, ("dense", 512): 804_112}
 
@@ -51,13 +53,14 @@ def trial(
     **changes: Any,
 ) -> tuple[dict[str, Any], Rows]:
     """A completed reference trial and its epochs; `changes` go into the trial's row."""
-    first, last, seconds = NUMBERS[model, size]
+    first, last, seconds = NUMBERS.get((model, size), NUMBERS["unet", 2])
     if mse is None:
         progress = np.linspace(0, 1, n_epochs) ** 0.35
         mse = first * (last / first) ** progress * (1 + 0.01 * seed)
     group = changes.get("group", schema.REFERENCE)
     trial_id = changes.pop("trial_id", f"{group}-{model}-{size}-{seed}")
-    searched = group in (schema.SEARCH, schema.NEIGHBOUR)
+    on_search = group in (schema.SEARCH, schema.NEIGHBOUR, schema.FINALIST)
+    searched = changes.get("split", schema.SEARCH_SPLIT if on_search else "") == schema.SEARCH_SPLIT
     metric = schema.VAL_MSE if searched else schema.TEST_MSE
     history: Rows = [
         {
@@ -71,14 +74,16 @@ def trial(
         for epoch, value in enumerate(mse, start=1)
     ]
     dense = model == "dense"
+    own = model not in schema.MODELS
     row = {
         "trial_id": trial_id,
         "group": group,
         "model": model,
-        "latent_filters": None if dense else size,
+        "latent_filters": size if model == "conv" else None,
         "hidden_units": size if dense else None,
         "hidden_activation": "relu" if dense else None,
         "dropout": 0.0 if dense else None,
+        "arguments": json.dumps({"depth": size, "filters": 8}) if own else None,
         "learning_rate": 1.0,
         "momentum": 0.5,
         "nesterov": True,
@@ -224,9 +229,12 @@ def search_trials(
             "nesterov": bool(rng.random() < 0.5),
             "batch_size": int(rng.choice([64, 128, 256, 512, 1000])),
         }
-        size = 8 if model == schema.CONV else 512
+        size = {schema.CONV: 8, schema.DENSE: 512}.get(model, 2)
         if model == schema.CONV:
             setting["latent_filters"] = int(rng.choice([8, 16]))
+        elif model != schema.DENSE:
+            depth, filters = int(rng.choice([1, 2, 3])), int(rng.integers(4, 65))
+            setting["arguments"] = json.dumps({"depth": depth, "filters": filters})
         else:
             setting["hidden_units"] = int(rng.choice([64, 128, 256, 512]))
             setting["hidden_activation"] = str(rng.choice(["relu", "sigmoid"]))
@@ -283,6 +291,65 @@ def neighbour_trials(
             mse = [0.06, last * (ratio or 1.0) * 1.01**seed]
             trial_id = f"neighbour-{model}-{label}-s{seed}"
             trials.append(trial(model, size, seed, mse=mse, trial_id=trial_id, **changes))
+    return trials
+
+
+def finalist_trials(
+    model: str, settings: Mapping[str, tuple[Mapping[str, Any], list[float | None]]]
+) -> list[tuple[dict[str, Any], Rows]]:
+    """Finalists of a model, by what their names hold: a search trial's number, or "reference".
+
+    Args:
+        model: the architecture.
+        settings: what each changes of the reference, and the validation MSE of the seeds from 1000
+            up; None diverges.
+    """
+    size = {schema.CONV: 8, schema.DENSE: 512}.get(model, 2)
+    trials = []
+    for name, (change, ends) in settings.items():
+        for seed, end in enumerate(ends, start=1000):
+            changes = {
+                **change,
+                "group": schema.FINALIST,
+                "trial_id": f"finalist-{model}-{name}-s{seed}",
+                "state": schema.DIVERGED if end is None else schema.COMPLETED,
+            }
+            if end is None:
+                changes |= {schema.VAL_MSE: None, "diverged_epoch": 2}
+            trials.append(trial(model, size, seed, mse=[0.06, 0.03, end or 0.05], **changes))
+    return trials
+
+
+def own_trials(
+    model: str,
+    factor: str,
+    ends: Mapping[Any, list[float | None]],
+    n_epochs: int = 3,
+    **changes: Any,
+) -> list[tuple[dict[str, Any], Rows]]:
+    """Trials that a person asked for: the reference with one factor changed, a seed each from 0.
+
+    Args:
+        model: the architecture.
+        factor: a column of the setting.
+        ends: the last MSE of the seeds, by the factor's value; None fails.
+        n_epochs: of each.
+        changes: in all rows.
+    """
+    size = {schema.CONV: 8, schema.DENSE: 512}.get(model, 2)
+    trials = []
+    for value, by_seed in ends.items():
+        for seed, end in enumerate(by_seed):
+            its = {
+                factor: value,
+                "group": schema.OWN,
+                "trial_id": f"own-{model}-{factor}={value}-s{seed}",
+                "state": schema.FAILED if end is None else schema.COMPLETED,
+            }
+            if end is None:
+                its |= {schema.TEST_MSE: None, schema.VAL_MSE: None, "error": "no memory"}
+            mse = np.geomspace(0.06, end or 0.05, n_epochs)
+            trials.append(trial(model, size, seed, mse=mse, **its | changes))
     return trials
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pages import run_of_trials
-from synthetic_runs import audit_trials, search_trials, trial
+from synthetic_runs import audit_trials, quick_trials, trial
 
 from analysis.chapters import curves, likely
 from analysis.chapters.answer import Answer, answer, outcome
@@ -19,6 +19,10 @@ def reference(conv: list[float], dense: list[float], n_epochs: int = 50) -> list
         for model, size, ends in (("conv", 8, conv), ("dense", 512, dense))
         for seed, end in enumerate(ends)
     ]
+
+
+def failed_references() -> list:
+    return [trial(*size, state=schema.FAILED) for size in (("conv", 8), ("dense", 512))]
 
 
 def answer_of(*pairs: Any, **manifest: Any) -> Answer:
@@ -66,9 +70,15 @@ def test_a_short_run_says_so_and_what_it_shows_so_far():
     ("pairs", "words"),
     [
         ([], "no completed reference trial of conv or of dense-512"),
-        ([trial("conv", 8)], "no completed reference trial of dense-512"),
+        (
+            [trial("conv", 8), trial("dense", 512, state=schema.FAILED)],
+            "no completed reference trial of dense-512",
+        ),
         ([trial("conv", 8, 0), trial("dense", 512, 1)], "the two models share no seed"),
-        (search_trials("conv", 3), "What its search found is below."),
+        (
+            [*quick_trials()[2:], *failed_references()],
+            "What its search found is below.",
+        ),
     ],
 )
 def test_a_run_that_cannot_say_says_why(pairs, words):

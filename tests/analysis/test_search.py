@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from synthetic_runs import quick_trials, tables, trial
 
-from analysis.chapters import parameters, pareto, search
+from analysis.chapters import parameters, pareto, search, settings
 from study.folder import schema
 
 
@@ -26,7 +26,7 @@ def test_search_progress_takes_no_value_from_a_trial_that_did_not_complete():
 def test_best_search_trials_are_completed_ones():
     trials, _ = tables(*quick_trials())
     trials.loc[trials["state"] == schema.PRUNED, schema.VAL_MSE] = 1e-6
-    best = search.best_search_trials(trials, 1)
+    best = settings.best_search_trials(trials, 1)
     assert best["trial_id"].tolist() == ["search-conv-2", "search-dense-2"]
 
 

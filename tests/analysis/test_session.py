@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import optuna
 import pandas as pd
 import pytest
-from synthetic_runs import trial, write_run
+from synthetic_runs import finalist_trials, trial, write_run
 
 from analysis import compare
 from study.folder import schema
@@ -65,6 +65,7 @@ def folder(tmp_path: Path) -> Path:
         *(trial("conv", 8, seed, group=schema.WINNER, **tuned) for seed in range(2)),
         trial("conv", 8, group=schema.NEIGHBOUR, momentum=0.9),
         *searches,
+        *finalist_trials("conv", {"003": ({}, [0.02, 0.04]), "reference": ({}, [0.05])}),
     ]
     write_run(tmp_path / "results" / "OTHER", *trials)
     folder = write_run(tmp_path / "results" / "NAME", *trials)
@@ -112,6 +113,14 @@ def test_the_best_search_trials_are_three_completed_ones_of_each_model(session):
         f"search-{model}-{n}" for model in ("conv", "dense") for n in (1, 2, 3)
     ]
     assert best[schema.VAL_MSE].is_monotonic_increasing
+
+
+def test_finalists_have_a_mean_over_fresh_seeds(session):
+    fresh = session["fresh"].loc["conv"]
+    assert fresh["mean"].to_dict() == pytest.approx(
+        {"finalist-conv-003": 0.03, "finalist-conv-reference": 0.05}
+    )
+    assert fresh["count"].tolist() == [2, 1]
 
 
 def test_winners_are_beside_the_reference_over_their_seeds(session):
