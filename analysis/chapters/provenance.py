@@ -75,8 +75,7 @@ def run_table(run: Run) -> Table:
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     rows = [
         ("Study", str(manifest["name"])),
-        # A preset's name has no suffix.
-        ("Study file" if "." in (preset := str(manifest["spec"]["preset"])) else "Preset", preset),
+        ("Preset or study file", str(manifest["spec"]["preset"])),
         ("Status", str(manifest["status"])),
         ("Started (UTC)", str(manifest["started_utc"])[:16].replace("T", " ")),
         ("Duration", duration(manifest["wall_seconds"])),

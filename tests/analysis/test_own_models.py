@@ -191,7 +191,7 @@ def test_a_run_without_the_reports_models_says_what_came_out(
 
 def test_claims_are_not_tested_on_other_images(tmp_path: Path):
     shown = [f"reference-{model}-{size}-0" for model, size in ALL]
-    spec = MANIFEST["spec"] | {"preset": "mine.toml", "readings": True}
+    spec = MANIFEST["spec"] | {"preset": "mine", "readings": True}
     folder = write_run(tmp_path / "f", *reference(*ALL), shown=shown, data=FASHION, spec=spec)
     page = page_of(folder)
     section = section_of(page, "claims")
@@ -205,7 +205,7 @@ def test_claims_are_not_tested_on_other_images(tmp_path: Path):
     assert "The report: its figure" not in page
     assert "the report, after 50 epochs" not in page
     assert "digit" not in section_of(page, "reconstructions")
-    assert "Study file|mine.toml" in section_of(page, "provenance")
+    assert "Preset or study file|mine" in section_of(page, "provenance")
     assert "Unet, at the reference setting." in page
 
 

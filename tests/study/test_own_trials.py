@@ -49,7 +49,7 @@ def block(units):
 """,
 }
 OWN = OwnModel(name="mine", function="build", files=tuple(FILES.items()), defaults='{"units": 4}')
-SPEC = StudySpec(preset="test", own_models=(OWN,))
+SPEC = StudySpec(preset="test", models=("conv", "dense", "mine"), own_models=(OWN,))
 CONFIG = TrialConfig(model="mine", arguments='{"units": 3}', batch_size=64, epochs=3)
 PLANNED = PlannedTrial("own-mine-s0", schema.OWN, CONFIG, keep_model=True)
 N_PARAMETERS = 785 * 3 + 2 * 3 + 4 * 784
