@@ -88,6 +88,9 @@ def outcome(run: Run) -> Outcome:
 
 def answer(run: Run) -> Answer:
     """The question, the answer in two or three sentences, and how sure it is."""
+    question = str(run.manifest["spec"].get("question") or "")
+    if len(run.trials) and question:
+        return _of_question(run, question)
     if len(run.trials) and not asks_the_report(run):
         return _of_study(run)
     found = outcome(run)
@@ -225,6 +228,63 @@ def _of_study(run: Run) -> Answer:
         [Fact(f"{name}, test MSE", *_value_and_note(mean)) for name, mean in ranked[:3]],
         figure,
     )
+
+
+def _of_question(run: Run, question: str) -> Answer:
+    """The answer to a question of the study's author: what speaks to it, the nearest first.
+
+    That is own trials beside their reference, then tuned models, then the reference trials.
+    """
+    plain = _of_study(run)
+    asked = own.comparable(_own_settings(run))
+    tuned = winners.winner_trials(run.trials)
+    over_seeds = finalists.finalists(run.trials, run.manifest["spec"].get("batch_size"))
+    said, sure, figure = plain.short, plain.sure, plain.figure
+    first: list[str] = []
+    facts = plain.facts
+    if asked and asked[0].mean is not None:
+        best = asked[0]
+        said = _beside(sentence_case(best.label), best.ratio, "the reference's")
+        first = [_own(run)]
+        sure = _seeds(best.ratio or asked[0].mean)
+        named = own.CURVES if own.factor_of(asked) is None else own.FACTOR
+        figure = named if best.metric == TEST_MSE else f"{named}-validation"
+    elif len(models_of(tuned)) > 1:
+        means = {m: winners.winner_of(tuned, m)[TEST_MSE].mean() for m in models_of(tuned)}
+        best_model, second, *_ = sorted(means, key=lambda model: means[model])
+        ratio = winners.winners_ratio(tuned, best_model, second)
+        said = _beside(f"Tuned, {best_model}", ratio, f"{second}'s")
+        first = [winners.tuned_sentence(tuned)]
+        sure = "No two winners share a seed." if ratio is None else _seeds(ratio)
+        figure = finalists.FIGURE if over_seeds else search.PROGRESS
+        every = {
+            model: mean_over_seeds(winners.winner_of(tuned, model)[TEST_MSE]) for model in means
+        }
+        facts = [
+            Fact(f"{m}'s winner, test MSE", *_value_and_note(e)) for m, e in every.items() if e
+        ]
+    elif over_seeds:
+        winner = finalists.winner_among(over_seeds)
+        ratio = None if winner is None else finalists.ratio_to_reference(winner, over_seeds)
+        said = _beside("Tuned", ratio, "the reference setting's")
+        first = finalists.finalist_sentences(run.trials, over_seeds)
+        sure = _seeds(ratio) if ratio else plain.sure
+        figure = finalists.FIGURE
+    sentences = [*first, *(sentence for sentence in plain.sentences if sentence not in first)]
+    asked_by = plain.asked_by.partition(" The report")[0]
+    return Answer(question, asked_by, said, sentences[:4], sure, facts, figure)
+
+
+def _beside(what: str, ratio: Estimate | None, whose: str) -> str:
+    """What is the best, and whether it is so beyond chance, in a few words."""
+    if ratio is None:
+        return f"{what} is the best."
+    times = f"{short(ratio.mean)} times {whose} error"
+    if ratio.low is None:
+        return f"{what}: {times}, with one seed."
+    if not ratio.excludes(1):
+        return f"Undecided: {what[0].lower()}{what[1:]} has {times}."
+    return f"{what}: {times}."
 
 
 def _winner_alone(found: pd.DataFrame) -> str:

@@ -88,10 +88,10 @@ class Finalist:
         return f"{self.model}, {place if place and not self.is_reference else what}"
 
     @property
-    def standing(self) -> tuple[bool, bool, float]:
+    def standing(self) -> tuple[bool, int, float]:
         """The least is the best: a setting that lost a seed comes after those that did not."""
         mean = self.mean
-        return mean is None, bool(self.lost), np.inf if mean is None else mean.mean
+        return mean is None, len(self.lost), np.inf if mean is None else mean.mean
 
     @property
     def collapsed(self) -> list[int]:
@@ -150,9 +150,9 @@ def finalists(trials: pd.DataFrame, batch_size: int | None) -> list[Finalist]:
 
 
 def winner_among(found: Sequence[Finalist]) -> Finalist | None:
-    """The best of one model's finalists; None if each lost a seed or has no value."""
-    whole = [one for one in found if one.mean is not None and not one.lost]
-    return min(whole, key=lambda one: one.standing, default=None)
+    """The best of one model's finalists, by the plan's rule; None if none has a value."""
+    valued = [one for one in found if one.mean is not None]
+    return min(valued, key=lambda one: one.standing, default=None)
 
 
 def by_model(found: Sequence[Finalist]) -> dict[str, list[Finalist]]:
@@ -209,8 +209,7 @@ def _sentences(first: pd.Series | None, found: Sequence[Finalist]) -> list[str]:
         chosen = next((one for one in found if key_of(one.trial) == key_of(first)), None)
     said = [_curse(first, chosen)]
     if winner is None:
-        none = "Every finalist lost a seed" if any(one.lost for one in found) else "None completed"
-        return [*said, f"{none}: there is no winner."]
+        return [*said, "No finalist completed: there is no winner by them."]
     value = _of_seeds(winner)
     if winner.is_reference:
         said.append(f"The winner is the reference setting ({value}): nothing tuned is better.")
@@ -250,10 +249,15 @@ def _of_seeds(one: Finalist) -> str:
     return f"{mean_and_sd(one.mean)}, {seeds([one.mean.n])}"
 
 
+def ratio_to_reference(winner: Finalist, found: Sequence[Finalist]) -> Estimate | None:
+    """A finalist's objective ÷ that of the reference setting, paired by seed; None without it."""
+    found = [one for one in found if one.is_reference and one.model == winner.model]
+    return ratio_over_seeds(winner.by_seed, found[0].by_seed) if found else None
+
+
 def _beside_reference(winner: Finalist, found: Sequence[Finalist]) -> str:
     """Whether the winner beats the reference setting beyond chance, paired by seed."""
-    reference = next((one for one in found if one.is_reference), None)
-    ratio = None if reference is None else ratio_over_seeds(winner.by_seed, reference.by_seed)
+    ratio = ratio_to_reference(winner, found)
     if ratio is None:
         return "Whether it beats the reference setting is not known: that has no such seeds."
     said = f"It has {short(ratio.mean)} times the reference setting's validation MSE"

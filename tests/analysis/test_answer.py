@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pages import run_of_trials
-from synthetic_runs import audit_trials, quick_trials, trial
+from synthetic_runs import audit_trials, finalist_trials, own_trials, quick_trials, trial
 
 from analysis.chapters import curves, likely
 from analysis.chapters.answer import Answer, answer, outcome
@@ -121,3 +121,69 @@ def test_an_audit_of_one_seed_decides_nothing():
     pairs = audit_trials(n_seeds=1)
     assert outcome(run_of_trials(*pairs)).kind == "one seed"
     assert answer_of(*pairs).short == "One seed cannot tell."
+
+
+ASKED = "Is a learning rate of 1 the best?"
+
+
+def asked(*pairs: Any) -> Answer:
+    return answer_of(*pairs, spec={"preset": "mine", "epochs": 3, "question": ASKED})
+
+
+def own(ends: dict[float, list[float | None]]) -> list:
+    return own_trials("conv", "learning_rate", ends)
+
+
+@pytest.mark.parametrize(
+    ("half", "double", "short"),
+    [
+        ([0.03, 0.03, 0.03], [0.010, 0.0101, 0.0099], "Conv, learning rate 2: 0.50 times the"),
+        ([0.03, 0.03, 0.03], [0.010, 0.0300, 0.0150], "Undecided: conv, learning rate 2 has 0.8"),
+        (
+            [0.03],
+            [0.010],
+            "Conv, learning rate 2: 0.50 times the reference's error, with one seed.",
+        ),
+    ],
+)
+def test_own_trials_answer_their_authors_question(half, double, short):
+    references = [trial(seed=seed, mse=[0.06, 0.03, 0.02]) for seed in range(len(half))]
+    found = asked(*references, *own({0.5: half, 2.0: double}))
+    assert found.question == ASKED
+    assert found.short.startswith(short)
+    assert found.sentences[0].startswith("Of 2 own settings the best is conv, learning rate 2")
+    assert found.asked_by == "This study trained conv on MNIST: " + (
+        f"{len(half)} reference trial{'s' * (len(half) > 1)} and {2 * len(half)} own trials."
+    )
+
+
+def winner(model: str, size: int, ends: list[float]) -> list:
+    return [
+        trial(model, size, seed, mse=[0.06, 0.03, end], group=schema.WINNER)
+        for seed, end in enumerate(ends)
+    ]
+
+
+def test_tuned_models_answer_their_authors_question():
+    found = asked(*winner("conv", 8, [0.01, 0.0101]), *winner("dense", 512, [0.02, 0.0202]))
+    assert found.short == "Tuned, conv: 0.50 times dense's error."
+    assert found.sentences[0].startswith("Tuned, conv's winner has 0.50 times the dense one's")
+    assert [fact.name for fact in found.facts] == [
+        "conv's winner, test MSE",
+        "dense's winner, test MSE",
+    ]
+
+
+def test_one_tuned_model_is_measured_by_the_reference_setting():
+    settings = {
+        "003": ({"learning_rate": 2.0}, [0.010, 0.0101, 0.0099]),
+        "reference": ({}, [0.020, 0.0202, 0.0198]),
+    }
+    found = asked(*finalist_trials("conv", settings))
+    assert found.short == "Tuned: 0.50 times the reference setting's error."
+
+
+def test_a_question_without_trials_has_no_answer_yet():
+    found = asked(trial(state=schema.RUNNING, mse=[0.06]))
+    assert found.question == ASKED
+    assert found.short == "Nothing to compare yet."

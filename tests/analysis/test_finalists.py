@@ -98,7 +98,7 @@ def test_the_reference_may_win():
     ("pairs", "sentence"),
     [
         (finals([0.006], [0.0055], [0.007]), "(n = 1 seed): one seed cannot tell it from chance."),
-        (finals([None], [None], [None]), "Every finalist lost a seed: there is no winner."),
+        (finals([None], [None], [None]), "No finalist completed: there is no winner by them."),
         (finals(FIRST, [], []), "Whether it beats the reference setting is not known"),
         (finals([], SECOND, []), "the search's first choice, 0.00500 with one seed, has no fin"),
         (finals(reference=[0.0030, 0.0070, 0.0200]), "n = 3 seeds, paired): no more than chance."),
@@ -115,7 +115,10 @@ def test_finalists_that_run_may_change_the_winner():
     assert "Not every finalist has ended: the winner may change." in said(*SEARCH, *pairs)
     none = [(row | {"state": schema.RUNNING, schema.VAL_MSE: None}, []) for row, _ in pairs]
     text = said(*none)
-    assert "conv: no search trial completed. None completed: there is no winner." in text
+    assert (
+        "conv: no search trial completed. No finalist completed: there is no winner by them."
+        in text
+    )
 
 
 def test_an_asked_for_final_that_did_not_take_place_is_a_gap():
