@@ -1,0 +1,59 @@
+"""The examples run as they are, on few images, and each page answers its question."""
+
+import html
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.load import load_run
+from study.plan.study_file import read_study
+from study.run import run
+from study.tune.resources import ray_session
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))
+SHORT = {"epochs": 2, "seeds": 2, "finalists": 1, "finalist_seeds": 2}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("images") / "noise.npz"
+    parts = {
+        f"x_{part}": rng.integers(0, 256, (n, 28, 28), np.uint8)
+        for part, n in (("train", 120), ("test", 20))
+    }
+    np.savez(path, **parts)
+    return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def session():
+    with ray_session(None):
+        yield
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_a_whole_study_whose_file_says_what_it_asks(example):
+    text = example.read_text()
+    assert f"python -m study.run examples/{example.name}" in text
+    assert tomllib.loads(text)["question"].endswith("?")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_and_its_page_answers_its_question(example, images, tmp_path):
+    file = read_study(example)
+    n_trials = 2 * len(file.spec.models) if file.spec.n_search_trials else 0
+    folder = run(
+        example, storage=tmp_path, name="it", gpus=0, data=str(images), trials=n_trials, **SHORT
+    )
+    trials, _ = load_run(folder)
+    assert set(trials.state) <= {"completed", "pruned"}
+    assert set(file.spec.models) <= set(trials.model)
+    page = (Path(folder) / "report" / "index.html").read_text()
+    text = html.unescape(re.sub(r"<[^>]*>", " ", page))
+    assert file.spec.question in text
+    assert "Nothing to compare yet" not in text
