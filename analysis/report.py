@@ -33,7 +33,7 @@ from analysis.chapters.parts import Chapter
 from analysis.load import Run, RunFolderError, read_run
 from analysis.page import page_of, render
 from analysis.statistics import models_of
-from analysis.words import image_set, listed
+from analysis.words import image_set, listed, own_question
 from study.folder import schema
 from study.folder.storage import RunFolder
 
@@ -52,7 +52,7 @@ def title(run: Run) -> str:
 
 def chapters_of(run: Run) -> list[Chapter]:
     """What the report has on a run, in the order of the page."""
-    return [
+    found = [
         claims.chapter(run),
         curves.chapter(run),
         own.chapter(run),
@@ -66,6 +66,9 @@ def chapters_of(run: Run) -> list[Chapter]:
         trials.chapter(run),
         provenance.chapter(run),
     ]
+    if own_question(run.manifest):  # what was done to answer it comes before what stands beside it
+        found.sort(key=lambda chapter: chapter.key not in ("own", "search"))
+    return found
 
 
 def write_report(path: str | os.PathLike[str]) -> str:

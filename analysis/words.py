@@ -164,6 +164,11 @@ def arguments(text: Any) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {factor_value(value)}" for name, value in found)
 
 
+def own_question(manifest: Mapping[str, Any]) -> str:
+    """What a study's author asks; "" for the report's question."""
+    return str(manifest["spec"].get("question") or "")
+
+
 def image_set(manifest: Mapping[str, Any]) -> str:
     """What images were trained on; older runs, all of MNIST, do not say."""
     return str(manifest["data"].get("name") or MNIST)

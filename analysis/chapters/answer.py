@@ -34,6 +34,7 @@ from analysis.words import (
     mean_and_sd,
     open_label,
     open_values,
+    own_question,
     seeds,
     sentence_case,
     short,
@@ -88,8 +89,7 @@ def outcome(run: Run) -> Outcome:
 
 def answer(run: Run) -> Answer:
     """The question, the answer in two or three sentences, and how sure it is."""
-    question = str(run.manifest["spec"].get("question") or "")
-    if len(run.trials) and question:
+    if len(run.trials) and (question := own_question(run.manifest)):
         return _of_question(run, question)
     if len(run.trials) and not asks_the_report(run):
         return _of_study(run)
@@ -244,7 +244,7 @@ def _of_question(run: Run, question: str) -> Answer:
     facts = plain.facts
     if asked and asked[0].mean is not None:
         best = asked[0]
-        said = _beside(sentence_case(best.label), best.ratio, "the reference's")
+        said = _beside(sentence_case(best.label), best.ratio, "the reference setting's")
         first = [_own(run)]
         sure = _seeds(best.ratio or asked[0].mean)
         named = own.CURVES if own.factor_of(asked) is None else own.FACTOR
@@ -276,9 +276,13 @@ def _of_question(run: Run, question: str) -> Answer:
 
 
 def _beside(what: str, ratio: Estimate | None, whose: str) -> str:
-    """What is the best, and whether it is so beyond chance, in a few words."""
+    """Which is the best of two, and whether it is so beyond chance, in a few words."""
     if ratio is None:
         return f"{what} is the best."
+    if ratio.mean > 1 and ratio.low is not None:
+        chance = ", beyond chance" if ratio.excludes(1) else ", though not beyond chance"
+        other = sentence_case(whose.removesuffix("'s"))
+        return f"{other} is ahead{chance}."
     times = f"{short(ratio.mean)} times {whose} error"
     if ratio.low is None:
         return f"{what}: {times}, with one seed."

@@ -35,6 +35,7 @@ from analysis.words import (
     interval,
     mean_and_sd,
     open_values,
+    own_question,
 )
 from study.folder import schema
 
@@ -83,9 +84,10 @@ class Claim:
 
 
 def concerns_report(run: Run) -> bool:
-    """Whether a run trained one of the report's two kinds of model, on the report's images."""
+    """Whether a run is about the report: one of its two models, its images, no other question."""
     found = set(run.trials["model"])
-    return image_set(run.manifest) == MNIST and (bool(found & set(schema.MODELS)) or not found)
+    of_report = image_set(run.manifest) == MNIST and not own_question(run.manifest)
+    return of_report and (bool(found & set(schema.MODELS)) or not found)
 
 
 def on_its_images(claims: Iterable[Claim], manifest: Mapping[str, Any]) -> list[Claim]:
@@ -375,7 +377,9 @@ def chapter(run: Run) -> Chapter:
         note += f" {count(reference['epochs'].iloc[0], 'epoch')}, {images} images."
         values = [Heading("Final values"), summary_table(reference), Text(note, soft=True)]
     concerned = concerns_report(run)
-    folded = Fold("The report's claims, none of which this study tests", judged)
+    tested = any(claim.verdict != "not tested" for claim in claims)
+    which = "" if tested else ", none of which this study tests"
+    folded = Fold(f"The report's claims{which}", judged)
     return Chapter(
         "claims",
         "The report's claims" if concerned else "Results at the reference setting",

@@ -139,10 +139,12 @@ def own(ends: dict[float, list[float | None]]) -> list:
     [
         ([0.03, 0.03, 0.03], [0.010, 0.0101, 0.0099], "Conv, learning rate 2: 0.50 times the"),
         ([0.03, 0.03, 0.03], [0.010, 0.0300, 0.0150], "Undecided: conv, learning rate 2 has 0.8"),
+        ([0.05, 0.05, 0.05], [0.040, 0.0401, 0.0402], "The reference setting is ahead, beyond ch"),
+        ([0.05, 0.05, 0.05], [0.015, 0.0200, 0.0402], "The reference setting is ahead, though no"),
         (
             [0.03],
             [0.010],
-            "Conv, learning rate 2: 0.50 times the reference's error, with one seed.",
+            "Conv, learning rate 2: 0.50 times the reference setting's error, ",
         ),
     ],
 )
