@@ -270,6 +270,9 @@ def _of_question(run: Run, question: str) -> Answer:
         first = finalists.finalist_sentences(run.trials, over_seeds)
         sure = _seeds(ratio) if ratio else plain.sure
         figure = finalists.FIGURE
+    if first and not asked:
+        chosen = map(finalists.winner_among, finalists.by_model(over_seeds).values())
+        first += [f"Chosen: {'; '.join(one.words for one in chosen if one)}."] if over_seeds else []
     sentences = [*first, *(sentence for sentence in plain.sentences if sentence not in first)]
     asked_by = plain.asked_by.partition(" The report")[0]
     return Answer(question, asked_by, said, sentences[:4], sure, facts, figure)

@@ -88,6 +88,13 @@ class Finalist:
         return f"{self.model}, {place if place and not self.is_reference else what}"
 
     @property
+    def words(self) -> str:
+        """Its architecture and setting: "dense-512: batch size 64, learning rate 2"."""
+        # The setting tells the arguments of a person's own model.
+        name = self.trial["name"] if self.model in schema.MODELS else self.model
+        return f"{name}: {setting_words(self.trial)}"
+
+    @property
     def standing(self) -> tuple[bool, int, float]:
         """The least is the best: a setting that lost a seed comes after those that did not."""
         mean = self.mean
@@ -174,12 +181,10 @@ def finalist_table(found: Sequence[Finalist]) -> parts.Table:
         if one.searched is not None:
             promised = f"{digits(one.searched)} ({ordinal(one.rank or 1)})"
         won = any(one is winner for winner in winners)
-        # The setting tells the arguments of a person's own model.
-        name = one.trial["name"] if one.model in schema.MODELS else one.model
         rows.append(
             (
                 one.label + (": the winner" if won else ""),
-                f"{name}: {setting_words(one.trial)}",
+                one.words,
                 promised,
                 mean_and_sd(mean),
                 interval,
