@@ -311,7 +311,8 @@ def plot_finalists(
     ax.set(xscale="log", xlabel=f"Validation MSE, {MSE_UNIT}, log axis")
     ax.margins(x=0.08)
     figures.log_axis(ax.xaxis, 6)
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.3, 1), ncols=3, columnspacing=1.2)
+    place: dict[str, Any] = {"bbox_to_anchor": (1.15, 1), "ncols": 3, "columnspacing": 0.8}
+    ax.legend(loc="lower right", **place, handlelength=1.2)
     return ax
 
 
