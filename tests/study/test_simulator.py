@@ -66,21 +66,32 @@ def run(executor, folder):
     return plan
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
+class WatchedFolder(MemoryFolder):
+    """Keeps what there is before each change: what a death leaves, also of the change before."""
+
+    def __init__(self, executor):
+        super().__init__()
+        self.executor = executor
+        self.moments = []
+
+    def _change(self, change):
+        checkpoints = {trial_id: list(kept) for trial_id, kept in self.executor.checkpoints.items()}
+        self.moments.append((dict(self.files), checkpoints))
+        super()._change(change)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_driver_that_dies_at_any_single_write_loses_nothing(preset, done):
+def test_a_driver_that_dies_at_any_single_write_loses_nothing(preset):
     spec = small(preset, sampler="random")
-    whole = MemoryFolder()
-    run(Executor(spec, random.Random(0), Chances(prune=0.2)), whole)
-    assert whole.n_changes > 20
-    for n in range(1, whole.n_changes + 1):
-        executor = Executor(spec, random.Random(0), Chances(prune=0.2))
-        folder = MemoryFolder(dies_at=n, done=done)
-        with pytest.raises(Death):
-            executor.session(folder)
-        known = known_ends(folder) if schema.EPOCHS_FILE in folder.files else {}
-        after = MemoryFolder(folder.files)
-        plan = run(executor, after)
+    executor = Executor(spec, random.Random(0), Chances(prune=0.2))
+    watched = WatchedFolder(executor)
+    run(executor, watched)
+    assert len(watched.moments) > 20
+    for files, checkpoints in [*watched.moments, (watched.files, executor.checkpoints)]:
+        dead = MemoryFolder(files)
+        known = known_ends(dead) if schema.EPOCHS_FILE in files else {}
+        after = MemoryFolder(dict(files))
+        plan = run(Executor(spec, random.Random(1), Chances(prune=0.2), 2, checkpoints), after)
         assert_whole(spec, after, plan)
         ends = known_ends(after)
         assert all(ends[trial_id] == known[trial_id] for trial_id in known)
