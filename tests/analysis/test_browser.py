@@ -39,8 +39,6 @@ FLAGS = (
 A4 = 700  # CSS pixels between its margins, a little less than there are
 LIGHT, DARK, PRINT = "light", "dark", "print"
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:

@@ -303,7 +303,6 @@ def test_a_study_whose_last_write_fails_has_not_finished(tmp_path, monkeypatch):
     assert read_manifest(RunFolder(tmp_path / "study"))["status"] == "storage failed"
 
 
-@pytest.mark.slow
 def test_poisoned_test_images_change_neither_search_nor_winner(tmp_path):
     """Real training on real images: what the test set holds must not reach any choice."""
     real = load_images()

@@ -371,7 +371,7 @@ def test_the_log_takes_what_ray_says_and_gives_everything_back(tmp_path, capsys)
             assert f"{word} {what}\n" in log
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
 def test_ray_workers_that_fail_are_told_of_and_logged(tmp_path, capfd):
     """With the real Ray Tune: one trial fails in its worker's set-up, another in its training."""

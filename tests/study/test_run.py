@@ -309,7 +309,7 @@ def test_a_run_folder_that_records_no_path_resumes_with_the_same_images(tmp_path
     assert json.loads(file.read_text())["data"]["path"] == str(path)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_interrupted_study_keeps_what_it_has_and_resumes(storage):
     """Ctrl-C reaches the whole process group, as in a terminal; the printed command finishes it."""
     command = [sys.executable, "-m", "study.run", "--gpus", "0", "--models", "dense"]
@@ -415,7 +415,7 @@ def test_a_notebooks_own_session_is_used_and_left_alone(storage):
     assert (spec.preset, spec.n_seeds) == ("own", 2)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_trial_that_fails_is_retried_then_kept_as_failed(storage):
     """A file lies where the models' folder should be, so every attempt fails at its end."""
     command = [sys.executable, "-m", "study.run", "--gpus", "0", "--models", "dense"]

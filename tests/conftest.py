@@ -1,0 +1,22 @@
+"""What the last lines of a test run say: what was left out, and why."""
+
+from collections import Counter
+
+import pytest
+
+LEFT_OUT = "left out: the tests that disturb studies or take minutes; make test-cluster runs them"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter, config):
+    """Beside pytest's own counts, which give no reason for what was not selected."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", ())
+    )
+    for reason, n in reasons.items():
+        terminalreporter.write_line(f"skipped: {n} test{'s' * (n > 1)}: {reason}")
+    if config.option.markexpr == "not cluster":
+        terminalreporter.write_line(LEFT_OUT)
+    if not reasons:
+        terminalreporter.write_line("skipped: none")
