@@ -12,7 +12,7 @@ POINTS = {"conv": [CONV], "dense": [DENSE]}
 
 
 def lines(n_slots, **settings):
-    spec = StudySpec(preset="test", hidden_units=(512,), **settings)
+    spec = StudySpec(preset="test", hidden_units=(512,), **{"n_finalists": 0, **settings})
     return estimate(spec, Slots(n_slots, 1, 0), reference_trials(spec), POINTS, COSTS)
 
 
@@ -38,3 +38,10 @@ def test_a_scheduler_makes_it_a_range():
 
 def test_a_time_budget_is_named():
     assert lines(1, time_budget_seconds=600.0)[-1] == "the time budget stops it after 10 min"
+
+
+def test_finalists_train_all_their_epochs():
+    # The 2,000 s of before, and of each model two settings and the reference with two seeds.
+    settings = {"scheduler": "none", "n_finalists": 2, "n_finalist_seeds": 2}
+    line = lines(1, n_search_trials=6, **settings)[0]
+    assert line == "estimate: 74 min of training and evaluation"  # 6 × (300 + 100) s more
