@@ -2,6 +2,7 @@
 #   make study   the quick study on real MNIST, to a finished report (two minutes on two cores)
 #   make test    the tests, but for the next ones
 #   make test-cluster   studies on several Ray nodes, with faults that are real ones
+#   make coverage   the branches that make test takes
 #   make lint    ruff and mypy
 #   make bench   an epoch of the trainer against Keras' model.fit
 #   make .venv   the set-up alone
@@ -10,7 +11,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 comma := ,
 EXTRAS := test$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
-.PHONY: study test test-cluster lint bench .venv clean
+.PHONY: study test test-cluster coverage lint bench .venv clean
 .DEFAULT_GOAL := study
 
 .venv: .venv/installed
@@ -26,10 +27,13 @@ study: .venv
 	.venv/bin/python -m study.run --preset quick
 
 test: .venv
-	.venv/bin/python -m pytest -m "not cluster"
+	.venv/bin/python -m pytest -m "not cluster" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-cluster: .venv
 	.venv/bin/python -m pytest -m cluster
+
+coverage: .venv
+	.venv/bin/python -m pytest -m "not cluster" --cov --cov-branch --cov-report term-missing
 
 lint: .venv
 	.venv/bin/ruff check .

@@ -5,9 +5,13 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
 from synthetic_runs import run_of, tables, trial
 
 from analysis import statistics
+from analysis.statistics import mean_over_seeds, ratio_over_seeds, welch_ratio
 from study.folder import schema
 
 METRICS = (schema.TRAIN_MSE, schema.TEST_MSE)
@@ -136,3 +140,40 @@ def test_summary_has_a_row_a_model_and_the_ratios():
 def test_summary_of_nothing_is_empty():
     trials, _ = tables()
     assert statistics.summary(statistics.reference_trials(trials)).empty
+
+
+# Not all but equal, of which SciPy warns.
+samples = st.lists(st.floats(1e-4, 1.0), min_size=2, max_size=8).filter(
+    lambda sample: max(sample) > 1.001 * min(sample)
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(sample=samples)
+def test_the_mean_is_scipys(sample):
+    found = mean_over_seeds(pd.Series(sample))
+    interval = stats.ttest_1samp(sample, 0).confidence_interval(0.95)
+    assert found.mean == pytest.approx(np.mean(sample))
+    assert (found.low, found.high) == pytest.approx(tuple(interval), abs=1e-12)
+
+
+@settings(deadline=None, max_examples=200)
+@given(top=samples, bottom=samples)
+def test_the_paired_ratio_is_scipys(top, bottom):
+    found = ratio_over_seeds(pd.Series(top), pd.Series(bottom))
+    n = min(len(top), len(bottom))
+    logs = np.log(top[:n]) - np.log(bottom[:n])
+    assume(np.ptp(logs) > 1e-3)
+    interval = np.exp(stats.ttest_1samp(logs, 0).confidence_interval(0.95))
+    assert (found.mean, found.n) == (pytest.approx(stats.gmean(np.exp(logs))), n)
+    assert (found.low, found.high) == pytest.approx(tuple(interval))
+
+
+@settings(deadline=None, max_examples=200)
+@given(top=samples, bottom=samples)
+def test_the_ratio_of_independent_samples_is_scipys(top, bottom):
+    found = welch_ratio(pd.Series(top), pd.Series(bottom))
+    welch = stats.ttest_ind(np.log(top), np.log(bottom), equal_var=False)
+    interval = np.exp(welch.confidence_interval(0.95))
+    assert found.mean == pytest.approx(stats.gmean(top) / stats.gmean(bottom))
+    assert (found.low, found.high) == pytest.approx(tuple(interval))
