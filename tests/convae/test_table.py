@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from convae.config import (
@@ -60,6 +60,7 @@ def test_a_trial_survives_json_and_setting_its_own_values(config):
 @settings(deadline=None, max_examples=200)
 @given(config=configs(MODELS))
 def test_a_trial_and_its_point_of_the_space_are_each_others_inverse(config):
+    assume(config.momentum < 1 - 1e-9)  # rounded, it would be 1, which is no momentum
     space = built_in(config.model)
     again = config.with_values(space.values_of(space.params_of(config)))
     for p in hyperparameters_of(config.model):
