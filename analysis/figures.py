@@ -21,6 +21,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -180,10 +181,15 @@ def _lay_out(figure: Figure) -> None:
 def _svg(figure: Figure, name: str, font_type: str) -> bytes:
     """The same bytes for the same figure: a fixed salt for the ids, and no date."""
     buffer = io.BytesIO()
+    patches = [figure.patch, *(ax.patch for ax in figure.axes)] if font_type == "none" else []
+    colors = [patch.get_facecolor() for patch in patches]
+    for patch in patches:
+        patch.set_facecolor("none")
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": font_type}):
-        figure.savefig(
-            buffer, format="svg", metadata={"Date": None}, transparent=font_type == "none"
-        )
+        # By itself, since `savefig` draws everything twice.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    for patch, color in zip(patches, colors, strict=True):
+        patch.set_facecolor(color)
     return buffer.getvalue()
 
 
