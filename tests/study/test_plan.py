@@ -278,6 +278,7 @@ def test_a_failed_reference_is_trained_again_and_a_failed_setting_is_not():
     hand = Hand(spec)
     planned = hand.run(lambda trial: hand.ledger.end(trial.trial_id, error="no such file"))
     assert [trial.group for trial in planned] == [schema.REFERENCE] + [schema.SEARCH] * 2
+    assert hand.again(spec).ledger.to_do == {planned[0].trial_id}
     assert hand.again(spec).run() == planned[:1]
 
 
