@@ -151,7 +151,8 @@ def test_neighbours_change_one_factor_at_a_time():
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"epochs": 50}, (5, 15, 45)),
+        ({"epochs": 50}, (20,)),
+        ({"epochs": 50, "grace_epochs": 5}, (5, 15, 45)),
         ({"epochs": 3}, (1, 3)),
         ({"epochs": 9, "grace_epochs": 2, "reduction_factor": 2}, (2, 4, 8)),
         ({"epochs": 4, "scheduler": "median", "grace_epochs": 2}, (2, 3, 4)),
