@@ -110,16 +110,15 @@ def make_sampler(spec: StudySpec, model: str, number: int) -> BaseSampler:
 
 
 def _make(spec: StudySpec, seed: int) -> BaseSampler:
+    # By default the first ten trials are random, which may be all that there are.
+    n_startup = max(1, min(10, spec.share // 2))
+    # None that needs no PyTorch is better (benchmarks/results/samplers-cpu.json).
     if spec.sampler == "tpe":
         # Each architecture has its own Optuna study, so there are no groups to tell apart.
         # The constant liar keeps parallel trials from asking for the same point.
-        # By default its first ten trials are random, which may be all that there are.
         return optuna.samplers.TPESampler(
-            multivariate=True,
-            constant_liar=True,
-            n_startup_trials=max(1, min(10, spec.share // 2)),
-            seed=seed,
+            multivariate=True, constant_liar=True, n_startup_trials=n_startup, seed=seed
         )
     if spec.sampler == "gp":
-        return optuna.samplers.GPSampler(seed=seed)
+        return optuna.samplers.GPSampler(n_startup_trials=n_startup, seed=seed)
     return optuna.samplers.RandomSampler(seed=seed)  # a grid gives all its points itself
