@@ -28,10 +28,10 @@ def test_the_longest_decides_where_two_train_at_once():
 
 
 def test_a_scheduler_makes_it_a_range():
-    # Reference 400 s, winners 400 s, and a search of 3 × 300 s + 3 × 100 s, or of 5 of 50 epochs.
+    # Reference 400 s, winners 400 s, and a search of 3 × 300 s + 3 × 100 s, or of 20 of 50 epochs.
     line = lines(1, n_search_trials=6)[0]
     assert line.startswith("estimate: at most 34 min ")
-    assert "16 min if the scheduler ended every search trial after 5 epochs" in line
+    assert "22 min if the scheduler ended every search trial after 20 epochs" in line
     line = lines(1, n_search_trials=6, scheduler="none")[0]
     assert line == "estimate: 34 min of training and evaluation"
 
