@@ -259,8 +259,10 @@ class StudySpec:
         }
         for name, kind in _PARTS.items():
             plain[name] = tuple(kind.from_dict(part) for part in plain.get(name, ()))
-        # A study of before there were finalists goes on without.
-        return cls(**{"n_finalists": 0, **plain})
+        if "n_finalists" not in plain:  # of before there were any: it goes on as it was planned
+            plain["n_finalists"] = 0
+            plain["grace_epochs"] = plain.get("grace_epochs") or max(1, plain["epochs"] // 10)
+        return cls(**plain)
 
 
 _PARTS: Mapping[str, Any] = {"own_models": OwnModel, "own_trials": OwnTrials, "spaces": Space}

@@ -207,6 +207,23 @@ def test_a_spec_survives_json(preset):
     assert StudySpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
+def test_a_study_of_before_there_were_finalists_goes_on_without_and_prunes_as_it_did():
+    older = StudySpec(preset="test", n_search_trials=6).to_dict()
+    for name in (
+        "n_finalists",
+        "n_finalist_seeds",
+        "question",
+        "own_models",
+        "own_trials",
+        "spaces",
+    ):
+        del older[name]
+    spec = StudySpec.from_dict(older)
+    assert schema.FINALIST not in count_trials(spec)
+    assert spec.rungs == (5, 15, 45)
+    assert StudySpec.from_dict(older | {"grace_epochs": 7}).grace == 7
+
+
 @pytest.mark.parametrize(
     ("was", "now"),
     [
