@@ -36,8 +36,9 @@ def curve(training, n_epochs):
     ids=["conv", "dense with dropout", "the same in a lane"],
 )
 def test_goes_on_as_if_nothing_had_happened(image_set, config, device):
-    whole = curve(Trainer(image_set, device).start(config), 4)
-    first = Trainer(image_set, device).start(config)
+    one = Trainer(image_set, device)
+    whole = curve(one.start(config), 4)
+    first = one.start(config)
     start = curve(first, 2)
     state = first.get_state()
     trainer = Trainer(image_set, device)

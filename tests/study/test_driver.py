@@ -142,7 +142,8 @@ def test_fixed_trials_and_winners_are_never_ended_early(tmp_path):
 
 def test_evaluation_only_as_often_as_asked_and_where_trials_are_compared(tmp_path):
     """Nine epochs, one in four evaluated, ASHA's rungs and the last one too; no gap becomes 0."""
-    trials, epochs = run(tmp_path / "study", n_search_trials=4, sampler="random", eval_every=4)
+    settings = {"n_search_trials": 4, "sampler": "random", "grace_epochs": 1}
+    trials, epochs = run(tmp_path / "study", eval_every=4, **settings)
     assert not trials.state.eq("running").any()
     expected = {"full": {4, 8, 9}, "search": {1, 3, 4, 8, 9}}
     for trial in trials[trials.state == "completed"].itertuples():
@@ -303,9 +304,15 @@ def test_a_study_whose_last_write_fails_has_not_finished(tmp_path, monkeypatch):
     assert read_manifest(RunFolder(tmp_path / "study"))["status"] == "storage failed"
 
 
+PARTS = ("images", "labels")
+
+
 def test_poisoned_test_images_change_neither_search_nor_winner(tmp_path):
     """Real training on real images: what the test set holds must not reach any choice."""
-    real = load_images()
+    every = load_images()
+    train = {f"train_{what}": getattr(every, f"train_{what}")[:6000] for what in PARTS}
+    test = {f"test_{what}": getattr(every, f"test_{what}")[:1000] for what in PARTS}
+    real = replace(every, **train, **test)
     poisoned = replace(real, test_images=255 - real.test_images[::-1], source="poisoned")
     spec = StudySpec(
         preset="test", models=("dense",), hidden_units=(64,), epochs=1, n_search_trials=4

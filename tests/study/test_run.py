@@ -255,6 +255,7 @@ def write_images(path, seed):
     np.savez(path, x_train=train, x_test=test)
 
 
+@pytest.mark.cluster
 def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, storage, capsys):
     path, folder = tmp_path / "clothes.npz", storage / "study"
     write_images(path, 0)
@@ -295,6 +296,7 @@ def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, storage, capsys
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.cluster
 def test_a_run_folder_that_records_no_path_resumes_with_the_same_images(tmp_path, storage, capsys):
     """Such as those from before there were other images than MNIST."""
     path, file = tmp_path / "clothes.npz", storage / "study" / "study.json"
