@@ -29,7 +29,7 @@ def images(tmp_path_factory):
     return path
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(scope="module")
 def session():
     with ray_session(None):
         yield
@@ -43,6 +43,7 @@ def test_an_example_is_a_whole_study_whose_file_says_what_it_asks(example):
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("session")
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs_and_its_page_answers_its_question(example, images, tmp_path):
     file = read_study(example)

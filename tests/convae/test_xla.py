@@ -126,6 +126,7 @@ def test_it_keeps_the_newest_alone(process, monkeypatch, tmp_path):
     assert process(device="c") == [b"program"]
 
 
+@pytest.mark.cluster
 def test_programs_that_tensorflow_finds_train_the_same_numbers(tmp_path):
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), xla.SWITCH: "1"}
 

@@ -105,6 +105,7 @@ def test_states_agree_between_tables_and_optuna(tmp_path):
     assert f"search-dense-{study.best_trial.number:03d}" == completed.val_mse.idxmin()
 
 
+@pytest.mark.cluster
 def test_asha_spends_less_for_as_good_a_setting(tmp_path):
     spent, best = {}, {}
     for scheduler in ("asha", "none"):
@@ -236,6 +237,7 @@ def test_time_as_an_objective_runs_one_trial_at_a_time(tmp_path):
     assert values == set(zip(completed.val_mse, completed.train_seconds, strict=True))
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("trainable", [DiesBetweenTrials, RaisesBetweenTrials])
 def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, trainable):
     folder = RunFolder(tmp_path / "study")
@@ -248,6 +250,7 @@ def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, trainabl
     assert (outcome.status, outcome.n_failed) == ("finished", 0)
 
 
+@pytest.mark.cluster
 def test_a_trial_that_always_fails_is_tried_again_and_then_kept_as_failed(tmp_path):
     spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=1)
     folder = RunFolder(tmp_path / "failing")

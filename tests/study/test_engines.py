@@ -173,6 +173,7 @@ sys.exit(main(["--gpus", "1", "--models", "dense", "--hidden", "64", "--epochs",
 """
 
 
+@pytest.mark.cluster
 def test_a_gpu_that_tensorflow_cannot_open_refuses_the_study_before_a_folder_exists(tmp_path):
     """Ray is told of a GPU; where there is none, the first engine names what to install."""
     command = [sys.executable, "-c", A_GPU_OF_RAYS, str(tmp_path / "results")]

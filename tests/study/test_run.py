@@ -404,6 +404,7 @@ assert ray.cluster_resources()["CPU"] == 1
 """
 
 
+@pytest.mark.cluster
 def test_a_notebooks_own_session_is_used_and_left_alone(storage):
     """`run` in a process that has called `ray.init`: a study, then one seed more of it."""
     command = [sys.executable, "-W", "error::ResourceWarning", "-c", IN_A_NOTEBOOK, str(storage)]
