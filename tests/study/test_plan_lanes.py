@@ -1,14 +1,16 @@
 """Which programs a study's engines get, from the plan alone."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from convae.config import BY_NAME
+from convae.own_models import OwnModel
 from convae.place import GPU_LANES, Place
 from study.plan.lanes import ModelLanes, lanes_of
 from study.plan.spec import StudySpec
-from study.plan.study_file import PRESETS
+from study.plan.study_file import PRESETS, parse_study
 from study.plan.trials import fixed_trials
 
 REFERENCE = StudySpec(preset="test", hidden_units=(64, 512), batch_size=256)
@@ -97,3 +99,16 @@ def test_widths_and_batch_sizes_are_those_that_may_occur_and_no_more():
     for model, width in (("dense", "hidden_units"), ("conv", "latent_filters")):
         assert set(searched[model].widths) >= set(BY_NAME[width].search.grid)
         assert set(searched[model].batch_sizes) >= set(BY_NAME["batch_size"].search.grid)
+
+
+def test_programs_are_as_wide_as_ones_own_space_and_own_trials_need_and_own_models_have_none():
+    text = "hidden = [64]\ntrials = 4\n[search.dense]\nhidden_units = {low = 1, high = 99}\n"
+    text += "batch_size = [32, 48]\n[[trial]]\nmodel = 'conv'\nlatent_filters = 20"
+    spec = parse_study(text, "my.toml", "my", Path()).spec
+    found = lanes_of(spec, lanes=4, gpu=False)
+    assert found["dense"].widths == (1, 64, 99)  # the reference setting has 64
+    assert found["dense"].batch_sizes == (32, 48, 256)
+    assert max(found["conv"].widths) == 20
+    own = OwnModel(name="mine", function="build", files=(("m.py", ""),), defaults="{}")
+    mine = replace(spec, models=(*spec.models, "mine"), n_search_trials=6, own_models=(own,))
+    assert lanes_of(mine, lanes=4, gpu=False)["mine"] == ModelLanes(0, True, (), ())
