@@ -261,7 +261,14 @@ def test_a_trial_whose_loss_was_not_finite_has_nothing_to_compare(tune):
     assert tune.ledger.row(trial.trial_id)["state"] == schema.DIVERGED
 
 
-@pytest.mark.parametrize("number", INTERRUPTS)
+@pytest.fixture(params=INTERRUPTS)
+def number(request):
+    """Of a signal that ends this process, also where nohup has it ignored."""
+    before = signal.signal(request.param, signal.default_int_handler)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 def test_an_interrupt_stops_in_an_orderly_way_and_a_second_one_at_once(tune, number):
     before = signal.getsignal(number)
     trial = tune.start()
