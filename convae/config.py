@@ -33,8 +33,8 @@ DATA_HELP: Final = (
 # "bfloat16" is Keras' mixed_bfloat16: weights, optimiser and loss stay float32.
 PRECISIONS: Final = ("float32", "bfloat16")
 N_SEEDS: Final = 2**31  # seeds run from 0 to below this
-# What a model of a person's own may be called: names become files' and columns' parts.
-OWN_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+# Names become files' and columns' parts.
+_OWN_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 
 class ConfigError(UserError):
@@ -124,12 +124,13 @@ def _is_int(value: Any, minimum: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < 1
+    return is_number(value) and 0 <= value < 1
 
 
 _WHOLE = "a whole number from 1"
@@ -200,7 +201,7 @@ HYPERPARAMETERS: Final = (
     Hyperparameter(
         name="learning_rate",
         kind="float",
-        admits=lambda value: _is_number(value) and value > 0,
+        admits=lambda value: is_number(value) and value > 0,
         takes="a finite number above 0",
         default=1.0,
         stated=True,
@@ -235,6 +236,11 @@ BY_NAME: Final[Mapping[str, Hyperparameter]] = MappingProxyType(
 )
 
 
+def is_own_name(name: str) -> bool:
+    """Whether a model of a person's own may be called so."""
+    return bool(_OWN_NAME.fullmatch(name)) and name not in MODELS
+
+
 def argument_of(model: str, name: str, default: Any) -> Hyperparameter:
     """An argument of a person's own builder as a hyperparameter of its model.
 
@@ -246,7 +252,7 @@ def argument_of(model: str, name: str, default: Any) -> Hyperparameter:
     kinds: dict[type, tuple[Kind, Callable[[Any], bool], str]] = {
         bool: ("bool", lambda value: isinstance(value, bool), "true or false"),
         int: ("int", lambda value: _is_int(value, -(2**63)), "a whole number"),
-        float: ("float", _is_number, "a finite number"),
+        float: ("float", is_number, "a finite number"),
         str: ("text", lambda value: isinstance(value, str), "a text"),
     }
     kind, admits, takes = kinds[type(default)]
@@ -336,12 +342,12 @@ class TrialConfig:
                 raise ConfigError(f"{name} does not apply to the {self.model} model; leave it out.")
 
     def _check_own(self) -> None:
-        fits = OWN_NAME.fullmatch(self.model) and self.model not in MODELS
-        _require(bool(fits), "model", self.model, "a name of letters, digits and _, not a built-in")
+        takes = "a name of letters, digits and _, not a built-in"
+        _require(is_own_name(self.model), "model", self.model, takes)
         try:
             arguments = json.loads(self.arguments or "")
             plain = isinstance(arguments, dict) and all(
-                isinstance(value, str | bool | int) or _is_number(value)
+                isinstance(value, str | bool | int) or is_number(value)
                 for value in arguments.values()
             )
         except ValueError:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from convae.config import MODELS, OWN_NAME
+from convae.config import is_own_name
 from convae.errors import UserError
 
 # Starting TensorFlow takes ten of them on a busy machine; a setting less than one.
@@ -83,7 +83,7 @@ def read_own_model(name: str, build: str, folder: Path) -> OwnModel:
     Raises:
         OwnModelError: it is missing, or is no builder of such a model.
     """
-    if not OWN_NAME.fullmatch(name) or name in MODELS:
+    if not is_own_name(name):
         takes = "a name is a letter, then at most 39 letters, digits and _, and none built in"
         raise OwnModelError.of(name, build, f"{takes}; call it otherwise")
     path, _, function = build.rpartition(":")

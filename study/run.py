@@ -25,7 +25,7 @@ from convae.errors import UserError
 from study.folder import schema
 from study.plan.own_trials import own_trials_from, table_of
 from study.plan.spec import SpecError, StudySpec, spec_options
-from study.plan.study_file import PRESETS, check_builders, read_study, to_toml
+from study.plan.study_file import PRESETS, check_builders, key_of, read_study, to_toml
 from study.view.terminal import forgiving_terminal
 
 if TYPE_CHECKING:
@@ -208,8 +208,7 @@ def spec_from(
         raise SpecError(f"--preset is {name!r}, but takes one of {', '.join(PRESETS)}.")
     base = base or PRESETS[name]
     changes: dict[str, Any] = {
-        option.name: getattr(options, option.metadata["flag"][2:].replace("-", "_"))
-        for option in spec_options()
+        option.name: getattr(options, key_of(option)) for option in spec_options()
     }
     if options.objective == schema.MSE_AND_TIME and options.scheduler is None:
         changes["scheduler"] = "none"

@@ -209,7 +209,7 @@ def _of_study(run: Run) -> Answer:
         sure = "No reference trial completed: what an own setting gains over it is not known."
         if asked[0].mean is not None:
             sure = f"{_seeds(asked[0].mean)} {sure}"
-        figure = own.CURVES if asked[0].metric == TEST_MSE else f"{own.CURVES}-validation"
+        figure = own.figure_name(own.CURVES, asked[0].metric)
     elif tuned or over_seeds:
         said = "No reference to compare with."
         sure = "No reference trial completed: what a setting gains over it is not known."
@@ -248,7 +248,7 @@ def _of_question(run: Run, question: str) -> Answer:
         first = [_own(run)]
         sure = _seeds(best.ratio or asked[0].mean)
         named = own.CURVES if own.factor_of(asked) is None else own.FACTOR
-        figure = named if best.metric == TEST_MSE else f"{named}-validation"
+        figure = own.figure_name(named, best.metric)
     elif len(models_of(tuned)) > 1:
         means = {m: winners.winner_of(tuned, m)[TEST_MSE].mean() for m in models_of(tuned)}
         best_model, second, *_ = sorted(means, key=lambda model: means[model])

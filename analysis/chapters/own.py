@@ -111,6 +111,11 @@ class OwnSetting:
         return textwrap.shorten(f"{self.model}, {what}", LABEL_COLUMNS, placeholder=" …")
 
 
+def figure_name(name: str, metric: str) -> str:
+    """Of `CURVES` or `FACTOR`: tested and validated settings have figures of their own."""
+    return name if metric == schema.TEST_MSE else f"{name}-validation"
+
+
 def _label(name: str) -> str:
     return "Epochs" if name == "epochs" else parameter_label(name)
 
@@ -416,7 +421,7 @@ def _draw_curves(run: Run, found: Sequence[OwnSetting]) -> parts.Figure | None:
     places = list(data)
     return figures.finish(
         figure,
-        CURVES if metric == schema.TEST_MSE else f"{CURVES}-validation",
+        figure_name(CURVES, metric),
         f"{IMAGES[metric].capitalize()} MSE of the own settings against the epoch",
         f"At the end, {ends}.",
         f"Mean over seeds, {seeds(counts)}{band}.{some}",
@@ -469,7 +474,7 @@ def _draw_factor(run: Run, found: Sequence[OwnSetting]) -> parts.Figure | None:
     models = models_of(data)
     return figures.finish(
         figure,
-        FACTOR if metric == schema.TEST_MSE else f"{FACTOR}-validation",
+        figure_name(FACTOR, metric),
         f"{IMAGES[metric].capitalize()} MSE against the {_label(factor).lower()}",
         f"Mean over seeds: {least}.",
         f"A mark a seed, {seeds(data.groupby(['model', 'value']).size())} a value; lines join the"

@@ -50,7 +50,7 @@ class RunFolder:
             self._filesystem, folder = fs.FileSystem.from_uri(text)
         except (ValueError, OSError, ImportError) as error:
             raise RunFolderError(
-                f"{without_secrets(text)} cannot be opened ({without_secrets(_first_line(error))});"
+                f"{without_secrets(text)} cannot be opened ({without_secrets(first_line(error))});"
                 " give a local path or an s3:// or gs:// URI."
             ) from error
         self.where, self._folder = text, folder.rstrip("/")
@@ -204,7 +204,7 @@ class RunFolder:
             yield
         except (OSError, pa.ArrowException) as error:
             number = getattr(error, "errno", None)
-            reason = os.strerror(number) if number else without_secrets(_first_line(error))
+            reason = os.strerror(number) if number else without_secrets(first_line(error))
             named = f"{self}/{name}" if name else str(self)
             raise RunFolderError(f"{named} cannot be used: {reason.rstrip('.')}.") from error
 
@@ -235,7 +235,8 @@ def _replace(folder: Path, name: str, content: bytes) -> None:
         os.close(directory)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line, or its kind if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from study.folder import schema
-from study.folder.storage import RunFolder, RunFolderError
+from study.folder.storage import RunFolder, RunFolderError, first_line
 
 Row = dict[str, Any]
 
@@ -136,7 +136,7 @@ def read_tables(folder: RunFolder) -> tuple[pa.Table, pa.Table]:
         epochs = _with_epochs(epochs, [c for n, cs in journal if n > _held(epochs) for c in cs])
     except (ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
         raise RunFolderError(
-            f"{folder}/{schema.JOURNAL_FOLDER} holds what is no journal ({_first_line(error)});"
+            f"{folder}/{schema.JOURNAL_FOLDER} holds what is no journal ({first_line(error)});"
             f" {RESTORE}."
         ) from error
     _check(folder, trials, epochs)
@@ -278,10 +278,6 @@ def _parquet(content: bytes) -> pa.Table:
 
 def _write_parquet(table: pa.Table, sink: pa.NativeFile) -> None:
     pq.write_table(table, sink, write_page_checksum=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check(folder: RunFolder, trials: pa.Table, epochs: pa.Table) -> None:

@@ -4,6 +4,7 @@ A list as a value makes a trial for each, several lists their product, and the s
 all. What is not named is the reference setting's.
 """
 
+import math
 import re
 import shlex
 import tomllib
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from convae.config import FULL_SPLIT, SPLITS, Hyperparameter
 from convae.errors import UserError
-from study.plan.sentences import listed, unknown_keys
+from study.plan.sentences import listed, repetition, unknown_keys
 
 MOST_TRIALS: Final = 10_000
 LONGEST_LABEL: Final = 150  # characters of a trial's name: a file's name has 255 bytes
@@ -92,17 +93,15 @@ def own_trials_from(
     given = {name: value for name, value in table.items() if name not in ("model", "split")}
     if problem := unknown_keys(where, given, (*known, "model", "split")):
         raise OwnTrialError(problem)
-    values = []
-    for name, p in known.items():
-        if name in given:
-            values.append((name, _checked(f"{where} {name}", given[name], p)))
-    trials = OwnTrials(model=model, values=tuple(values), split=split)
-    n = 1
-    for _, of_name in values:
-        n *= len(of_name)
+    values = tuple(
+        (name, _checked(f"{where} {name}", given[name], p))
+        for name, p in known.items()
+        if name in given
+    )
+    n = math.prod(len(of_name) for _, of_name in values)
     if n > MOST_TRIALS:
         raise OwnTrialError(f"{where} makes {n:,} trials, but at most {MOST_TRIALS:,} are taken.")
-    return trials
+    return OwnTrials(model=model, values=values, split=split)
 
 
 def table_of(words: str) -> dict[str, Any]:
@@ -156,6 +155,6 @@ def _checked(where: str, value: Any, p: Hyperparameter) -> tuple[Any, ...]:
     for item in values:
         if not p.admits(item):
             raise OwnTrialError(f"{where} is {item!r}, but takes {p.takes}.")
-    if not values or len(set(values)) < len(values):
-        raise OwnTrialError(f"{where} names a value twice, or none; name each once.")
+    if problem := repetition(where, values):
+        raise OwnTrialError(problem)
     return tuple(float(item) if p.kind == "float" else item for item in values)

@@ -61,14 +61,13 @@ class Plan(Listener):
         self._spec, self._ledger = spec, ledger
         storage = storage or optuna.storages.InMemoryStorage()
         self.fixed = fixed_trials(spec)
-        self._fixed = deque(self._to_do(self.fixed))
+        self._fixed = deque(trial for trial in self.fixed if not ledger.is_done(trial.trial_id))
         self._searches = {
             model: Search(model, spec, ledger, storage, (known or {}).get(model, ()))
             for model in (spec.models if spec.n_search_trials else ())
         }
-        self._last: dict[
-            str, deque[PlannedTrial]
-        ] = {}  # finalists and winners, once they are known
+        # Finalists and winners, once they are known.
+        self._last: dict[str, deque[PlannedTrial]] = {}
         self._at_work: dict[str, PlannedTrial] = {}
         ledger.listeners += [*self._searches.values(), self]
 
@@ -108,12 +107,12 @@ class Plan(Listener):
 
     def _settings(self, model: str) -> dict[str, TrialConfig]:
         """The settings among which the winner is, by name: the search's best, and the reference."""
-        spec = self._spec
+        spec, n = self._spec, self._spec.n_finalists
         reference = reference_config(model, spec, split=schema.SEARCH_SPLIT, seed=spec.seed)
-        n = spec.n_finalists
-        best = [(i, c) for i, c in self._searches[model].best(n + 1) if c != reference][:n]
-        settings = {f"{number:03d}": config for number, config in best}
-        return settings | ({"reference": reference} if self._searches[model].best(1) else {})
+        best = self._searches[model].best(n + 1)
+        others = [(number, config) for number, config in best if config != reference][:n]
+        settings = {f"{number:03d}": config for number, config in others}
+        return settings | ({"reference": reference} if best else {})
 
     def _of_group(self, group: str) -> list[PlannedTrial]:
         """The finalists or winners that are to be trained.
@@ -176,9 +175,6 @@ class Plan(Listener):
     def _is_free(self, trial_id: str, config: TrialConfig) -> bool:
         """Whether this is the name of this trial, or of none yet."""
         return trial_id not in self._ledger or config_of_row(self._ledger.row(trial_id)) == config
-
-    def _to_do(self, trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-        return [planned for planned in trials if not self._ledger.is_done(planned.trial_id)]
 
     # What the ledger tells.
 

@@ -19,11 +19,7 @@ from study.folder.tables import Row
 from study.plan.ledger import ENDS, Ledger, Listener, config_of_row
 from study.plan.sampler import make_sampler
 from study.plan.spec import StudySpec
-from study.plan.trials import (
-    PlannedTrial,
-    first_points,
-    search_config,
-)
+from study.plan.trials import PlannedTrial, first_points, search_config
 
 # Optuna has no state for a diverged trial: it is failed there, with this attribute.
 DIVERGED_EPOCH = "diverged_epoch"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 def listed(words: Iterable[str]) -> str:
@@ -23,3 +24,10 @@ def unknown_keys(where: str, keys: Iterable[str], known: Sequence[str]) -> str |
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}."
             return f"{where} has the key {key}, which there is not; {hint}"
     return None
+
+
+def repetition(where: str, values: Sequence[Any]) -> str | None:
+    """A sentence on a list that names a value twice, or none at all; else None."""
+    if values and len(set(values)) == len(values):
+        return None
+    return f"{where} names a value twice, or none; name each once."

@@ -7,7 +7,7 @@ setting. It is a table of a study file, and read from one with a sentence for ea
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +20,11 @@ from convae.config import (
     TrialConfig,
     as_arguments,
     hyperparameters_of,
+    is_number,
     n_parameters,
 )
 from convae.errors import UserError
-from study.plan.sentences import listed, unknown_keys
+from study.plan.sentences import listed, repetition, unknown_keys
 
 if TYPE_CHECKING:  # Optuna takes a second to import, and a spec needs none of it
     from optuna.distributions import BaseDistribution
@@ -149,6 +150,7 @@ class Space:
         return {**table, **dict(self.fixed), **limit}
 
 
+@cache
 def built_in(model: str) -> Space:
     """The space that the table of hyperparameters gives a model."""
     searched = tuple((p.parameter, p.search) for p in hyperparameters_of(model))
@@ -265,7 +267,7 @@ def _read(where: str, name: str, value: Any, p: Hyperparameter) -> Any:
     """A range, a list of several values as choices, or a fixed value."""
 
     def checked(where: str, value: Any) -> Any:
-        plain = p.from_parameter(value) if name != p.name and _is_number(value) else value
+        plain = p.from_parameter(value) if name != p.name and is_number(value) else value
         if not p.admits(plain):
             takes = f"1 − {p.name}, which takes {p.takes}" if name != p.name else p.takes
             raise SpaceError(f"{where} is {value!r}, but takes {takes}.")
@@ -273,8 +275,8 @@ def _read(where: str, name: str, value: Any, p: Hyperparameter) -> Any:
 
     if isinstance(value, list):
         values = [checked(where, item) for item in value]
-        if not values or len(set(values)) < len(values):
-            raise SpaceError(f"{where} names a value twice, or none; name each once.")
+        if problem := repetition(where, values):
+            raise SpaceError(problem)
         return Choices(tuple(values)) if len(values) > 1 else values[0]
     if not isinstance(value, dict):
         return checked(where, value)
@@ -301,19 +303,15 @@ def _read(where: str, name: str, value: Any, p: Hyperparameter) -> Any:
     return Range(low, high, points, log=scale == "log", whole=p.kind == "int")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _names(config: TrialConfig) -> list[str]:
     return [*config.keywords, *(p.name for p in hyperparameters_of(config.model))]
 
 
 def _shapes(name: str) -> bool:
     """Whether a hyperparameter changes how many weights there are; a builder's argument may."""
-    return (name not in _BY_PARAMETER and name not in BY_NAME) or (
-        name in BY_NAME and BY_NAME[name].of_architecture
-    )
+    if name in BY_NAME:
+        return BY_NAME[name].of_architecture
+    return name not in _BY_PARAMETER
 
 
 def _field(name: str) -> str:

@@ -6,8 +6,9 @@ and the tables `[[trial]]`, `[search.MODEL]` and `[model.NAME]`. The presets are
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import Field, dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import tomlkit
 
-from convae.config import MODELS, OWN_NAME, as_arguments
+from convae.config import MODELS, as_arguments, is_own_name
 from convae.errors import UserError
 from convae.own_models import OwnModel, count_parameters, read_own_model
 from study.plan.own_trials import own_trials_from
@@ -108,7 +109,7 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
                 f"[search.{model}] is of no model that there is; it takes {', '.join(models)}."
             )
         builder = next((builder for builder in own if builder.name == model), None)
-        count = None if builder is None else _counter(builder)
+        count = None if builder is None else partial(count_parameters, builder)
         space = space_from(model, part, hyperparameters(model, own), count)
         if space != built_in(model):  # spelled out, it is the same study
             spaces.append(space)
@@ -134,8 +135,8 @@ def check_builders(spec: StudySpec) -> None:
         space = spec.space_of(own.name)
         settings += [{**names, name: value} for name in names for value in space.ends_of(name)]
         different = {as_arguments(setting): setting for setting in settings}
-        if different:
-            count_parameters(own, list(different.values()))
+        built = dict(space.sizes)  # under a limit on parameters
+        count_parameters(own, [s for arguments, s in different.items() if arguments not in built])
 
 
 def to_toml(spec: StudySpec, data: str | None = None) -> str:
@@ -159,8 +160,8 @@ def to_toml(spec: StudySpec, data: str | None = None) -> str:
             trials.append(_table(own.to_table()))
         document.add("trial", trials)
     for model in spec.own_models:
-        build = {"build": f"{model.files[0][0]}:{model.function}"}
-        document.setdefault("model", tomlkit.table(is_super_table=True))[model.name] = _table(build)
+        table = _table({"build": model.build})
+        document.setdefault("model", tomlkit.table(is_super_table=True))[model.name] = table
     for name in spec.models:
         table = _table(spec.space_of(name).to_table())
         document.setdefault("search", tomlkit.table(is_super_table=True))[name] = table
@@ -205,7 +206,7 @@ def _own_model(name: str, part: Mapping[str, Any], folder: Path) -> OwnModel:
     where = f"[model.{name}]"
     if problem := unknown_keys(where, part, ("build",)):
         raise SpecError(problem)
-    if not OWN_NAME.fullmatch(name) or name in MODELS:
+    if not is_own_name(name):
         raise SpecError(
             f"{where} is no name for a model; give one of letters, digits and _, at most 40, that"
             f" is not {' or '.join(MODELS)}."
@@ -213,13 +214,6 @@ def _own_model(name: str, part: Mapping[str, Any], folder: Path) -> OwnModel:
     if not isinstance(build := part.get("build"), str):
         raise SpecError(f'{where} has no build; give build = "file.py:function".')
     return read_own_model(name, build, folder)
-
-
-def _counter(own: OwnModel) -> Any:
-    def count(settings: Sequence[Mapping[str, Any]]) -> Sequence[int]:
-        return count_parameters(own, settings)
-
-    return count
 
 
 def _beside(folder: Path, path: str) -> str:

@@ -121,7 +121,7 @@ def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
         for values in product(*(factor.readings for factor in factors)):
             reading = dict(zip((factor.name for factor in factors), values, strict=True))
             name = "-".join(f"{factor}={value}" for factor, value in reading.items())
-            settings[f"{label}-{name}"] = _changed(reference, reading)
+            settings[f"{label}-{name}"] = reference.with_values(reading)
     references = set(_architectures(spec).values())
     settings = {label: config for label, config in settings.items() if config not in references}
     return _for_each_seed(spec, schema.READING, settings)
@@ -152,7 +152,7 @@ def neighbour_trials(spec: StudySpec) -> list[PlannedTrial]:
         settings[f"{model}-reference"] = reference
         for name, values in neighbour_values(reference, spec).items():
             for value in values:
-                settings[f"{model}-{name}={value}"] = _changed(reference, {name: value})
+                settings[f"{model}-{name}={value}"] = reference.with_values({name: value})
     return _for_each_seed(spec, schema.NEIGHBOUR, settings)
 
 
@@ -230,10 +230,6 @@ def _architectures(spec: StudySpec) -> dict[str, TrialConfig]:
             dense = reference_config(schema.DENSE, spec, hidden_units=units)
             found[f"{schema.DENSE}{units}"] = dense
     return found
-
-
-def _changed(config: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
-    return replace(config, **changes)
 
 
 def _for_each_seed(

@@ -172,10 +172,13 @@ def run_study(
             gpus = bool(slots.gpus_per_trial)
             ready = tune.with_parameters(LaneTrial, keeper=keeper, gpu=gpus, **for_all)
         else:
-            for_all |= {"own_models": spec.own_models} if spec.own_models else {}
-            n_threads = slots.cpus_per_trial
-            kind = trainable or AutoencoderTrial
-            ready = tune.with_parameters(kind, image_set=image_set, n_threads=n_threads, **for_all)
+            ready = tune.with_parameters(
+                trainable or AutoencoderTrial,
+                image_set=image_set,
+                n_threads=slots.cpus_per_trial,
+                own_models=spec.own_models,
+                **for_all,
+            )
         status = "failed"
         try:
             with (

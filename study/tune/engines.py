@@ -69,7 +69,7 @@ class DeviceEngine:
 
         guard_for(folder, owner)
         self._own_models = own_models
-        self._mnist, self._lanes, self._folder = image_set, lanes, folder
+        self._image_set, self._lanes, self._folder = image_set, lanes, folder
         self.refusal: UserError | None = None
         try:
             self._device = open_device(gpu=gpu, n_threads=n_threads)
@@ -177,8 +177,8 @@ class DeviceEngine:
             values = [*values, *state.others]
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        outputs = reconstruct(model, self._mnist.test_images)
-        keep_model(self._folder, trial_id, model, self._mnist, outputs)
+        outputs = reconstruct(model, self._image_set.test_images)
+        keep_model(self._folder, trial_id, model, self._image_set, outputs)
 
     def _in_words(self, report: "Report") -> dict[str, Any]:
         from convae.engine import Status
