@@ -137,7 +137,7 @@ def plot_ratio(data: Mapping[str, pd.DataFrame], ax: Axes, *, report: bool = Tru
     figures.epoch_axis(ax, everything["epoch"].max())
     figures.log_axis(ax.yaxis)
     ax.set_ylabel(f"MSE, {RATIO_NAME}, log axis")
-    ax.legend(loc="lower right")
+    figures.legend_above(ax)
     return ax
 
 
