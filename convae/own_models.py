@@ -25,10 +25,12 @@ from typing import Any
 
 from convae.config import is_own_name
 from convae.errors import UserError
+from convae.hardware import process_exists
 
 # Starting TensorFlow takes ten of them on a busy machine; a setting less than one.
 CHECK_SECONDS = 300.0
 SECONDS_A_SETTING = 5.0
+FOLDER_PREFIX = "convae-own-"  # of temporary folders; the number of their process follows
 _IMPORTING = threading.RLock()  # sys.path and sys.modules are the whole process's
 
 
@@ -121,8 +123,7 @@ def load_builder(own: OwnModel) -> Callable[..., Any]:
 
     It builds one model at a time; the modules that it imports are its own, whatever their names.
     """
-    folder = Path(tempfile.mkdtemp(prefix="convae-own-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = _own_folder()
     for path, text in own.files:
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -138,6 +139,17 @@ def load_builder(own: OwnModel) -> Callable[..., Any]:
             return function(**keywords)
 
     return build
+
+
+def _own_folder() -> Path:
+    """A temporary folder of this process's, gone with it; what killed processes left goes too."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for other in folder.parent.glob(f"{FOLDER_PREFIX}*-*"):
+        pid = other.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
+        if pid.isdigit() and not process_exists(int(pid)):
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
 
 
 class FolderModules:

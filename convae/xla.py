@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convae.data import cache_folder, write_whole
-from convae.hardware import cpu_features
+from convae.hardware import cpu_features, process_exists
 
 # The environment variable that switches it on by "1": no GPU has tried it yet.
 SWITCH = "CONVAE_XLA_CACHE"
@@ -125,9 +125,7 @@ def _has_failed() -> bool:
     failed = False
     with suppress(OSError):
         for mark in _root().glob("*.compiling"):
-            try:
-                os.kill(int(mark.stem), 0)
-            except ProcessLookupError:
+            if not process_exists(int(mark.stem)):
                 failed = True
                 mark.unlink(missing_ok=True)
     if failed:

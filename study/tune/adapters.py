@@ -6,7 +6,7 @@ needs. What it copies of these objects, to restore an experiment from, is never 
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,15 +46,21 @@ class _Uncopied:
 
 
 class PlanSearcher(_Uncopied, Searcher):
-    """Hands out the plan's trials."""
+    """Hands out the plan's trials.
 
-    def __init__(self, plan: Plan) -> None:
+    Args:
+        plan: of the study.
+        tell: called with the name of each trial that is handed out.
+    """
+
+    def __init__(self, plan: Plan, tell: Callable[[str], None]) -> None:
         super().__init__(metric=schema.OBJECTIVE, mode=schema.MODE)
-        self._plan = plan
+        self._plan, self._tell = plan, tell
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial; None if there is none at present; FINISHED at the end."""
         if planned := self._plan.next():
+            self._tell(planned.trial_id)
             return planned.to_dict()
         return str(Searcher.FINISHED) if self._plan.is_finished else None
 
@@ -221,16 +227,20 @@ class LedgerCallback(_Uncopied, tune.Callback):
 
     def __init__(self, ledger: Ledger, stopper: StudyStopper, watcher: Watcher) -> None:
         self._ledger, self._stopper, self._watcher = ledger, stopper, watcher
-        self._nodes: dict[str, set[str]] = {}  # that were there when a trial started
+        self._nodes: dict[str, set[str]] = {}  # that a trial's latest attempt may be on
         self._node_of: dict[str, str] = {}  # of the trials at work
         self._shared: dict[str, list[int]] = {}  # trials at work on its node, at each result
+
+    def note_nodes(self, trial_id: str) -> None:
+        """Notes which nodes there are as an attempt begins, should one of them be lost."""
+        self._nodes[trial_id] = nodes_alive()
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Tells of the worker, and notes which nodes there are, should one be lost."""
+        """Tells of the worker; that of another trial may have been taken for it."""
         self._watcher.started(trial_id_of(trial))
-        self._nodes[trial_id_of(trial)] = nodes_alive()
+        self.note_nodes(trial_id_of(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -263,11 +273,15 @@ class LedgerCallback(_Uncopied, tune.Callback):
         """
         n_lost = trial.max_failures - MAX_RETRIES
         note = f"failed, retry {trial.num_failures - n_lost} of {MAX_RETRIES}"
-        before = self._nodes.get(trial_id_of(trial), set())
-        if n_lost < MAX_LOST_NODES and _lost_its_node(trial, before):
+        trial_id = trial_id_of(trial)
+        # A worker that never told where it is was on a node that was there as its attempt began.
+        its_own = self._node_of.pop(trial_id, None)
+        nodes = self._nodes[trial_id] if its_own is None else {its_own}
+        if n_lost < MAX_LOST_NODES and _lost_one_of(nodes, trial):
             trial.max_failures += 1
             note = "lost its node, starts again"
-        self._ledger.fail_once(trial_id_of(trial), _error_of(trial), note)
+        self.note_nodes(trial_id)
+        self._ledger.fail_once(trial_id, _error_of(trial), note)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -306,16 +320,12 @@ def nodes_alive() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def _lost_its_node(trial: Trial, nodes_before: set[str]) -> bool:
-    """Whether the loss of its node ended the trial's latest attempt."""
+def _lost_one_of(nodes: set[str], trial: Trial) -> bool:
+    """Whether the loss of one of these nodes ended the trial's latest attempt."""
     if trial.pickled_error_file is None:
         return False
     with Path(trial.pickled_error_file).open("rb") as file:  # this process's own, of just now
         error = cloudpickle.load(file)
     if isinstance(error, ActorUnavailableError):  # its node does not answer, Ray knows not yet why
         return True
-    if not isinstance(error, ActorDiedError):
-        return False
-    # A worker that never told where it is was on a node that was there at its start.
-    its_own = trial.last_result.get(NODE)
-    return not nodes_alive() >= ({its_own} if its_own else nodes_before)
+    return isinstance(error, ActorDiedError) and not nodes_alive() >= nodes

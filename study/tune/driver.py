@@ -267,11 +267,12 @@ def _train(
     progress: Progress,
 ) -> None:
     """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
+    callback = LedgerCallback(ledger, stopper, progress)
     with _environment(TUNE_SETTINGS), retrying_failed_resets(), TemporaryDirectory() as elsewhere:
         tune.Tuner(
             tune.with_resources(trainable, slots.share),
             tune_config=tune.TuneConfig(
-                search_alg=PlanSearcher(plan),
+                search_alg=PlanSearcher(plan, callback.note_nodes),
                 scheduler=SearchScheduler(spec, ledger),
                 num_samples=-1,  # the plan says when it is finished
                 max_concurrent_trials=slots.n_slots,
@@ -282,7 +283,7 @@ def _train(
             run_config=tune.RunConfig(
                 # Nobody reads Ray Tune's own files, a folder a trial: they stay out of the run's.
                 storage_path=elsewhere,
-                callbacks=[LedgerCallback(ledger, stopper, progress)],
+                callbacks=[callback],
                 stop=stopper,
                 # Trials keep checkpoints of their own, see study.folder.checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

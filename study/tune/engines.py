@@ -7,7 +7,7 @@ that asked first, which Ray would have them die with, and not detached, which wo
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
 from ray.actor import ActorHandle
@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convae.config import MODELS, TrialConfig
 from convae.errors import UserError
+from convae.hardware import process_exists
 from convae.own_models import OwnModel
 from study.folder.lock import guard_for
 from study.folder.storage import RunFolder
@@ -33,6 +34,18 @@ if TYPE_CHECKING:
 # Beside a call for each trial: checkpoints, models, and trials on their way out.
 SPARE_CALLS = 8
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+class Attempt(NamedTuple):
+    """A worker's at a trial. Two may be there for a moment: one that leaves, one that begins.
+
+    Attributes:
+        trial_id: the trial.
+        pid: of the worker, on the engine's node.
+    """
+
+    trial_id: str
+    pid: int
 
 
 class DeviceEngine:
@@ -95,6 +108,7 @@ class DeviceEngine:
         trainer = Trainer(image_set, self._device, own_models=own_models)
         self._engine = Engine.open(image_set, shapes, trainer)
         self._engine.start()
+        self._attempts: set[Attempt] = set()  # those in the engine
         self._told_compile_seconds: set[Any] = set()
 
     def works(self) -> bool:
@@ -113,13 +127,15 @@ class DeviceEngine:
 
     def submit(
         self,
+        attempt: Attempt,
         planned: PlannedTrial,
         until_epoch: int,
         state: "list[np.ndarray] | None",
     ) -> int:
-        """Takes a trial, in place of an earlier attempt at it; returns its number of parameters.
+        """Takes a trial, and ends the attempts of workers that are gone; returns its parameters.
 
         Args:
+            attempt: who asks.
             planned: the trial.
             until_epoch: it pauses then.
             state: of `report`, to go on from.
@@ -128,47 +144,51 @@ class DeviceEngine:
         from convae.models import build_model, count_trainable
 
         n_parameters = count_trainable(build_model(planned.config, self._own_models))
-        self.remove(planned.trial_id)
+        for other in set(self._attempts):
+            if not process_exists(other.pid):
+                self.remove(other)
         self._engine.submit(
-            planned.trial_id,
+            _name(attempt),
             planned.config,
             place=self._lanes[planned.config.model].place(planned.place),
             until_epoch=until_epoch,
             evaluates=planned.evaluates,
             state=LaneState.from_arrays(state) if state else None,
         )
+        self._attempts.add(attempt)
         return n_parameters
 
-    def advance(self, trial_id: str, until_epoch: int) -> None:
+    def advance(self, attempt: Attempt, until_epoch: int) -> None:
         """Lets a paused trial train on."""
-        self._engine.advance(trial_id, until_epoch)
+        self._engine.advance(_name(attempt), until_epoch)
 
-    def report(self, trial_id: str, timeout_seconds: float) -> dict[str, Any]:
+    def report(self, attempt: Attempt, timeout_seconds: float) -> dict[str, Any]:
         """What is new of a trial, once it has paused or ended, or so many seconds have passed.
 
         Returns:
             "epochs", as `EpochResult`s in dictionaries; "stands_still" and "diverged_epoch";
             "compile_seconds" of programs that nobody was told of yet, and of the trial's alone.
         """
-        return self._in_words(self._engine.report(trial_id, timeout_seconds))
+        return self._in_words(self._engine.report(_name(attempt), timeout_seconds))
 
-    def checkpoint(self, trial_id: str) -> "tuple[dict[str, Any], list[np.ndarray] | None]":
+    def checkpoint(self, attempt: Attempt) -> "tuple[dict[str, Any], list[np.ndarray] | None]":
         """The same at once, and the state that belongs to it."""
-        report, state = self._engine.checkpoint(trial_id)
+        report, state = self._engine.checkpoint(_name(attempt))
         return self._in_words(report), None if state is None else state.to_arrays()
 
-    def remove(self, trial_id: str) -> None:
-        """Ends a trial, if it is there."""
+    def remove(self, attempt: Attempt) -> None:
+        """Ends an attempt, if it is there."""
+        self._attempts.discard(attempt)
         with suppress(KeyError):
-            self._engine.remove(trial_id)
+            self._engine.remove(_name(attempt))
 
-    def keep_model(self, trial_id: str, config: TrialConfig) -> None:
+    def keep_model(self, attempt: Attempt, config: TrialConfig) -> None:
         """Saves a trial's model, and what it reconstructs, in the run folder."""
         from convae.models import build_model
         from convae.training import reconstruct
         from study.tune.trainable import keep_model
 
-        state = self._engine.state(trial_id)
+        state = self._engine.state(_name(attempt))
         assert state is not None
         model = build_model(config, self._own_models)
         variables, values = model.trainable_variables, state.weights
@@ -178,7 +198,7 @@ class DeviceEngine:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         outputs = reconstruct(model, self._image_set.test_images)
-        keep_model(self._folder, trial_id, model, self._image_set, outputs)
+        keep_model(self._folder, attempt.trial_id, model, self._image_set, outputs)
 
     def _in_words(self, report: "Report") -> dict[str, Any]:
         from convae.engine import Status
@@ -192,6 +212,10 @@ class DeviceEngine:
             "compile_seconds": report.compile_seconds
             + sum(self._engine.compile_seconds[program] for program in new),
         }
+
+
+def _name(attempt: Attempt) -> str:
+    return f"{attempt.trial_id} of {attempt.pid}"
 
 
 class EngineKeeper:

@@ -4,6 +4,7 @@ It holds the trial's share of the device, its checkpoints and its place in Ray T
 schedules, retries and prunes as ever. It needs no TensorFlow and starts in a second.
 """
 
+import os
 import time
 from contextlib import suppress
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from ray.exceptions import RayError
 
 from study.folder.checkpoints import Spent
 from study.folder.storage import RunFolder
-from study.tune.engines import engine_here
+from study.tune.engines import Attempt, engine_here
 from study.tune.trainable import FolderTrial
 
 
@@ -56,8 +57,20 @@ class LaneTrial(FolderTrial):
         self._engine = engine_here(self._keeper, gpu=self._gpu)
         self._device = ray.get(self._engine.describe.remote())
         self._stands_still, self._diverged_epoch = False, None
-        submitted = self._engine.submit.remote(self._planned, self._target(), state)
+        self._state_to_submit = state
+        self._attempt: Attempt | None = None
+
+    def _submit(self) -> Attempt:
+        """Takes a lane, or a place in the queue.
+
+        In the first step, not before: Ray Tune starts a worker for a trial, and drops it as it is
+        if another has become free meanwhile.
+        """
+        attempt = Attempt(self._planned.trial_id, os.getpid())
+        state, self._state_to_submit = self._state_to_submit, None
+        submitted = self._engine.submit.remote(attempt, self._planned, self._target(), state)
         self._n_parameters = ray.get(submitted)
+        return attempt
 
     def _target(self) -> int:
         """The epoch at which the scheduler must decide, or the last one."""
@@ -69,16 +82,17 @@ class LaneTrial(FolderTrial):
 
     def step(self) -> dict[str, Any]:
         """Waits for a decision to be due, the trial's end, or `report_seconds`."""
-        trial_id = self._planned.trial_id
+        if self._attempt is None:
+            self._attempt = self._submit()
         if self._stands_still and not self._unsent and self._diverged_epoch is None:
             # The scheduler knows of all its epochs, and has let it go on.
-            ray.get(self._engine.advance.remote(trial_id, self._target()))
+            ray.get(self._engine.advance.remote(self._attempt, self._target()))
             self._stands_still = False
         if not self._stands_still:
-            self._take(ray.get(self._engine.report.remote(trial_id, self.report_seconds)))
+            self._take(ray.get(self._engine.report.remote(self._attempt, self.report_seconds)))
         finished = len(self._epochs) == self._planned.config.epochs
         if finished and self._planned.keep_model:
-            ray.get(self._engine.keep_model.remote(trial_id, self._planned.config))
+            ray.get(self._engine.keep_model.remote(self._attempt, self._planned.config))
         self._ended = finished or self._diverged_epoch is not None
         seconds = self._spent.train_seconds
         return self._result(
@@ -97,8 +111,9 @@ class LaneTrial(FolderTrial):
         self._diverged_epoch = report["diverged_epoch"]
 
     def _state(self) -> list[np.ndarray] | None:
-        checkpoint = self._engine.checkpoint.remote(self._planned.trial_id)
-        report, state = ray.get(checkpoint)
+        if self._attempt is None:
+            return None
+        report, state = ray.get(self._engine.checkpoint.remote(self._attempt))
         self._take(report)  # its epochs belong to the state
         found: list[np.ndarray] | None = state
         return found
@@ -110,5 +125,6 @@ class LaneTrial(FolderTrial):
         return trial_id, {**setting, "in_lanes": True}
 
     def _leave(self) -> None:
-        with suppress(RayError):  # an engine that has died needs no telling
-            ray.get(self._engine.remove.remote(self._planned.trial_id))
+        if self._attempt is not None:
+            with suppress(RayError):  # an engine that has died needs no telling
+                ray.get(self._engine.remove.remote(self._attempt))

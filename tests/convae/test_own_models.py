@@ -1,8 +1,10 @@
 """Reading a builder from real files, what is said of a bad one, and that its code travels."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,19 @@ print(count_trainable(build_model(config, [own])))
 """
     run = subprocess.run([sys.executable, "-c", code, told], capture_output=True, text=True)
     assert run.stdout.strip() == str(n_parameters(4, 5)), run.stderr
+
+
+def test_files_of_a_process_that_was_killed_go_with_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    left, others = (tmp_path / f"convae-own-{pid}-abc" for pid in (gone.pid, os.getppid()))
+    for folder in (left, others):
+        folder.mkdir()
+    write(tmp_path / "a", 8)
+    load_builder(read(tmp_path / "a"))
+    assert not left.exists()
+    assert others.exists()
 
 
 def test_files_of_the_same_names_do_not_clash_and_hide_nobodys_modules(tmp_path):

@@ -62,13 +62,16 @@ class Tune:
     def __init__(self, spec, folder, files=None):
         self.folder = folder
         self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
-        self.searcher = PlanSearcher(Plan(spec, self.ledger, quiet=False))
+        self.searcher = PlanSearcher(Plan(spec, self.ledger, quiet=False), self._handed_out)
         self.scheduler = SearchScheduler(spec, self.ledger)
         self.stopper = StudyStopper(self.ledger, None)
         watcher = SimpleNamespace(started=lambda _: None)
         self.callback = LedgerCallback(self.ledger, self.stopper, watcher)
         self.notes = []
         self.ledger.listeners.append(self)
+
+    def _handed_out(self, trial_id):
+        self.callback.note_nodes(trial_id)
 
     def planned(self, planned, row):
         pass
@@ -83,6 +86,11 @@ class Tune:
         self.notes.append(note)
 
     def start(self):
+        trial = self.hand_out()
+        self.callback.on_trial_start(0, [], trial)
+        return trial
+
+    def hand_out(self):
         config = self.searcher.suggest("a name of Tune's")
         trial = Trial(
             trial_id=PlannedTrial.from_dict(config).trial_id,
@@ -95,7 +103,6 @@ class Tune:
             pickled_error_file=str(self.folder / "error.pkl"),
         )
         self.scheduler.on_trial_add(CONTROLLER, trial)
-        self.callback.on_trial_start(0, [], trial)
         return trial
 
     def report(self, trial, *reported, **more):
@@ -146,11 +153,13 @@ def unavailable():
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "not known yet"])
 def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(tune, alive, known):
-    trial = tune.start()
-    tune.report(trial, 1, 0.5, metric=schema.TEST_MSE)
-    if known:
-        alive.remove("a")
+    trial = tune.hand_out()
     for n_lost in range(1, MAX_LOST_NODES + 3):
+        alive.add("a")  # anew
+        tune.callback.on_trial_start(0, [], trial)
+        tune.report(trial, n_lost, 0.5, metric=schema.TEST_MSE)
+        if known:
+            alive.remove("a")
         tune.fail(trial, died() if known else unavailable())
         n_left = trial.max_failures - trial.num_failures
         assert n_left == MAX_RETRIES - max(0, n_lost - MAX_LOST_NODES)
@@ -173,6 +182,21 @@ def test_a_worker_that_dies_alone_costs_a_retry(tune, alive, told):
         alive.remove("b")  # perhaps its own
         tune.fail(trial, died())
         assert tune.notes[1:] == ["lost its node, starts again"]
+
+
+def test_a_node_may_be_lost_before_the_worker_has_started(tune, alive):
+    """In the trial's first attempt and in a later one, which may be elsewhere than the first."""
+    trial = tune.hand_out()
+    alive.remove("a")
+    tune.fail(trial, died())
+    tune.fail(trial, died())  # of the nodes that are left, none is lost
+    alive.remove("b")
+    tune.fail(trial, died())
+    assert tune.notes == [
+        "lost its node, starts again",
+        "failed, retry 1 of 2",
+        "lost its node, starts again",
+    ]
 
 
 def test_a_trial_on_a_cpu_shares_the_machine_with_its_neighbours_on_the_same_node(tune):

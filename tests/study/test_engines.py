@@ -14,8 +14,13 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayActorError
 
+from convae.config import TrialConfig, n_parameters
+from convae.hardware import process_exists
+from study.folder import schema
+from study.plan.lanes import ModelLanes
+from study.plan.trials import PlannedTrial
 from study.tune import engines
-from study.tune.engines import GPU_VARIABLE, EngineKeeper, engine_here
+from study.tune.engines import GPU_VARIABLE, Attempt, DeviceEngine, EngineKeeper, engine_here
 from study.tune.resources import Slots
 
 pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
@@ -149,17 +154,58 @@ def test_an_engine_outlives_the_trial_that_asked_first_and_ends_with_its_keeper(
     assert ray.get(second.sees.remote())[1][0] == pid
     trials.end()
     deadline = time.monotonic() + 30
-    while runs(pid):
+    while process_exists(pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def runs(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+class PretendedEngine:
+    """Knows who is in it."""
+
+    def __init__(self):
+        self.names = set()
+
+    def submit(self, name, *_, **__):
+        assert name not in self.names
+        self.names.add(name)
+
+    def remove(self, name):
+        self.names.remove(name)  # a KeyError, as the engine's own
+
+
+@pytest.fixture
+def device_engine():
+    engine = DeviceEngine.__new__(DeviceEngine)
+    engine._engine, engine._attempts, engine._own_models = PretendedEngine(), set(), ()
+    engine._lanes = {"dense": ModelLanes(1, single=False, widths=(64,), batch_sizes=(64,))}
+    return engine
+
+
+def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(device_engine):
+    """Ray Tune does not wait for a failed attempt's worker before it begins the next one."""
+    config = TrialConfig(model="dense", hidden_units=64)
+    planned = PlannedTrial("own-dense64-s0", schema.OWN, config)
+    leaves, goes_on = (Attempt(planned.trial_id, pid) for pid in (os.getpid(), os.getppid()))
+    for attempt in (leaves, goes_on):
+        assert device_engine.submit(attempt, planned, 9, None) == n_parameters(config)
+    device_engine.remove(leaves)
+    device_engine.remove(leaves)
+    (left,) = device_engine._engine.names
+    device_engine.remove(goes_on)
+    assert not device_engine._engine.names
+    assert planned.trial_id in left
+
+
+def test_a_worker_that_is_gone_keeps_no_lane(device_engine):
+    planned = PlannedTrial(
+        "own-dense64-s0", schema.OWN, TrialConfig(model="dense", hidden_units=64)
+    )
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    device_engine.submit(Attempt("another", gone.pid), planned, 9, None)
+    device_engine.submit(Attempt(planned.trial_id, os.getpid()), planned, 9, None)
+    (left,) = device_engine._engine.names
+    assert planned.trial_id in left
 
 
 A_GPU_OF_RAYS = """

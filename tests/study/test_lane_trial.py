@@ -1,5 +1,6 @@
 """What the actor of a trial in a lane tells Ray Tune, with an engine that pretends."""
 
+import os
 import time
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from study.folder import schema
 from study.folder.checkpoints import Checkpoint, Spent, load_checkpoint, save_checkpoint
 from study.plan.trials import PlannedTrial
 from study.tune import lane_trial
+from study.tune.engines import Attempt
 from study.tune.lane_trial import LaneTrial
 from study.tune.trainable import EPOCH
 
@@ -18,6 +20,9 @@ CONFIG = TrialConfig(model="dense", epochs=9, split="search")
 PLANNED = PlannedTrial(
     "search-dense-001", schema.SEARCH, CONFIG, prunable=True, report_epochs=(3, 6)
 )
+
+
+ATTEMPT = Attempt(PLANNED.trial_id, os.getpid())
 
 
 class PretendedEngine:
@@ -30,17 +35,17 @@ class PretendedEngine:
     def describe(self):
         return "a device"
 
-    def submit(self, planned, until_epoch, state):
+    def submit(self, attempt, planned, until_epoch, state):
         self.epoch = 0 if state is None else int(state[0])
         self._told, self._diverged_epoch = self.epoch, None
         self.targets.append(until_epoch)
         return 7
 
-    def advance(self, trial_id, until_epoch):
+    def advance(self, attempt, until_epoch):
         assert self.epoch == self.targets[-1] < until_epoch
         self.targets.append(until_epoch)
 
-    def report(self, trial_id, timeout_seconds):
+    def report(self, attempt, timeout_seconds):
         self._train(self._pace)
         epochs = [
             {
@@ -62,14 +67,14 @@ class PretendedEngine:
             "compile_seconds": 0.0,
         }
 
-    def checkpoint(self, trial_id):
+    def checkpoint(self, attempt):
         pace, self._pace = self._pace, 1
-        report = self.report(trial_id, 0.0)
+        report = self.report(attempt, 0.0)
         self._pace = pace
         return report, [self.epoch]
 
-    def remove(self, trial_id):
-        self.removed.append(trial_id)
+    def remove(self, attempt):
+        self.removed.append(attempt)
 
     def _train(self, n_epochs):
         for _ in range(n_epochs):
@@ -157,8 +162,8 @@ def test_a_lane_and_a_cpus_trainer_do_not_take_each_others_checkpoints(begin):
     save_checkpoint(folder, PLANNED.trial_id, CONFIG.to_dict(), checkpoint)
     engine = PretendedEngine(1)
     trial = begin(engine, folder)
-    assert engine.targets == [3]
     assert trial.step()[EPOCH] == 1
+    assert engine.targets == [3]
     assert load_checkpoint(folder, PLANNED.trial_id, CONFIG.to_dict()) is None
 
 
@@ -168,7 +173,7 @@ def test_a_trial_that_is_cut_off_keeps_what_it_has_and_leaves_its_lane(begin, mo
     trial = begin(engine, folder)
     trial.step()
     trial.cleanup()
-    assert engine.removed == [PLANNED.trial_id]
+    assert engine.removed == [ATTEMPT]
     assert_told_once(results_of(begin(PretendedEngine(1), folder)), 9)
     (name,) = folder.files
     assert PLANNED.trial_id in name
@@ -179,4 +184,13 @@ def test_a_trial_leaves_its_lane_when_another_takes_its_place(begin):
     trial = begin(engine, MemoryFolder())
     trial.step()
     assert trial.reset_config(PLANNED.to_dict())
-    assert engine.removed == [PLANNED.trial_id]
+    assert engine.removed == [ATTEMPT]
+
+
+def test_a_worker_that_is_dropped_before_it_trains_asks_for_no_lane(begin):
+    """Ray Tune starts one for a trial, and drops it if another has become free meanwhile."""
+    engine, folder = PretendedEngine(1), MemoryFolder()
+    begin(engine, folder).cleanup()
+    assert not engine.targets
+    assert not engine.removed
+    assert not folder.files

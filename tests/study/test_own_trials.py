@@ -83,7 +83,11 @@ def on_cpu(folder):
     )
 
 
-def in_engine(folder):
+class OftenTelling(LaneTrial):
+    report_seconds = 0.05
+
+
+def in_engine(folder, trainable=LaneTrial):
     lanes = lanes_of(SPEC, lanes=1, gpu=False)
     assert lanes["mine"] == ModelLanes(0, single=True, widths=(), batch_sizes=())
     keeper = start_keeper(
@@ -95,7 +99,7 @@ def in_engine(folder):
         owner="",
         own_models=SPEC.own_models,
     )
-    return tune.with_parameters(LaneTrial, keeper=keeper, folder=folder)
+    return tune.with_parameters(trainable, keeper=keeper, folder=folder)
 
 
 @pytest.mark.parametrize("kind", [on_cpu, in_engine])
@@ -122,6 +126,25 @@ def test_trains_tells_and_keeps_the_model(folder, kind):
     table = folder.read(f"{schema.RECONSTRUCTIONS_FOLDER}/own-mine-s0.parquet")
     assert len(pd.read_parquet(io.BytesIO(table))) == 25
     ray.get(trial.stop.remote())
+
+
+@pytest.mark.cluster
+def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(folder):
+    """Several of one trial, on one engine with one lane: as Ray Tune has it after a failure."""
+    config = {**PLANNED.to_dict(), "config": {**CONFIG.to_dict(), "epochs": 400}}
+    kind = ray.remote(num_cpus=0)(in_engine(folder, OftenTelling))
+    first, second, third = (kind.remote(config=config) for _ in range(3))
+    ray.get(first.train.remote())
+    assert ray.get(second.train.remote())["epoch"] == 0  # it waits for the lane
+    ray.get(first.stop.remote())
+    while ray.get(second.train.remote())["epoch"] < 3:
+        pass
+    ray.kill(second)
+    rows = []
+    while not rows or rows[-1]["epoch"] < 400:
+        rows += ray.get(third.train.remote())["history"]  # its coming sets the lane free
+    assert [row["epoch"] for row in rows] == list(range(1, 401))
+    ray.get(third.stop.remote())
 
 
 def test_the_dry_run_measures_it():
