@@ -35,17 +35,6 @@ def cpu_features() -> str:
     return ""
 
 
-def process_exists(pid: int) -> bool:
-    """Whether this machine has a process of that number, whoever's it is."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def usable_cpus() -> int:
     """The cores that this process may use: by its affinity, and by its container's quota.
 

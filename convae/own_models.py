@@ -5,12 +5,10 @@ a model of images (28, 28, 1) in [0, 1] to the same. Another process tries it (`
 so that whoever reads one needs no TensorFlow, and what the builder prints or ends does no harm.
 """
 
-import atexit
 import importlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,12 +23,11 @@ from typing import Any
 
 from convae.config import is_own_name
 from convae.errors import UserError
-from convae.hardware import process_exists
+from convae.processes import process_folder
 
 # Starting TensorFlow takes ten of them on a busy machine; a setting less than one.
 CHECK_SECONDS = 300.0
 SECONDS_A_SETTING = 5.0
-FOLDER_PREFIX = "convae-own-"  # of temporary folders; the number of their process follows
 _IMPORTING = threading.RLock()  # sys.path and sys.modules are the whole process's
 
 
@@ -123,7 +120,7 @@ def load_builder(own: OwnModel) -> Callable[..., Any]:
 
     It builds one model at a time; the modules that it imports are its own, whatever their names.
     """
-    folder = _own_folder()
+    folder = process_folder("convae-own-")
     for path, text in own.files:
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -139,17 +136,6 @@ def load_builder(own: OwnModel) -> Callable[..., Any]:
             return function(**keywords)
 
     return build
-
-
-def _own_folder() -> Path:
-    """A temporary folder of this process's, gone with it; what killed processes left goes too."""
-    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for other in folder.parent.glob(f"{FOLDER_PREFIX}*-*"):
-        pid = other.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
-        if pid.isdigit() and not process_exists(int(pid)):
-            shutil.rmtree(other, ignore_errors=True)
-    return folder
 
 
 class FolderModules:

@@ -6,20 +6,19 @@ earlier ones; what is new there goes back under a digest. It finds a program by 
 names, which count what the process has made: trace in one thread, in a fixed order, to be found.
 """
 
-import atexit
 import hashlib
 import importlib.metadata
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from convae.data import cache_folder, write_whole
-from convae.hardware import cpu_features, process_exists
+from convae.hardware import cpu_features
+from convae.processes import process_exists, process_folder
 
 # The environment variable that switches it on by "1": no GPU has tried it yet.
 SWITCH = "CONVAE_XLA_CACHE"
@@ -59,8 +58,7 @@ def offered_cache(*, gpu_only: bool) -> Iterator[None]:
     if _cache or os.environ.get(SWITCH) != "1" or "persistent_cache" in given or _has_failed():
         yield
         return
-    folder = Path(tempfile.mkdtemp(prefix="convae-xla-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = process_folder("convae-xla-")
     flags = f"{given} --tf_xla_persistent_cache_directory={folder}"
     if gpu_only:
         flags += " --tf_xla_persistent_cache_device_types=XLA_GPU_JIT"

@@ -16,8 +16,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convae.config import MODELS, TrialConfig
 from convae.errors import UserError
-from convae.hardware import process_exists
 from convae.own_models import OwnModel
+from convae.processes import process_exists
 from study.folder.lock import guard_for
 from study.folder.storage import RunFolder
 from study.plan.lanes import ModelLanes

@@ -15,7 +15,7 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError
 
 from convae.config import TrialConfig, n_parameters
-from convae.hardware import process_exists
+from convae.processes import process_exists
 from study.folder import schema
 from study.plan.lanes import ModelLanes
 from study.plan.trials import PlannedTrial
