@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
@@ -50,13 +50,16 @@ def marked(mark):
 
 
 def kill_marked(mark):
-    """Kills them all and waits until none is left."""
+    """Kills them all and waits until none is left.
+
+    They stand still first: none must see the others die and tell of it, as none of a lost machine's
+    can.
+    """
     while pids := marked(mark):
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
         time.sleep(0.05)
 
 
