@@ -110,6 +110,7 @@ class Cluster:
 
     Attributes:
         address: of the cluster.
+        nodes: the head, and those that were added.
         dashboard: its address.
         environment: what a process needs to take part in it.
     """
@@ -118,7 +119,7 @@ class Cluster:
         self, folder, *, dashboard=False, cpus=0, workers=None, max_workers=1, version="1"
     ):
         self._folder = folder
-        self._nodes = []
+        self.nodes = []
         # Clusters ask for a token only if they are told to.
         self.environment = {
             "RAY_AUTH_MODE": "token",
@@ -181,7 +182,7 @@ class Cluster:
             arguments: of ray start, such as its resources.
             within: a command that runs the one that follows it, such as unshare.
         """
-        ip = f"127.0.0.{len(self._nodes) + 2}"
+        ip = f"127.0.0.{len(self.nodes) + 2}"
         return self._start(ip, f"--address={self.address}", *arguments, within=within)
 
     def _start(self, ip, *arguments, within=()):
@@ -193,7 +194,7 @@ class Cluster:
             ports = [f"--{name}={free_port(ip)}" for name in PORTS]
             with log.open("w") as stream:
                 node = Started([*command, *ports], self.environment, stdout=stream, stderr=stream)
-            self._nodes.append(node)
+            self.nodes.append(node)
             while node.process.poll() is None:
                 if "Ray runtime started" in log.read_text():
                     return node
@@ -203,7 +204,7 @@ class Cluster:
 
     def kill(self):
         """Ends every process of every node."""
-        for node in reversed(self._nodes):
+        for node in reversed(self.nodes):
             node.kill()
 
 

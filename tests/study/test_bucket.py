@@ -22,8 +22,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 BUCKET, SECRET = "studies", "not-to-be-told-0123456789"
 PROGRAM = Path(__file__).with_name("closed_form_study.py")
+N_EPOCHS = 10
 RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]
-OPTIONS = ["--preset", "quick", "--hidden", "64", "--seeds", "2", "--epochs", "20", *RESOURCES]
+OPTIONS = ["--preset", "quick", "--hidden", "64", "--epochs", str(N_EPOCHS), *RESOURCES]
 
 
 class Bucket:
@@ -98,7 +99,7 @@ def test_a_study_in_a_bucket_is_interrupted_resumed_and_read(bucket, tmp_path):
     assert set(trials.state) <= {schema.COMPLETED, schema.PRUNED, schema.DIVERGED}
     assert len(load_manifest(bucket.folder)["sessions"]) == 2
     completed = trials[trials.state == schema.COMPLETED].trial_id
-    assert (epochs.groupby("trial_id").size()[completed] == 20).all()
+    assert (epochs.groupby("trial_id").size()[completed] == N_EPOCHS).all()
     ended = before[before.state == schema.COMPLETED].set_index("trial_id")
     pd.testing.assert_frame_equal(trials.set_index("trial_id").loc[ended.index], ended)
 

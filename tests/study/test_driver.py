@@ -9,7 +9,7 @@ import optuna
 import pandas as pd
 import pytest
 import ray
-from closed_form import BEST, AlwaysRaises, ClosedFormTrial, DiesBetweenTrials, RaisesBetweenTrials
+from closed_form import AlwaysRaises, ClosedFormTrial, DiesBetweenTrials, RaisesBetweenTrials
 from ray import cloudpickle
 from ray.tune.execution.tune_controller import TuneController
 
@@ -25,7 +25,7 @@ from study.tune.resources import Resources, ray_session
 # Workers cannot import from the tests' folder: the module travels with its class.
 cloudpickle.register_pickle_by_value(closed_form)
 
-pytestmark = pytest.mark.timeout(600)  # real Ray processes, perhaps on a busy machine
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("driver")]
 
 NO_IMAGES = np.zeros((1, 28, 28), np.uint8)
 MNIST = ImageSet(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")
@@ -67,11 +67,11 @@ def search_of(trials):
 def test_a_sequential_search_repeats_itself(tmp_path):
     columns = ["trial_id", "learning_rate", "momentum", "batch_size", "state", "val_mse"]
     first, again, other = (
-        search_of(run(tmp_path / name, n_search_trials=14, seed=seed)[0])[columns]
-        for name, seed in (("first", 0), ("again", 0), ("other", 1))
+        search_of(run(tmp_path / name, n_search_trials=n, seed=seed)[0])[columns]
+        for name, n, seed in (("first", 14, 0), ("again", 14, 0), ("other", 3, 1))
     )
     pd.testing.assert_frame_equal(first, again)
-    assert list(first.learning_rate) != list(other.learning_rate)
+    assert set(first.learning_rate) & set(other.learning_rate) == {1.0}  # the reference setting
 
 
 def test_states_agree_between_tables_and_optuna(tmp_path):
@@ -124,15 +124,6 @@ def test_asha_spends_less_for_as_good_a_setting(tmp_path):
     assert best["asha"] <= best["none"] * 1.05
 
 
-def test_the_search_finds_the_minimum(tmp_path):
-    trials, _ = run(tmp_path / "study", n_search_trials=60, scheduler="none")
-    floor = BEST * (1 + 1 / 9)
-    assert search_of(trials).val_mse.min() < 1.1 * floor
-    winner = trials[trials.group == schema.WINNER].iloc[0]
-    assert winner.learning_rate == pytest.approx(0.3, rel=0.35)
-    assert winner.momentum == pytest.approx(0.8, abs=0.08)
-
-
 def test_fixed_trials_and_winners_are_never_ended_early(tmp_path):
     trials, _ = run(tmp_path / "study", n_search_trials=6, neighbours=True)
     others = trials[trials.group != schema.SEARCH]
@@ -156,6 +147,7 @@ def test_evaluation_only_as_often_as_asked_and_where_trials_are_compared(tmp_pat
         assert metric.iloc[-1] == (trial.val_mse if trial.split == "search" else trial.test_mse)
 
 
+@pytest.mark.cluster
 def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
     folder = tmp_path / "study"
     spec = StudySpec(

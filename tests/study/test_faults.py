@@ -10,20 +10,23 @@ import signal
 import subprocess
 import time
 
+import pandas as pd
 import pytest
 from ray_nodes import Started, ray_cluster
 from running import RESUME, TRIAL, Study, command, processes
 
 from analysis.load import load_run
 from study.folder import schema
+from study.folder.manifest import read_manifest
+from study.folder.storage import RunFolder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 PROGRAM = "closed_form_study.py"
 RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]
 OPTIONS = ["--preset", "reference", "--models", "dense", "--hidden", "64", "512", *RESOURCES]
-OPTIONS += ["--seeds", "4", "--epochs", "30"]  # eight trials
-N_TRIALS, N_EPOCHS = 8, 30
+OPTIONS += ["--seeds", "3", "--epochs", "20"]  # six trials
+N_TRIALS, N_EPOCHS = 6, 20
 
 
 def start(storage, *options, environment=None, epoch_seconds=0.1):
@@ -48,6 +51,7 @@ def resumed(storage, lines):
     assert options[:3] == ["--resume", f"--storage={storage}", "--name=study"]
     code, lines = start(storage, *options).rest()
     assert code == 0, lines
+    return lines
 
 
 def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path):
@@ -62,24 +66,31 @@ def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "times"), [("SIGTERM", 1), ("SIGHUP", 1), ("SIGINT", 1), ("SIGINT", 2)]
+    ("number", "send", "times"),
+    [
+        pytest.param(signal.SIGTERM, os.kill, 1, id="spot notice"),
+        pytest.param(signal.SIGHUP, os.kill, 1, id="lost terminal"),
+        pytest.param(signal.SIGINT, os.killpg, 1, id="Ctrl-C"),  # all that the terminal runs
+        pytest.param(signal.SIGINT, os.kill, 2, id="impatient"),  # the second waits for nothing
+    ],
 )
-def test_a_signal_stops_the_study_and_keeps_what_it_has(tmp_path, number, times):
-    """A spot notice is a SIGTERM, a lost terminal a SIGHUP; a second Ctrl-C waits for nothing."""
+def test_a_signal_stops_the_study_and_keeps_what_it_has(tmp_path, number, send, times):
     study = start(tmp_path, *OPTIONS, epoch_seconds=0.2)
     study.wait_for("completed")
     for _ in range(times):
-        study.process.send_signal(getattr(signal, number))
+        send(study.process.pid, number)
         time.sleep(0.5)
     code, lines = study.rest()
     assert code == 130, lines
+    assert read_manifest(RunFolder(tmp_path / "study"))["status"] == "interrupted"
     trials, _ = load_run(tmp_path / "study")
     assert schema.COMPLETED in set(trials.state)
     assert set(trials.state) <= {schema.COMPLETED, schema.RUNNING}
-    resumed(tmp_path, lines)
-    after = assert_complete(tmp_path / "study").set_index("trial_id")
     kept = trials[trials.state == schema.COMPLETED].set_index("trial_id")
-    assert after.test_mse[kept.index].equals(kept.test_mse)
+    again = resumed(tmp_path, lines)
+    assert not [line for line in again for name in kept.index if f"{name}  completed" in line]
+    after = assert_complete(tmp_path / "study").set_index("trial_id")
+    pd.testing.assert_frame_equal(after.loc[kept.index], kept)
 
 
 def test_a_folder_that_is_taken_away_ends_the_study_and_comes_back_whole(tmp_path):
@@ -143,44 +154,51 @@ def test_a_disk_that_takes_no_more_ends_the_study_and_loses_nothing(
     assert_complete(tmp_path / "study")
 
 
-def test_a_lost_node_costs_its_trials_a_retry_and_the_study_ends_complete(tmp_path):
-    """A head without trials and two nodes with a slot each; the study is driven from outside."""
+@pytest.fixture(scope="module")
+def cluster():
+    """A head without trials and a node with a slot; studies are driven from outside."""
     with ray_cluster() as cluster:
-        nodes = [cluster.add("--num-cpus=1") for _ in range(2)]
-        options = [*OPTIONS, "--address", cluster.address]
-        study = start(tmp_path, *options, environment=cluster.environment)
-        study.wait_for("completed")
-        checkpoints = tmp_path / "study" / schema.CHECKPOINTS_FOLDER
-        # The two that were alone, and one on each node.
-        study.wait_until(lambda: len(list(checkpoints.glob("*.npz"))) >= 4)
-        nodes[1].kill()
-        code, lines = study.rest()
-        assert code == 0, lines
+        cluster.add("--num-cpus=1")
+        yield cluster
+
+
+on_a_cluster = pytest.mark.xdist_group("faults on a cluster")
+
+
+@on_a_cluster
+def test_a_lost_node_costs_its_trials_a_retry_and_the_study_ends_complete(tmp_path, cluster):
+    node = cluster.add("--num-cpus=1")
+    options = [*OPTIONS, "--address", cluster.address]
+    study = start(tmp_path, *options, environment=cluster.environment)
+    study.wait_for("completed")
+    checkpoints = tmp_path / "study" / schema.CHECKPOINTS_FOLDER
+    # The two that were alone, and one on each node.
+    study.wait_until(lambda: len(list(checkpoints.glob("*.npz"))) >= 4)
+    node.kill()
+    code, lines = study.rest()
+    assert code == 0, lines
     assert_complete(tmp_path / "study", n_retried=1)
 
 
-def test_storage_that_a_node_does_not_see_is_refused_before_anything_starts(tmp_path):
+@on_a_cluster
+def test_storage_that_a_node_does_not_see_is_refused_before_anything_starts(tmp_path, cluster):
     """One node has a disk of its own where the others have the storage."""
     storage = tmp_path / "results"
     storage.mkdir()
     own_disk = f'mount -t tmpfs none {storage} && exec "$0" "$@"'
-    with ray_cluster() as cluster:
-        cluster.add("--num-cpus=1")
-        cluster.add(
-            "--num-cpus=1", within=("unshare", "--map-root-user", "--mount", "sh", "-c", own_disk)
-        )
-        study = start(
-            storage, *OPTIONS, "--address", cluster.address, environment=cluster.environment
-        )
-        code, lines = study.rest()
+    unshared = ("unshare", "--map-root-user", "--mount", "sh", "-c", own_disk)
+    node = cluster.add("--num-cpus=1", within=unshared)
+    options = [*OPTIONS, "--address", cluster.address]
+    code, lines = start(storage, *options, environment=cluster.environment).rest()
+    node.kill()
     assert code == 2, lines
     assert "is not seen by node" in lines[-1]
     assert list(storage.iterdir()) == []
 
 
-def test_a_cluster_that_asks_for_a_token_is_not_joined_without_it(tmp_path):
-    with ray_cluster() as cluster:
-        code, lines = start(tmp_path, *OPTIONS, "--address", cluster.address).rest()
+@on_a_cluster
+def test_a_cluster_that_asks_for_a_token_is_not_joined_without_it(tmp_path, cluster):
+    code, lines = start(tmp_path, *OPTIONS, "--address", cluster.address).rest()
     assert code == 2, lines
     assert f"--address {cluster.address}" in lines[-1]
     assert "RAY_AUTH_TOKEN" in lines[-1]

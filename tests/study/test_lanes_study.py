@@ -14,9 +14,10 @@ import pytest
 from ray_nodes import ray_cluster
 from running import ENGINE, KEEPER, TRIAL, Study, checkpointed, processes
 
+from convae import xla
 from study.folder import schema
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("lanes")]
 
 PROGRAM = "noise_study.py"
 # Three seeds: the first one's trials are alone, the others fill two conv and four dense lanes.
@@ -27,6 +28,15 @@ LANES = ["--gpus", "0", "--lanes", "4"]
 METRICS = [schema.TRAIN_MSE, schema.TEST_MSE]
 BEST = [*METRICS, "best_test_mse", "best_test_mse_epoch"]
 SECONDS_TO_LEAVE = 20  # for processes whose driver is gone, on a busy machine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(tmp_path_factory):
+    """What one study compiles, the next ones find."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(xla.SWITCH, "1")
+        yield
 
 
 def start(storage, *options, environment=None):
@@ -149,9 +159,11 @@ def small():
     return [*options, "--epochs", "60", "--batch-size", "64", *LANES, "--cpus-per-trial", "1"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
+    """A head without trials and a node with a slot."""
     with ray_cluster() as cluster:
+        cluster.add("--num-cpus=1")
         yield cluster
 
 
@@ -163,16 +175,16 @@ def assert_complete(trials, epochs, n_trials, n_epochs):
 
 def test_nothing_outlives_a_study_that_ends_or_whose_driver_is_killed(tmp_path, small, cluster):
     """On a cluster that goes on; what was killed is resumed there."""
-    node = cluster.add("--num-cpus=1")
+    marks = [node.mark for node in cluster.nodes]
     there = {"environment": cluster.environment}
     address = ["--address", cluster.address]
     study = start(tmp_path, *small, *address, **there)
     study.wait_until(lambda: checkpointed(study.folder))
-    assert all(processes(n, node.mark, cluster.head.mark) for n in (TRIAL, ENGINE, KEEPER))
+    assert all(processes(n, *marks) for n in (TRIAL, ENGINE, KEEPER))
     study.kill()  # the driver alone: what is on the cluster was not started by it
-    wait_until_gone(node.mark, cluster.head.mark)
+    wait_until_gone(*marks)
     trials, epochs = finish(start(tmp_path, "--resume", *LANES, *address, **there))
-    wait_until_gone(node.mark, cluster.head.mark)
+    wait_until_gone(*marks)
     assert_complete(trials, epochs, 5, 60)
 
 
@@ -181,12 +193,12 @@ def test_a_lost_node_costs_its_trials_a_start_and_none_of_their_retries(tmp_path
 
     A trial whose worker was on its way there may be lost twice, before Ray knows of the loss.
     """
-    nodes = [cluster.add("--num-cpus=1") for _ in range(2)]
+    node = cluster.add("--num-cpus=1")
     more = ["--seeds", "9", "--epochs", "100", "--address", cluster.address]
     study = start(tmp_path, *small, *more, environment=cluster.environment)
-    study.wait_until(lambda: all(processes(ENGINE, node.mark) for node in nodes))
-    lost = study.wait_until(lambda: processes(f"{TRIAL}.train", nodes[1].mark))
-    nodes[1].kill()
+    study.wait_until(lambda: all(processes(ENGINE, each.mark) for each in cluster.nodes[1:]))
+    lost = study.wait_until(lambda: processes(f"{TRIAL}.train", node.mark))
+    node.kill()
     code, lines = study.rest()
     assert code == 0, lines
     trials, epochs = tables(study.folder)

@@ -15,6 +15,8 @@ from study.plan.study_file import read_study
 from study.plan.trials import count_trials
 
 # Random settings, since what TPE proposes depends on which trials have ended before.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.xdist_group("own")]
+
 STUDY = """
 question = "Which step suits which model?"
 hidden = [64]
@@ -106,7 +108,15 @@ def alone(file, tmp_path_factory):
     return run("closed_form_study.py", storage, *options, environment=fast)
 
 
-@pytest.mark.cluster
+@pytest.fixture(scope="module")
+def cluster():
+    """A head without trials and two nodes with a slot each."""
+    with ray_cluster() as cluster:
+        for _ in range(2):
+            cluster.add("--num-cpus=1")
+        yield cluster
+
+
 def test_a_file_runs_the_trials_that_it_plans(alone, file):
     spec = read_study(file).spec
     assert dict(Counter(alone.group)) == count_trials(spec)
@@ -119,18 +129,13 @@ def test_a_file_runs_the_trials_that_it_plans(alone, file):
     assert conv.learning_rate.between(0.1, 4).all()
 
 
-@pytest.mark.cluster
-def test_two_nodes_run_the_same_plan(alone, file, tmp_path):
-    with ray_cluster() as cluster:
-        for _ in range(2):
-            cluster.add("--num-cpus=1")
-        options = ["--gpus", "0", "--cpus-per-trial", "1", "--address", cluster.address, str(file)]
-        fast = {**cluster.environment, "EPOCH_SECONDS": "0.01"}
-        there = run("closed_form_study.py", tmp_path, *options, environment=fast)
+def test_two_nodes_run_the_same_plan(alone, file, tmp_path, cluster):
+    options = ["--gpus", "0", "--cpus-per-trial", "1", "--address", cluster.address, str(file)]
+    fast = {**cluster.environment, "EPOCH_SECONDS": "0.01"}
+    there = run("closed_form_study.py", tmp_path, *options, environment=fast)
     pd.testing.assert_frame_equal(setting(there), setting(alone))
 
 
-@pytest.mark.cluster
 def test_a_resumed_study_needs_no_file_and_runs_the_same_plan(alone, file, tmp_path):
     options = ["--gpus", "0", "--max-concurrent", "1"]
     study = Study("closed_form_study.py", tmp_path / "runs", *options, str(file))
@@ -144,24 +149,20 @@ def test_a_resumed_study_needs_no_file_and_runs_the_same_plan(alone, file, tmp_p
     pd.testing.assert_frame_equal(setting(resumed), setting(alone))
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("lanes", [(), ("--lanes", "2")], ids=["by itself", "in an engine"])
-def test_a_builder_travels_to_the_nodes_with_its_study(file, tmp_path, lanes):
+def test_a_builder_travels_to_the_nodes_with_its_study(file, tmp_path, cluster, lanes):
     """Real training, after the files are gone."""
     own = tmp_path / "own"
     shutil.copytree(file.parent, own)
-    with ray_cluster() as cluster:
-        for _ in range(2):
-            cluster.add("--num-cpus=1")
-        options = ["--gpus", "0", "--cpus-per-trial", "1", "--address", cluster.address, *lanes]
-        options += ["--models", "small", "--epochs", "2", "--trials", "2", "--seeds", "1"]
-        study = Study(
-            *("noise_study.py", tmp_path, *options, str(own / file.name)),
-            environment=cluster.environment,
-        )
-        study.wait_for("plan:")
-        shutil.rmtree(own)
-        code, lines = study.rest()
+    options = ["--gpus", "0", "--cpus-per-trial", "1", "--address", cluster.address, *lanes]
+    options += ["--models", "small", "--epochs", "2", "--trials", "2", "--seeds", "1"]
+    study = Study(
+        *("noise_study.py", tmp_path, *options, str(own / file.name)),
+        environment=cluster.environment,
+    )
+    study.wait_for("plan:")
+    shutil.rmtree(own)
+    code, lines = study.rest()
     assert code == 0, lines
     trials = tables(tmp_path)
     small = trials[trials.model == "small"]

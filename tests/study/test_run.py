@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from study.folder import schema
 from study.folder.storage import RunFolderError
 from study.plan.spec import SpecError, StudySpec
 from study.run import build_parser, main, resume_command, run
+from study.tune.resources import ray_session
 
 pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
 
@@ -95,20 +95,29 @@ def test_more_gpus_than_there_are_is_an_error_before_any_trial(storage):
     assert not any(storage.glob("*"))
 
 
-def test_more_cpus_than_there_are_is_an_error_before_any_trial(storage):
-    run = run_command("--gpus", "0", "--cpus-per-trial", "4096", "--storage", str(storage))
-    assert run.returncode == 2
-    assert "--cpus-per-trial 4096" in run.stderr
+@pytest.fixture(scope="module")
+def session():
+    """Of Ray, for commands that run in this process."""
+    with ray_session(None):
+        yield
+
+
+@pytest.mark.usefixtures("session")
+def test_more_cpus_than_there_are_is_an_error_before_any_trial(storage, capfd):
+    assert main(["--gpus", "0", "--cpus-per-trial", "4096", "--storage", str(storage)]) == 2
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1
+    assert "--cpus-per-trial 4096" in told
     assert not any(storage.glob("*"))
 
 
-def test_a_dry_run_tells_the_trials_and_writes_nothing(storage):
-    run = run_command(
-        *("--gpus", "0", "--dry-run", "--models", "dense", "--hidden", "64", "--epochs", "7"),
-        *("--trials", "4", "--storage", str(storage)),
-    )
-    assert (run.returncode, run.stderr) == (0, "")
-    lines = [line.split() for line in run.stdout.splitlines()]
+@pytest.mark.usefixtures("session")
+def test_a_dry_run_tells_the_trials_and_writes_nothing(storage, capfd):
+    options = ["--gpus", "0", "--dry-run", "--models", "dense", "--hidden", "64", "--epochs", "7"]
+    assert main([*options, "--trials", "4", "--storage", str(storage)]) == 0
+    told = capfd.readouterr()
+    assert told.err == ""
+    lines = [line.split() for line in told.out.splitlines()]
     rows = {line[0]: line for line in lines if line and "dense" in line[0]}
     assert {name: row[-6] for name, row in rows.items()} == {
         "reference-dense64": "1",
@@ -116,7 +125,7 @@ def test_a_dry_run_tells_the_trials_and_writes_nothing(storage):
         "finalist-dense": "12",  # three and the reference, with three seeds
         "winner-dense": "1",
     }
-    assert any("estimate: at most" in line for line in run.stdout.splitlines())
+    assert any("estimate: at most" in line for line in told.out.splitlines())
     assert not storage.exists()
 
 
@@ -258,6 +267,7 @@ def write_images(path, seed):
 @pytest.mark.cluster
 def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, storage, capsys):
     path, folder = tmp_path / "clothes.npz", storage / "study"
+    resume = ["--storage", str(storage), "--name", "study", "--resume"]
     write_images(path, 0)
     code, lines, _ = closed_form(storage, "--data", os.path.relpath(path))
     assert code == 0
@@ -269,18 +279,25 @@ def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, storage, capsys
     assert set(described["sha256"]) == {"train_images", "test_images"}
     assert Path(described["path"]).expanduser().samefile(path)
 
+    # A folder that records no path, as those from before there were other images than MNIST.
+    manifest["data"] = {key: described[key] for key in ("source", "sha256")}
+    (folder / "study.json").write_text(json.dumps(manifest))
+    assert main(resume) == 2
+    assert "are not those that the study began with" in capsys.readouterr().err
+    assert closed_form(storage, "--resume", "--data", str(path))[0] == 0
+    assert json.loads((folder / "study.json").read_text())["data"]["path"] == str(path)
+
     # Without --data, from anywhere: the same file.
     code, lines, error = closed_form(storage, "--resume", "--seeds", "2")
     assert (code, error) == (0, "")
     assert lines[0].endswith("(60 + 12, not MNIST)")
     manifest = json.loads((folder / "study.json").read_text())
-    assert len(manifest["sessions"]) == 2
+    assert len(manifest["sessions"]) == 3
 
     # Other images are refused, wherever they are, and nothing is written.
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     other = tmp_path / "other.npz"
     write_images(other, 1)
-    resume = ["--storage", str(storage), "--name", "study", "--resume"]
     assert main([*resume, "--data", str(other)]) == 2
     write_images(path, 1)
     assert main(resume) == 2
@@ -294,59 +311,6 @@ def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, storage, capsys
     assert f"{path} does not exist: give --data" in captured.err
     assert captured.out == ""
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.mark.cluster
-def test_a_run_folder_that_records_no_path_resumes_with_the_same_images(tmp_path, storage, capsys):
-    """Such as those from before there were other images than MNIST."""
-    path, file = tmp_path / "clothes.npz", storage / "study" / "study.json"
-    write_images(path, 0)
-    assert closed_form(storage, "--data", str(path))[0] == 0
-    manifest = json.loads(file.read_text())
-    manifest["data"] = {key: manifest["data"][key] for key in ("source", "sha256")}
-    file.write_text(json.dumps(manifest))
-    assert main(["--storage", str(storage), "--name", "study", "--resume"]) == 2  # these are MNIST
-    assert "are not those that the study began with" in capsys.readouterr().err
-    assert closed_form(storage, "--resume", "--data", str(path))[0] == 0
-    assert json.loads(file.read_text())["data"]["path"] == str(path)
-
-
-@pytest.mark.cluster
-def test_interrupted_study_keeps_what_it_has_and_resumes(storage):
-    """Ctrl-C reaches the whole process group, as in a terminal; the printed command finishes it."""
-    command = [sys.executable, "-m", "study.run", "--gpus", "0", "--models", "dense"]
-    command += ["--hidden", "64", "512", "--epochs", "4", "--trials", "1", "--finalists", "0"]
-    command += ["--storage", str(storage), "--name", "cut", "--no-report"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as study:
-        assert study.stdout is not None
-        for line in study.stdout:
-            if "dense64-s0  completed" in line:
-                os.killpg(study.pid, signal.SIGINT)
-                break
-        rest = study.stdout.read().splitlines()
-        assert study.wait() == 130
-    resume = next(line for line in rest if line.startswith("resume with: "))
-    before = pd.read_parquet(storage / "cut" / "trials.parquet").set_index("trial_id")
-    assert before.loc["reference-dense64-s0", "state"] == "completed"
-    assert json.loads((storage / "cut" / "study.json").read_text())["status"] == "interrupted"
-
-    arguments = shlex.split(resume.removeprefix("resume with: python -m study.run "))
-    refused = run_command(*arguments, "--epochs", "7")
-    assert refused.returncode == 2
-    assert "epochs 4 to 7" in refused.stderr
-    resumed = run_command(*arguments)
-    assert resumed.returncode == 0, resumed.stderr
-    assert not (storage / "cut" / "report").exists()  # --no-report is told again
-    assert "dense64-s0  completed" not in resumed.stdout  # it is not run again
-    after = pd.read_parquet(storage / "cut" / "trials.parquet").set_index("trial_id")
-    kept = "reference-dense64-s0"
-    pd.testing.assert_series_equal(after.loc[kept], before.loc[kept])
-    assert sorted(after.group) == ["reference", "reference", "search", "winner"]
-    assert set(after.state) == {"completed"}
-    epochs = pd.read_parquet(storage / "cut" / "epochs.parquet")
-    assert (epochs.groupby("trial_id").epoch.apply(tuple) == (1, 2, 3, 4)).all()
 
 
 def test_resume_needs_a_study(storage, capsys):

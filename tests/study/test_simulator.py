@@ -6,6 +6,7 @@ import statistics
 from dataclasses import replace
 
 import pytest
+from closed_form import BEST
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulation import (
@@ -126,7 +127,7 @@ chance = st.floats(0, 0.2)
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("n", [60, pytest.param(5000, marks=pytest.mark.cluster)])
+@pytest.mark.parametrize("n", [60, pytest.param(2000, marks=pytest.mark.cluster)])
 def test_whatever_happens_no_trial_is_lost_nor_counted_twice(n):
     settings(max_examples=n, deadline=None, suppress_health_check=[HealthCheck.too_slow])(
         given(
@@ -198,6 +199,26 @@ def test_tpe_beats_random_at_equal_budget_over_20_seeds():
     ratios = [best("tpe", seed) / best("random", seed) for seed in range(20)]
     assert statistics.median(ratios) < 0.95
     assert sum(ratio < 1 for ratio in ratios) >= 14
+
+
+def test_the_search_finds_the_minimum():
+    spec = StudySpec(
+        preset="test",
+        models=("dense",),
+        hidden_units=(64,),
+        epochs=9,
+        n_search_trials=60,
+        scheduler="none",
+        n_finalists=0,
+    )
+    folder = MemoryFolder()
+    run(Executor(spec, random.Random(0), n_slots=1), folder)
+    rows = [row for row, _ in known_ends(folder).values()]
+    floor = BEST * (1 + 1 / 9)
+    assert min(row[schema.VAL_MSE] for row in rows if row["group"] == schema.SEARCH) < 1.1 * floor
+    (winner,) = [row for row in rows if row["group"] == schema.WINNER]
+    assert winner["learning_rate"] == pytest.approx(0.3, rel=0.35)
+    assert winner["momentum"] == pytest.approx(0.8, abs=0.08)
 
 
 def test_a_prolonged_study_keeps_its_trials_and_adds_to_them():
