@@ -30,7 +30,7 @@ test: .venv
 	.venv/bin/python -m pytest -m "not cluster" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-cluster: .venv
-	.venv/bin/python -m pytest -m cluster --numprocesses 3 --dist loadgroup
+	.venv/bin/python -m pytest -m cluster --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 coverage: .venv
 	.venv/bin/python -m pytest -m "not cluster" --cov --cov-branch --cov-report term-missing

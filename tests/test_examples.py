@@ -43,7 +43,6 @@ def test_an_example_is_a_whole_study_whose_file_says_what_it_asks(example):
 
 
 @pytest.mark.cluster
-@pytest.mark.xdist_group("examples")
 @pytest.mark.usefixtures("session")
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs_and_its_page_answers_its_question(example, images, tmp_path):

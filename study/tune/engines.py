@@ -85,7 +85,7 @@ class DeviceEngine:
         self._image_set, self._lanes, self._folder = image_set, lanes, folder
         self.refusal: UserError | None = None
         try:
-            self._device = open_device(gpu=gpu, n_threads=n_threads)
+            self._device = open_device(gpu=gpu, n_threads=n_threads, lanes=True)
         except UserError as error:
             # Told to whoever asks, since Ray would tell it as a death; and of a class that whoever
             # asks can load without TensorFlow.

@@ -25,7 +25,7 @@ from study.tune.resources import Resources, ray_session
 # Workers cannot import from the tests' folder: the module travels with its class.
 cloudpickle.register_pickle_by_value(closed_form)
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("driver")]
+pytestmark = pytest.mark.timeout(600)  # real Ray processes, perhaps on a busy machine
 
 NO_IMAGES = np.zeros((1, 28, 28), np.uint8)
 MNIST = ImageSet(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")

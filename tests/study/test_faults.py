@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 PROGRAM = "closed_form_study.py"
 RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]
 OPTIONS = ["--preset", "reference", "--models", "dense", "--hidden", "64", "512", *RESOURCES]
-OPTIONS += ["--seeds", "3", "--epochs", "20"]  # six trials
-N_TRIALS, N_EPOCHS = 6, 20
+OPTIONS += ["--seeds", "3", "--epochs", "10"]  # six trials
+N_TRIALS, N_EPOCHS = 6, 10
 
 
 def start(storage, *options, environment=None, epoch_seconds=0.1):
@@ -162,14 +162,10 @@ def cluster():
         yield cluster
 
 
-on_a_cluster = pytest.mark.xdist_group("faults on a cluster")
-
-
-@on_a_cluster
 def test_a_lost_node_costs_its_trials_a_retry_and_the_study_ends_complete(tmp_path, cluster):
     node = cluster.add("--num-cpus=1")
     options = [*OPTIONS, "--address", cluster.address]
-    study = start(tmp_path, *options, environment=cluster.environment)
+    study = start(tmp_path, *options, environment=cluster.environment, epoch_seconds=0.3)
     study.wait_for("completed")
     checkpoints = tmp_path / "study" / schema.CHECKPOINTS_FOLDER
     # The two that were alone, and one on each node.
@@ -180,7 +176,6 @@ def test_a_lost_node_costs_its_trials_a_retry_and_the_study_ends_complete(tmp_pa
     assert_complete(tmp_path / "study", n_retried=1)
 
 
-@on_a_cluster
 def test_storage_that_a_node_does_not_see_is_refused_before_anything_starts(tmp_path, cluster):
     """One node has a disk of its own where the others have the storage."""
     storage = tmp_path / "results"
@@ -196,7 +191,6 @@ def test_storage_that_a_node_does_not_see_is_refused_before_anything_starts(tmp_
     assert list(storage.iterdir()) == []
 
 
-@on_a_cluster
 def test_a_cluster_that_asks_for_a_token_is_not_joined_without_it(tmp_path, cluster):
     code, lines = start(tmp_path, *OPTIONS, "--address", cluster.address).rest()
     assert code == 2, lines

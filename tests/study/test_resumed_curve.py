@@ -8,12 +8,12 @@ from study.folder import schema
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-OPTIONS = ["--preset", "reference", "--hidden", "64", "--epochs", "6", "--batch-size", "64"]
-N_TRIALS, N_EPOCHS = 2, 6
+OPTIONS = ["--preset", "reference", "--hidden", "64", "--epochs", "5", "--batch-size", "64"]
+N_TRIALS, N_EPOCHS = 2, 5
 
 
 def start(storage, *options):
-    resources = ["--gpus", "0", "--cpus-per-trial", "1"]
+    resources = ["--gpus", "0", "--cpus-per-trial", "1", "--max-concurrent", "1"]
     return Study("noise_study.py", storage, *resources, *options)
 
 
