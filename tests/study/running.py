@@ -18,6 +18,8 @@ RESUME = "resume with: python -m study.run "
 # What Ray calls the processes of a study, after "ray::".
 TRIAL, ENGINE, KEEPER = "ResourceTrainable", "DeviceEngine", "EngineKeeper"
 
+STARTED = []  # studies that nobody has waited for or killed
+
 
 def command(program, storage, *options):
     """A study's command line; its program is one of the tests' own."""
@@ -36,6 +38,7 @@ class Study:
             stderr=subprocess.STDOUT,
         )
         self.process, self.mark = self._started.process, self._started.mark
+        STARTED.append(self)
 
     def wait_for(self, sign):
         """Reads on until a line matches."""
@@ -59,12 +62,14 @@ class Study:
         """The exit code, and all lines that are left; nothing may run on."""
         lines = self.process.stdout.read().splitlines()
         code = self.process.wait()
-        self._started.kill()
+        self.kill()
         return code, lines
 
     def kill(self):
         """Ends the driver and all that it has started, at once and without a word."""
         self._started.kill()
+        if self in STARTED:
+            STARTED.remove(self)
 
 
 def processes(name, *marks):
