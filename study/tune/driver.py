@@ -39,7 +39,7 @@ from study.tune.adapters import (
 )
 from study.tune.engines import start_first_engine, start_keeper
 from study.tune.lane_trial import LaneTrial
-from study.tune.mend import retrying_failed_resets
+from study.tune.mend import mended_reuse
 from study.tune.resources import Resources, Slots, check_storage, claim, fits_now, uses_gpus
 from study.tune.trainable import AutoencoderTrial, FolderTrial
 from study.view.log import logging_to
@@ -268,7 +268,7 @@ def _train(
 ) -> None:
     """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
     callback = LedgerCallback(ledger, stopper, progress)
-    with _environment(TUNE_SETTINGS), retrying_failed_resets(), TemporaryDirectory() as elsewhere:
+    with _environment(TUNE_SETTINGS), mended_reuse(), TemporaryDirectory() as elsewhere:
         tune.Tuner(
             tune.with_resources(trainable, slots.share),
             tune_config=tune.TuneConfig(

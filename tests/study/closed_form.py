@@ -77,6 +77,20 @@ class ClosedFormTrial(AutoencoderTrial):
         pass
 
 
+class SlowToStart(ClosedFormTrial):
+    """Its workers start for longer than its trials take."""
+
+    report_seconds = 0.0  # every epoch
+
+    def setup(self, config, **settings):
+        time.sleep(1.0)
+        super().setup(config, **settings)
+
+    def step(self):
+        time.sleep(0.2)
+        return super().step()
+
+
 class AlwaysRaises(ClosedFormTrial):
     def step(self):
         raise ValueError("no training")

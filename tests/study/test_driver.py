@@ -9,7 +9,13 @@ import optuna
 import pandas as pd
 import pytest
 import ray
-from closed_form import AlwaysRaises, ClosedFormTrial, DiesBetweenTrials, RaisesBetweenTrials
+from closed_form import (
+    AlwaysRaises,
+    ClosedFormTrial,
+    DiesBetweenTrials,
+    RaisesBetweenTrials,
+    SlowToStart,
+)
 from ray import cloudpickle
 from ray.tune.execution.tune_controller import TuneController
 
@@ -227,6 +233,17 @@ def test_time_as_an_objective_runs_one_trial_at_a_time(tmp_path):
     completed = search_of(trials)[search_of(trials).state == "completed"]
     values = {tuple(trial.values) for trial in load_optuna(folder).trials if trial.values}
     assert values == set(zip(completed.val_mse, completed.train_seconds, strict=True))
+
+
+def test_a_worker_that_starts_is_not_dropped_for_one_that_is_free(tmp_path):
+    """Two slots, and trials that are shorter than the start of a worker."""
+    folder = RunFolder(tmp_path / "study")
+    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=3, n_seeds=7)
+    resources = Resources(n_gpus=0, max_concurrent=2)
+    run_study(spec, resources, MNIST, folder, command=["test"], trainable=SlowToStart)
+    trials = pd.read_parquet(folder.local / schema.TRIALS_FILE)
+    assert list(trials.state) == ["completed"] * 7
+    assert trials.n_sharing.max() > 1  # the second slot has got its worker
 
 
 @pytest.mark.cluster
