@@ -35,6 +35,8 @@ DENSE_SETTING: Final = tuple(
 )
 NAMED_SETTING: Final = ("name", *SETTING, *DENSE_SETTING)  # with the architecture
 
+COLLAPSED_RATIO: Final = 3.0  # a seed so many times above the best one has collapsed
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -101,6 +103,15 @@ def ratio_over_seeds(numerator: pd.Series, denominator: pd.Series) -> Estimate |
     return Estimate(
         float(np.exp(logs.mean)), logs.n, None, float(np.exp(logs.low)), float(np.exp(logs.high))
     )
+
+
+def collapsed_seeds(by_seed: pd.Series) -> list[int]:
+    """The seeds that completed far above the best one: they did not learn what that one learnt.
+
+    Args:
+        by_seed: the objective of a setting's completed trials, indexed by seed.
+    """
+    return list(by_seed.index[by_seed > COLLAPSED_RATIO * by_seed.min()])
 
 
 def welch_ratio(numerator: pd.Series, denominator: pd.Series) -> Estimate | None:

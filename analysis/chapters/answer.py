@@ -238,16 +238,22 @@ def _of_question(run: Run, question: str) -> Answer:
     plain = _of_study(run)
     asked = own.comparable(_own_settings(run))
     tuned = winners.winner_trials(run.trials)
-    over_seeds = finalists.finalists(run.trials, run.manifest["spec"].get("batch_size"))
+    batch_size = run.manifest["spec"].get("batch_size")
+    over_seeds = finalists.finalists(run.trials, batch_size)
     said, sure, figure = plain.short, plain.sure, plain.figure
     first: list[str] = []
     facts = plain.facts
     if asked and asked[0].mean is not None:
         best = asked[0]
-        said = _beside(sentence_case(best.label), best.ratio, "the reference setting's")
-        first = [_own(run)]
+        factor = own.factor_of(asked)
+        aside = ""
+        if factor is not None and len(best.reference):
+            value = own.factor_words(factor, best.reference.iloc[0])
+            aside = f" ({value})"
+        said = _beside(sentence_case(best.label), best.ratio, "the reference setting's", aside)
+        first = [said for said in (_own(run), own.collapses(_own_settings(run))) if said]
         sure = _seeds(best.ratio or asked[0].mean)
-        named = own.CURVES if own.factor_of(asked) is None else own.FACTOR
+        named = own.CURVES if factor is None else own.FACTOR
         figure = own.figure_name(named, best.metric)
     elif len(models_of(tuned)) > 1:
         means = {m: winners.winner_of(tuned, m)[TEST_MSE].mean() for m in models_of(tuned)}
@@ -256,6 +262,7 @@ def _of_question(run: Run, question: str) -> Answer:
         said = _beside(f"Tuned, {best_model}", ratio, f"{second}'s")
         first = [winners.tuned_sentence(tuned)]
         sure = "No two winners share a seed." if ratio is None else _seeds(ratio)
+        sure += _limits(run)
         figure = finalists.FIGURE if over_seeds else search.PROGRESS
         every = {
             model: mean_over_seeds(winners.winner_of(tuned, model)[TEST_MSE]) for model in means
@@ -266,9 +273,12 @@ def _of_question(run: Run, question: str) -> Answer:
     elif over_seeds:
         winner = finalists.winner_among(over_seeds)
         ratio = None if winner is None else finalists.ratio_to_reference(winner, over_seeds)
-        said = _beside("Tuned", ratio, "the reference setting's")
+        what = "Tuned"
+        if winner is not None and not winner.is_reference:
+            what += f" to {own.changes(winner.trial, run.trials, batch_size)}"
+        said = _beside(what, ratio, "the reference setting's")
         first = finalists.finalist_sentences(run.trials, over_seeds)
-        sure = _seeds(ratio) if ratio else plain.sure
+        sure = f"{_seeds(ratio) if ratio else plain.sure}{_limits(run)}"
         figure = finalists.FIGURE
     if first and not asked:
         chosen = map(finalists.winner_among, finalists.by_model(over_seeds).values())
@@ -278,14 +288,21 @@ def _of_question(run: Run, question: str) -> Answer:
     return Answer(question, asked_by, said, sentences[:4], sure, facts, figure)
 
 
-def _beside(what: str, ratio: Estimate | None, whose: str) -> str:
-    """Which is the best of two, and whether it is so beyond chance, in a few words."""
+def _beside(what: str, ratio: Estimate | None, whose: str, aside: str = "") -> str:
+    """Which is the best of two, and whether it is so beyond chance, in a few words.
+
+    Args:
+        what: the first.
+        ratio: its error ÷ the other's.
+        whose: the other, in the possessive.
+        aside: what to say of the other.
+    """
     if ratio is None:
         return f"{what} is the best."
     if ratio.mean > 1 and ratio.low is not None:
         chance = ", beyond chance" if ratio.excludes(1) else ", though not beyond chance"
         other = sentence_case(whose.removesuffix("'s"))
-        return f"{other} is ahead{chance}."
+        return f"{other}{aside} is ahead{chance}."
     times = f"{short(ratio.mean)} times {whose} error"
     if ratio.low is None:
         return f"{what}: {times}, with one seed."
@@ -413,7 +430,20 @@ def _of_readings(run: Run) -> tuple[str, list[str], str]:
 def _seeds(ratio: Estimate) -> str:
     if ratio.low is None:
         return "One seed: no interval, so it may be chance."
-    return f"{count(ratio.n, 'seed')}; the interval is over the chance in weights and order."
+    return (
+        f"{count(ratio.n, 'seed')}; the interval is over the chance in weights and order, ± is the"
+        " standard deviation."
+    )
+
+
+def _limits(run: Run) -> str:
+    """What a tuned answer rests on besides seeds, after a space; "" if the run has no search."""
+    searched = run.trials[run.trials["group"] == SEARCH]
+    if searched.empty:
+        return ""
+    n = searched.groupby("model").size().max()
+    n_epochs = count(int(searched["epochs"].max()), "epoch")
+    return f" One search of {count(int(n), 'trial')} a model, of {n_epochs}: another may differ."
 
 
 def _facts(run: Run, found: Outcome) -> list[Fact]:

@@ -27,6 +27,7 @@ from analysis.figures import MSE_UNIT, Points
 from analysis.load import Run
 from analysis.statistics import (
     Estimate,
+    collapsed_seeds,
     mean_over_seeds,
     models_of,
     ratio_over_seeds,
@@ -38,8 +39,6 @@ from study.folder import schema
 FIGURE: Final = "figure-finalists"
 ROW_INCHES: Final = 0.3
 SMALL_POINTS: Final = 7
-# A seed this many times above its setting's best one did not learn what that one learnt.
-COLLAPSED_RATIO: Final = 3.0
 NOTE: Final = (
     "The search's best settings and the reference setting, trained again on the search's images"
     " with seeds that the search did not use. The winner is the setting with the least mean"
@@ -103,8 +102,7 @@ class Finalist:
     @property
     def collapsed(self) -> list[int]:
         """The seeds that completed far above the best one."""
-        high = self.by_seed > COLLAPSED_RATIO * self.by_seed.min()
-        return list(self.by_seed.index[high])
+        return collapsed_seeds(self.by_seed)
 
     @property
     def troubles(self) -> str:

@@ -21,7 +21,9 @@ from analysis.chapters.settings import (
 from analysis.figures import DARK, LIGHT, MSE_UNIT, Points
 from analysis.load import Run
 from analysis.statistics import (
+    COLLAPSED_RATIO,
     Estimate,
+    collapsed_seeds,
     curves,
     keywords,
     mean_over_seeds,
@@ -33,6 +35,7 @@ from analysis.words import (
     count,
     digits,
     factor_value,
+    listed,
     mean_and_sd,
     parameter_label,
     rests_on,
@@ -98,11 +101,14 @@ class OwnSetting:
         return ratio_over_seeds(self.completed[self.metric], self.reference[self.metric])
 
     @property
+    def collapsed(self) -> list[int]:
+        """The seeds that completed far above its best one."""
+        return collapsed_seeds(self.completed[self.metric])
+
+    @property
     def words(self) -> str:
         """What it differs in, in words."""
-        return ", ".join(
-            f"{_label(name).lower()} {factor_value(value)}" for name, value in self.differs.items()
-        )
+        return _in_words(self.differs)
 
     @property
     def label(self) -> str:
@@ -180,6 +186,32 @@ def _values(trial: pd.Series) -> dict[str, Any]:
     return keywords(trial["arguments"]) | {name: trial[name] for name in plain}
 
 
+def changes(trial: pd.Series, trials: pd.DataFrame, batch_size: int | None) -> str:
+    """What a trial's setting differs in from its model's reference, in words.
+
+    Args:
+        trial: a row of the table.
+        trials: the table.
+        batch_size: of the reference setting; None for the default.
+    """
+    of_model = trials[trials["model"] == trial["model"]]
+    size = schema.BY_NAME["batch_size"].default if batch_size is None else batch_size
+    base = _base(of_model, str(trial["model"]), size)
+    return _in_words(_differences(trial, base, of_model))
+
+
+def factor_words(factor: str, trial: pd.Series) -> str:
+    """A factor and a trial's value of it: "learning rate 2"."""
+    values = _values(trial) | {"epochs": trial["epochs"]}
+    return _in_words({factor: values.get(factor)})
+
+
+def _in_words(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{_label(name).lower()} {factor_value(value)}" for name, value in values.items()
+    )
+
+
 def settings_table(found: Sequence[OwnSetting]) -> parts.Table:
     """A row a setting: its means over seeds, and its ratio to the reference's."""
     several = len({one.metric for one in found}) > 1
@@ -192,6 +224,7 @@ def settings_table(found: Sequence[OwnSetting]) -> parts.Table:
         others = one.trials[one.trials["state"] != schema.COMPLETED]
         states = others["state"].replace(schema.RUNNING, "not ended")
         lost = [f"seed {s} {state}" for s, state in zip(others["seed"], states, strict=True)]
+        lost += [f"seed {s} collapsed" for s in one.collapsed]
         rows.append(
             (
                 one.model,
@@ -204,7 +237,7 @@ def settings_table(found: Sequence[OwnSetting]) -> parts.Table:
             )
         )
     header = ("Model", "What differs from the reference", "Seeds", "Training MSE", judged)
-    rest = ("÷ the reference's, paired by seed", "Seeds without a value")
+    rest = ("÷ the reference's, paired by seed", "Seeds lost or collapsed")
     return parts.Table((*header, *rest), rows, right=(2, 3, 4, 5))
 
 
@@ -233,6 +266,17 @@ def best_own(found: Sequence[OwnSetting]) -> str:
             f"95 % interval {short(best.ratio.lowest)} to {short(best.ratio.highest)}, {bounds}"
         )
     return f"{said}, {short(best.ratio.mean)} times the {best.model} reference's ({bounds})."
+
+
+def collapses(found: Sequence[OwnSetting]) -> str:
+    """A sentence on the settings with which seeds collapsed; "" if none did."""
+    known = [f"{one.label} ({len(one.collapsed)} of {_n(one)})" for one in found if one.collapsed]
+    if not known:
+        return ""
+    return (
+        f"Seeds collapsed, to more than {COLLAPSED_RATIO:g} times the best one's MSE, with"
+        f" {listed(known)}: means and ratios over them are of two kinds of outcome."
+    )
 
 
 def _value(one: OwnSetting) -> float:
@@ -369,7 +413,8 @@ def chapter(run: Run) -> parts.Chapter:
             judged = [one for one in found if one.metric == metric]
             drawn += [f for f in (_draw_factor(run, judged), _draw_curves(run, judged)) if f]
     best = best_own(found)
-    content: list[parts.Part] = [parts.Text(best)] if best else []
+    said = [sentence for sentence in (best, collapses(found)) if sentence]
+    content: list[parts.Part] = [parts.Text(" ".join(said))] if said else []
     content += [parts.Figures(drawn)] if drawn else []
     gaps = [
         f"No completed trial of the own setting {one.label}." for one in found if one.mean is None

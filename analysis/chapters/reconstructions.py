@@ -122,7 +122,7 @@ def chapter(run: Run) -> Chapter:
         f"The same random test {_things(run)} by every model",
         {ORIGINAL: originals} | {label: _images(its, label, noun) for label, its in rows.items()},
         f"Below each image its MSE; seed {values_of(shown['seed'])}."
-        " “Tuned” is the search's winner.",
+        + " “Tuned” is the search's winner." * bool((shown["group"] == schema.WINNER).any()),
     )
     content: list[Part] = [table]
     for _, trial in shown.iterrows():

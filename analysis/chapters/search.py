@@ -282,12 +282,28 @@ def budget_note(trials: pd.DataFrame, winners: pd.DataFrame) -> str:
         untimed = f" {count(n_untimed, 'search trial')} without recorded time count nothing."
     if len(cost) == 1:
         return f"Only {cost.index[0]} was searched: nothing compares tuned architectures.{untimed}"
-    budget = f"Equal budgets: {count(trained.iloc[0], 'search trial')} each."
+    budget = (
+        f"Equal budgets: {count(trained.iloc[0], 'search trial')} each, in each model's own space."
+    )
     if trained.nunique() > 1:
         each = listed(f"{n} of {model}" for model, n in trained.items())
         budget = f"The budgets were not equal: {each} search trials."
     ahead = tuned_sentence(winners) or "The run has no winners of both to compare."
     return f"{budget}{untimed} {ahead}"
+
+
+def _time_note(run: Run) -> str:
+    """What the searches' times are worth; "" if they had the device alone."""
+    searched = run.trials[run.trials["group"] == schema.SEARCH]
+    known = searched["n_sharing"].dropna()
+    if known.empty:  # runs of before the trials told
+        return f"Device times: {shared}" if (shared := sharing(run)) else ""
+    if not (n_shared := int((known > 1).sum())):
+        return ""
+    return (
+        "Device time: the sum over the search trials of training, evaluation and compilation;"
+        f" {n_shared} of {len(searched)} shared the device with others, so that the ratio is rough."
+    )
 
 
 def tuning_sentences(trials: pd.DataFrame, batch_size: int | None, spread: Spread) -> list[str]:
@@ -352,11 +368,7 @@ def chapter(run: Run, spread: Spread = MappingProxyType({})) -> parts.Chapter:
                 parts.Heading(_heading(models)),
                 parts.Text(budget_note(trials, winners)),
                 budget_table(trials, winners, reference),
-                *(
-                    [parts.Text(f"Device times: {shared}", soft=True)]
-                    if (shared := sharing(run))
-                    else []
-                ),
+                *([parts.Text(note, soft=True)] if (note := _time_note(run)) else []),
                 parts.Figures([f for f in (_draw(run, "number"), _draw(run, "seconds")) if f]),
             ]
     over_seeds = finalists.content(run)
@@ -380,10 +392,10 @@ def chapter(run: Run, spread: Spread = MappingProxyType({})) -> parts.Chapter:
 
 
 def _heading(models: list[str]) -> str:
-    if set(models) <= set(schema.MODELS):
-        return "Conv against dense, both tuned"
     if len(models) == 1:
         return f"What the search of {models[0]} took and found"
+    if set(models) <= set(schema.MODELS):
+        return "Conv against dense, both tuned"
     return sentence_case(f"{listed(models)}, each tuned")
 
 

@@ -139,8 +139,16 @@ def own(ends: dict[float, list[float | None]]) -> list:
     [
         ([0.03, 0.03, 0.03], [0.010, 0.0101, 0.0099], "Conv, learning rate 2: 0.50 times the"),
         ([0.03, 0.03, 0.03], [0.010, 0.0300, 0.0150], "Undecided: conv, learning rate 2 has 0.8"),
-        ([0.05, 0.05, 0.05], [0.040, 0.0401, 0.0402], "The reference setting is ahead, beyond ch"),
-        ([0.05, 0.05, 0.05], [0.015, 0.0200, 0.0402], "The reference setting is ahead, though no"),
+        (
+            [0.05, 0.05, 0.05],
+            [0.040, 0.0401, 0.0402],
+            "The reference setting (learning rate 1) is ahead, beyond ch",
+        ),
+        (
+            [0.05, 0.05, 0.05],
+            [0.015, 0.0200, 0.0402],
+            "The reference setting (learning rate 1) is ahead, though no",
+        ),
         (
             [0.03],
             [0.010],
@@ -182,7 +190,11 @@ def test_one_tuned_model_is_measured_by_the_reference_setting():
         "reference": ({}, [0.020, 0.0202, 0.0198]),
     }
     found = asked(*finalist_trials("conv", settings))
-    assert found.short == "Tuned: 0.50 times the reference setting's error."
+    assert found.short == "Tuned to learning rate 2: 0.50 times the reference setting's error."
+    assert "± is the standard deviation." in found.sure
+    searched = trial(group=schema.SEARCH, mse=[0.02])
+    found = asked(*finalist_trials("conv", settings), searched)
+    assert found.sure.endswith("One search of 1 trial a model, of 1 epoch: another may differ.")
 
 
 def test_a_question_without_trials_has_no_answer_yet():

@@ -111,3 +111,13 @@ def test_own_trials_that_all_failed_are_gaps():
     chapter = own.chapter(run_of_trials(*own_trials("conv", "learning_rate", {2.0: [None]})))
     assert chapter.gaps == ["No completed trial of the own setting conv, learning rate 2."]
     assert chapter.figures == []
+
+
+def test_seeds_that_collapsed_are_told_of_and_a_setting_that_is_just_worse_is_not():
+    rates = {0.01: [0.05, 0.05, 0.05], 2.0: [0.009, 0.011, 0.114], 4.0: [0.114, 0.009, 0.114]}
+    pairs = [*REFERENCE, *own_trials("conv", "learning_rate", rates)]
+    assert [one.collapsed for one in settings(*pairs)] == [[], [2], [0, 2]]
+    text = text_of(own.chapter(run_of_trials(*pairs)))
+    assert "with conv, learning rate 2 (1 of 3) and conv, learning rate 4 (2 of 3): " in text
+    assert "|seed 0 collapsed, seed 2 collapsed" in text
+    assert own.collapses(settings(*REFERENCE, *own_trials("conv", "learning_rate", RATES))) == ""

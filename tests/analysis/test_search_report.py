@@ -89,6 +89,17 @@ def test_architectures_are_compared_at_their_budgets():
 
 
 @pytest.mark.parametrize(
+    ("n_sharing", "told"), [((1.0, 1.0), False), ((1.0, 1.8), "1 of 2 shared the device")]
+)
+def test_the_searchs_times_are_those_of_trials_that_may_have_shared_the_device(n_sharing, told):
+    trials = [searched("dense", 512, i, 0.02, n_sharing=n) for i, n in enumerate(n_sharing)]
+    text = search_text(*trials, trial("dense", 512, n_sharing=1.0))
+    assert "What the search of dense took and found" in text
+    assert ("Device time: the sum over the search trials" in text) == bool(told)
+    assert not told or told in text
+
+
+@pytest.mark.parametrize(
     ("conv", "dense", "sentence"),
     [
         ([0.01, 0.01, 0.01], [0.005, 0.01, 0.02], "seeds): who is ahead is undecided."),
