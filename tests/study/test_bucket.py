@@ -24,7 +24,17 @@ BUCKET, SECRET = "studies", "not-to-be-told-0123456789"
 PROGRAM = Path(__file__).with_name("closed_form_study.py")
 N_EPOCHS = 10
 RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]
-OPTIONS = ["--preset", "quick", "--hidden", "64", "--epochs", str(N_EPOCHS), *RESOURCES]
+OPTIONS = [
+    "--preset",
+    "quick",
+    "--models",
+    "dense",
+    "--hidden",
+    "64",
+    "--epochs",
+    str(N_EPOCHS),
+    *RESOURCES,
+]
 
 
 class Bucket:

@@ -75,7 +75,7 @@ def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path):
     ],
 )
 def test_a_signal_stops_the_study_and_keeps_what_it_has(tmp_path, number, send, times):
-    study = start(tmp_path, *OPTIONS, epoch_seconds=0.2)
+    study = start(tmp_path, *OPTIONS)
     study.wait_for("completed")
     for _ in range(times):
         send(study.process.pid, number)
