@@ -11,6 +11,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 comma := ,
 EXTRAS := test$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
+# Whole files, since the tests of one share what takes long to make.
+AT_ONCE := --numprocesses logical --maxprocesses 4 --dist loadfile
+
 .PHONY: study test test-cluster coverage lint bench .venv clean
 .DEFAULT_GOAL := study
 
@@ -27,13 +30,13 @@ study: .venv
 	.venv/bin/python -m study.run --preset quick
 
 test: .venv
-	.venv/bin/python -m pytest -m "not cluster" --numprocesses logical --maxprocesses 4 --dist loadfile
+	.venv/bin/python -m pytest -m "not cluster" $(AT_ONCE)
 
 test-cluster: .venv
 	.venv/bin/python -m pytest -m cluster --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 coverage: .venv
-	.venv/bin/python -m pytest -m "not cluster" --cov --cov-branch --cov-report term-missing
+	.venv/bin/python -m pytest -m "not cluster" $(AT_ONCE) --cov --cov-branch --cov-report term-missing
 
 lint: .venv
 	.venv/bin/ruff check .

@@ -14,7 +14,7 @@ from study.run import run
 from study.tune.resources import ray_session
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))
-SHORT = {"epochs": 2, "seeds": 2, "finalists": 1, "finalist_seeds": 2}
+SHORT = {"epochs": 2, "seeds": 2, "finalists": 1, "finalist_seeds": 2, "max_concurrent": 1}
 
 
 @pytest.fixture(scope="module")

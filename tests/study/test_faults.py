@@ -34,24 +34,28 @@ def start(storage, *options, environment=None, epoch_seconds=0.1):
     return Study(PROGRAM, storage, *options, environment=environment)
 
 
-def assert_complete(folder, n_retried=0):
+def assert_complete(folder, n_retried=0, n_trials=N_TRIALS):
     """Every trial has completed with every epoch; returns the trials."""
     trials, epochs = load_run(folder)
-    assert list(trials.state) == [schema.COMPLETED] * N_TRIALS
+    assert list(trials.state) == [schema.COMPLETED] * n_trials
     counts = epochs.groupby("trial_id").epoch.agg(["count", "max"])
     assert (counts.loc[trials.trial_id] == N_EPOCHS).all(axis=None)
     assert (trials.n_retries > 0).sum() == n_retried
     return trials
 
 
-def resumed(storage, lines):
-    """Runs the command that the study printed."""
+def printed_options(storage, lines):
+    """Those of the command that the study printed, to go on."""
     printed = next(line for line in lines if RESUME in line)
     options = shlex.split(printed.partition(RESUME)[2])
     assert options[:3] == ["--resume", f"--storage={storage}", "--name=study"]
-    code, lines = start(storage, *options).rest()
+    return options
+
+
+def resumed(storage, lines):
+    """Runs the command that the study printed."""
+    code, lines = start(storage, *printed_options(storage, lines)).rest()
     assert code == 0, lines
-    return lines
 
 
 def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path):
@@ -65,32 +69,40 @@ def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path):
     assert_complete(tmp_path / "study", n_retried=1)
 
 
-@pytest.mark.parametrize(
-    ("number", "send", "times"),
-    [
-        pytest.param(signal.SIGTERM, os.kill, 1, id="spot notice"),
-        pytest.param(signal.SIGHUP, os.kill, 1, id="lost terminal"),
-        pytest.param(signal.SIGINT, os.killpg, 1, id="Ctrl-C"),  # all that the terminal runs
-        pytest.param(signal.SIGINT, os.kill, 2, id="impatient"),  # the second waits for nothing
-    ],
-)
-def test_a_signal_stops_the_study_and_keeps_what_it_has(tmp_path, number, send, times):
-    study = start(tmp_path, *OPTIONS)
-    study.wait_for("completed")
-    for _ in range(times):
-        send(study.process.pid, number)
-        time.sleep(0.5)
-    code, lines = study.rest()
-    assert code == 130, lines
-    assert read_manifest(RunFolder(tmp_path / "study"))["status"] == "interrupted"
-    trials, _ = load_run(tmp_path / "study")
-    assert schema.COMPLETED in set(trials.state)
-    assert set(trials.state) <= {schema.COMPLETED, schema.RUNNING}
-    kept = trials[trials.state == schema.COMPLETED].set_index("trial_id")
-    again = resumed(tmp_path, lines)
-    assert not [line for line in again for name in kept.index if f"{name}  completed" in line]
-    after = assert_complete(tmp_path / "study").set_index("trial_id")
-    pd.testing.assert_frame_equal(after.loc[kept.index], kept)
+SIGNALS = {
+    "a spot notice": (signal.SIGTERM, os.kill, 1),
+    "a lost terminal": (signal.SIGHUP, os.kill, 1),
+    "Ctrl-C": (signal.SIGINT, os.killpg, 1),  # to all that the terminal runs
+    "an impatient Ctrl-C": (signal.SIGINT, os.kill, 2),  # the second waits for nothing
+}
+
+
+def test_a_signal_stops_the_study_and_keeps_what_it_has(tmp_path):
+    """Each in turn, and the command that the study prints then goes on."""
+    n_trials = 14
+    command, kept = [*OPTIONS, "--seeds", str(n_trials // 2)], pd.DataFrame()
+    for what, (number, send, times) in SIGNALS.items():
+        study = start(tmp_path, *command)
+        study.wait_for("completed")
+        for _ in range(times):
+            send(study.process.pid, number)
+            time.sleep(0.5)
+        code, lines = study.rest()
+        assert code == 130, (what, lines)
+        assert read_manifest(RunFolder(tmp_path / "study"))["status"] == "interrupted", what
+        trials = load_run(tmp_path / "study")[0].set_index("trial_id")
+        assert set(trials.state) <= {schema.COMPLETED, schema.RUNNING}
+        done = trials[trials.state == schema.COMPLETED]
+        assert len(done) > len(kept), what
+        if len(kept):
+            pd.testing.assert_frame_equal(done.loc[kept.index], kept)
+        kept = done
+        command = printed_options(tmp_path, lines)
+    code, lines = start(tmp_path, *command).rest()
+    assert code == 0, lines
+    assert not [line for line in lines for name in kept.index if f"{name}  completed" in line]
+    trials = assert_complete(tmp_path / "study", n_trials=n_trials).set_index("trial_id")
+    pd.testing.assert_frame_equal(trials.loc[kept.index], kept)
 
 
 def test_a_folder_that_is_taken_away_ends_the_study_and_comes_back_whole(tmp_path):

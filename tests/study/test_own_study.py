@@ -157,6 +157,7 @@ def test_a_builder_travels_to_the_nodes_with_its_study(file, tmp_path, cluster, 
     shutil.copytree(file.parent, own)
     options = ["--gpus", "0", "--cpus-per-trial", "1", "--address", cluster.address, *lanes]
     options += ["--models", "small", "--epochs", "2", "--trials", "2", "--seeds", "1"]
+    options += ["--finalists", "0"]
     study = Study(
         *("noise_study.py", tmp_path, *options, str(own / file.name)),
         environment=cluster.environment,
@@ -167,6 +168,6 @@ def test_a_builder_travels_to_the_nodes_with_its_study(file, tmp_path, cluster, 
     assert code == 0, lines
     trials = tables(tmp_path)
     small = trials[trials.model == "small"]
-    assert set(small.group) == {"reference", "search", "finalist", "winner"}
+    assert set(small.group) == {"reference", "search", "winner"}
     assert set(small.n_parameters) == {7_060, 13_336}  # widths 4 and, by default, 8
     assert (tmp_path / "study" / "models" / "winner-small-s0.keras").exists()

@@ -8,8 +8,19 @@ from study.folder import schema
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-OPTIONS = ["--preset", "reference", "--hidden", "64", "--epochs", "5", "--batch-size", "64"]
-N_TRIALS, N_EPOCHS = 2, 5
+OPTIONS = [
+    "--preset",
+    "reference",
+    "--models",
+    "dense",
+    "--hidden",
+    "64",
+    "--epochs",
+    "5",
+    "--batch-size",
+    "64",
+]
+N_TRIALS, N_EPOCHS = 1, 5
 
 
 def start(storage, *options):
