@@ -102,7 +102,7 @@ def in_engine(folder, trainable=LaneTrial):
     return tune.with_parameters(trainable, keeper=keeper, folder=folder)
 
 
-@pytest.mark.parametrize("kind", [on_cpu, in_engine])
+@pytest.mark.parametrize("kind", [on_cpu, pytest.param(in_engine, marks=pytest.mark.cluster)])
 def test_trains_tells_and_keeps_the_model(folder, kind):
     trial = ray.remote(num_cpus=1)(kind(folder)).remote(config=PLANNED.to_dict())
     rows = []
