@@ -78,17 +78,12 @@ class ClosedFormTrial(AutoencoderTrial):
 
 
 class SlowToStart(ClosedFormTrial):
-    """Its workers start for longer than its trials take."""
-
-    report_seconds = 0.0  # every epoch
+    """Its workers start for longer than its trials take, and are told of as the device."""
 
     def setup(self, config, **settings):
         time.sleep(1.0)
         super().setup(config, **settings)
-
-    def step(self):
-        time.sleep(0.2)
-        return super().step()
+        self._trainer.device.description = f"worker {os.getpid()}"
 
 
 class AlwaysRaises(ClosedFormTrial):

@@ -238,12 +238,12 @@ def test_time_as_an_objective_runs_one_trial_at_a_time(tmp_path):
 def test_a_worker_that_starts_is_not_dropped_for_one_that_is_free(tmp_path):
     """Two slots, and trials that are shorter than the start of a worker."""
     folder = RunFolder(tmp_path / "study")
-    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=3, n_seeds=6)
+    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=4)
     resources = Resources(n_gpus=0, max_concurrent=2)
     run_study(spec, resources, MNIST, folder, command=["test"], trainable=SlowToStart)
     trials = pd.read_parquet(folder.local / schema.TRIALS_FILE)
-    assert list(trials.state) == ["completed"] * 6
-    assert trials.n_sharing.max() > 1  # the second slot has got its worker
+    assert list(trials.state) == ["completed"] * 4
+    assert trials.device.nunique() == 2  # the second slot has got its worker
 
 
 @pytest.mark.cluster
