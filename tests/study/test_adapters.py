@@ -187,6 +187,7 @@ def test_a_worker_that_dies_alone_costs_a_retry(tune, alive, told):
 def test_a_node_may_be_lost_before_the_worker_has_started(tune, alive):
     """In the trial's first attempt and in a later one, which may be elsewhere than the first."""
     trial = tune.hand_out()
+    tune.report(trial, 1, 0.5, metric=schema.TEST_MSE)
     alive.remove("a")
     tune.fail(trial, died())
     tune.fail(trial, died())  # of the nodes that are left, none is lost

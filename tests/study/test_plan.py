@@ -1,5 +1,6 @@
 """The plan of a study, driven by hand: phases, equal shares, Optuna's states, winners."""
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -88,6 +89,46 @@ def test_phases_and_equal_shares():
         models = [trial.config.model for trial in of(planned, group)]
         assert models.count("conv") == models.count("dense")
         assert {trial.config.split for trial in of(planned, group)} == {split}
+    # In turn, so that a study that is cut off has searched both.
+    assert [trial.config.model for trial in of(planned, schema.SEARCH)] == ["conv", "dense"] * 3
+
+
+def test_an_interrupted_search_that_knew_others_goes_on_with_their_numbers():
+    spec = replace(SPEC, models=("conv",), n_search_trials=4)
+    known = {"conv": trials_of(spec)}
+    names, files = [], None
+    for n in (3, 5, 100):  # trials of each session
+        folder = MemoryFolder(files)
+        ledger = Ledger(folder, resume=files is not None)
+        plan = Plan(spec, ledger, quiet=True, known=known)
+        for planned in itertools.islice(iter(plan.next, None), n):
+            names += [planned.trial_id] * (planned.group == schema.SEARCH)
+            ledger.measure(planned.trial_id, Measurement(2, MEASURED, totals(2)))
+            ledger.end(planned.trial_id)
+        files = dict(folder.files)
+    assert names == [f"search-conv-{number:03d}" for number in (2, 3, 4, 5)]
+
+
+MEASURED = [{"epoch": e, schema.VAL_MSE: 0.1 / e, schema.TEST_MSE: 0.1 / e} for e in (1, 2)]
+
+
+def trials_of(spec):
+    """Two that another study found."""
+    hand = Hand(spec)
+    for _ in range(2):
+        hand.complete(hand.next())
+    return hand.optuna()[:2]
+
+
+def test_a_pruned_trials_value_is_its_last_as_optuna_has_it():
+    hand = Hand(replace(SPEC, epochs=3))
+    planned = hand.next()
+    rows = [{"epoch": e, schema.VAL_MSE: mse} for e, mse in ((1, 0.1), (2, 0.2))]
+    hand.ledger.measure(planned.trial_id, Measurement(2, rows, totals(2)))
+    hand.ledger.end(planned.trial_id)
+    for now in (hand, hand.again(replace(SPEC, epochs=3))):
+        (pruned,) = [trial for trial in now.optuna() if trial.state.name == "PRUNED"]
+        assert pruned.value == 0.2
 
 
 def test_every_trial_has_the_studys_precision():

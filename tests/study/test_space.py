@@ -325,3 +325,11 @@ def test_fixed_trials_go_seed_by_seed():
         schema.READING,
         schema.NEIGHBOUR,
     }
+
+
+def test_in_small_searches_the_sampler_has_a_say_before_optunas_ten_random_trials():
+    startups = []
+    for n_trials in (6, 100):
+        spec = StudySpec(preset="test", models=("conv",), n_search_trials=n_trials)
+        startups.append(make_sampler(spec, "conv", 0)._sampler._n_startup_trials)
+    assert startups == [3, 10]

@@ -15,7 +15,7 @@ from convae.config import TrialConfig
 from study.folder import schema
 from study.folder.manifest import Manifest
 from study.folder.storage import RunFolder, RunFolderError
-from study.folder.tables import read_reconstructions, read_tables
+from study.folder.tables import TableWriter, read_reconstructions, read_tables
 from study.plan.ledger import Ledger, Measurement
 from study.plan.trials import PlannedTrial
 from study.tune.trainable import reconstruction_table
@@ -153,6 +153,26 @@ def test_what_ended_since_the_last_table_is_known_after_a_death(ledger):
     assert again.is_done(NAME)
     assert again.row(NAME)["state"] == schema.COMPLETED
     assert [row["test_mse"] for row in again.epochs_of(NAME)] == [0.4] * 3
+
+
+def test_a_restart_since_the_last_table_is_known_after_a_death(ledger):
+    measure(ledger, epoch(1, 0.9, 0.5), epoch(2, 0.8, 0.4))
+    ledger.write()
+    measure(ledger, epoch(1, 0.7, 0.3))
+    ledger.end(NAME, stopping=True)
+    again = resumed(ledger)
+    assert [(row["epoch"], row["train_mse"]) for row in again.epochs_of(NAME)] == [(1, 0.7)]
+
+
+def test_the_journals_numbers_go_on_after_it_was_cleared(ledger):
+    """Or a reader would take a new entry for one that the tables hold."""
+    ledger.write()
+    ledger.end(NAME, stopping=True)
+    ledger.write()
+    assert not ledger.folder.names(schema.JOURNAL_FOLDER)
+    TableWriter(ledger.folder).append([])
+    (name,) = ledger.folder.names(schema.JOURNAL_FOLDER)
+    assert name > f"{schema.JOURNAL_FOLDER}/00000001.json"
 
 
 def test_what_is_planned_is_known_after_a_death(ledger):
