@@ -236,7 +236,8 @@ def _of_question(run: Run, question: str) -> Answer:
     That is own trials beside their reference, then tuned models, then the reference trials.
     """
     plain = _of_study(run)
-    asked = own.comparable(_own_settings(run))
+    settings = _own_settings(run)
+    asked = own.comparable(settings)
     tuned = winners.winner_trials(run.trials)
     batch_size = run.manifest["spec"].get("batch_size")
     over_seeds = finalists.finalists(run.trials, batch_size)
@@ -251,7 +252,7 @@ def _of_question(run: Run, question: str) -> Answer:
             value = own.factor_words(factor, best.reference.iloc[0])
             aside = f" ({value})"
         said = _beside(sentence_case(best.label), best.ratio, "the reference setting's", aside)
-        first = [said for said in (_own(run), own.collapses(_own_settings(run))) if said]
+        first = [one for one in (own.best_own(settings), own.collapses(settings)) if one]
         sure = _seeds(best.ratio or asked[0].mean)
         named = own.CURVES if factor is None else own.FACTOR
         figure = own.figure_name(named, best.metric)
@@ -262,7 +263,7 @@ def _of_question(run: Run, question: str) -> Answer:
         said = _beside(f"Tuned, {best_model}", ratio, f"{second}'s")
         first = [winners.tuned_sentence(tuned)]
         sure = "No two winners share a seed." if ratio is None else _seeds(ratio)
-        sure += _limits(run)
+        sure = f"{sure} {_limits(run)}".rstrip()
         figure = finalists.FIGURE if over_seeds else search.PROGRESS
         every = {
             model: mean_over_seeds(winners.winner_of(tuned, model)[TEST_MSE]) for model in means
@@ -278,7 +279,7 @@ def _of_question(run: Run, question: str) -> Answer:
             what += f" to {own.changes(winner.trial, run.trials, batch_size)}"
         said = _beside(what, ratio, "the reference setting's")
         first = finalists.finalist_sentences(run.trials, over_seeds)
-        sure = f"{_seeds(ratio) if ratio else plain.sure}{_limits(run)}"
+        sure = f"{_seeds(ratio) if ratio else plain.sure} {_limits(run)}".rstrip()
         figure = finalists.FIGURE
     if first and not asked:
         chosen = map(finalists.winner_among, finalists.by_model(over_seeds).values())
@@ -437,13 +438,13 @@ def _seeds(ratio: Estimate) -> str:
 
 
 def _limits(run: Run) -> str:
-    """What a tuned answer rests on besides seeds, after a space; "" if the run has no search."""
+    """What a tuned answer rests on besides seeds; "" if the run has no search."""
     searched = run.trials[run.trials["group"] == SEARCH]
     if searched.empty:
         return ""
     n = searched.groupby("model").size().max()
     n_epochs = count(int(searched["epochs"].max()), "epoch")
-    return f" One search of {count(int(n), 'trial')} a model, of {n_epochs}: another may differ."
+    return f"One search of {count(int(n), 'trial')} a model, of {n_epochs}: another may differ."
 
 
 def _facts(run: Run, found: Outcome) -> list[Fact]:

@@ -134,11 +134,10 @@ def own_settings(trials: pd.DataFrame, batch_size: int | None) -> list[OwnSettin
         batch_size: of the reference setting; None for the default.
     """
     own = trials[trials["group"] == schema.OWN]
-    size = schema.BY_NAME["batch_size"].default if batch_size is None else batch_size
     found = []
     for model in models_of(own):
         of_model = trials[trials["model"] == model]
-        base = _base(of_model, model, size)
+        base = _base(of_model, model, batch_size)
         rows = own[own["model"] == model]
         columns = [*SETTING, "split", "epochs"]
         for _, its in rows.groupby(columns, dropna=False, sort=False):
@@ -153,10 +152,11 @@ def own_settings(trials: pd.DataFrame, batch_size: int | None) -> list[OwnSettin
     return found
 
 
-def _base(of_model: pd.DataFrame, model: str, batch_size: int) -> dict[str, Any] | None:
+def _base(of_model: pd.DataFrame, model: str, batch_size: int | None) -> dict[str, Any] | None:
     """The setting of a model's reference; if the run has none, that of the report."""
     rows = of_model[of_model["group"] == schema.REFERENCE]
-    setting = reference_setting(of_model, model, batch_size)
+    size = schema.BY_NAME["batch_size"].default if batch_size is None else batch_size
+    setting = reference_setting(of_model, model, size)
     if setting is not None and (rows.empty or has_setting(rows, setting).any()):
         return setting
     first = rows.iloc[0]  # such as dense-256, where there is no dense-512
@@ -195,8 +195,7 @@ def changes(trial: pd.Series, trials: pd.DataFrame, batch_size: int | None) -> s
         batch_size: of the reference setting; None for the default.
     """
     of_model = trials[trials["model"] == trial["model"]]
-    size = schema.BY_NAME["batch_size"].default if batch_size is None else batch_size
-    base = _base(of_model, str(trial["model"]), size)
+    base = _base(of_model, str(trial["model"]), batch_size)
     return _in_words(_differences(trial, base, of_model))
 
 

@@ -138,8 +138,8 @@ def test_two_nodes_run_the_same_plan(alone, file, tmp_path, cluster):
 
 def test_a_resumed_study_needs_no_file_and_runs_the_same_plan(alone, file, tmp_path):
     options = ["--gpus", "0", "--max-concurrent", "1"]
-    slow = {"EPOCH_SECONDS": "0.01"}
-    study = Study("closed_form_study.py", tmp_path / "runs", *options, str(file), environment=slow)
+    pace = {"EPOCH_SECONDS": "0.01"}
+    study = Study("closed_form_study.py", tmp_path / "runs", *options, str(file), environment=pace)
     study.wait_for("search-small-000")
     study.process.send_signal(signal.SIGINT)
     code, _ = study.rest()

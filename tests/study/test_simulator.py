@@ -123,6 +123,7 @@ def simulate(seed, preset, n_slots, chances, deaths):
     assert_whole(spec, folder, plan)
 
 
+DENSE = StudySpec(preset="test", models=("dense",), hidden_units=(64,))
 chance = st.floats(0, 0.2)
 
 
@@ -150,10 +151,8 @@ def test_whatever_happens_no_trial_is_lost_nor_counted_twice(n):
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
 def test_an_interrupted_study_proposes_what_it_would_have(sampler):
     """One trial at a time, wherever it is interrupted."""
-    spec = StudySpec(
-        preset="test",
-        models=("dense",),
-        hidden_units=(64,),
+    spec = replace(
+        DENSE,
         epochs=2,
         n_search_trials=16,
         sampler=sampler,
@@ -179,10 +178,8 @@ def test_tpe_beats_random_at_equal_budget_over_20_seeds():
 
     def best(sampler, seed):
         folder = MemoryFolder()
-        spec = StudySpec(
-            preset="test",
-            models=("dense",),
-            hidden_units=(64,),
+        spec = replace(
+            DENSE,
             epochs=1,
             n_search_trials=24,
             sampler=sampler,
@@ -202,10 +199,8 @@ def test_tpe_beats_random_at_equal_budget_over_20_seeds():
 
 
 def test_the_search_finds_the_minimum():
-    spec = StudySpec(
-        preset="test",
-        models=("dense",),
-        hidden_units=(64,),
+    spec = replace(
+        DENSE,
         epochs=9,
         n_search_trials=60,
         scheduler="none",
