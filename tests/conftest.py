@@ -1,8 +1,13 @@
-"""What the last lines of a test run say: what was left out, and why."""
+"""What holds for all tests: their threads, and last lines that say what was left out and why."""
 
+import os
 from collections import Counter
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share the cores
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, "1")
 
 LEFT_OUT = "left out: the tests that disturb studies or take minutes; make test-cluster runs them"
 

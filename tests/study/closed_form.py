@@ -86,9 +86,16 @@ class SlowToStart(ClosedFormTrial):
         self._trainer.device.description = f"worker {os.getpid()}"
 
 
-class AlwaysRaises(ClosedFormTrial):
+class AlwaysFails(ClosedFormTrial):
+    """In its worker's set-up with the first seed, in its training with any other."""
+
+    def setup(self, config, **settings):
+        if config["config"]["seed"] == 0:
+            raise OSError("no device")
+        super().setup(config, **settings)
+
     def step(self):
-        raise ValueError("no training")
+        raise ValueError("no number")
 
 
 class DiesBetweenTrials(ClosedFormTrial):

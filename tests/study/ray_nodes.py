@@ -70,6 +70,12 @@ def free_port(ip):
         return free.getsockname()[1]
 
 
+def as_from_a_terminal():
+    """Undoes what nohup, or a shell for what runs in its background, has ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Started:
     """A process that was started here, and all that it starts.
 
@@ -85,6 +91,7 @@ class Started:
             command,
             env={**os.environ, **environment, MARK: self.mark},
             start_new_session=True,
+            preexec_fn=as_from_a_terminal,
             text=True,
             **settings,
         )

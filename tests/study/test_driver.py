@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import ray
 from closed_form import (
-    AlwaysRaises,
+    AlwaysFails,
     ClosedFormTrial,
     DiesBetweenTrials,
     RaisesBetweenTrials,
@@ -157,7 +157,7 @@ def test_evaluation_only_as_often_as_asked_and_where_trials_are_compared(tmp_pat
 def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
     folder = tmp_path / "study"
     spec = StudySpec(
-        preset="test", models=("dense",), epochs=2, n_search_trials=10_000, time_budget_seconds=12
+        preset="test", models=("dense",), epochs=2, n_search_trials=10_000, time_budget_seconds=7
     )
     outcome = run_study(
         spec,
@@ -260,19 +260,26 @@ def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, trainabl
 
 
 @pytest.mark.cluster
-def test_a_trial_that_always_fails_is_tried_again_and_then_kept_as_failed(tmp_path):
-    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=1)
+def test_a_trial_that_always_fails_is_tried_again_and_then_kept_as_failed(tmp_path, capfd):
+    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=2)
     folder = RunFolder(tmp_path / "failing")
-    outcome = run_study(spec, one_at_a_time(), MNIST, folder, command=["t"], trainable=AlwaysRaises)
-    assert (outcome.status, outcome.n_failed) == ("finished", 1)
-    (trial,) = pd.read_parquet(folder.local / schema.TRIALS_FILE).to_dict("records")
-    assert (trial["state"], trial["n_retries"]) == ("failed", 2)
-    assert "no training" in trial["error"]
-    # It is needed: --resume trains it.
-    trials, _ = run(
-        folder.local, earlier=read_manifest(folder), epochs=2, hidden_units=(64,), n_seeds=1
-    )
-    assert list(trials.state) == ["completed"]
+    settings = {"command": ["test"], "trainable": AlwaysFails}
+    outcome = run_study(spec, Resources(n_gpus=0), MNIST, folder, **settings)
+    assert (outcome.status, outcome.n_failed) == ("finished", 2)
+    output, errors = capfd.readouterr()
+    assert errors == ""
+    log = folder.local / schema.LOG_FILE
+    trials = pd.read_parquet(folder.local / schema.TRIALS_FILE).set_index("seed")
+    for seed, error in ((0, "OSError: no device"), (1, "ValueError: no number")):
+        assert (trials.state[seed], trials.n_retries[seed]) == ("failed", 2)
+        assert error in trials.error[seed]
+        told = [line for line in output.splitlines()[1:] if f"-s{seed} " in line]
+        assert len(told) == 3
+        assert all(line.endswith(f"{error} (in full: {log})") for line in told)
+        assert log.read_text().splitlines().count(error) == 3  # a traceback an attempt
+    # They are needed: --resume trains them.
+    trials, _ = run(folder.local, earlier=read_manifest(folder), epochs=2, n_seeds=2)
+    assert list(trials.state) == ["completed"] * 2
 
 
 def test_a_finished_study_is_prolonged_with_more_trials_and_seeds(tmp_path):

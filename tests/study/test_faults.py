@@ -29,8 +29,12 @@ OPTIONS += ["--seeds", "3", "--epochs", "10"]  # six trials
 N_TRIALS, N_EPOCHS = 6, 10
 
 
-def start(storage, *options, environment=None, epoch_seconds=0.1):
-    environment = {"EPOCH_SECONDS": str(epoch_seconds), **(environment or {})}
+def start(storage, *options, on=None, epoch_seconds=0.1):
+    """On a cluster, or on this machine."""
+    environment = {"EPOCH_SECONDS": str(epoch_seconds)}
+    if on:
+        options = ["--address", on.address, *options]
+        environment |= on.environment
     return Study(PROGRAM, storage, *options, environment=environment)
 
 
@@ -44,6 +48,12 @@ def assert_complete(folder, n_retried=0, n_trials=N_TRIALS):
     return trials
 
 
+def resumed(storage, lines, on=None):
+    """Runs the command that the study printed."""
+    code, lines = start(storage, *printed_options(storage, lines), on=on).rest()
+    assert code == 0, lines
+
+
 def printed_options(storage, lines):
     """Those of the command that the study printed, to go on."""
     printed = next(line for line in lines if RESUME in line)
@@ -52,16 +62,19 @@ def printed_options(storage, lines):
     return options
 
 
-def resumed(storage, lines):
-    """Runs the command that the study printed."""
-    code, lines = start(storage, *printed_options(storage, lines)).rest()
-    assert code == 0, lines
+@pytest.fixture(scope="module")
+def cluster():
+    """A head without trials and a node with a slot; studies are driven from outside."""
+    with ray_cluster() as cluster:
+        cluster.add("--num-cpus=1")
+        yield cluster
 
 
-def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path):
-    study = start(tmp_path, *OPTIONS)
+def test_a_worker_that_is_killed_costs_its_trial_one_retry(tmp_path, cluster):
+    study = start(tmp_path, *OPTIONS, on=cluster)
     study.wait_for("completed")
-    os.kill(study.wait_until(lambda: processes(TRIAL, study.mark))[0], signal.SIGKILL)
+    node = cluster.nodes[1]
+    os.kill(study.wait_until(lambda: processes(TRIAL, node.mark))[0], signal.SIGKILL)
     code, lines = study.rest()
     assert code == 0, lines
     (retried,) = [line for line in lines if "retry 1 of 2" in line]
@@ -105,8 +118,8 @@ def test_a_signal_stops_the_study_and_keeps_what_it_has(tmp_path):
     pd.testing.assert_frame_equal(trials.loc[kept.index], kept)
 
 
-def test_a_folder_that_is_taken_away_ends_the_study_and_comes_back_whole(tmp_path):
-    study = start(tmp_path, *OPTIONS)
+def test_a_folder_that_is_taken_away_ends_the_study_and_comes_back_whole(tmp_path, cluster):
+    study = start(tmp_path, *OPTIONS, on=cluster)
     study.wait_for("completed")
     (tmp_path / "study").rename(tmp_path / "elsewhere")
     code, lines = study.rest()
@@ -115,7 +128,7 @@ def test_a_folder_that_is_taken_away_ends_the_study_and_comes_back_whole(tmp_pat
     assert str(tmp_path / "study") in told
     assert not (tmp_path / "study").exists()  # nobody has made it anew
     (tmp_path / "elsewhere").rename(tmp_path / "study")
-    resumed(tmp_path, [told])
+    resumed(tmp_path, [told], on=cluster)
     assert_complete(tmp_path / "study")
 
 
@@ -166,18 +179,9 @@ def test_a_disk_that_takes_no_more_ends_the_study_and_loses_nothing(
     assert_complete(tmp_path / "study")
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A head without trials and a node with a slot; studies are driven from outside."""
-    with ray_cluster() as cluster:
-        cluster.add("--num-cpus=1")
-        yield cluster
-
-
 def test_a_lost_node_costs_its_trials_a_retry_and_the_study_ends_complete(tmp_path, cluster):
     node = cluster.add("--num-cpus=1")
-    options = [*OPTIONS, "--address", cluster.address]
-    study = start(tmp_path, *options, environment=cluster.environment, epoch_seconds=0.3)
+    study = start(tmp_path, *OPTIONS, on=cluster, epoch_seconds=0.3)
     study.wait_for("completed")
     checkpoints = tmp_path / "study" / schema.CHECKPOINTS_FOLDER
     # The two that were alone, and one on each node.
@@ -195,8 +199,7 @@ def test_storage_that_a_node_does_not_see_is_refused_before_anything_starts(tmp_
     own_disk = f'mount -t tmpfs none {storage} && exec "$0" "$@"'
     unshared = ("unshare", "--map-root-user", "--mount", "sh", "-c", own_disk)
     node = cluster.add("--num-cpus=1", within=unshared)
-    options = [*OPTIONS, "--address", cluster.address]
-    code, lines = start(storage, *options, environment=cluster.environment).rest()
+    code, lines = start(storage, *OPTIONS, on=cluster).rest()
     node.kill()
     assert code == 2, lines
     assert "is not seen by node" in lines[-1]

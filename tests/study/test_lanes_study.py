@@ -41,7 +41,7 @@ def programs(tmp_path_factory):
 
 
 def start(storage, *options, environment=None):
-    return Study(PROGRAM, storage, *options, environment={"IMAGES": "640", **(environment or {})})
+    return Study(PROGRAM, storage, *options, environment={"IMAGES": "320", **(environment or {})})
 
 
 def finish(study):

@@ -177,7 +177,7 @@ def test_study_says_what_it_does(finished):
     run, folder = finished
     assert run.stderr == ""
     lines = run.stdout.splitlines()
-    assert sum("completed" in line for line in lines) == 4
+    assert sum(" completed  " in line for line in lines) == 4
     assert any(str(folder / "report") in line for line in lines)
     assert len(lines) < 15
 
