@@ -33,7 +33,7 @@ test: .venv
 	.venv/bin/python -m pytest -m "not cluster" $(AT_ONCE)
 
 test-cluster: .venv
-	.venv/bin/python -m pytest -m cluster --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest -m cluster --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 coverage: .venv
 	.venv/bin/python -m pytest -m "not cluster" $(AT_ONCE) --cov --cov-branch --cov-report term-missing

@@ -49,13 +49,13 @@ def marked(mark):
     return found
 
 
-def kill_marked(mark):
-    """Kills them all and waits until none is left.
+def kill_all(find):
+    """Kills the processes that a function finds, and waits until it finds none.
 
     They stand still first: none must see the others die and tell of it, as none of a lost machine's
     can.
     """
-    while pids := marked(mark):
+    while pids := find():
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in pids:
                 with suppress(ProcessLookupError):
@@ -98,7 +98,7 @@ class Started:
 
     def kill(self):
         """Ends it and all that it has started, at once and without a word."""
-        kill_marked(self.mark)
+        kill_all(lambda: marked(self.mark))
         self.process.wait()
         if self.process.stdout:
             self.process.stdout.close()

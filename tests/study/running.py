@@ -55,7 +55,7 @@ class Study:
         while not (found := condition()):
             assert self.process.poll() is None, self.process.stdout.read()
             assert time.monotonic() < deadline
-            time.sleep(0.02)
+            time.sleep(0.05)
         return found
 
     def rest(self):

@@ -17,6 +17,7 @@ from study.plan.trials import count_trials
 # Random settings, since what TPE proposes depends on which trials have ended before.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
+FORMULA = "closed_form_study.py"
 STUDY = """
 question = "Which step suits which model?"
 hidden = [64]
@@ -75,8 +76,7 @@ def file(tmp_path_factory):
     return folder / "mine.toml"
 
 
-def tables(storage):
-    folder = storage / "study"
+def tables(folder):
     trials = pd.read_parquet(folder / schema.TRIALS_FILE)
     epochs = pd.read_parquet(folder / schema.EPOCHS_FILE)
     assert set(trials.state) <= {schema.COMPLETED, schema.DIVERGED}
@@ -91,23 +91,6 @@ def setting(trials):
     return trials[columns].sort_values("trial_id").reset_index(drop=True)
 
 
-def run(program, storage, *options, environment=None):
-    """A study to its end."""
-    study = Study(program, storage, *options, environment=environment)
-    code, lines = study.rest()
-    assert code == 0, lines
-    return tables(storage)
-
-
-@pytest.fixture(scope="module")
-def alone(file, tmp_path_factory):
-    """The study on one CPU."""
-    storage = tmp_path_factory.mktemp("alone")
-    fast = {"EPOCH_SECONDS": "0.001"}
-    options = ["--gpus", "0", "--max-concurrent", "1", str(file)]
-    return run("closed_form_study.py", storage, *options, environment=fast)
-
-
 @pytest.fixture(scope="module")
 def cluster():
     """A head without trials and two nodes with a slot each."""
@@ -115,6 +98,26 @@ def cluster():
         for _ in range(2):
             cluster.add("--num-cpus=1")
         yield cluster
+
+
+def start(cluster, program, storage, *options, epoch_seconds=0.001):
+    options = ["--gpus", "0", "--cpus-per-trial", "1", "--address", cluster.address, *options]
+    environment = {**cluster.environment, "EPOCH_SECONDS": str(epoch_seconds)}
+    return Study(program, storage, *options, environment=environment)
+
+
+def finish(study):
+    """Lets it end; returns its trials."""
+    code, lines = study.rest()
+    assert code == 0, lines
+    return tables(study.folder)
+
+
+@pytest.fixture(scope="module")
+def alone(file, tmp_path_factory, cluster):
+    """The study, a trial at a time."""
+    options = ["--max-concurrent", "1", str(file)]
+    return finish(start(cluster, FORMULA, tmp_path_factory.mktemp("alone"), *options))
 
 
 def test_a_file_runs_the_trials_that_it_plans(alone, file):
@@ -130,23 +133,17 @@ def test_a_file_runs_the_trials_that_it_plans(alone, file):
 
 
 def test_two_nodes_run_the_same_plan(alone, file, tmp_path, cluster):
-    options = ["--gpus", "0", "--cpus-per-trial", "1", "--address", cluster.address, str(file)]
-    fast = {**cluster.environment, "EPOCH_SECONDS": "0.01"}
-    there = run("closed_form_study.py", tmp_path, *options, environment=fast)
+    there = finish(start(cluster, FORMULA, tmp_path, str(file), epoch_seconds=0.01))
     pd.testing.assert_frame_equal(setting(there), setting(alone))
 
 
-def test_a_resumed_study_needs_no_file_and_runs_the_same_plan(alone, file, tmp_path):
-    options = ["--gpus", "0", "--max-concurrent", "1"]
-    pace = {"EPOCH_SECONDS": "0.01"}
-    study = Study("closed_form_study.py", tmp_path / "runs", *options, str(file), environment=pace)
+def test_a_resumed_study_needs_no_file_and_runs_the_same_plan(alone, file, tmp_path, cluster):
+    study = start(cluster, FORMULA, tmp_path, "--max-concurrent", "1", str(file))
     study.wait_for("search-small-000")
     study.process.send_signal(signal.SIGINT)
     code, _ = study.rest()
     assert code == 130
-    storage = tmp_path / "runs"
-    fast = {"EPOCH_SECONDS": "0.001"}
-    resumed = run("closed_form_study.py", storage, *options, "--resume", environment=fast)
+    resumed = finish(start(cluster, FORMULA, tmp_path, "--max-concurrent", "1", "--resume"))
     pd.testing.assert_frame_equal(setting(resumed), setting(alone))
 
 
@@ -155,18 +152,12 @@ def test_a_builder_travels_to_the_nodes_with_its_study(file, tmp_path, cluster, 
     """Real training, after the files are gone."""
     own = tmp_path / "own"
     shutil.copytree(file.parent, own)
-    options = ["--gpus", "0", "--cpus-per-trial", "1", "--address", cluster.address, *lanes]
-    options += ["--models", "small", "--epochs", "2", "--trials", "2", "--seeds", "1"]
-    options += ["--finalists", "0"]
-    study = Study(
-        *("noise_study.py", tmp_path, *options, str(own / file.name)),
-        environment=cluster.environment,
-    )
+    options = [*lanes, "--models", "small", "--epochs", "2", "--trials", "2", "--seeds", "1"]
+    options += ["--finalists", "0", str(own / file.name)]
+    study = start(cluster, "noise_study.py", tmp_path, *options)
     study.wait_for("plan:")
     shutil.rmtree(own)
-    code, lines = study.rest()
-    assert code == 0, lines
-    trials = tables(tmp_path)
+    trials = finish(study)
     small = trials[trials.model == "small"]
     assert set(small.group) == {"reference", "search", "winner"}
     assert set(small.n_parameters) == {7_060, 13_336}  # widths 4 and, by default, 8

@@ -5,13 +5,14 @@ Its files are on no disk: the workers have their text.
 
 import io
 import json
+import sys
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 
 from convae.config import TrialConfig
 from convae.data import ImageSet
@@ -85,6 +86,10 @@ def on_cpu(folder):
 
 class OftenTelling(LaneTrial):
     report_seconds = 0.05
+
+
+# Or the workers would import this module, and with it TensorFlow.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def in_engine(folder, trainable=LaneTrial):

@@ -8,18 +8,22 @@ import subprocess
 import sys
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 
+import closed_form
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from running import command
+from closed_form import ClosedFormTrial
+from ray import cloudpickle
 
 from study.folder import schema
 from study.folder.storage import RunFolderError
 from study.plan.spec import SpecError, StudySpec
 from study.run import build_parser, main, resume_command, run
+from study.tune import driver
 from study.tune.resources import ray_session
 
 pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
@@ -244,18 +248,6 @@ def test_kept_model_reconstructs_what_the_table_says(finished):
     assert shown[shown.choice == "worst"].mse.min() >= shown[shown.choice == "median"].mse.max()
 
 
-def closed_form(storage, *arguments):
-    """The same, of a study whose training is a formula."""
-    options = ["--models", "dense", "--hidden", "64", "--epochs", "2", "--trials", "0"]
-    run = subprocess.run(
-        command("closed_form_study.py", storage, "--gpus", "0", *options, *arguments),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return run.returncode, run.stdout.splitlines(), run.stderr
-
-
 def write_images(path, seed):
     rng = np.random.default_rng(seed)
     train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (60, 12))
@@ -264,12 +256,16 @@ def write_images(path, seed):
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("session")
-def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, storage, capsys):
+def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, storage, capsys, monkeypatch):
+    cloudpickle.register_pickle_by_value(closed_form)
+    monkeypatch.setattr(driver, "run_study", partial(driver.run_study, trainable=ClosedFormTrial))
     path, folder = tmp_path / "clothes.npz", storage / "study"
-    resume = ["--storage", str(storage), "--name", "study", "--resume"]
+    there = ["--storage", str(storage), "--name", "study", "--gpus", "0", "--no-report"]
+    resume = [*there, "--resume"]
+    options = ["--models", "dense", "--hidden", "64", "--epochs", "2", "--trials", "0"]
     write_images(path, 0)
-    code, lines, _ = closed_form(storage, "--data", os.path.relpath(path))
-    assert code == 0
+    assert main([*there, *options, "--data", os.path.relpath(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
     assert "images: clothes from " in lines[0]
     assert lines[0].endswith("(60 + 12, not MNIST)")
     manifest = json.loads((folder / "study.json").read_text())
@@ -279,9 +275,11 @@ def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, storage, capsys
     assert Path(described["path"]).expanduser().samefile(path)
 
     # Without --data, from anywhere: the same file.
-    code, lines, error = closed_form(storage, "--resume", "--seeds", "2")
-    assert (code, error) == (0, "")
-    assert lines[0].endswith("(60 + 12, not MNIST)")
+    monkeypatch.chdir(tmp_path)
+    assert main([*resume, "--seeds", "2"]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert told.out.splitlines()[0].endswith("(60 + 12, not MNIST)")
     manifest = json.loads((folder / "study.json").read_text())
     assert len(manifest["sessions"]) == 2
 
@@ -290,7 +288,7 @@ def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, storage, capsys
     (folder / "study.json").write_text(json.dumps(manifest))
     assert main(resume) == 2
     assert "are not those that the study began with" in capsys.readouterr().err
-    assert main([*resume, "--data", str(path), "--no-report"]) == 0
+    assert main([*resume, "--data", str(path)]) == 0
     assert json.loads((folder / "study.json").read_text())["data"]["path"] == str(path)
     capsys.readouterr()
 

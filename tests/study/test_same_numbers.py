@@ -1,4 +1,4 @@
-"""Studies whose trials train in the lanes of engines, with real Ray and real training on noise.
+"""Studies with real training on noise, most of them in the lanes of engines, on a Ray cluster.
 
 Whatever disturbs them, their numbers are to the bit those of the study that nothing disturbed.
 """
@@ -11,7 +11,7 @@ import time
 import optuna
 import pandas as pd
 import pytest
-from ray_nodes import ray_cluster
+from ray_nodes import kill_all, marked, ray_cluster
 from running import ENGINE, KEEPER, TRIAL, Study, checkpointed, processes
 
 from convae import xla
@@ -24,7 +24,8 @@ PROGRAM = "noise_study.py"
 OPTIONS = ["--preset", "reference", "--hidden", "64", "512", "--seeds", "3"]
 OPTIONS += ["--epochs", "9", "--batch-size", "64"]
 N_TRIALS, N_EPOCHS = 9, 9
-LANES = ["--gpus", "0", "--lanes", "4"]
+CPU = ["--gpus", "0", "--cpus-per-trial", "1"]
+LANES = [*CPU, "--lanes", "4"]
 METRICS = [schema.TRAIN_MSE, schema.TEST_MSE]
 BEST = [*METRICS, "best_test_mse", "best_test_mse_epoch"]
 SECONDS_TO_LEAVE = 20  # for processes whose driver is gone, on a busy machine
@@ -40,8 +41,28 @@ def programs(tmp_path_factory):
         yield cache
 
 
-def start(storage, *options, environment=None):
-    return Study(PROGRAM, storage, *options, environment={"IMAGES": "320", **(environment or {})})
+@pytest.fixture(scope="module")
+def cluster():
+    """A head without trials and a node with a slot."""
+    with ray_cluster() as cluster:
+        cluster.add("--num-cpus=1")
+        yield cluster
+
+
+def start(cluster, storage, *options):
+    environment = {"IMAGES": "320", **cluster.environment}
+    return Study(PROGRAM, storage, *options, "--address", cluster.address, environment=environment)
+
+
+def on_nodes(cluster, *names):
+    """The processes of actors on the cluster, by their classes."""
+    return [pid for name in names for pid in processes(name, *(n.mark for n in cluster.nodes))]
+
+
+def kill(study, cluster):
+    """Ends the driver and all that it has on the cluster, as if all machines were lost at once."""
+    kill_all(lambda: [*marked(study.mark), *on_nodes(cluster, TRIAL, ENGINE, KEEPER)])
+    study.kill()
 
 
 def finish(study):
@@ -74,18 +95,17 @@ def in_the_middle(study):
     assert n_conv_epochs(study.folder) < N_EPOCHS
 
 
-def wait_until_gone(*marks):
+def wait_until_gone(cluster):
     deadline = time.monotonic() + SECONDS_TO_LEAVE
-    while left := [n for n in (TRIAL, ENGINE, KEEPER) if processes(n, *marks)]:
+    while left := on_nodes(cluster, TRIAL, ENGINE, KEEPER):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(cluster, tmp_path_factory):
     """The tables of a study that nothing disturbs."""
-    study = start(tmp_path_factory.mktemp("whole"), *OPTIONS, *LANES)
-    return finish(study)
+    return finish(start(cluster, tmp_path_factory.mktemp("whole"), *OPTIONS, *LANES))
 
 
 def test_a_study_in_lanes_says_who_shared_a_device_and_who_was_alone(whole, programs):
@@ -103,24 +123,43 @@ def test_a_study_in_lanes_says_who_shared_a_device_and_who_was_alone(whole, prog
     pd.testing.assert_series_equal(trials.train_seconds, sums, check_names=False)
 
 
-def test_a_driver_that_is_killed_and_resumed_changes_no_number(tmp_path, whole):
-    study = start(tmp_path, *OPTIONS, *LANES)
-    in_the_middle(study)
-    study.kill()
-    kept = checkpointed(study.folder)
-    found = finish(start(tmp_path, "--resume", "--gpus", "0"))  # it keeps its lanes
-    assert_same_numbers(found, whole)
-    # The first epochs are those that the killed process trained: also the times are its own.
+def assert_went_on(epochs, kept):
+    """The first epochs are those that the killed processes trained: also the times are theirs."""
     for trial_id, rows in kept.items():
-        seconds = found[1].train_seconds.loc[trial_id]
+        seconds = epochs.train_seconds.loc[trial_id]
         assert [row["train_seconds"] for row in rows] == list(seconds.head(len(rows)))
 
 
-def test_an_engine_that_is_killed_costs_its_trials_a_retry_and_no_number(tmp_path, whole):
-    study = start(tmp_path, *OPTIONS, *LANES)
+def test_a_study_that_is_killed_and_resumed_changes_no_number(tmp_path, cluster, whole):
+    study = start(cluster, tmp_path, *OPTIONS, *LANES)
+    in_the_middle(study)
+    kill(study, cluster)
+    kept = checkpointed(study.folder)
+    found = finish(start(cluster, tmp_path, "--resume", *CPU))  # it keeps its lanes
+    assert_same_numbers(found, whole)
+    assert_went_on(found[1], kept)
+
+
+def test_nor_does_one_whose_trials_train_by_themselves(tmp_path, cluster):
+    options = ["--preset", "reference", "--models", "dense", "--hidden", "64", "--epochs", "5"]
+    options += ["--batch-size", "64", *CPU]
+    whole = finish(start(cluster, tmp_path / "whole", *options))
+    assert len(whole[1]) == 5
+    study = start(cluster, tmp_path / "killed", *options)
+    study.wait_until(lambda: max(map(len, checkpointed(study.folder).values()), default=0) >= 2)
+    kill(study, cluster)
+    kept = checkpointed(study.folder)
+    assert 2 <= max(map(len, kept.values())) < 5
+    found = finish(start(cluster, tmp_path / "killed", "--resume", *CPU))
+    assert_same_numbers(found, whole)
+    assert_went_on(found[1], kept)
+
+
+def test_an_engine_that_is_killed_costs_its_trials_a_retry_and_no_number(tmp_path, cluster, whole):
+    study = start(cluster, tmp_path, *OPTIONS, *LANES)
     in_the_middle(study)
     rows = tables(study.folder)[0]
-    (engine,) = processes(ENGINE, study.mark)
+    (engine,) = on_nodes(cluster, ENGINE)
     os.kill(engine, signal.SIGKILL)
     found = finish(study)
     assert_same_numbers(found, whole)
@@ -131,11 +170,11 @@ def test_an_engine_that_is_killed_costs_its_trials_a_retry_and_no_number(tmp_pat
     assert not set(ended) & set(retried.index)
 
 
-def test_a_trial_that_is_killed_costs_itself_a_retry_and_no_number(tmp_path, whole):
+def test_a_trial_that_is_killed_costs_itself_a_retry_and_no_number(tmp_path, cluster, whole):
     """Nor do other neighbours in another order."""
-    study = start(tmp_path, *OPTIONS, *LANES, "--max-concurrent", "2")
+    study = start(cluster, tmp_path, *OPTIONS, *LANES, "--max-concurrent", "2")
     in_the_middle(study)
-    busy = study.wait_until(lambda: processes(f"{TRIAL}.train", study.mark))
+    busy = study.wait_until(lambda: on_nodes(cluster, f"{TRIAL}.train"))
     os.kill(busy[0], signal.SIGKILL)
     found = finish(study)
     assert_same_numbers(found, whole)
@@ -147,15 +186,7 @@ def test_a_trial_that_is_killed_costs_itself_a_retry_and_no_number(tmp_path, who
 def small():
     """Options of a study that compiles quickly."""
     options = ["--preset", "reference", "--models", "dense", "--hidden", "64", "--seeds", "5"]
-    return [*options, "--epochs", "60", "--batch-size", "64", *LANES, "--cpus-per-trial", "1"]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A head without trials and a node with a slot."""
-    with ray_cluster() as cluster:
-        cluster.add("--num-cpus=1")
-        yield cluster
+    return [*options, "--epochs", "60", "--batch-size", "64", *LANES]
 
 
 def assert_complete(trials, epochs, n_trials, n_epochs):
@@ -165,12 +196,10 @@ def assert_complete(trials, epochs, n_trials, n_epochs):
 
 
 def test_nothing_outlives_a_driver_that_is_killed(tmp_path, small, cluster):
-    """On a cluster that goes on."""
-    study = start(tmp_path, *small, "--address", cluster.address, environment=cluster.environment)
-    marks = [node.mark for node in cluster.nodes]
-    study.wait_until(lambda: all(processes(n, *marks) for n in (TRIAL, ENGINE, KEEPER)))
+    study = start(cluster, tmp_path, *small)
+    study.wait_until(lambda: all(on_nodes(cluster, name) for name in (TRIAL, ENGINE, KEEPER)))
     study.kill()  # the driver alone: what is on the cluster was not started by it
-    wait_until_gone(*marks)
+    wait_until_gone(cluster)
 
 
 def test_a_lost_node_costs_its_trials_a_start_and_none_of_their_retries(tmp_path, small, cluster):
@@ -179,14 +208,13 @@ def test_a_lost_node_costs_its_trials_a_start_and_none_of_their_retries(tmp_path
     A trial whose worker was on its way there may be lost twice, before Ray knows of the loss.
     """
     node = cluster.add("--num-cpus=1")
-    more = ["--seeds", "9", "--epochs", "100", "--address", cluster.address]
-    study = start(tmp_path, *small, *more, environment=cluster.environment)
+    study = start(cluster, tmp_path, *small, "--seeds", "9", "--epochs", "100")
     study.wait_until(lambda: all(processes(ENGINE, each.mark) for each in cluster.nodes[1:]))
     lost = study.wait_until(lambda: processes(f"{TRIAL}.train", node.mark))
     node.kill()
     code, lines = study.rest()
     assert code == 0, lines
-    wait_until_gone(*(each.mark for each in cluster.nodes))
+    wait_until_gone(cluster)
     trials, epochs = tables(study.folder)
     assert_complete(trials, epochs, 9, 100)
     said = [line for line in lines if "lost its node" in line or "retry" in line]
@@ -196,22 +224,12 @@ def test_a_lost_node_costs_its_trials_a_start_and_none_of_their_retries(tmp_path
     assert trials.n_retries.max() <= 2
 
 
-def test_a_search_in_lanes_prunes_and_optuna_agrees(tmp_path):
+def test_a_search_in_lanes_prunes_and_optuna_agrees(tmp_path, cluster):
     """Pruned trials free their lanes, and those at a rung wait there for the decision."""
     options = ["--preset", "quick", "--models", "dense", "--hidden", "64", "--sampler", "random"]
-    options += [
-        "--trials",
-        "10",
-        "--finalists",
-        "0",
-        "--epochs",
-        "3",
-        "--grace-epochs",
-        "1",
-        "--reduction-factor",
-        "2",
-    ]
-    study = start(tmp_path, *options, *LANES)
+    options += ["--trials", "10", "--finalists", "0", "--epochs", "3"]
+    options += ["--grace-epochs", "1", "--reduction-factor", "2"]
+    study = start(cluster, tmp_path, *options, *LANES)
     trials, epochs = finish(study)
     searched = trials[trials.group == schema.SEARCH]
     assert len(searched) == 10
