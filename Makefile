@@ -2,7 +2,7 @@
 #   make study   the quick study on real MNIST, to a finished report (two minutes on two cores)
 #   make test    the tests, but for the next ones
 #   make test-cluster   studies on several Ray nodes, with faults that are real ones
-#   make coverage   the branches that make test takes
+#   make coverage   the branches that all tests take; half an hour
 #   make lint    ruff and mypy
 #   make bench   an epoch of the trainer against Keras' model.fit
 #   make .venv   the set-up alone
@@ -13,6 +13,8 @@ EXTRAS := test$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
 # Whole files, since the tests of one share what takes long to make.
 AT_ONCE := --numprocesses logical --maxprocesses 4 --dist loadfile
+# Those wait for processes half of the time.
+CLUSTER := -m cluster --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: study test test-cluster coverage lint bench .venv clean
 .DEFAULT_GOAL := study
@@ -33,10 +35,11 @@ test: .venv
 	.venv/bin/python -m pytest -m "not cluster" $(AT_ONCE)
 
 test-cluster: .venv
-	.venv/bin/python -m pytest -m cluster --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest $(CLUSTER)
 
 coverage: .venv
-	.venv/bin/python -m pytest -m "not cluster" $(AT_ONCE) --cov --cov-branch --cov-report term-missing
+	.venv/bin/python -m pytest -m "not cluster" $(AT_ONCE) --cov --cov-report=
+	.venv/bin/python -m pytest $(CLUSTER) --cov --cov-append --cov-report=term-missing
 
 lint: .venv
 	.venv/bin/ruff check .

@@ -53,7 +53,7 @@ def open_label(name: str) -> str:
 def values_of(column: pd.Series) -> str:
     """A column's values, each once: "64 or 256"."""
     values = sorted(column.dropna().unique())
-    return " or ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+    return " or ".join(f"{v:g}" if isinstance(v, float) else setting_value(v) for v in values)
 
 
 def devices(trials: pd.DataFrame) -> str:

@@ -14,10 +14,13 @@ from analysis.words import (
     duration,
     image_set,
     open_values,
+    parameter_label,
     shell_line,
     tensorflow,
+    values_of,
     without_home,
 )
+from study.folder.schema import HYPERPARAMETERS
 
 MEASURES = (
     f"MSE is in {MSE_UNIT}. The training MSE is the mean over an epoch's batches while the weights"
@@ -36,10 +39,22 @@ def basis(run: Run) -> list[tuple[str, str]]:
     rows = [
         ("Images", "" if images == MNIST else f"{images}, not {MNIST}"),
         ("Trained on", f"{devices(run.trials)}; {tensorflow(run.manifest)}"),
+        ("Training", training(run)),
         setting if len(trials) else ("", ""),
         ("Measures", MEASURES),
     ]
     return [row for row in rows if row[1]]
+
+
+def training(run: Run) -> str:
+    """The optimiser and the loss, which all trials share, and the reference's values."""
+    values = [
+        f"{parameter_label(p.name).lower()} {values_of(run.reference[p.name])}"
+        for p in HYPERPARAMETERS
+        if p.stated and len(run.reference)
+    ]
+    at = f" (reference: {', '.join(values)})" if values else ""
+    return f"SGD with momentum{at}; the loss is the mean squared error (MSE) over all pixels"
 
 
 def hardware(manifest: Mapping[str, Any]) -> str:

@@ -85,6 +85,10 @@ class SlowToStart(ClosedFormTrial):
         super().setup(config, **settings)
         self._trainer.device.description = f"worker {os.getpid()}"
 
+    def step(self):
+        time.sleep(0.3)  # for longer than Ray takes to find room for the second worker
+        return super().step()
+
 
 class AlwaysFails(ClosedFormTrial):
     """In its worker's set-up with the first seed, in its training with any other."""
