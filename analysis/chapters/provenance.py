@@ -51,7 +51,7 @@ def training(run: Run) -> str:
     values = [
         f"{parameter_label(p.name).lower()} {values_of(run.reference[p.name])}"
         for p in HYPERPARAMETERS
-        if p.stated and len(run.reference)
+        if p.stated and not p.of_architecture and len(run.reference)
     ]
     at = f" (reference: {', '.join(values)})" if values else ""
     return f"SGD with momentum{at}; the loss is the mean squared error (MSE) over all pixels"

@@ -83,6 +83,7 @@ def test_what_holds_for_the_whole_page_is_said_once(reported_page: str):
         "CPU, 1 thread: AMD EPYC",
         "TensorFlow 2.21.0",
         "batch size 256, latent filters 8",
+        "SGD with momentum (reference: learning rate 1, momentum 0.5, nesterov yes)",
     ):
         assert said in basis
     for caption in re.findall(r"<figcaption>.*?</figcaption>", reported_page, re.DOTALL):
