@@ -18,6 +18,7 @@ from analysis.statistics import Estimate, keywords
 from study.folder import schema
 
 MNIST: Final = "MNIST"  # the images that the report is about
+N_MNIST: Final = 60_000  # of them for training
 # Where home folders lie on Linux, macOS and Windows.
 _HOMES: Final = re.compile(r"(?<![\w.~/-])(/home/[^/\s]+|/Users/[^/\s]+|/(?:var/)?root)(?=/|$)")
 _WINDOWS_HOMES: Final = re.compile(r"\b[A-Za-z]:\\\\?Users\\\\?[^\\\s]+")

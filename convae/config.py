@@ -37,6 +37,11 @@ N_SEEDS: Final = 2**31  # seeds run from 0 to below this
 _OWN_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 
+def n_fitted(n_train: int) -> int:
+    """Of so many training images, those that the search split trains on: all but the last sixth."""
+    return n_train * 5 // 6
+
+
 class ConfigError(UserError):
     """A trial that cannot run; the message names the field and what it takes."""
 

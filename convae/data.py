@@ -32,7 +32,7 @@ from typing import IO, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.config import DATA_HELP, SPLITS
+from convae.config import DATA_HELP, SPLITS, n_fitted
 from convae.errors import UserError
 
 TEST_MSE: Final = "test_mse"
@@ -184,7 +184,7 @@ def split(image_set: ImageSet, name: str) -> Split:
     if name == "full":
         return Split(name, images, image_set.test_images, TEST_MSE)
     if name == "search":
-        n_train = len(images) * 5 // 6
+        n_train = n_fitted(len(images))
         return Split(name, images[:n_train], images[n_train:], VAL_MSE)
     raise ValueError(f"The split is {name!r}, but must be one of {', '.join(SPLITS)}.")
 

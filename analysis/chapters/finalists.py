@@ -240,7 +240,11 @@ def _curse(first: pd.Series | None, chosen: Finalist | None) -> str:
     if mean is None:
         return f"{begin} and has none with fresh ones{lost}."
     ratio = mean.mean / float(first[schema.OBJECTIVE])
-    curse = "the winner's curse" if round(ratio, 2) > 1 else "no winner's curse here"
+    curse = "no winner's curse here"
+    if round(ratio, 2) > 1:
+        curse = "the winner's curse"
+        if not mean.excludes(float(first[schema.OBJECTIVE])):
+            curse += ", or chance: no more than seeds differ by"
     return (
         f"{begin} and has {mean_and_sd(mean)} with {count(mean.n, 'fresh seed')}, {digits(ratio)}"
         f" times as much: {curse}{lost}."

@@ -431,6 +431,9 @@ def _draw_slices(run: Run, model: str) -> parts.Figure | None:
     pruned = (
         " Hollow: pruned, at the last epoch's value." if schema.PRUNED in set(data["state"]) else ""
     )
+    fanned = ""
+    if any(axis_of(data[parameter]) == "categories" for parameter in parameters):
+        fanned = " Categories are spread sideways to be seen."
     known = data.dropna(subset="value").reset_index(drop=True)
     said = [
         f"{row['trial_id']}: {digits(row['value'])}; {words}"
@@ -452,7 +455,7 @@ def _draw_slices(run: Run, model: str) -> parts.Figure | None:
         f"{model}: validation MSE against each parameter",
         f"A mark a search trial of {model}, in a panel a parameter:"
         f" {', '.join(map(parameter_label, parameters))}.{best_words}",
-        f"{n_trials(run.trials, model)}.{pruned} Categories are spread sideways to be seen."
+        f"{n_trials(run.trials, run.manifest, model)}.{pruned}{fanned}"
         + (f" The same in all: {same}." if same else ""),
         rests_on(run),
         by="point",

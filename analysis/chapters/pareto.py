@@ -187,8 +187,8 @@ def _draw(run: Run, shown: pd.DataFrame) -> parts.Figure:
         PARETO,
         "Validation MSE against training time, and the Pareto fronts",
         f"Not dominated, {_all(shown)} architectures together: {front}.",
-        f"{n_trials(shown)}. Filled: no other trial of its architecture dominates it. Training time"
-        " is weight updates only.",
+        f"{n_trials(shown, run.manifest)}. Filled: no other trial of its architecture dominates"
+        " it. Training time is weight updates only.",
         rests_on(run),
         by="point",
         points=[(ax, Points(0, shown[TIME_OBJECTIVE], shown[OBJECTIVE], said))],

@@ -41,6 +41,7 @@ from analysis.statistics import (
     ratio_of,
 )
 from analysis.words import (
+    N_MNIST,
     count,
     digits,
     interval,
@@ -50,6 +51,7 @@ from analysis.words import (
     sentence_case,
     share,
 )
+from convae.config import n_fitted
 from study.folder import schema
 
 PROGRESS: Final = "figure-search"
@@ -435,7 +437,7 @@ def _draw(run: Run, by: Literal["number", "seconds"]) -> parts.Figure | None:
     plot_progress(data, ax, by, looks)
     found = data.dropna(subset="value").groupby("model")["value"].min()
     best = ", ".join(f"{model} {digits(value)}" for model, value in found.items())
-    caption = f"{n_trials(run.trials)}."
+    caption = f"{n_trials(run.trials, run.manifest)}."
     if by == "seconds":
         caption += " Training, evaluation and compilation of all trials so far."
     lost = [f"{mark} {state}" for state, mark in MARKS.items() if (data["state"] == state).any()]
@@ -465,7 +467,7 @@ def _draw(run: Run, by: Literal["number", "seconds"]) -> parts.Figure | None:
     )
 
 
-def n_trials(trials: pd.DataFrame, model: str | None = None) -> str:
+def n_trials(trials: pd.DataFrame, manifest: Mapping[str, Any], model: str | None = None) -> str:
     """How many search trials there are, and how they were trained."""
     found = trials[trials["group"] == schema.SEARCH]
     if model is not None:
@@ -473,7 +475,9 @@ def n_trials(trials: pd.DataFrame, model: str | None = None) -> str:
     counts = ", ".join(
         f"{count(n, 'trial')} ({name})" for name, n in found.groupby("model").size().items()
     )
+    n_images = manifest["data"].get("n_train", N_MNIST)  # older runs, all of MNIST, do not say
+    n = n_fitted(n_images)
     return (
         f"{counts}, one seed each, at most {count(found['epochs'].max(), 'epoch')}; trained on"
-        " 50,000 images, validated on 10,000"
+        f" {n:,} images, validated on {n_images - n:,}"
     )

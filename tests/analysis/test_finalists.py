@@ -103,6 +103,8 @@ def test_the_reference_may_win():
         (finals([], SECOND, []), "the search's first choice, 0.00500 with one seed, has no fin"),
         (finals(reference=[0.0030, 0.0070, 0.0200]), "n = 3 seeds, paired): no more than chance."),
         (finals([0.0045], [0.0055], []), "0.900 times as much: no winner's curse here"),
+        (finals([0.0060, 0.0061, 0.0062], [], []), "1.22 times as much: the winner's curse."),
+        (finals([0.0040, 0.0061, 0.0082], [], []), "times as much: the winner's curse, or chance"),
     ],
 )
 def test_incomplete_finalists_have_honest_sentences(pairs, sentence):

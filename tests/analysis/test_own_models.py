@@ -209,6 +209,14 @@ def test_claims_are_not_tested_on_other_images(tmp_path: Path):
     assert "Unet, at the reference setting." in page
 
 
+def test_a_search_says_how_many_images_it_had():
+    found, _ = tables(*search_trials("conv", 4))
+    older = search.n_trials(found, MANIFEST)
+    assert older.endswith("trained on 50,000 images, validated on 10,000")
+    few = search.n_trials(found, {"data": FASHION | {"n_train": 121}}, "conv")
+    assert few.endswith("trained on 100 images, validated on 21")
+
+
 def test_mnist_need_not_be_named():
     named = run_of_trials(*reference(*ALL[:2]), data=MANIFEST["data"] | {"name": "MNIST"})
     older = run_of_trials(*reference(*ALL[:2]))

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from pages import run_of_trials, text_of
 from synthetic_runs import neighbour_trials, quick_trials, search_trials, tables
 
 from analysis import figures
@@ -139,6 +140,13 @@ def test_a_slice_of_categories_is_the_same_again():
     assert lines[0] == lines[1]
     places = np.concatenate(lines[0])
     assert (np.abs(places - places.round()) <= 0.25).all()  # spread, but nearest to its category
+
+
+def test_that_categories_are_spread_is_said_where_there_are_some():
+    for constant, n in (({}, 1), ({"batch_size": 64, "latent_filters": 8, "nesterov": True}, 0)):
+        pairs = [(row | constant, history) for row, history in search_trials("conv", 12)]
+        text = text_of(parameters.chapter(run_of_trials(*pairs)))
+        assert text.count("Categories are spread sideways") == n
 
 
 def test_rings_are_around_the_trials_they_name():
