@@ -208,7 +208,8 @@ def space_from(
 def _limited(space: Space, defaults: Mapping[str, Any], count: Counter | None) -> Space:
     """The space without the values that are too large whatever the others are."""
     where, limit = f"[search.{space.model}]", space.max_parameters or 0
-    fixed = {n: v for n, v in {**defaults, **dict(space.fixed)}.items() if _shapes(n)}
+    set_values = {**defaults, **dict(space.fixed)}.items()
+    fixed = {n: v for n, v in set_values if _shapes(n) and n not in dict(space.searched)}
     values: dict[str, Sequence[Any]] = {name: (value,) for name, value in fixed.items()}
     n_sizes = 1
     for name, searched in space.searched:

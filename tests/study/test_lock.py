@@ -1,10 +1,12 @@
 """One driver a run folder: between processes, between machines, and with leases alone."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 
@@ -202,3 +204,65 @@ def test_the_lock_does_not_outlive_its_driver_in_a_child(folder):
         DriverLock(folder).release()
     finally:
         os.kill(int(run.stdout), signal.SIGKILL)
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system that has none."""
+
+    def acquire(_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.FileLock, "acquire", acquire)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_where_files_cannot_be_locked_the_lease_alone_says_whose_it_is(folder, caplog):
+    mine = DriverLock(folder, **QUICK)
+    assert "cannot be locked" in caplog.text
+    told = []
+    with pytest.raises(FolderInUseError, match=f"process {os.getpid()}"):
+        DriverLock(RunFolder(folder.where), told.append, **QUICK)
+    assert "waiting up to 1 s for a sign of life" in told[0]
+    mine.release()
+    DriverLock(folder, told.append, **QUICK).release()
+    assert len(told) == 1
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_a_folder_that_cannot_be_written_to_is_refused(folder, monkeypatch):
+    folder.create()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(RunFolderError, match=r"cannot be written to: .*No locks available"):
+        DriverLock(folder)
+
+
+def test_who_gives_the_folder_up_is_not_waited_for_any_longer(folder):
+    lease_of_another_host(folder)
+    leaves = threading.Timer(0.2, lambda: RunFolder(folder.where).delete(schema.LOCK_FILE))
+    leaves.start()
+    started = time.monotonic()
+    DriverLock(folder, **(QUICK | {"lease_seconds": 60.0})).release()
+    assert time.monotonic() - started < 30
+    leaves.join()
+
+
+def test_a_lease_that_cannot_be_renewed_once_is_renewed_the_next_time(folder, monkeypatch, caplog):
+    mine = DriverLock(folder, **QUICK)
+    renew, failed = DriverLock._renew, threading.Event()
+
+    def once(self):
+        if not failed.is_set():
+            failed.set()
+            raise RunFolderError("the disk is away")
+        renew(self)
+
+    monkeypatch.setattr(DriverLock, "_renew", once)
+    assert failed.wait(10)
+    beat = read_lease(folder).beat
+    deadline = time.monotonic() + 10
+    while read_lease(folder).beat == beat:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    mine.release()
+    assert "the lease was not renewed: the disk is away" in caplog.text
