@@ -201,3 +201,27 @@ def test_a_question_without_trials_has_no_answer_yet():
     found = asked(trial(state=schema.RUNNING, mse=[0.06]))
     assert found.question == ASKED
     assert found.short == "Nothing to compare yet."
+
+
+def test_own_settings_without_a_reference_are_the_answer():
+    rates = {0.1: [0.030, 0.031, 0.029], 2.0: [0.008, 0.0082, 0.0081]}
+    pairs = [*failed_references(), *own_trials("conv", "learning_rate", rates)]
+    found = answer_of(*pairs, data={"name": "Fashion-MNIST", "source": "fashion.npz"})
+    assert found.short == "Conv, learning rate 2."
+    assert found.sure.startswith("3 seeds; ")
+    assert found.sure.endswith(
+        "No reference trial completed: what an own setting gains over it is not known."
+    )
+    spec = {"preset": "mine", "epochs": 3, "question": "Which rate?"}
+    asked = answer_of(*pairs, spec=spec)
+    assert asked.short == "Conv, learning rate 2 is the best."
+
+
+def test_a_best_model_that_shares_no_seed_with_the_next_is_only_named():
+    pairs = [trial("unet", 2, seed, 50, mse=[0.05, 0.003]) for seed in (0, 1)]
+    pairs += [trial("conv", 8, seed, 50, mse=[0.05, 0.009]) for seed in (2, 3)]
+    found = answer_of(*pairs)
+    assert "unet has the least test MSE, 0.00300 (n = 2 seeds); conv is next." in " ".join(
+        found.sentences
+    )
+    assert found.short == "Undecided: too few seeds."

@@ -129,3 +129,25 @@ def test_one_seed_has_values_and_no_verdict():
     judged = judge_claims(*run_of([0.009], [0.004]))
     assert {claim.verdict for claim in judged} == {"undecided", "not tested", "not comparable"}
     assert claims.tally(judged) == "3 undecided, 3 not tested, 1 not comparable"
+
+
+def test_models_that_share_no_seed_are_not_compared():
+    pairs = [trial("conv", 8, seed, 50) for seed in (0, 1)]
+    found = judge_claims(*tables(*pairs, *(trial("dense", 512, seed, 50) for seed in (2, 3))))
+    alone = [claim for claim in found if claim.reason == "The two models share no seed."]
+    assert len(alone) == 3  # the error on both sets, and the time
+    assert {claim.verdict for claim in alone} == {"not tested"}
+
+
+def test_a_curve_without_epochs_is_not_judged():
+    trials, epochs = tables(trial("conv", 8, 0, 50), trial("dense", 512, 0, 50))
+    claim = claim_about("steeply", (trials, epochs[epochs["trial_id"] == "reference-dense-512-0"]))
+    assert (claim.verdict, claim.reason) == (
+        "not tested",
+        "The conv trials have no epoch history.",
+    )
+
+
+def test_times_of_different_devices_say_so():
+    pairs = [trial("conv", 8, 0, 50), trial("dense", 512, 0, 50, device="an H200")]
+    assert "The trials ran on different devices." in claim_about("28 s", tables(*pairs)).reason
