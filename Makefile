@@ -2,7 +2,7 @@
 #   make study   the quick study on real MNIST, to a finished report (two minutes on two cores)
 #   make test    the tests, but for the next ones
 #   make test-cluster   studies on several Ray nodes, with faults that are real ones
-#   make coverage   the branches that make test takes; a quarter of an hour
+#   make coverage   the branches that all tests take (twenty minutes)
 #   make lint    ruff and mypy
 #   make bench   an epoch of the trainer against Keras' model.fit
 #   make .venv   the set-up alone
@@ -38,7 +38,8 @@ test-cluster: .venv
 	.venv/bin/python -m pytest $(CLUSTER)
 
 coverage: .venv
-	.venv/bin/python -m pytest -m "not cluster" $(AT_ONCE) --cov --cov-report=term-missing
+	.venv/bin/python -m pytest -m "not cluster" $(AT_ONCE) --cov --cov-report=
+	.venv/bin/python -m pytest $(CLUSTER) --cov --cov-append --cov-report=term-missing
 
 lint: .venv
 	.venv/bin/ruff check .

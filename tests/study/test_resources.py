@@ -4,7 +4,7 @@ import pytest
 import ray
 
 from study.plan.spec import SpecError
-from study.tune.resources import Node, Resources, Slots, claim, nodes
+from study.tune.resources import Node, Resources, Slots, claim, nodes, ray_session
 
 
 @pytest.fixture
@@ -183,3 +183,30 @@ def test_what_no_node_can_hold_is_refused(cluster, seen, asked, told):
         claim(Resources(address="a cluster", **asked))
     if told.startswith("No node"):
         assert "--max-concurrent" in str(caught.value)  # what helps if the cluster grows
+
+
+@pytest.mark.parametrize(
+    ("error", "folder", "told"),
+    [
+        (Exception("AF_UNIX path length too long"), ".", "set RAY_TMPDIR to a short folder"),
+        (OSError("no inodes left"), ".", "Ray keeps its files in .*: see to it, or set RAY_TMPDIR"),
+        (
+            Exception("node timed out"),
+            ".",
+            r"\(node timed out\); try again when",
+        ),
+        (OSError("not a directory"), "file/below", "set RAY_TMPDIR to a short folder"),
+    ],
+)
+def test_where_ray_does_not_start_its_reason_and_the_remedy_are_told(
+    error, folder, told, tmp_path, monkeypatch
+):
+    def init(**_):
+        raise error
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / folder))
+    with pytest.raises(SpecError, match=told), ray_session(None):
+        pass

@@ -18,7 +18,9 @@ import pandas as pd
 import pytest
 from closed_form import ClosedFormTrial
 from ray import cloudpickle
+from synthetic_runs import MANIFEST
 
+import convae.data
 from study.folder import schema
 from study.folder.storage import RunFolderError
 from study.plan.spec import SpecError, StudySpec
@@ -317,6 +319,44 @@ def test_resume_needs_a_study(storage, capsys):
     assert main(["--storage", str(storage), "--resume"]) == 2
     assert "--name" in capsys.readouterr().err
     assert not storage.exists()
+
+
+@pytest.fixture
+def begun(storage):
+    """Options to go on with a study of which there is the manifest."""
+
+    def make(**spec):
+        folder = storage / "begun"
+        folder.mkdir(parents=True)
+        values = {**StudySpec(preset="test").to_dict(), **spec}
+        (folder / "study.json").write_text(json.dumps({**MANIFEST, "spec": values}))
+        return ["--storage", str(storage), "--name", "begun", "--resume"]
+
+    return make
+
+
+def test_a_study_of_another_version_is_refused(begun, capsys):
+    assert main(begun(flavour="new")) == 2
+    assert "holds no study that this version can go on with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_fault_of_ours_is_a_sentence_and_its_traceback_is_in_a_log(
+    there, begun, storage, capsys, monkeypatch
+):
+    def fault(_):
+        raise ZeroDivisionError("by us")
+
+    monkeypatch.setattr(convae.data, "load_images", fault)
+    arguments = begun() if there else ["--storage", str(storage)]
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "stopped over a fault of its own (ZeroDivisionError: by us); /" in line
+    log = Path(line.partition("by us); ")[2].removesuffix(" has the traceback."))
+    assert "in fault\n" in log.read_text()
+    assert (log == storage / "begun" / schema.LOG_FILE) is there
+    if not there:
+        log.unlink()
 
 
 def test_the_printed_command_goes_on_under_the_same_conditions():

@@ -36,6 +36,9 @@ def parse(text, folder="."):
     return parse_study(text, "my.toml", "my", Path(folder)).spec
 
 
+HUNDRED = list(range(1, 102))
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_study_that_spells_out_a_preset_is_the_preset(preset):
     text = to_toml(PRESETS[preset])
@@ -96,6 +99,10 @@ def test_a_study_with_everything_prints_as_itself():
         ("[[trial]]\nmodel = 'conv'\nlearning_rate = [1, 1]", "learning_rate names a value twice"),
         ("[[trial]]\nmodel = 'conv'\nlearning_rate = []", "learning_rate names a value twice, or"),
         ("[[trial]]\nmodel = 'conv'\nsplit = 'test'", "split is 'test', but takes full or search"),
+        (
+            f"[[trial]]\nmodel = 'conv'\nbatch_size = {HUNDRED}\nlearning_rate = {HUNDRED}",
+            "makes 10,201 trials, but at most 10,000 are taken",
+        ),
         ("search = 1", r"search takes tables by model: write \[search\.NAME\]"),
         ("[search]\nlearning_rate = 1", r"search takes tables by model"),
         ("[search.cnn]\nlearning_rate = [1, 2]", r"\[search\.cnn\] is of no model that there is"),

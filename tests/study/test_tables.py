@@ -188,6 +188,24 @@ def test_a_torn_journal_is_named(ledger):
         resumed(ledger)
 
 
+@pytest.mark.parametrize("content", [b"[[]]", b'[{"trial": 1}]', b'[{"trial": {"epochs": "x"}}]'])
+def test_a_journal_that_holds_something_else_is_named(ledger, content):
+    ledger.folder.write("journal/00000009.json", content)
+    with pytest.raises(RunFolderError, match="journal"):
+        read_tables(ledger.folder)
+
+
+def test_a_torn_csv_is_named(ledger):
+    measure(ledger, epoch(1, 0.9, 0.5))
+    ledger.close()
+    ledger.folder.delete(schema.EPOCHS_FILE)
+    assert len(read_tables(ledger.folder)[1]) == 1
+    content = ledger.folder.read(schema.EPOCHS_CSV_FILE)
+    ledger.folder.write(schema.EPOCHS_CSV_FILE, content.replace(b"0.5", b"half"))
+    with pytest.raises(RunFolderError, match=r"epochs\.csv is torn"):
+        read_tables(ledger.folder)
+
+
 def test_the_journal_of_an_older_version_is_read(ledger):
     """A file an ended trial, named after it, in no table."""
     ledger.write()
