@@ -13,7 +13,7 @@ EXTRAS := test$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
 # Whole files, since the tests of one share what takes long to make.
 AT_ONCE := --numprocesses logical --maxprocesses 4 --dist loadfile
-# Those wait for processes half of the time.
+# These wait for processes half of the time.
 CLUSTER := -m cluster --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: study test test-cluster coverage lint bench .venv clean
