@@ -98,22 +98,25 @@ def mean_and_sd(estimate: Estimate | None) -> str:
     return f"{estimate.mean:.{decimals}f} ± {estimate.sd:.{decimals}f}"
 
 
+def ends(estimate: Estimate) -> str:
+    """The ends of an interval of errors, times or ratios, none of which is below 0."""
+    return f"{digits(max(0.0, estimate.lowest))} to {digits(estimate.highest)}"
+
+
 def interval(estimate: Estimate | None) -> str:
     """The mean with its 95 % interval and n."""
     if estimate is None:
         return "–"
     if estimate.low is None or estimate.high is None:
         return f"{digits(estimate.mean)} (n = {estimate.n}, no interval)"
-    bounds = f"{digits(estimate.low)} to {digits(estimate.high)}"
-    return f"{digits(estimate.mean)} (95 % interval {bounds}, n = {estimate.n})"
+    return f"{digits(estimate.mean)} (95 % interval {ends(estimate)}, n = {estimate.n})"
 
 
 def short_interval(estimate: Estimate | None) -> str:
     """The mean with its 95 % interval and n, as short as a wide table needs it."""
     if estimate is None or estimate.low is None or estimate.high is None:
         return interval(estimate)
-    bounds = f"{digits(estimate.low)} to {digits(estimate.high)}"
-    return f"{digits(estimate.mean)} ({bounds}), n = {estimate.n}"
+    return f"{digits(estimate.mean)} ({ends(estimate)}), n = {estimate.n}"
 
 
 def seeds(numbers: Iterable[int]) -> str:

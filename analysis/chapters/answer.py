@@ -29,6 +29,7 @@ from analysis.words import (
     MNIST,
     count,
     digits,
+    ends,
     image_set,
     listed,
     mean_and_sd,
@@ -452,7 +453,7 @@ def _facts(run: Run, found: Outcome) -> list[Fact]:
     ratio = found.ratio
     assert ratio is not None
     means = {name: mean_of(run.reference, name, TEST_MSE) for name in (CONV_NAME, DENSE_NAME)}
-    note = "one seed" if ratio.low is None else f"{digits(ratio.lowest)} to {digits(ratio.highest)}"
+    note = "one seed" if ratio.low is None else ends(ratio)
     setting = "at the default reading, " if found.kind == "audit" else ""
     facts = [
         Fact(f"{name}, test MSE", *_value_and_note(mean)) for name, mean in means.items() if mean

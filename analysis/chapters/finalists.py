@@ -33,7 +33,7 @@ from analysis.statistics import (
     ratio_over_seeds,
     with_names,
 )
-from analysis.words import count, digits, mean_and_sd, rests_on, seeds, short
+from analysis.words import count, digits, ends, mean_and_sd, rests_on, seeds, short
 from study.folder import schema
 
 FIGURE: Final = "figure-finalists"
@@ -174,7 +174,7 @@ def finalist_table(found: Sequence[Finalist]) -> parts.Table:
         mean = one.mean
         interval = parts.NO_VALUE
         if mean is not None and mean.low is not None:
-            interval = f"{digits(mean.lowest)} to {digits(mean.highest)}"
+            interval = ends(mean)
         promised = parts.NO_VALUE
         if one.searched is not None:
             promised = f"{digits(one.searched)} ({ordinal(one.rank or 1)})"

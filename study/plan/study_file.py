@@ -133,10 +133,12 @@ def check_builders(spec: StudySpec) -> None:
             for setting in trials.settings
         ]
         space = spec.space_of(own.name)
-        settings += [{**names, name: value} for name in names for value in space.ends_of(name)]
+        if not space.sizes:  # else all were built, to be counted
+            others = {**names, **{n: value for n, value in space.fixed if n in names}}
+            settings += [{**others, name: value} for name in names for value in space.ends_of(name)]
         different = {as_arguments(setting): setting for setting in settings}
-        built = dict(space.sizes)  # under a limit on parameters
-        count_parameters(own, [s for arguments, s in different.items() if arguments not in built])
+        new = [s for arguments, s in different.items() if arguments not in dict(space.sizes)]
+        count_parameters(own, new)
 
 
 def to_toml(spec: StudySpec, data: str | None = None) -> str:

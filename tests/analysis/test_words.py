@@ -3,9 +3,11 @@
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from analysis.words import shell_line, without_home
+from analysis.statistics import mean_over_seeds
+from analysis.words import interval, shell_line, without_home
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,9 @@ def test_a_shell_expands_the_home_folder_again():
         ["bash", "-c", line], env={"HOME": "/h"}, capture_output=True, text=True, check=True
     )
     assert done.stdout == "/h/my data|--data=/h/x|a b|~/y|"
+
+
+def test_no_error_is_said_to_be_below_nothing():
+    wide = mean_over_seeds(pd.Series([0.001, 0.002, 0.009]))
+    assert wide.low < 0
+    assert interval(wide) == "0.00400 (95 % interval 0.00 to 0.0148, n = 3)"

@@ -9,7 +9,8 @@ from test_plan import Hand
 from convae.config import Choices, Range
 from convae.own_models import OwnModel
 from study.folder import schema
-from study.plan import sampler
+from study.plan import sampler, study_file
+from study.plan.own_trials import own_trials_from
 from study.plan.space import SpaceError, space_from
 from study.plan.spec import StudySpec, hyperparameters
 
@@ -119,3 +120,19 @@ def test_a_point_of_another_version_of_the_builder_lies_outside():
     assert own.holds(reference, reference)
     older = type(reference).from_dict({**reference.to_dict(), "arguments": '{"width": 8}'})
     assert not own.holds(older, reference)
+
+
+def test_a_builder_is_tried_with_what_the_study_will_ask_of_it(monkeypatch):
+    tried = []
+    monkeypatch.setattr(study_file, "count_parameters", lambda _, settings: tried.extend(settings))
+    table = {"width": {"low": 2, "high": 9}, "depth": [1, 3], "kind": "x"}
+    own = own_trials_from("it", {"model": "mine", "width": 7}, ("mine",), lambda _: PARAMETERS)
+    for limit, searched in ((None, [(2, 2), (9, 2), (8, 1), (8, 3)]), (10**9, [])):
+        tried.clear()
+        spaces = (space(limit, **table),)
+        study_file.check_builders(
+            StudySpec(preset="test", spaces=spaces, own_trials=(own,), **MINE)
+        )
+        pairs = [(one["width"], one["depth"]) for one in tried if one["kind"] == "x"]
+        assert sorted(set(pairs) - {(8, 2)}) == sorted(searched)
+        assert [one["kind"] for one in tried if one["width"] == 7] == ["relu"]
