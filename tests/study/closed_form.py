@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from convae.errors import DivergenceError
+from study.folder import schema
 from study.tune.trainable import AutoencoderTrial
 
 BEST = 0.01
@@ -88,6 +89,14 @@ class SlowToStart(ClosedFormTrial):
     def step(self):
         time.sleep(0.3)  # for longer than Ray takes to find room for the second worker
         return super().step()
+
+
+class FileInTheWay(ClosedFormTrial):
+    """Where the models' folder should be, so that every attempt fails at its end."""
+
+    def _keep_model(self):
+        (self._folder.local / schema.MODELS_FOLDER).write_text("in the way")
+        self._folder.write(f"{schema.MODELS_FOLDER}/it.keras", b"")
 
 
 class AlwaysFails(ClosedFormTrial):

@@ -147,12 +147,14 @@ def test_a_resumed_study_needs_no_file_and_runs_the_same_plan(alone, file, tmp_p
     pd.testing.assert_frame_equal(setting(resumed), setting(alone))
 
 
-@pytest.mark.parametrize("lanes", [(), ("--lanes", "2")], ids=["by itself", "in an engine"])
-def test_a_builder_travels_to_the_nodes_with_its_study(file, tmp_path, cluster, lanes):
+@pytest.mark.parametrize(
+    "how", [("--max-concurrent", "1"), ("--lanes", "2")], ids=["by itself", "in an engine"]
+)
+def test_a_builder_travels_to_the_nodes_with_its_study(file, tmp_path, cluster, how):
     """Real training, after the files are gone."""
     own = tmp_path / "own"
     shutil.copytree(file.parent, own)
-    options = [*lanes, "--models", "small", "--epochs", "2", "--trials", "2", "--seeds", "1"]
+    options = [*how, "--models", "small", "--epochs", "2", "--trials", "2", "--seeds", "1"]
     options += ["--finalists", "0", str(own / file.name)]
     study = start(cluster, "noise_study.py", tmp_path, *options)
     study.wait_for("plan:")

@@ -16,7 +16,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from closed_form import ClosedFormTrial
+from closed_form import ClosedFormTrial, FileInTheWay
 from ray import cloudpickle
 from synthetic_runs import MANIFEST
 
@@ -250,6 +250,20 @@ def test_kept_model_reconstructs_what_the_table_says(finished):
     assert shown[shown.choice == "worst"].mse.min() >= shown[shown.choice == "median"].mse.max()
 
 
+@pytest.fixture
+def formula(storage, monkeypatch):
+    """Commands of this process train by a formula, once it has been given how."""
+    cloudpickle.register_pickle_by_value(closed_form)
+
+    def train(trainable):
+        monkeypatch.setattr(driver, "run_study", partial(driver.run_study, trainable=trainable))
+
+    train.folder = storage / "study"
+    train.there = ["--storage", str(storage), "--name", "study", "--gpus", "0", "--no-report"]
+    train.options = ["--models", "dense", "--hidden", "64", "--epochs", "2", "--trials", "0"]
+    return train
+
+
 def write_images(path, seed):
     rng = np.random.default_rng(seed)
     train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (60, 12))
@@ -258,15 +272,12 @@ def write_images(path, seed):
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("session")
-def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, storage, capsys, monkeypatch):
-    cloudpickle.register_pickle_by_value(closed_form)
-    monkeypatch.setattr(driver, "run_study", partial(driver.run_study, trainable=ClosedFormTrial))
-    path, folder = tmp_path / "clothes.npz", storage / "study"
-    there = ["--storage", str(storage), "--name", "study", "--gpus", "0", "--no-report"]
-    resume = [*there, "--resume"]
-    options = ["--models", "dense", "--hidden", "64", "--epochs", "2", "--trials", "0"]
+def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, formula, capsys, monkeypatch):
+    formula(ClosedFormTrial)
+    path, folder = tmp_path / "clothes.npz", formula.folder
+    resume = [*formula.there, "--resume"]
     write_images(path, 0)
-    assert main([*there, *options, "--data", os.path.relpath(path)]) == 0
+    assert main([*formula.there, *formula.options, "--data", os.path.relpath(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "images: clothes from " in lines[0]
     assert lines[0].endswith("(60 + 12, not MNIST)")
@@ -421,20 +432,12 @@ def test_a_notebooks_own_session_is_used_and_left_alone(storage):
 
 
 @pytest.mark.cluster
-def test_a_trial_that_fails_is_retried_then_kept_as_failed(storage):
-    """A file lies where the models' folder should be, so every attempt fails at its end."""
-    command = [sys.executable, "-m", "study.run", "--gpus", "0", "--models", "dense"]
-    command += ["--hidden", "64", "--epochs", "1", "--trials", "0", "--no-report"]
-    command += ["--storage", str(storage), "--name", "failing"]
-    folder = storage / "failing"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as study:
-        while not (folder / "trials.csv").exists():
-            assert study.poll() is None
-            time.sleep(0.01)
-        (folder / "models").write_text("in the way")
-        output, _ = study.communicate()
-    assert study.returncode == 1
-    assert "1 trial failed" in output
-    (trial,) = pd.read_parquet(folder / "trials.parquet").to_dict("records")
+@pytest.mark.usefixtures("session")
+def test_a_trial_that_fails_is_retried_then_kept_as_failed(tmp_path, formula, capsys):
+    formula(FileInTheWay)
+    write_images(tmp_path / "few.npz", 0)
+    assert main([*formula.there, *formula.options, "--data", str(tmp_path / "few.npz")]) == 1
+    assert "1 trial failed" in capsys.readouterr().out
+    (trial,) = pd.read_parquet(formula.folder / "trials.parquet").to_dict("records")
     assert (trial["state"], trial["n_retries"]) == ("failed", 2)
     assert "models" in trial["error"]
