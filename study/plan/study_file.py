@@ -137,8 +137,8 @@ def check_builders(spec: StudySpec) -> None:
             others = {**names, **{n: value for n, value in space.fixed if n in names}}
             settings += [{**others, name: value} for name in names for value in space.ends_of(name)]
         different = {as_arguments(setting): setting for setting in settings}
-        new = [s for arguments, s in different.items() if arguments not in dict(space.sizes)]
-        count_parameters(own, new)
+        built = dict(space.sizes)
+        count_parameters(own, [s for arguments, s in different.items() if arguments not in built])
 
 
 def to_toml(spec: StudySpec, data: str | None = None) -> str:

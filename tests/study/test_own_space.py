@@ -112,9 +112,7 @@ def test_a_search_proposes_nothing_above_its_limit(name, n_proposals, monkeypatc
 
 
 def test_a_point_of_another_version_of_the_builder_lies_outside():
-    spec = StudySpec(
-        preset="test", models=("mine",), own_models=(OWN,), spaces=(space(width=[4, 8]),)
-    )
+    spec = StudySpec(preset="test", spaces=(space(width=[4, 8]),), **MINE)
     (reference, *_) = [p.config for p in Hand(spec).run() if p.group == schema.REFERENCE]
     own = spec.space_of("mine")
     assert own.holds(reference, reference)
