@@ -70,9 +70,9 @@ LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
     DENSE: MODEL_STYLES[DENSE_NAME],
 }
 # Of models of a person's own, and of settings side by side: a line is told by two of the three.
-OWN_COLORS: Final = ("#2f7d4f", "#b0144f", "#6a4c93", "#8a5a2b", "#12848f")
-OWN_LINES: Final = ("-.", ":", (0, (6, 2)), (0, (4, 1, 1, 1)))
-OWN_MARKERS: Final = ("^", "D", "v")
+CUSTOM_COLORS: Final = ("#2f7d4f", "#b0144f", "#6a4c93", "#8a5a2b", "#12848f")
+CUSTOM_LINES: Final = ("-.", ":", (0, (6, 2)), (0, (4, 1, 1, 1)))
+CUSTOM_MARKERS: Final = ("^", "D", "v")
 SVG: Final = "http://www.w3.org/2000/svg"
 XLINK: Final = "http://www.w3.org/1999/xlink"
 ElementTree.register_namespace("", SVG)
@@ -203,10 +203,10 @@ def _inline(svg: bytes, label: str) -> str:
     used = "".join(value for node in root.iter() for value in node.attrib.values() if "#" in value)
     for parent in list(root.iter()):
         for node in list(parent):
-            own = node.attrib.get("id", "")
-            if own.startswith(SERIES):
-                node.attrib["data-series"] = own.split("-")[1]
-            if own and f"#{own}" not in used:
+            custom = node.attrib.get("id", "")
+            if custom.startswith(SERIES):
+                node.attrib["data-series"] = custom.split("-")[1]
+            if custom and f"#{custom}" not in used:
                 del node.attrib["id"]
     for size in ("width", "height", "version"):
         root.attrib.pop(size, None)
@@ -259,15 +259,15 @@ def series_of(name: str, look: Mapping[str, Any]) -> Series:
 def looks_of(models: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     """How each model is drawn: the built-in ones as ever, one of a person's own by its place."""
     others = [model for model in models if model not in LOOKS]
-    return {**LOOKS, **{model: own_look(place) for place, model in enumerate(others)}}
+    return {**LOOKS, **{model: custom_look(place) for place, model in enumerate(others)}}
 
 
-def own_look(place: int) -> dict[str, Any]:
+def custom_look(place: int) -> dict[str, Any]:
     """A look that neither built-in model has, of ten or more that differ."""
     return {
-        "color": OWN_COLORS[place % len(OWN_COLORS)],
-        "linestyle": OWN_LINES[place % len(OWN_LINES)],
-        "marker": OWN_MARKERS[place % len(OWN_MARKERS)],
+        "color": CUSTOM_COLORS[place % len(CUSTOM_COLORS)],
+        "linestyle": CUSTOM_LINES[place % len(CUSTOM_LINES)],
+        "marker": CUSTOM_MARKERS[place % len(CUSTOM_MARKERS)],
         "zorder": 3.0,
     }
 

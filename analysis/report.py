@@ -18,7 +18,7 @@ from analysis.chapters import (
     answer,
     claims,
     curves,
-    own,
+    custom,
     parameters,
     pareto,
     provenance,
@@ -33,7 +33,7 @@ from analysis.chapters.parts import Chapter
 from analysis.load import Run, RunFolderError, read_run
 from analysis.page import page_of, render
 from analysis.statistics import models_of
-from analysis.words import image_set, listed, own_question
+from analysis.words import custom_question, image_set, listed
 from study.folder import schema
 from study.folder.storage import RunFolder
 
@@ -55,7 +55,7 @@ def chapters_of(run: Run) -> list[Chapter]:
     found = [
         claims.chapter(run),
         curves.chapter(run),
-        own.chapter(run),
+        custom.chapter(run),
         times.chapter(run),
         reconstructions.chapter(run),
         search.chapter(run, sensitivity.relative_spreads(run.trials)),
@@ -66,8 +66,10 @@ def chapters_of(run: Run) -> list[Chapter]:
         trials.chapter(run),
         provenance.chapter(run),
     ]
-    if own_question(run.manifest):  # what was done to answer it comes before what stands beside it
-        found.sort(key=lambda chapter: chapter.key not in ("own", "search"))
+    if custom_question(
+        run.manifest
+    ):  # what was done to answer it comes before what stands beside it
+        found.sort(key=lambda chapter: chapter.key not in ("custom", "search"))
     return found
 
 

@@ -168,7 +168,7 @@ def arguments(text: Any) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {factor_value(value)}" for name, value in found)
 
 
-def own_question(manifest: Mapping[str, Any]) -> str:
+def custom_question(manifest: Mapping[str, Any]) -> str:
     """What a study's author asks; "" for the report's question."""
     return str(manifest["spec"].get("question") or "")
 

@@ -45,9 +45,9 @@ def lines(name: str, rows: list[dict[str, Any]]) -> list[list[str]]:
     """A model's lines of the table: each precision, and what the second one changes."""
     found, mses, medians = [], [], []
     for precision in PRECISIONS:
-        own = [row for row in rows if row["precision"] == precision]
-        mses.append([row["test_mse"] for row in own])
-        times = list(chain(*(row["seconds"][1:] or row["seconds"] for row in own)))
+        custom = [row for row in rows if row["precision"] == precision]
+        mses.append([row["test_mse"] for row in custom])
+        times = list(chain(*(row["seconds"][1:] or row["seconds"] for row in custom)))
         medians.append(statistics.median(times))
         found.append([name, precision, with_spread(mses[-1]), cell(times)])
     differences = with_spread([b - a for a, b in zip(*mses, strict=True)], sign="+")

@@ -120,7 +120,7 @@ NEEDS = {"gp": "torch", "cma-es": "cmaes"}
 @contextmanager
 def variant(sampler: str, given: str) -> Iterator[None]:
     """While it lasts, searches use this sampler, and are given this share of their first trials."""
-    first_points, own, make = plan_search.first_points, make_sampler, SAMPLERS[sampler][1]
+    first_points, custom, make = plan_search.first_points, make_sampler, SAMPLERS[sampler][1]
 
     def fewer(model: str, spec: StudySpec, n: int) -> Any:
         return first_points(model, spec, (n + 1) // 2 if given == "quarter" else n)
@@ -130,7 +130,7 @@ def variant(sampler: str, given: str) -> Iterator[None]:
         return plan_sampler._Exact(make(spec, model, number), spec.space_of(model))
 
     with (
-        patch.object(plan_search, "make_sampler", other if make else own),
+        patch.object(plan_search, "make_sampler", other if make else custom),
         patch.object(plan_search, "first_points", fewer),
         warnings.catch_warnings(),
     ):

@@ -209,11 +209,11 @@ def main() -> None:
         write_result(f"study-{kind}", result, short=options.short)
     medians, table = {}, []
     for side in SIDES:
-        own = [run for run in result["runs"] if run["side"] == side]
-        medians[side] = statistics.median(run["seconds"] for run in own)
-        busy = f"{own[-1]['busy_share']:.2f}" if "busy_share" in own[-1] else "not measured"
-        peak = max(run["worker_peak_gib"] for run in own)
-        measured = f"{own[-1]['measured_seconds']:.0f} ({2 * own[-1]['measured_trials']})"
+        custom = [run for run in result["runs"] if run["side"] == side]
+        medians[side] = statistics.median(run["seconds"] for run in custom)
+        busy = f"{custom[-1]['busy_share']:.2f}" if "busy_share" in custom[-1] else "not measured"
+        peak = max(run["worker_peak_gib"] for run in custom)
+        measured = f"{custom[-1]['measured_seconds']:.0f} ({2 * custom[-1]['measured_trials']})"
         table.append([side, f"{medians[side]:.0f}", measured, busy, f"{peak:.2f}"])
     ratio = medians[SIDES[0]] / medians[SIDES[1]]
     title = f"{what}; median of n = {options.turns}: ratio {ratio:.2f}"

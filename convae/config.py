@@ -34,7 +34,7 @@ DATA_HELP: Final = (
 PRECISIONS: Final = ("float32", "bfloat16")
 N_SEEDS: Final = 2**31  # seeds run from 0 to below this
 # Names become files' and columns' parts.
-_OWN_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+_CUSTOM_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 
 def n_fitted(n_train: int) -> int:
@@ -241,9 +241,9 @@ BY_NAME: Final[Mapping[str, Hyperparameter]] = MappingProxyType(
 )
 
 
-def is_own_name(name: str) -> bool:
+def is_custom_name(name: str) -> bool:
     """Whether a model of a person's own may be called so."""
-    return bool(_OWN_NAME.fullmatch(name)) and name not in MODELS
+    return bool(_CUSTOM_NAME.fullmatch(name)) and name not in MODELS
 
 
 def argument_of(model: str, name: str, default: Any) -> Hyperparameter:
@@ -327,8 +327,8 @@ class TrialConfig:
     precision: str = PRECISIONS[0]
 
     def __post_init__(self) -> None:
-        if self.is_own:
-            self._check_own()
+        if self.is_custom:
+            self._check_custom()
         else:
             _require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
         for name, known in (("split", SPLITS), ("precision", PRECISIONS)):
@@ -346,9 +346,9 @@ class TrialConfig:
             elif value is not None:
                 raise ConfigError(f"{name} does not apply to the {self.model} model; leave it out.")
 
-    def _check_own(self) -> None:
+    def _check_custom(self) -> None:
         takes = "a name of letters, digits and _, not a built-in"
-        _require(is_own_name(self.model), "model", self.model, takes)
+        _require(is_custom_name(self.model), "model", self.model, takes)
         try:
             arguments = json.loads(self.arguments or "")
             plain = isinstance(arguments, dict) and all(
@@ -362,7 +362,7 @@ class TrialConfig:
         object.__setattr__(self, "arguments", as_arguments(arguments))
 
     @property
-    def is_own(self) -> bool:
+    def is_custom(self) -> bool:
         """Whether the model is one of a person's own."""
         return self.arguments is not None
 
@@ -384,7 +384,7 @@ class TrialConfig:
         """
         keywords = self.keywords
         fields_ = {name: value for name, value in values.items() if name not in keywords}
-        if self.is_own:
+        if self.is_custom:
             fields_["arguments"] = as_arguments({k: values.get(k, v) for k, v in keywords.items()})
         return replace(self, **fields_)
 

@@ -19,10 +19,10 @@ from types import TracebackType
 from typing import NamedTuple
 
 from convae.config import TrialConfig
+from convae.custom_lane import CustomLane
 from convae.data import ImageSet
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
-from convae.own_lane import OwnLane
 from convae.place import Place
 from convae.training import EpochResult, Trainer
 from convae.xla import cached_programs
@@ -230,7 +230,7 @@ class Engine:
         compile_seconds: of each program that is ready.
     """
 
-    def __init__(self, programs: Mapping[ProgramId, Lanes | OwnLane]) -> None:
+    def __init__(self, programs: Mapping[ProgramId, Lanes | CustomLane]) -> None:
         """Takes programs that are not compiled yet; `open` makes them."""
         self.compile_seconds: dict[ProgramId, float] = {}
         self._programs = dict(programs)
@@ -262,10 +262,10 @@ class Engine:
         """
         images = DeviceImages(image_set)
         evaluators: dict[tuple[str, str], Evaluator] = {}
-        programs: dict[ProgramId, Lanes | OwnLane] = {}
+        programs: dict[ProgramId, Lanes | CustomLane] = {}
         if trainer is not None:
-            for own in trainer.own_models:
-                programs[ProgramId(own.name, single=True)] = OwnLane(own.name, trainer)
+            for custom in trainer.custom_models:
+                programs[ProgramId(custom.name, single=True)] = CustomLane(custom.name, trainer)
         for program, shape in shapes.items():
             key = shape.model, shape.precision
             if key not in evaluators:

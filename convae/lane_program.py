@@ -291,9 +291,9 @@ class Program:
 
     def trace(self, orders: tf.Tensor, state: State, by_lane: Arguments) -> None:
         """Traces what the first calls would; XLA compiles then."""
-        own = State(*([np.zeros(x.shape[1:], np.float32) for x in part] for part in state))
+        custom = State(*([np.zeros(x.shape[1:], np.float32) for x in part] for part in state))
         self._train_slice.get_concrete_function(self._pixels, orders, state, by_lane)
-        self.place.get_concrete_function(state, np.int32(0), own)
+        self.place.get_concrete_function(state, np.int32(0), custom)
         seed = np.zeros(2, np.int32)
         self.shuffle.get_concrete_function(orders, np.int32(0), seed, np.int32(0))
 
@@ -355,12 +355,12 @@ class Program:
         return State(*after), sums
 
 
-def _with_lane(state: State, lane: tf.Tensor, own: State) -> State:
+def _with_lane(state: State, lane: tf.Tensor, custom: State) -> State:
     """The state with that of one trial, (…) each, in a lane."""
     return State(
         *(
             [_with_row(x, lane, row) for x, row in zip(*parts, strict=True)]
-            for parts in zip(state, own, strict=True)
+            for parts in zip(state, custom, strict=True)
         )
     )
 

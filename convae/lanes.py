@@ -199,7 +199,7 @@ class Lanes:
         if occupants[lane] is not None:
             raise ValueError(f"Lane {lane} is taken.")
         parts = (state.weights, state.velocities, state.others)
-        own = State(
+        custom = State(
             *(
                 [_padded(x, to) for x, to in zip(part, self._program.weight_shapes, strict=False)]
                 for part in parts
@@ -208,7 +208,7 @@ class Lanes:
         part = self._images.part(config.split)
         shapes = weight_shapes(self._model(config))
         occupant = _Occupant(config, part, shapes, state.epoch, state.step, state.error_sum)
-        after = self._program.place(now, np.int32(lane), own)
+        after = self._program.place(now, np.int32(lane), custom)
         self._now = after, _replaced(occupants, lane, occupant)
         if state.step:
             self._begin_epoch(lane)
@@ -221,11 +221,11 @@ class Lanes:
         """
         state, occupants = self._now
         occupant = _taken(occupants, lane)
-        own = [
+        custom = [
             [x[lane].numpy()[_corner(of)] for x, of in zip(part, occupant.shapes, strict=False)]
             for part in state
         ]
-        return LaneState(occupant.epoch, occupant.step, occupant.error_sum, *own)
+        return LaneState(occupant.epoch, occupant.step, occupant.error_sum, *custom)
 
     def clear(self, lane: int) -> None:
         """Takes the trial out of a lane. What is left there is computed on, but never counted."""

@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers
 
 from convae.config import TrialConfig
-from convae.own_models import OwnModel, OwnModelError, load_builder
+from convae.custom_models import CustomModel, CustomModelError, load_builder
 
 IMAGE_SHAPE = (28, 28, 1)
 LATENT = "latent"  # name of the layer whose output is the code
@@ -66,19 +66,19 @@ def build_dense_autoencoder(
     return keras.Model(image, x, name="dense_autoencoder")
 
 
-def build_model(config: TrialConfig, own_models: Iterable[OwnModel] = ()) -> keras.Model:
+def build_model(config: TrialConfig, custom_models: Iterable[CustomModel] = ()) -> keras.Model:
     """The model that a trial trains.
 
     A built-in one has Keras' default initial weights, whatever they are; all variables of a
     person's own are a pure function of the trial's seed.
 
     Raises:
-        OwnModelError: the model is not among a person's own.
+        CustomModelError: the model is not among a person's own.
     """
     policy = POLICIES[config.precision]
-    if config.is_own:
+    if config.is_custom:
         with _BUILDING, _seeded(config.seed), _global_policy(policy):
-            model = _builder_of(config.model, own_models)(**config.keywords)
+            model = _builder_of(config.model, custom_models)(**config.keywords)
             if not getattr(model, "built", True):
                 model(keras.Input(IMAGE_SHAPE))
         return model
@@ -99,11 +99,13 @@ def count_trainable(model: keras.Model) -> int:
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
-def reset_own(model: keras.Model, config: TrialConfig, own_models: Iterable[OwnModel]) -> None:
+def reset_custom(
+    model: keras.Model, config: TrialConfig, custom_models: Iterable[CustomModel]
+) -> None:
     """Sets all variables of a person's own model as `build_model` makes them."""
     # A second model, since initialisers are what layers make of them; on one device for all.
     with keras.device("cpu:0"):
-        fresh = build_model(config, own_models)
+        fresh = build_model(config, custom_models)
     for variable, value in zip(model.variables, fresh.variables, strict=True):
         variable.assign(value)
 
@@ -125,11 +127,11 @@ def reset(model: keras.Model, seed: int) -> None:
             state.assign(np.array([layer_seed, 0], dtype=state.dtype))
 
 
-def _builder_of(name: str, own_models: Iterable[OwnModel]) -> Callable[..., keras.Model]:
-    for own in own_models:
-        if own.name == name:
-            return load_builder(own)
-    raise OwnModelError(f"There is no builder of the model {name}; name it in a study file.")
+def _builder_of(name: str, custom_models: Iterable[CustomModel]) -> Callable[..., keras.Model]:
+    for custom in custom_models:
+        if custom.name == name:
+            return load_builder(custom)
+    raise CustomModelError(f"There is no builder of the model {name}; name it in a study file.")
 
 
 @contextmanager

@@ -21,14 +21,14 @@ import numpy as np
 import tensorflow as tf
 
 from convae.config import TrialConfig
+from convae.custom_models import CustomModel
 from convae.data import VAL_MSE, ImageSet, split
 from convae.device import Device
 from convae.errors import DivergenceError
 from convae.formulations import Formulation, as_defined, cheaper_on_cpu
 from convae.lane_program import WIDTHS, DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState
-from convae.models import build_model, count_trainable, reset, reset_own
-from convae.own_models import OwnModel
+from convae.models import build_model, count_trainable, reset, reset_custom
 from convae.xla import cached_programs
 
 # Large enough to keep a GPU busy, small enough for 100 MB of activations.
@@ -297,7 +297,7 @@ class EpochProgram:
         return total / n_images
 
 
-class OwnProgram(EpochProgram):
+class CustomProgram(EpochProgram):
     """The same of a model of a person's own, which Keras computes: nothing is known of its layers.
 
     So a batch is neither split nor filled up, since its images may depend on each other, as those
@@ -307,21 +307,21 @@ class OwnProgram(EpochProgram):
     def __init__(
         self,
         config: TrialConfig,
-        own_models: Iterable[OwnModel],
+        custom_models: Iterable[CustomModel],
         images: tf.Tensor,
         n_train: int,
         eval_images: tf.Tensor,
     ) -> None:
         """Traces and compiles; see `EpochProgram`."""
-        self._config, self._own_models = config, tuple(own_models)
+        self._config, self._custom_models = config, tuple(custom_models)
         super().__init__(config, images, n_train, eval_images, formulation=as_defined)
 
     def _build(self, config: TrialConfig) -> keras.Model:
         # One seed for all, for what a builder makes random that is no variable.
-        return build_model(replace(config, seed=0), self._own_models)
+        return build_model(replace(config, seed=0), self._custom_models)
 
     def _reset_model(self, seed: int) -> None:
-        reset_own(self.model, replace(self._config, seed=seed), self._own_models)
+        reset_custom(self.model, replace(self._config, seed=seed), self._custom_models)
 
     def _sum_over_batches(
         self,
@@ -531,7 +531,7 @@ class Trainer:
     Attributes:
         device: to train on.
         image_set: the images.
-        own_models: that trials may name.
+        custom_models: that trials may name.
     """
 
     def __init__(
@@ -539,7 +539,7 @@ class Trainer:
         image_set: ImageSet,
         device: Device,
         formulation: Formulation = cheaper_on_cpu,
-        own_models: Iterable[OwnModel] = (),
+        custom_models: Iterable[CustomModel] = (),
     ) -> None:
         """Takes the images, which go to the device with the first trial.
 
@@ -547,12 +547,12 @@ class Trainer:
             image_set: the images.
             device: to train on.
             formulation: how a CPU computes the built-in models.
-            own_models: that trials may name.
+            custom_models: that trials may name.
         """
         self.device = device
         self.image_set = image_set
         self._formulation = formulation
-        self.own_models = tuple(own_models)
+        self.custom_models = tuple(custom_models)
         self._programs: dict[tuple[Any, ...], EpochProgram] = {}
         self._lanes: dict[Shape, Lanes] = {}
 
@@ -571,9 +571,9 @@ class Trainer:
         """Prepares a trial: its images, its program (compiled if new), its initial weights.
 
         Raises:
-            OwnModelError: it names a model that is not among a person's own.
+            CustomModelError: it names a model that is not among a person's own.
         """
-        in_lane = self.device.jit_compile and not config.is_own
+        in_lane = self.device.jit_compile and not config.is_custom
         with tf.device(self.device.name):
             return self._in_lane(config) if in_lane else self._in_graph(config)
 
@@ -597,11 +597,11 @@ class Trainer:
     def _program(
         self, config: TrialConfig, images: tf.Tensor, n_train: int, eval_images: tf.Tensor
     ) -> EpochProgram:
-        if config.is_own:
+        if config.is_custom:
             # A search may give each trial a shape of its own: the last one's is kept.
             for key in [key for key in self._programs if key[0][0] == config.model]:
                 del self._programs[key]
-            return OwnProgram(config, self.own_models, images, n_train, eval_images)
+            return CustomProgram(config, self.custom_models, images, n_train, eval_images)
         return EpochProgram(
             config,
             images,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from convae.config import DATA_HELP
 from convae.errors import UserError
 from study.folder import schema
-from study.plan.own_trials import own_trials_from, table_of
+from study.plan.custom_trials import custom_trials_from, table_of
 from study.plan.spec import SpecError, StudySpec, spec_options
 from study.plan.study_file import PRESETS, check_builders, key_of, read_study, to_toml
 from study.view.terminal import forgiving_terminal
@@ -219,10 +219,10 @@ def spec_from(
     }
     if options.trial:
         further = (
-            own_trials_from("--trial", table_of(words), base.known_models, base.hyperparameters)
+            custom_trials_from("--trial", table_of(words), base.known_models, base.hyperparameters)
             for words in options.trial
         )
-        given["own_trials"] = (*base.own_trials, *further)
+        given["custom_trials"] = (*base.custom_trials, *further)
     spec = replace(base, **given)
     if earlier is not None:
         spec.check_resumes(earlier)

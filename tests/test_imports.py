@@ -70,7 +70,7 @@ def is_private(name):
     return name.startswith("_") and not name.endswith("__")
 
 
-def own_names(*codes):
+def custom_names(*codes):
     """The private names that these modules give to things of their own."""
     found = set()
     for node in (node for code in codes for node in ast.walk(ast.parse(code))):
@@ -96,7 +96,7 @@ def theirs(tree):
     return found
 
 
-def reaches_into(code, own):
+def reaches_into(code, custom):
     """The private names that a module uses, or overrides, that are not the project's own."""
     tree = ast.parse(code)
     imported = theirs(tree)
@@ -106,12 +106,12 @@ def reaches_into(code, own):
             root = node.value
             while isinstance(root, ast.Attribute | ast.Call):
                 root = root.func if isinstance(root, ast.Call) else root.value
-            if node.attr not in own or getattr(root, "id", None) in imported:
+            if node.attr not in custom or getattr(root, "id", None) in imported:
                 found.append(ast.unparse(node))
         elif isinstance(node, ast.ClassDef):
             for base in {ast.unparse(base) for base in node.bases} & set(imported):
                 base_class = resolve_name(imported[base])
-                found += [n for n in own_names(ast.unparse(node)) if hasattr(base_class, n)]
+                found += [n for n in custom_names(ast.unparse(node)) if hasattr(base_class, n)]
     return found
 
 
@@ -139,7 +139,7 @@ def test_code_with_private_names_of_its_own_reaches_into_nobody():
     code = (
         "import ray\nclass A:\n def f(self, other): self._mine = other._mine; ray.get(self.__x__)"
     )
-    assert own_names(code) == {"_mine"}
+    assert custom_names(code) == {"_mine"}
     assert reaches_into(code, {"_mine"}) == []
 
 
@@ -147,6 +147,6 @@ def test_nothing_but_the_mend_reaches_into_ray_or_optuna():
     folder = ROOT / "study"
     codes = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.py")}
     mend = codes.pop(MEND)
-    own = own_names(*codes.values())
-    assert {name: found for name in codes if (found := reaches_into(codes[name], own))} == {}
-    assert reaches_into(mend, own)
+    custom = custom_names(*codes.values())
+    assert {name: found for name in codes if (found := reaches_into(codes[name], custom))} == {}
+    assert reaches_into(mend, custom)

@@ -11,11 +11,11 @@ ROOT = Path(__file__).parent.parent
 def test_every_direct_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    own = "convae-study[cluster,dashboards,mlflow]"  # what the tests need of the other extras
-    assert own in extras["test"]
+    custom = "convae-study[cluster,dashboards,mlflow]"  # what the tests need of the other extras
+    assert custom in extras["test"]
     names = [*project["dependencies"]]
     for extra in ("cluster", "dashboards", "gcp", "mlflow", "test"):
-        names += [name for name in extras[extra] if name != own]
+        names += [name for name in extras[extra] if name != custom]
     pins = (ROOT / "constraints.txt").read_text().lower().replace("_", "-")
     for requirement in names:
         name = requirement.split(">")[0].split("[")[0].lower()

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import pandas as pd
 
-from analysis.chapters import audit, curves, finalists, likely, own, search, winners
+from analysis.chapters import audit, curves, custom, finalists, likely, search, winners
 from analysis.chapters.claims import (
     REPORT_EPOCHS,
     REPORT_MSE_RATIO,
@@ -28,6 +28,7 @@ from analysis.statistics import (
 from analysis.words import (
     MNIST,
     count,
+    custom_question,
     digits,
     ends,
     image_set,
@@ -35,7 +36,6 @@ from analysis.words import (
     mean_and_sd,
     open_label,
     open_values,
-    own_question,
     seeds,
     sentence_case,
     short,
@@ -90,7 +90,7 @@ def outcome(run: Run) -> Outcome:
 
 def answer(run: Run) -> Answer:
     """The question, the answer in two or three sentences, and how sure it is."""
-    if len(run.trials) and (question := own_question(run.manifest)):
+    if len(run.trials) and (question := custom_question(run.manifest)):
         return _of_question(run, question)
     if len(run.trials) and not asks_the_report(run):
         return _of_study(run)
@@ -129,12 +129,12 @@ def _unfinished(run: Run) -> str:
     )
 
 
-def _own_settings(run: Run) -> list[own.OwnSetting]:
-    return own.own_settings(run.trials, run.manifest["spec"].get("batch_size"))
+def _custom_settings(run: Run) -> list[custom.CustomSetting]:
+    return custom.custom_settings(run.trials, run.manifest["spec"].get("batch_size"))
 
 
 def _own(run: Run) -> str:
-    return own.best_own(_own_settings(run))
+    return custom.best_custom(_custom_settings(run))
 
 
 def _ranked(run: Run) -> list[tuple[str, Estimate]]:
@@ -205,12 +205,12 @@ def _of_study(run: Run) -> Answer:
         )
         sure = f"{_seeds(mean)} No other architecture has a completed reference trial beside it."
         figure = curves.TEST
-    elif asked := own.comparable(_own_settings(run)):
+    elif asked := custom.comparable(_custom_settings(run)):
         said = f"{sentence_case(asked[0].label)}."
         sure = "No reference trial completed: what an own setting gains over it is not known."
         if asked[0].mean is not None:
             sure = f"{_seeds(asked[0].mean)} {sure}"
-        figure = own.figure_name(own.CURVES, asked[0].metric)
+        figure = custom.figure_name(custom.CURVES, asked[0].metric)
     elif tuned or over_seeds:
         said = "No reference to compare with."
         sure = "No reference trial completed: what a setting gains over it is not known."
@@ -237,8 +237,8 @@ def _of_question(run: Run, question: str) -> Answer:
     That is own trials beside their reference, then tuned models, then the reference trials.
     """
     plain = _of_study(run)
-    settings = _own_settings(run)
-    asked = own.comparable(settings)
+    settings = _custom_settings(run)
+    asked = custom.comparable(settings)
     tuned = winners.winner_trials(run.trials)
     batch_size = run.manifest["spec"].get("batch_size")
     over_seeds = finalists.finalists(run.trials, batch_size)
@@ -247,16 +247,16 @@ def _of_question(run: Run, question: str) -> Answer:
     facts = plain.facts
     if asked and asked[0].mean is not None:
         best = asked[0]
-        factor = own.factor_of(asked)
+        factor = custom.factor_of(asked)
         aside = ""
         if factor is not None and len(best.reference):
-            value = own.factor_words(factor, best.reference.iloc[0])
+            value = custom.factor_words(factor, best.reference.iloc[0])
             aside = f" ({value})"
         said = _beside(sentence_case(best.label), best.ratio, "the reference setting's", aside)
-        first = [one for one in (own.best_own(settings), own.collapses(settings)) if one]
+        first = [one for one in (custom.best_custom(settings), custom.collapses(settings)) if one]
         sure = _seeds(best.ratio or asked[0].mean)
-        named = own.CURVES if factor is None else own.FACTOR
-        figure = own.figure_name(named, best.metric)
+        named = custom.CURVES if factor is None else custom.FACTOR
+        figure = custom.figure_name(named, best.metric)
     elif len(models_of(tuned)) > 1:
         means = {m: winners.winner_of(tuned, m)[TEST_MSE].mean() for m in models_of(tuned)}
         best_model, second, *_ = sorted(means, key=lambda model: means[model])
@@ -277,7 +277,7 @@ def _of_question(run: Run, question: str) -> Answer:
         ratio = None if winner is None else finalists.ratio_to_reference(winner, over_seeds)
         what = "Tuned"
         if winner is not None and not winner.is_reference:
-            what += f" to {own.changes(winner.trial, run.trials, batch_size)}"
+            what += f" to {custom.changes(winner.trial, run.trials, batch_size)}"
         said = _beside(what, ratio, "the reference setting's")
         first = finalists.finalist_sentences(run.trials, over_seeds)
         sure = f"{_seeds(ratio) if ratio else plain.sure} {_limits(run)}".rstrip()

@@ -135,10 +135,10 @@ def trials_under(audited: pd.DataFrame, reading: Reading) -> pd.DataFrame:
     """The trials of a reading: those of each architecture whose open values it gives."""
     kept = pd.Series(False, index=audited.index)
     for model in schema.MODELS:
-        own = [name for name in schema.OPEN_VALUES if model in schema.BY_NAME[name].models]
-        if set(own) <= set(reading):
+        custom = [name for name in schema.OPEN_VALUES if model in schema.BY_NAME[name].models]
+        if set(custom) <= set(reading):
             matches = audited["model"] == model
-            for name in own:
+            for name in custom:
                 matches &= (audited[name] == reading[name]).fillna(value=False).astype(bool)
             kept |= matches
     return audited[kept].reset_index(drop=True)

@@ -30,12 +30,12 @@ from analysis.statistics import (
 from analysis.words import (
     MNIST,
     count,
+    custom_question,
     digits,
     image_set,
     interval,
     mean_and_sd,
     open_values,
-    own_question,
 )
 from study.folder import schema
 
@@ -86,7 +86,7 @@ class Claim:
 def concerns_report(run: Run) -> bool:
     """Whether a run is about the report: one of its two models, its images, no other question."""
     found = set(run.trials["model"])
-    of_report = image_set(run.manifest) == MNIST and not own_question(run.manifest)
+    of_report = image_set(run.manifest) == MNIST and not custom_question(run.manifest)
     return of_report and (bool(found & set(schema.MODELS)) or not found)
 
 

@@ -334,12 +334,12 @@ def _shared(runs: Sequence[Run], rows: pd.DataFrame, with_figures: bool) -> list
     for _, of_setting in rows.groupby(list(SETTING), dropna=False, sort=False):
         first = of_setting.iloc[0]
         groups = dict.fromkeys(", ".join(of_setting["groups"]).split(", "))
-        own = setting(first, varying)
-        labels += [f"{first['name']}{own and f', {own}'}"] * len(of_setting)
+        custom = setting(first, varying)
+        labels += [f"{first['name']}{custom and f', {custom}'}"] * len(of_setting)
         title = f"{first['name']} ({', '.join(groups)})"
         header = ("Metric", "Run", "Mean ± sd", "n", f"÷ {first['run']}", "95 % interval", "By")
         tables += [
-            parts.Heading(f"{title}: {own}" if own else title),
+            parts.Heading(f"{title}: {custom}" if custom else title),
             parts.Table(header, list(_rows_of(of_setting)), right=(3, 4)),
         ]
     kinds = ((MSE_FIGURE, TESTED), (TIME_FIGURE, (SECONDS,))) if with_figures else ()

@@ -43,18 +43,20 @@ CONV_LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
 Looks = Mapping[str, Mapping[str, Any]]
 
 
-def looks(found: Sequence[str], own: Looks = MappingProxyType({})) -> dict[str, Mapping[str, Any]]:
+def looks(
+    found: Sequence[str], custom: Looks = MappingProxyType({})
+) -> dict[str, Mapping[str, Any]]:
     """How each architecture's line is drawn: the report's two and a person's own stand out."""
     muted = iter(MUTED_LINES * len(found))
     return {
         name: MODEL_STYLES.get(name)
-        or own.get(name)
+        or custom.get(name)
         or {"color": MUTED, "linestyle": next(muted), "linewidth": 1.0, "zorder": 2.5}
         for name in found
     }
 
 
-def own_looks(run: Run) -> dict[str, Mapping[str, Any]]:
+def custom_looks(run: Run) -> dict[str, Mapping[str, Any]]:
     """The looks of the reference trials of a person's own models, by name.
 
     A model has its colour of elsewhere; further settings of it have the colours that are left.
@@ -67,7 +69,7 @@ def own_looks(run: Run) -> dict[str, Mapping[str, Any]]:
         first, *others = names(of_model)
         found[first] = model_looks[str(model)]
         for name in others:
-            found[name] = figures.own_look(place)
+            found[name] = figures.custom_look(place)
             place += 1
     return found
 
@@ -207,7 +209,7 @@ def _draw_log(run: Run, metric: str, name: str) -> parts.Figure | None:
     if data.empty:
         return None
     images = IMAGES[metric]
-    its_looks = looks(names(run.reference), own_looks(run))
+    its_looks = looks(names(run.reference), custom_looks(run))
     figure, ax = figures.new_figure()
     plot_log_mse(data, ax, images, its_looks)
     ends = data.groupby("name", sort=False).tail(1)

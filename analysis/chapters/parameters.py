@@ -91,14 +91,14 @@ def parameter_table(trials: pd.DataFrame, model: str) -> pd.DataFrame:
         for p in schema.hyperparameters_of(model)
     }
     given = [keywords(text) for text in search["arguments"]]
-    own = pd.DataFrame(given, index=search.index).convert_dtypes()
-    for name in own:
-        if own[name].dtype == object:  # values of several kinds
-            own[name] = own[name].map(str, na_action="ignore")
-    own = own.rename(columns={name: f"{name} (argument)" for name in (*BESIDE, *values)})
+    custom = pd.DataFrame(given, index=search.index).convert_dtypes()
+    for name in custom:
+        if custom[name].dtype == object:  # values of several kinds
+            custom[name] = custom[name].map(str, na_action="ignore")
+    custom = custom.rename(columns={name: f"{name} (argument)" for name in (*BESIDE, *values)})
     value = search[schema.OBJECTIVE].where(search["state"].isin([schema.COMPLETED, schema.PRUNED]))
     columns = search[["trial_id", "state", "epochs_completed"]]
-    found = columns.assign(value=value, **{str(name): own[name] for name in own} | values)
+    found = columns.assign(value=value, **{str(name): custom[name] for name in custom} | values)
     return found.reset_index(drop=True)
 
 

@@ -60,12 +60,12 @@ def pareto_trials(trials: pd.DataFrame) -> pd.DataFrame:
         kept[rows] = pareto_front(points)
         return kept
 
-    own = pd.Series(False, index=done.index)
+    custom = pd.Series(False, index=done.index)
     for model in models_of(done):
-        own |= front(comparable & (done["model"] == model))
+        custom |= front(comparable & (done["model"] == model))
     return with_names(done).assign(
         comparable=comparable,
-        on_own_front=own,
+        on_own_front=custom,
         on_joint_front=front(comparable),
     )
 

@@ -17,7 +17,7 @@ from analysis.chapters.claims import (
     REPORT_TRAIN_SECONDS,
     concerns_report,
 )
-from analysis.chapters.curves import Looks, own_looks
+from analysis.chapters.curves import Looks, custom_looks
 from analysis.chapters.parts import Chapter, Figures, Text
 from analysis.figures import MODEL_STYLES
 from analysis.load import Run
@@ -81,8 +81,8 @@ def bars(run: Run) -> list[TimeBar]:
     They are the report's two models and those of a person's own.
     """
     reference = run.reference
-    own = ~reference["model"].isin(schema.MODELS)
-    shown = reference[reference["name"].isin([CONV_NAME, DENSE_NAME]) | own]
+    custom = ~reference["model"].isin(schema.MODELS)
+    shown = reference[reference["name"].isin([CONV_NAME, DENSE_NAME]) | custom]
     shown = shown.dropna(subset="train_seconds")
     if shown.empty:
         return []
@@ -181,7 +181,7 @@ def chapter(run: Run) -> Chapter:
 
 def _draw(run: Run, data: Sequence[TimeBar]) -> parts.Figure:
     figure, ax = figures.new_figure()
-    plot_times(data, ax, own_looks(run))
+    plot_times(data, ax, custom_looks(run))
     values = "; ".join(
         f"{bar.source.splitlines()[0]}, {bar.name}: {bar.mean_seconds:.3g} s" for bar in data
     )

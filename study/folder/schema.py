@@ -56,12 +56,12 @@ OBJECTIVES: Final = (MSE_ALONE, MSE_AND_TIME)
 # Why a trial is in the study.
 REFERENCE: Final = "reference"
 READING: Final = "reading"  # the reference under another reading of what the report leaves open
-OWN: Final = "own"  # fixed trials that the person who made the study asked for
+CUSTOM: Final = "custom"  # fixed trials that the person who made the study asked for
 NEIGHBOUR: Final = "neighbour"
 SEARCH: Final = "search"
 FINALIST: Final = "finalist"  # the search's best settings with fresh seeds: the winner is of them
 WINNER: Final = "winner"
-GROUPS: Final = (REFERENCE, READING, OWN, NEIGHBOUR, SEARCH, FINALIST, WINNER)
+GROUPS: Final = (REFERENCE, READING, CUSTOM, NEIGHBOUR, SEARCH, FINALIST, WINNER)
 
 # What the report leaves open: the values under which the audit trains.
 OPEN_VALUES: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(

@@ -282,11 +282,11 @@ def _write_parquet(table: pa.Table, sink: pa.NativeFile) -> None:
 
 def _check(folder: RunFolder, trials: pa.Table, epochs: pa.Table) -> None:
     name = schema.TRIALS_FILE
-    own_models = pc.unique(trials.filter(pc.is_valid(trials["arguments"]))["model"]).to_pylist()
+    custom_models = pc.unique(trials.filter(pc.is_valid(trials["arguments"]))["model"]).to_pylist()
     for column, known in (
         ("state", schema.STATES),
         ("group", schema.GROUPS),
-        ("model", (*schema.MODELS, *own_models)),
+        ("model", (*schema.MODELS, *custom_models)),
     ):
         _check_known(folder, name, trials, column, known)
     counts = pc.value_counts(trials["trial_id"]).to_pylist()

@@ -33,7 +33,7 @@ SCALES: Final = ("linear", "log")
 N_GRID: Final = 5  # points of a range in a grid search that names none
 # Under a limit on parameters every size is counted; those of an own model by building it.
 MOST_SIZES: Final = 10_000
-MOST_OWN_SIZES: Final = 200
+MOST_CUSTOM_SIZES: Final = 200
 LIMIT: Final = "max_parameters"
 _BY_PARAMETER: Final = {p.parameter: p for p in HYPERPARAMETERS}
 
@@ -93,10 +93,10 @@ class Space:
         if config.keywords.keys() != reference.keywords.keys():
             return False  # of another version of the builder
         params = self.params_of(config)
-        own = {**{n: reference.value(n) for n in _names(config)}, **self.values_of(params)}
+        custom = {**{n: reference.value(n) for n in _names(config)}, **self.values_of(params)}
         return (
             all(_contains(searched, params[name]) for name, searched in self.searched)
-            and all(config.value(name) == value for name, value in own.items())
+            and all(config.value(name) == value for name, value in custom.items())
             and self.is_small_enough(params)
         )
 
@@ -216,7 +216,7 @@ def _limited(space: Space, defaults: Mapping[str, Any], count: Counter | None) -
         if _shapes(name):
             values[name] = _all_values(f"{where} {name}", searched)
             n_sizes *= len(values[name])
-    most = MOST_OWN_SIZES if count else MOST_SIZES
+    most = MOST_CUSTOM_SIZES if count else MOST_SIZES
     if n_sizes > most:
         raise SpaceError(
             f"{where} {LIMIT} needs the sizes of {n_sizes:,} settings, but counts at most {most:,};"

@@ -18,10 +18,10 @@ from convae.config import (
     argument_of,
     hyperparameters_of,
 )
+from convae.custom_models import CustomModel
 from convae.errors import UserError
-from convae.own_models import OwnModel
 from study.folder import schema
-from study.plan.own_trials import OwnTrials
+from study.plan.custom_trials import CustomTrials
 from study.plan.space import Space, built_in
 
 SAMPLERS = ("tpe", "gp", "random", "grid")
@@ -132,8 +132,8 @@ class StudySpec:
         None, "--time-budget", "seconds, after which the study stops with what it has", low=1e-9
     )
     # What only a study file has, and `--trial`.
-    own_models: tuple[OwnModel, ...] = ()
-    own_trials: tuple[OwnTrials, ...] = ()
+    custom_models: tuple[CustomModel, ...] = ()
+    custom_trials: tuple[CustomTrials, ...] = ()
     spaces: tuple[Space, ...] = ()  # in place of the built-in ones
 
     def __post_init__(self) -> None:
@@ -172,16 +172,18 @@ class StudySpec:
     @property
     def known_models(self) -> tuple[str, ...]:
         """The built-in models, and the study's own ones."""
-        return (*schema.MODELS, *(own.name for own in self.own_models))
+        return (*schema.MODELS, *(custom.name for custom in self.custom_models))
 
     @property
     def all_models(self) -> tuple[str, ...]:
         """Every model that the study trains."""
-        return tuple(dict.fromkeys((*self.models, *(own.model for own in self.own_trials))))
+        return tuple(
+            dict.fromkeys((*self.models, *(custom.model for custom in self.custom_trials)))
+        )
 
     def hyperparameters(self, model: str) -> tuple[Hyperparameter, ...]:
         """Those of a model; of an own one, its builder's arguments first."""
-        return hyperparameters(model, self.own_models)
+        return hyperparameters(model, self.custom_models)
 
     def space_of(self, model: str) -> Space:
         """What is searched of a model."""
@@ -265,14 +267,18 @@ class StudySpec:
         return cls(**plain)
 
 
-_PARTS: Mapping[str, Any] = {"own_models": OwnModel, "own_trials": OwnTrials, "spaces": Space}
+_PARTS: Mapping[str, Any] = {
+    "custom_models": CustomModel,
+    "custom_trials": CustomTrials,
+    "spaces": Space,
+}
 
 
-def hyperparameters(model: str, own_models: Sequence[OwnModel]) -> tuple[Hyperparameter, ...]:
+def hyperparameters(model: str, custom_models: Sequence[CustomModel]) -> tuple[Hyperparameter, ...]:
     """Those of a model; of an own one, its builder's arguments first."""
-    for own in own_models:
-        if own.name == model:
-            arguments = json.loads(own.defaults).items()
+    for custom in custom_models:
+        if custom.name == model:
+            arguments = json.loads(custom.defaults).items()
             return (*(argument_of(model, *item) for item in arguments), *hyperparameters_of(model))
     return hyperparameters_of(model)
 

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import tomlkit
 
-from convae.config import MODELS, as_arguments, is_own_name
+from convae.config import MODELS, as_arguments, is_custom_name
+from convae.custom_models import CustomModel, count_parameters, read_custom_model
 from convae.errors import UserError
-from convae.own_models import OwnModel, count_parameters, read_own_model
-from study.plan.own_trials import own_trials_from
+from study.plan.custom_trials import custom_trials_from
 from study.plan.sentences import unknown_keys
 from study.plan.space import built_in, space_from
 from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
@@ -92,14 +92,18 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
     values["question"] = table.get("question", "")
     if "warm_start" in values:
         values["warm_start"] = _beside(folder, values["warm_start"])
-    own = tuple(_own_model(model, part, folder) for model, part in _tables(table, "model").items())
-    models = (*MODELS, *(model.name for model in own))
+    custom = tuple(
+        _custom_model(model, part, folder) for model, part in _tables(table, "model").items()
+    )
+    models = (*MODELS, *(model.name for model in custom))
     values.setdefault("models", models)
     trials = table.get("trial", [])
     if not isinstance(trials, list):
         raise SpecError("[trial] is one table, but takes several: write [[trial]].")
-    own_trials = tuple(
-        own_trials_from(f"[[trial]] {i}", part, models, lambda model: hyperparameters(model, own))
+    custom_trials = tuple(
+        custom_trials_from(
+            f"[[trial]] {i}", part, models, lambda model: hyperparameters(model, custom)
+        )
         for i, part in enumerate(trials, 1)
     )
     spaces = []
@@ -108,12 +112,14 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
             raise SpecError(
                 f"[search.{model}] is of no model that there is; it takes {', '.join(models)}."
             )
-        builder = next((builder for builder in own if builder.name == model), None)
+        builder = next((builder for builder in custom if builder.name == model), None)
         count = None if builder is None else partial(count_parameters, builder)
-        space = space_from(model, part, hyperparameters(model, own), count)
+        space = space_from(model, part, hyperparameters(model, custom), count)
         if space != built_in(model):  # spelled out, it is the same study
             spaces.append(space)
-    spec = StudySpec(**values, own_models=own, own_trials=own_trials, spaces=tuple(spaces))
+    spec = StudySpec(
+        **values, custom_models=custom, custom_trials=custom_trials, spaces=tuple(spaces)
+    )
     data = table.get("data")
     return StudyFile(spec, None if data is None else _beside(folder, data))
 
@@ -124,21 +130,23 @@ def check_builders(spec: StudySpec) -> None:
     Raises:
         UserError: a builder does not take one of them.
     """
-    for own in spec.own_models:
-        names = {p.name: p.default for p in spec.hyperparameters(own.name) if p.of_architecture}
+    for custom in spec.custom_models:
+        names = {p.name: p.default for p in spec.hyperparameters(custom.name) if p.of_architecture}
         settings = [
             {name: setting.get(name, default) for name, default in names.items()}
-            for trials in spec.own_trials
-            if trials.model == own.name
+            for trials in spec.custom_trials
+            if trials.model == custom.name
             for setting in trials.settings
         ]
-        space = spec.space_of(own.name)
+        space = spec.space_of(custom.name)
         if not space.sizes:  # else all were built, to be counted
             others = {**names, **{n: value for n, value in space.fixed if n in names}}
             settings += [{**others, name: value} for name in names for value in space.ends_of(name)]
         different = {as_arguments(setting): setting for setting in settings}
         built = dict(space.sizes)
-        count_parameters(own, [s for arguments, s in different.items() if arguments not in built])
+        count_parameters(
+            custom, [s for arguments, s in different.items() if arguments not in built]
+        )
 
 
 def to_toml(spec: StudySpec, data: str | None = None) -> str:
@@ -156,12 +164,12 @@ def to_toml(spec: StudySpec, data: str | None = None) -> str:
             continue
         item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
         document.add(key_of(option), item.comment(help_))
-    if spec.own_trials:
+    if spec.custom_trials:
         trials = tomlkit.aot()
-        for own in spec.own_trials:
-            trials.append(_table(own.to_table()))
+        for custom in spec.custom_trials:
+            trials.append(_table(custom.to_table()))
         document.add("trial", trials)
-    for model in spec.own_models:
+    for model in spec.custom_models:
         table = _table({"build": model.build})
         document.setdefault("model", tomlkit.table(is_super_table=True))[model.name] = table
     for name in spec.models:
@@ -204,18 +212,18 @@ def _value(key: str, value: Any, option: Field[Any]) -> Any:
     return value
 
 
-def _own_model(name: str, part: Mapping[str, Any], folder: Path) -> OwnModel:
+def _custom_model(name: str, part: Mapping[str, Any], folder: Path) -> CustomModel:
     where = f"[model.{name}]"
     if problem := unknown_keys(where, part, ("build",)):
         raise SpecError(problem)
-    if not is_own_name(name):
+    if not is_custom_name(name):
         raise SpecError(
             f"{where} is no name for a model; give one of letters, digits and _, at most 40, that"
             f" is not {' or '.join(MODELS)}."
         )
     if not isinstance(build := part.get("build"), str):
         raise SpecError(f'{where} has no build; give build = "file.py:function".')
-    return read_own_model(name, build, folder)
+    return read_custom_model(name, build, folder)
 
 
 def _beside(folder: Path, path: str) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 from convae.config import BY_NAME, Choices, TrialConfig, hyperparameters_of
 from convae.place import Place
 from study.folder import schema
-from study.plan.own_trials import label_of
+from study.plan.custom_trials import label_of
 from study.plan.spec import StudySpec
 
-MOST_OWN_KEPT = 8  # own settings whose reconstructions are kept: more would fill the page
+MOST_CUSTOM_KEPT = 8  # own settings whose reconstructions are kept: more would fill the page
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
     """
     trials = reference_trials(spec)
     trials += reading_trials(spec) if spec.readings else []
-    trials += own_trials(spec)
+    trials += custom_trials(spec)
     trials += neighbour_trials(spec) if spec.neighbours else []
     return sorted(trials, key=lambda trial: trial.config.seed)
 
@@ -115,7 +115,7 @@ def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
     """
     settings = {}
     for label, reference in _architectures(spec).items():
-        if reference.is_own:
+        if reference.is_custom:
             continue  # the report does not know it
         factors = [p for p in hyperparameters_of(reference.model) if p.readings]
         for values in product(*(factor.readings for factor in factors)):
@@ -127,15 +127,19 @@ def reading_trials(spec: StudySpec) -> list[PlannedTrial]:
     return _for_each_seed(spec, schema.READING, settings)
 
 
-def own_trials(spec: StudySpec) -> list[PlannedTrial]:
+def custom_trials(spec: StudySpec) -> list[PlannedTrial]:
     """The trials that the study's author asks for, for each seed."""
     settings = {}
-    for own in spec.own_trials:
-        reference = reference_config(own.model, spec, split=own.split)
-        for values in own.settings:
-            named = values if own.split == schema.FULL_SPLIT else {**values, "split": own.split}
-            settings[label_of(own.model, named)] = reference.with_values(values)
-    return _for_each_seed(spec, schema.OWN, settings, keep_models=len(settings) <= MOST_OWN_KEPT)
+    for custom in spec.custom_trials:
+        reference = reference_config(custom.model, spec, split=custom.split)
+        for values in custom.settings:
+            named = (
+                values if custom.split == schema.FULL_SPLIT else {**values, "split": custom.split}
+            )
+            settings[label_of(custom.model, named)] = reference.with_values(values)
+    return _for_each_seed(
+        spec, schema.CUSTOM, settings, keep_models=len(settings) <= MOST_CUSTOM_KEPT
+    )
 
 
 def neighbour_trials(spec: StudySpec) -> list[PlannedTrial]:
@@ -183,9 +187,9 @@ def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig
     }
     if model == schema.DENSE and BY_NAME["hidden_units"].default not in spec.hidden_units:
         setting["hidden_units"] = max(spec.hidden_units)
-    for own in spec.own_models:
-        if own.name == model:
-            setting["arguments"] = own.defaults
+    for custom in spec.custom_models:
+        if custom.name == model:
+            setting["arguments"] = custom.defaults
     return TrialConfig(model=model, **(setting | changes))
 
 

@@ -121,7 +121,11 @@ def run_study(
     gpu = None
     with ExitStack() as stack:
         if lanes:
-            settings = {"lanes": lanes, "precision": spec.precision, "own_models": spec.own_models}
+            settings = {
+                "lanes": lanes,
+                "precision": spec.precision,
+                "custom_models": spec.custom_models,
+            }
             keeper = start_keeper(slots, image_set, folder=folder, owner=owner, **settings)
             stack.callback(ray.kill, keeper)
             if fits_now(slots):
@@ -176,7 +180,7 @@ def run_study(
                 trainable or AutoencoderTrial,
                 image_set=image_set,
                 n_threads=slots.cpus_per_trial,
-                own_models=spec.own_models,
+                custom_models=spec.custom_models,
                 **for_all,
             )
         status = "failed"
@@ -237,13 +241,13 @@ def claim_for(
         SpecError: the request is impossible.
     """
     lanes = _lanes_of(spec, resources, earlier, engines=engines)
-    per_engine = max(1, sum(own.n_lanes for own in lanes.values())) if lanes else 0
+    per_engine = max(1, sum(custom.n_lanes for custom in lanes.values())) if lanes else 0
     return claim(resources, timed=spec.timed, per_engine=per_engine), lanes
 
 
 def widths_of(lanes: Mapping[str, ModelLanes] | None) -> dict[str, int] | None:
     """How many lanes each model has, for people and the manifest."""
-    return {model: own.n_lanes for model, own in lanes.items()} if lanes else None
+    return {model: custom.n_lanes for model, custom in lanes.items()} if lanes else None
 
 
 def _lanes_of(

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convae.config import TrialConfig
-from convae.own_models import OwnModel
+from convae.custom_models import CustomModel
 from study.folder import schema
 from study.plan.sampler import check_sampler
 from study.plan.spec import StudySpec
@@ -70,7 +70,7 @@ def print_plan(spec: StudySpec, resources: Resources, image_set: "ImageSet") -> 
     points = {model: _given(model, spec) for model in spec.models}
     configs = [planned.config for planned in fixed]
     configs += [config for given in points.values() for config in given]
-    costs = _measure(_shapes(configs), slots, image_set, spec.own_models)
+    costs = _measure(_shapes(configs), slots, image_set, spec.custom_models)
     console.print(_table(spec, fixed, points, costs))
     for line in estimate(spec, slots, fixed, points, costs):
         console.print(line, markup=False)
@@ -146,7 +146,7 @@ def _measure(
     shapes: Sequence[TrialConfig],
     slots: Slots,
     image_set: "ImageSet",
-    own_models: tuple[OwnModel, ...],
+    custom_models: tuple[CustomModel, ...],
 ) -> dict[TrialConfig, Cost]:
     """Trains each shape for a moment in every slot at once, as the study would."""
     task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(
@@ -158,7 +158,7 @@ def _measure(
     measured = ray.get(
         [
             task.remote(
-                configs, images, slots.cpus_per_trial, bool(slots.gpus_per_trial), own_models
+                configs, images, slots.cpus_per_trial, bool(slots.gpus_per_trial), custom_models
             )
             for _ in range(n_tasks)
         ]
@@ -177,7 +177,7 @@ def _measure_here(
     image_set: "ImageSet",
     n_threads: int,
     gpu: bool,
-    own_models: tuple[OwnModel, ...],
+    custom_models: tuple[CustomModel, ...],
 ) -> list[Cost]:
     from convae.device import open_device
     from convae.training import Trainer
@@ -187,7 +187,7 @@ def _measure_here(
     part = replace(image_set, train_images=image_set.train_images[:n_train])
     part = replace(part, test_images=image_set.test_images[:n_test])
     device = open_device(gpu=gpu, n_threads=n_threads)
-    trainer = Trainer(part, device, own_models=own_models)
+    trainer = Trainer(part, device, custom_models=custom_models)
     costs = []
     for values in configs:
         # A gentle step: what diverges would end before it is measured.

@@ -15,8 +15,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convae.config import MODELS, TrialConfig
+from convae.custom_models import CustomModel
 from convae.errors import UserError
-from convae.own_models import OwnModel
 from convae.processes import process_exists
 from study.folder.lock import guard_for
 from study.folder.storage import RunFolder
@@ -59,7 +59,7 @@ class DeviceEngine:
         n_threads: of the CPU.
         folder: the run folder, for models.
         owner: the driver that the folder must have.
-        own_models: that trials may name.
+        custom_models: that trials may name.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class DeviceEngine:
         n_threads: int,
         folder: RunFolder,
         owner: str,
-        own_models: tuple[OwnModel, ...] = (),
+        custom_models: tuple[CustomModel, ...] = (),
     ) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         from convae.device import open_device
@@ -81,7 +81,7 @@ class DeviceEngine:
         from convae.training import Trainer
 
         guard_for(folder, owner)
-        self._own_models = own_models
+        self._custom_models = custom_models
         self._image_set, self._lanes, self._folder = image_set, lanes, folder
         self.refusal: UserError | None = None
         try:
@@ -95,17 +95,17 @@ class DeviceEngine:
             ProgramId(model, n == 1): Shape.for_trials(
                 model,
                 n_lanes=n,
-                widths=own.widths,
-                batch_sizes=own.batch_sizes,
+                widths=custom.widths,
+                batch_sizes=custom.batch_sizes,
                 n_train=len(image_set.train_images),
                 precision=precision,
             )
-            for model, own in lanes.items()
+            for model, custom in lanes.items()
             if model in MODELS
-            for n in (own.n_lanes, int(own.single))
+            for n in (custom.n_lanes, int(custom.single))
             if n
         }
-        trainer = Trainer(image_set, self._device, own_models=own_models)
+        trainer = Trainer(image_set, self._device, custom_models=custom_models)
         self._engine = Engine.open(image_set, shapes, trainer)
         self._engine.start()
         self._attempts: set[Attempt] = set()  # those in the engine
@@ -143,7 +143,7 @@ class DeviceEngine:
         from convae.lanes import LaneState
         from convae.models import build_model, count_trainable
 
-        n_parameters = count_trainable(build_model(planned.config, self._own_models))
+        n_parameters = count_trainable(build_model(planned.config, self._custom_models))
         for other in set(self._attempts):
             if not process_exists(other.pid):
                 self.remove(other)
@@ -190,9 +190,9 @@ class DeviceEngine:
 
         state = self._engine.state(_name(attempt))
         assert state is not None
-        model = build_model(config, self._own_models)
+        model = build_model(config, self._custom_models)
         variables, values = model.trainable_variables, state.weights
-        if config.is_own:
+        if config.is_custom:
             variables = [*variables, *model.non_trainable_variables]
             values = [*values, *state.others]
         for variable, value in zip(variables, values, strict=True):

@@ -20,8 +20,8 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
+from convae.custom_models import CustomModel
 from convae.errors import DivergenceError
-from convae.own_models import OwnModel
 from study.folder import schema
 from study.folder.checkpoints import Checkpoint, Spent, load_checkpoint, save_checkpoint
 from study.folder.lock import guard_for
@@ -171,7 +171,7 @@ class AutoencoderTrial(FolderTrial):
         n_threads: int = 1,
         folder: RunFolder | None = None,
         owner: str = "",
-        own_models: tuple[OwnModel, ...] = (),
+        custom_models: tuple[CustomModel, ...] = (),
     ) -> None:
         """Opens the device.
 
@@ -181,7 +181,7 @@ class AutoencoderTrial(FolderTrial):
             n_threads: of the CPU.
             folder: the run folder.
             owner: the driver that the run folder must have for this worker to write there.
-            own_models: that trials may name.
+            custom_models: that trials may name.
 
         Raises:
             RunFolderError: this node does not see the run folder.
@@ -194,7 +194,7 @@ class AutoencoderTrial(FolderTrial):
 
         assert image_set is not None
         device = open_device(gpu=False, n_threads=n_threads)
-        self._trainer = Trainer(image_set, device, own_models=own_models)
+        self._trainer = Trainer(image_set, device, custom_models=custom_models)
         self._begin(config, started)
 
     def _start(self, state: list[np.ndarray] | None) -> None:

@@ -46,8 +46,8 @@ class _Running:
 
     def remaining(self) -> Remaining:
         config = self.planned.config
-        own = self.seconds / self.n_measured if self.n_measured else None
-        return Remaining(config.model, config.epochs - self.epoch, own)
+        custom = self.seconds / self.n_measured if self.n_measured else None
+        return Remaining(config.model, config.epochs - self.epoch, custom)
 
 
 class Progress(Listener):

@@ -74,7 +74,7 @@ def trial(
         for epoch, value in enumerate(mse, start=1)
     ]
     dense = model == "dense"
-    own = model not in schema.MODELS
+    custom = model not in schema.MODELS
     row = {
         "trial_id": trial_id,
         "group": group,
@@ -83,7 +83,7 @@ def trial(
         "hidden_units": size if dense else None,
         "hidden_activation": "relu" if dense else None,
         "dropout": 0.0 if dense else None,
-        "arguments": json.dumps({"depth": size, "filters": 8}) if own else None,
+        "arguments": json.dumps({"depth": size, "filters": 8}) if custom else None,
         "learning_rate": 1.0,
         "momentum": 0.5,
         "nesterov": True,
@@ -320,7 +320,7 @@ def finalist_trials(
     return trials
 
 
-def own_trials(
+def custom_trials(
     model: str,
     factor: str,
     ends: Mapping[Any, list[float | None]],
@@ -342,8 +342,8 @@ def own_trials(
         for seed, end in enumerate(by_seed):
             its = {
                 factor: value,
-                "group": schema.OWN,
-                "trial_id": f"own-{model}-{factor}={value}-s{seed}",
+                "group": schema.CUSTOM,
+                "trial_id": f"custom-{model}-{factor}={value}-s{seed}",
                 "state": schema.FAILED if end is None else schema.COMPLETED,
             }
             if end is None:

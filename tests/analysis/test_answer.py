@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pages import run_of_trials
-from synthetic_runs import audit_trials, finalist_trials, own_trials, quick_trials, trial
+from synthetic_runs import audit_trials, custom_trials, finalist_trials, quick_trials, trial
 
 from analysis.chapters import curves, likely
 from analysis.chapters.answer import Answer, answer, outcome
@@ -130,8 +130,8 @@ def asked(*pairs: Any) -> Answer:
     return answer_of(*pairs, spec={"preset": "mine", "epochs": 3, "question": ASKED})
 
 
-def own(ends: dict[float, list[float | None]]) -> list:
-    return own_trials("conv", "learning_rate", ends)
+def custom(ends: dict[float, list[float | None]]) -> list:
+    return custom_trials("conv", "learning_rate", ends)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def own(ends: dict[float, list[float | None]]) -> list:
         ),
     ],
 )
-def test_own_trials_answer_their_authors_question(half, double, short):
+def test_custom_trials_answer_their_authors_question(half, double, short):
     references = [trial(seed=seed, mse=[0.06, 0.03, 0.02]) for seed in range(len(half))]
-    found = asked(*references, *own({0.5: half, 2.0: double}))
+    found = asked(*references, *custom({0.5: half, 2.0: double}))
     assert found.question == ASKED
     assert found.short.startswith(short)
     assert found.sentences[0].startswith("Of 2 own settings the best is conv, learning rate 2")
@@ -203,9 +203,9 @@ def test_a_question_without_trials_has_no_answer_yet():
     assert found.short == "Nothing to compare yet."
 
 
-def test_own_settings_without_a_reference_are_the_answer():
+def test_custom_settings_without_a_reference_are_the_answer():
     rates = {0.1: [0.030, 0.031, 0.029], 2.0: [0.008, 0.0082, 0.0081]}
-    pairs = [*failed_references(), *own_trials("conv", "learning_rate", rates)]
+    pairs = [*failed_references(), *custom_trials("conv", "learning_rate", rates)]
     found = answer_of(*pairs, data={"name": "Fashion-MNIST", "source": "fashion.npz"})
     assert found.short == "Conv, learning rate 2."
     assert found.sure.startswith("3 seeds; ")

@@ -191,7 +191,7 @@ def test_bars_within_chance_are_hollow():
     assert [line.get_ydata().tolist() for line in beyond] == [[1]]
 
 
-def test_fronts_are_steps_from_their_own_trials():
+def test_fronts_are_steps_from_their_custom_trials():
     data = fronts()
     lines = {line.get_label(): line for line in drawn(PLOTS["pareto"]).get_lines()}
     front = data[data["on_own_front"] & (data["model"] == "conv")]

@@ -67,7 +67,7 @@ class ClosedFormTrial(AutoencoderTrial):
 
     training = ClosedFormTraining
 
-    def setup(self, config, image_set=None, n_threads=1, folder=None, owner="", own_models=()):
+    def setup(self, config, image_set=None, n_threads=1, folder=None, owner="", custom_models=()):
         self._open(folder, owner)
         self._trainer = SimpleNamespace(
             start=self.training, device=SimpleNamespace(description="a formula")

@@ -51,7 +51,7 @@ def one_at_a_time():
 def run(folder, *, resources=None, earlier=None, **settings):
     """Runs a sequential study of the dense model; returns its tables."""
     defaults = {"preset": "test", "models": ("dense",), "hidden_units": (64,), "epochs": 9}
-    defaults["n_finalists"] = 0  # test_own_study has some
+    defaults["n_finalists"] = 0  # test_custom_study has some
     spec = StudySpec(**{**defaults, **settings})
     outcome = run_study(
         spec,
@@ -145,11 +145,11 @@ def test_evaluation_only_as_often_as_asked_and_where_trials_are_compared(tmp_pat
     assert not trials.state.eq("running").any()
     expected = {"full": {4, 8, 9}, "search": {1, 3, 4, 8, 9}}
     for trial in trials[trials.state == "completed"].itertuples():
-        own = epochs[epochs.trial_id == trial.trial_id]
-        metric = own.val_mse if trial.split == "search" else own.test_mse
-        assert set(own.epoch[metric.notna()]) == expected[trial.split]
-        assert own.train_mse.notna().all()
-        assert list(own.eval_seconds.notna()) == list(metric.notna())
+        custom = epochs[epochs.trial_id == trial.trial_id]
+        metric = custom.val_mse if trial.split == "search" else custom.test_mse
+        assert set(custom.epoch[metric.notna()]) == expected[trial.split]
+        assert custom.train_mse.notna().all()
+        assert list(custom.eval_seconds.notna()) == list(metric.notna())
         assert metric.iloc[-1] == (trial.val_mse if trial.split == "search" else trial.test_mse)
 
 

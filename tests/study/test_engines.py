@@ -113,7 +113,7 @@ def what_they_see(trials):
 def test_trials_on_two_gpus_have_two_engines_each_of_which_sees_its_own_gpu(trials):
     seen = what_they_see(trials(2, Slots(2, 1, 1, 1)))
     assert {gpu for gpu, _ in seen} == {"0", "1"}
-    assert all(own == gpu for gpu, (*_, own) in seen)
+    assert all(custom == gpu for gpu, (*_, custom) in seen)
     assert len({pid for _, (pid, *_) in seen}) == 2
     assert all((gpu, n_threads) == (True, 1) for _, (_, gpu, n_threads, _) in seen)
 
@@ -122,7 +122,7 @@ def test_trials_that_share_a_gpu_have_one_engine_and_others_another(trials):
     """Six trials of engines of three lanes: Ray fills a GPU before it turns to the next."""
     seen = what_they_see(trials(6, Slots(6, 1, 1, 3)))
     assert sorted(gpu for gpu, _ in seen) == ["0"] * 3 + ["1"] * 3
-    assert all(own == gpu for gpu, (*_, own) in seen)
+    assert all(custom == gpu for gpu, (*_, custom) in seen)
     assert len({(gpu, pid) for gpu, (pid, *_) in seen}) == 2
 
 
@@ -176,7 +176,7 @@ class PretendedEngine:
 @pytest.fixture
 def device_engine():
     engine = DeviceEngine.__new__(DeviceEngine)
-    engine._engine, engine._attempts, engine._own_models = PretendedEngine(), set(), ()
+    engine._engine, engine._attempts, engine._custom_models = PretendedEngine(), set(), ()
     engine._lanes = {"dense": ModelLanes(1, single=False, widths=(64,), batch_sizes=(64,))}
     return engine
 
@@ -184,7 +184,7 @@ def device_engine():
 def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(device_engine):
     """Ray Tune does not wait for a failed attempt's worker before it begins the next one."""
     config = TrialConfig(model="dense", hidden_units=64)
-    planned = PlannedTrial("own-dense64-s0", schema.OWN, config)
+    planned = PlannedTrial("custom-dense64-s0", schema.CUSTOM, config)
     leaves, goes_on = (Attempt(planned.trial_id, pid) for pid in (os.getpid(), os.getppid()))
     for attempt in (leaves, goes_on):
         assert device_engine.submit(attempt, planned, 9, None) == n_parameters(config)
@@ -198,7 +198,7 @@ def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(device_engin
 
 def test_a_worker_that_is_gone_keeps_no_lane(device_engine):
     planned = PlannedTrial(
-        "own-dense64-s0", schema.OWN, TrialConfig(model="dense", hidden_units=64)
+        "custom-dense64-s0", schema.CUSTOM, TrialConfig(model="dense", hidden_units=64)
     )
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass

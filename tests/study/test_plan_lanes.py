@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from convae.config import BY_NAME
-from convae.own_models import OwnModel
+from convae.custom_models import CustomModel
 from convae.place import GPU_LANES, Place
 from study.plan.lanes import ModelLanes, lanes_of
 from study.plan.spec import StudySpec
@@ -19,7 +19,7 @@ SEARCH = replace(REFERENCE, n_search_trials=100, n_finalists=0)
 
 def widths(spec, **settings):
     settings = {"lanes": None, "gpu": True, **settings}
-    return {model: own.n_lanes for model, own in lanes_of(spec, **settings).items()}
+    return {model: custom.n_lanes for model, custom in lanes_of(spec, **settings).items()}
 
 
 @pytest.mark.parametrize("preset", ["audit", "full"])
@@ -53,14 +53,14 @@ def test_a_cpu_has_lanes_only_if_they_are_asked_for():
 
 
 def test_one_lane_is_the_single_program_and_takes_all_trials():
-    for own in lanes_of(SEARCH, lanes=1, gpu=True).values():
-        assert (own.n_lanes, own.single) == (0, True)
-        assert {own.place(place) for place in Place} == {Place.SINGLE, Place.ALONE}
+    for custom in lanes_of(SEARCH, lanes=1, gpu=True).values():
+        assert (custom.n_lanes, custom.single) == (0, True)
+        assert {custom.place(place) for place in Place} == {Place.SINGLE, Place.ALONE}
 
 
 def test_lanes_take_the_trials_that_may_share():
-    own = ModelLanes(4, single=True, widths=(64,), batch_sizes=(64,))
-    assert [own.place(place) for place in Place] == list(Place)
+    custom = ModelLanes(4, single=True, widths=(64,), batch_sizes=(64,))
+    assert [custom.place(place) for place in Place] == list(Place)
 
 
 def test_a_resumed_study_keeps_its_widths_whatever_it_is_asked_for_or_prolonged_to():
@@ -72,10 +72,10 @@ def test_a_resumed_study_keeps_its_widths_whatever_it_is_asked_for_or_prolonged_
 
 def test_what_is_alone_has_a_single_program_and_what_is_not_needs_none():
     spec = replace(REFERENCE, n_seeds=3)
-    assert all(own.single for own in lanes_of(spec, lanes=4, gpu=False).values())
+    assert all(custom.single for custom in lanes_of(spec, lanes=4, gpu=False).values())
     timed = replace(SEARCH, objective="mse,time", scheduler="none")
-    for own in lanes_of(timed, lanes=1, gpu=True).values():
-        assert (own.n_lanes, own.single) == (0, True)
+    for custom in lanes_of(timed, lanes=1, gpu=True).values():
+        assert (custom.n_lanes, custom.single) == (0, True)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -84,12 +84,12 @@ def test_every_planned_trial_has_a_program_that_can_train_it(preset, lanes):
     spec = PRESETS[preset]
     programs = lanes_of(spec, lanes=lanes, gpu=True)
     for planned in fixed_trials(spec):
-        own = programs[planned.config.model]
-        place = own.place(planned.place)
-        assert own.n_lanes if place is Place.LANES else own.single
+        custom = programs[planned.config.model]
+        place = custom.place(planned.place)
+        assert custom.n_lanes if place is Place.LANES else custom.single
         width = "hidden_units" if planned.config.model == "dense" else "latent_filters"
-        assert getattr(planned.config, width) in own.widths
-        assert planned.config.batch_size in own.batch_sizes
+        assert getattr(planned.config, width) in custom.widths
+        assert planned.config.batch_size in custom.batch_sizes
 
 
 def test_widths_and_batch_sizes_are_those_that_may_occur_and_no_more():
@@ -101,7 +101,7 @@ def test_widths_and_batch_sizes_are_those_that_may_occur_and_no_more():
         assert set(searched[model].batch_sizes) >= set(BY_NAME["batch_size"].search.grid)
 
 
-def test_programs_are_as_wide_as_ones_own_space_and_own_trials_need_and_own_models_have_none():
+def test_programs_are_as_wide_as_a_custom_space_and_trials_need_and_custom_models_have_none():
     text = "hidden = [64]\ntrials = 4\n[search.dense]\nhidden_units = {low = 1, high = 99}\n"
     text += "batch_size = [32, 48]\n[[trial]]\nmodel = 'conv'\nlatent_filters = 20"
     spec = parse_study(text, "my.toml", "my", Path()).spec
@@ -109,6 +109,6 @@ def test_programs_are_as_wide_as_ones_own_space_and_own_trials_need_and_own_mode
     assert found["dense"].widths == (1, 64, 99)  # the reference setting has 64
     assert found["dense"].batch_sizes == (32, 48, 256)
     assert max(found["conv"].widths) == 20
-    own = OwnModel(name="mine", function="build", files=(("m.py", ""),), defaults="{}")
-    mine = replace(spec, models=(*spec.models, "mine"), n_search_trials=6, own_models=(own,))
+    custom = CustomModel(name="mine", function="build", files=(("m.py", ""),), defaults="{}")
+    mine = replace(spec, models=(*spec.models, "mine"), n_search_trials=6, custom_models=(custom,))
     assert lanes_of(mine, lanes=4, gpu=False)["mine"] == ModelLanes(0, True, (), ())

@@ -409,7 +409,7 @@ from study.plan.spec import StudySpec
 from study.run import run
 
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-spec = StudySpec(preset="own", models=("dense",), hidden_units=(64,), epochs=1)
+spec = StudySpec(preset="custom", models=("dense",), hidden_units=(64,), epochs=1)
 for settings in ({"preset": spec}, {"resume": True, "seeds": 2}):
     print(run(storage=sys.argv[1], name="mine", gpus=0, quiet=True, no_report=True, **settings))
     assert ray.is_initialized()
@@ -428,7 +428,7 @@ def test_a_notebooks_own_session_is_used_and_left_alone(storage):
     trials = pd.read_parquet(storage / "mine" / schema.TRIALS_FILE)
     assert list(trials.state) == ["completed"] * 2
     spec = StudySpec.from_dict(json.loads((storage / "mine" / "study.json").read_text())["spec"])
-    assert (spec.preset, spec.n_seeds) == ("own", 2)
+    assert (spec.preset, spec.n_seeds) == ("custom", 2)
 
 
 @pytest.mark.cluster

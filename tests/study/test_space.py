@@ -213,8 +213,8 @@ def test_a_study_of_before_there_were_finalists_goes_on_without_and_prunes_as_it
         "n_finalists",
         "n_finalist_seeds",
         "question",
-        "own_models",
-        "own_trials",
+        "custom_models",
+        "custom_trials",
         "spaces",
     ):
         del older[name]

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from convae.config import TrialConfig, hyperparameters_of
 from study import run
 from study.folder import schema
-from study.plan.own_trials import OwnTrialError, OwnTrials, label_of, own_trials_from
+from study.plan.custom_trials import CustomTrialError, CustomTrials, custom_trials_from, label_of
 from study.plan.phases import Plan
 from study.plan.space import SpaceError, built_in, space_from
 from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
 from study.plan.study_file import PRESETS, key_of, parse_study, read_study, to_toml
-from study.plan.trials import first_points, fixed_trials, own_trials, search_config
+from study.plan.trials import custom_trials, first_points, fixed_trials, search_config
 
 SPACE = """
 [search.conv]
@@ -184,20 +184,20 @@ def test_trials_in_words_are_refused_with_a_sentence(words, told, capsys):
     assert told in capsys.readouterr().err
 
 
-def test_own_trials_are_the_product_of_their_lists_for_each_seed():
+def test_custom_trials_are_the_product_of_their_lists_for_each_seed():
     spec = parse(
         "seeds = 2\nbatch_size = 64\nepochs = 7\n[[trial]]\nmodel = 'conv'\n"
         "learning_rate = [0.5, 2]\nnesterov = [true, false]\n[[trial]]\nmodel='dense'\n"
     )
-    trials = own_trials(spec)
+    trials = custom_trials(spec)
     assert len(trials) == len({trial.trial_id for trial in trials}) == 2 * (4 + 1)
-    assert {trial.group for trial in trials} == {schema.OWN}
+    assert {trial.group for trial in trials} == {schema.CUSTOM}
     conv = {(t.config.learning_rate, t.config.nesterov) for t in trials if t.config.model == "conv"}
     assert conv == {(0.5, True), (0.5, False), (2.0, True), (2.0, False)}
     assert {(t.config.epochs, t.config.batch_size, t.config.split) for t in trials} == {
         (7, 64, "full")
     }
-    assert "own-conv-learning_rate=0.5-nesterov=True-s1".replace("True", "true") in {
+    assert "custom-conv-learning_rate=0.5-nesterov=True-s1".replace("True", "true") in {
         trial.trial_id for trial in trials
     }
     assert set(trials) <= set(fixed_trials(spec))
@@ -218,7 +218,7 @@ values = st.recursive(
 
 
 def trials_from(where, table):
-    return own_trials_from(where, table, schema.MODELS, lambda model: hyperparameters(model, ()))
+    return custom_trials_from(where, table, schema.MODELS, lambda model: hyperparameters(model, ()))
 
 
 @settings(max_examples=300, deadline=None)
@@ -226,10 +226,10 @@ def trials_from(where, table):
 def test_any_table_of_trials_is_read_or_refused_with_a_sentence(table):
     try:
         trials = trials_from("[[trial]] 1", table)
-    except OwnTrialError:
+    except CustomTrialError:
         return
     assert trials_from("x", trials.to_table()) == trials
-    assert OwnTrials.from_dict(trials.to_dict()) == trials
+    assert CustomTrials.from_dict(trials.to_dict()) == trials
 
 
 names = st.sampled_from(["learning_rate", "momentum", "one_minus_momentum", "batch_size", "y"])

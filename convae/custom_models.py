@@ -1,7 +1,7 @@
 """A Keras model of a person's own: a builder in a Python file, which travels as its text.
 
 A builder is a function whose keyword arguments are the model's hyperparameters, and which returns
-a model of images (28, 28, 1) in [0, 1] to the same. Another process tries it (`convae.own_check`),
+a model of images (28, 28, 1) in [0, 1] to the same. Another process tries it (convae.custom_check),
 so that whoever reads one needs no TensorFlow, and what the builder prints or ends does no harm.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from convae.config import is_own_name
+from convae.config import is_custom_name
 from convae.errors import UserError
 from convae.processes import process_folder
 
@@ -31,17 +31,17 @@ SECONDS_A_SETTING = 5.0
 _IMPORTING = threading.RLock()  # sys.path and sys.modules are the whole process's
 
 
-class OwnModelError(UserError):
+class CustomModelError(UserError):
     """A builder that cannot be used; the message names it and says what it must be."""
 
     @classmethod
-    def of(cls, name: str, build: str, what: str) -> "OwnModelError":
+    def of(cls, name: str, build: str, what: str) -> "CustomModelError":
         """Says what is wrong with a builder, and what to do about it."""
         return cls(f'[model.{name}] build = "{build}": {what}.')
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnModel:
+class CustomModel:
     """A builder, with all that it needs to be run on another machine.
 
     Attributes:
@@ -66,12 +66,12 @@ class OwnModel:
         return {**asdict(self), "files": dict(self.files)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "OwnModel":
+    def from_dict(cls, values: Mapping[str, Any]) -> "CustomModel":
         """The inverse of `to_dict`, also after a trip through JSON."""
         return cls(**{**values, "files": tuple(values["files"].items())})
 
 
-def read_own_model(name: str, build: str, folder: Path) -> OwnModel:
+def read_custom_model(name: str, build: str, folder: Path) -> CustomModel:
     """Reads a builder with the files that it needs, and has it tried at its defaults.
 
     Args:
@@ -80,56 +80,56 @@ def read_own_model(name: str, build: str, folder: Path) -> OwnModel:
         folder: to which the file is relative.
 
     Raises:
-        OwnModelError: it is missing, or is no builder of such a model.
+        CustomModelError: it is missing, or is no builder of such a model.
     """
-    if not is_own_name(name):
+    if not is_custom_name(name):
         takes = "a name is a letter, then at most 39 letters, digits and _, and none built in"
-        raise OwnModelError.of(name, build, f"{takes}; call it otherwise")
+        raise CustomModelError.of(name, build, f"{takes}; call it otherwise")
     path, _, function = build.rpartition(":")
     if not path.endswith(".py") or not function.isidentifier():
-        raise OwnModelError.of(name, build, 'build takes "file.py:function"')
+        raise CustomModelError.of(name, build, 'build takes "file.py:function"')
     file = folder / path
     if not file.is_file():
         what = f"there is no file {file}; name one relative to {folder}"
-        raise OwnModelError.of(name, build, what)
+        raise CustomModelError.of(name, build, what)
     request = {"name": name, "file": str(file.resolve()), "function": function}
-    return OwnModel.from_dict(_ask("read", request, name, build, CHECK_SECONDS))
+    return CustomModel.from_dict(_ask("read", request, name, build, CHECK_SECONDS))
 
 
-def count_parameters(own: OwnModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:
+def count_parameters(custom: CustomModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:
     """The trainable parameters that a model has at each setting, which is tried by that.
 
     Args:
-        own: the model.
+        custom: the model.
         settings: keyword arguments of the builder; its defaults stand for those left out.
 
     Raises:
-        OwnModelError: it cannot be built at a setting, which is named.
+        CustomModelError: it cannot be built at a setting, which is named.
     """
     if not settings:
         return []
-    request = {"own": own.to_dict(), "settings": [dict(setting) for setting in settings]}
+    request = {"custom": custom.to_dict(), "settings": [dict(setting) for setting in settings]}
     seconds = CHECK_SECONDS + SECONDS_A_SETTING * len(settings)
-    counts: list[int] = _ask("count", request, own.name, own.build, seconds)
+    counts: list[int] = _ask("count", request, custom.name, custom.build, seconds)
     return counts
 
 
 @cache
-def load_builder(own: OwnModel) -> Callable[..., Any]:
+def load_builder(custom: CustomModel) -> Callable[..., Any]:
     """The builder, imported from copies of its files.
 
     It builds one model at a time; the modules that it imports are its own, whatever their names.
     """
     folder = process_folder("convae-own-")
-    for path, text in own.files:
+    for path, text in custom.files:
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")
-    tops = {Path(path).parts[0].removesuffix(".py") for path, _ in own.files}
+    tops = {Path(path).parts[0].removesuffix(".py") for path, _ in custom.files}
     modules = FolderModules(folder, tops)
     with modules.present():
-        module = importlib.import_module(Path(own.files[0][0]).stem)
-        function = getattr(module, own.function)
+        module = importlib.import_module(Path(custom.files[0][0]).stem)
+        function = getattr(module, custom.function)
 
     def build(**keywords: Any) -> Any:
         with modules.present():  # it may import more of them
@@ -180,12 +180,12 @@ def _under(tops: Collection[str]) -> list[str]:
 
 
 def _ask(task: str, request: Mapping[str, Any], name: str, build: str, seconds: float) -> Any:
-    """Has another process do a task of `convae.own_check`."""
+    """Has another process do a task of `convae.custom_check`."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     with tempfile.TemporaryDirectory() as temporary:
         asked, answered, said = (Path(temporary, part) for part in ("asked", "answered", "said"))
         asked.write_text(json.dumps(request), "utf-8")
-        command = [sys.executable, "-m", "convae.own_check", task, str(asked), str(answered)]
+        command = [sys.executable, "-m", "convae.custom_check", task, str(asked), str(answered)]
         with said.open("wb") as output:
             try:
                 code = subprocess.run(
@@ -199,13 +199,13 @@ def _ask(task: str, request: Mapping[str, Any], name: str, build: str, seconds: 
                 ).returncode
             except subprocess.TimeoutExpired as error:
                 what = f"it was not done after {seconds:.0f} s; let it only build a model"
-                raise OwnModelError.of(name, build, what) from error
+                raise CustomModelError.of(name, build, what) from error
         if not answered.is_file():
             lines = re.sub(r"\x1b\[\d*m", "", said.read_text("utf-8", "replace")).split("\n")
             last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
             what = f"its process ended with code {code} ({last}); let it return a model"
-            raise OwnModelError.of(name, build, what)
+            raise CustomModelError.of(name, build, what)
         answer = json.loads(answered.read_text("utf-8"))
     if "fault" in answer:
-        raise OwnModelError.of(name, build, answer["fault"])
+        raise CustomModelError.of(name, build, answer["fault"])
     return answer["found"]

@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 
 from convae.config import TrialConfig
+from convae.custom_models import CustomModel, CustomModelError
 from convae.data import ImageSet
 from convae.device import Device
 from convae.models import build_model
-from convae.own_models import OwnModel, OwnModelError
-from convae.training import OwnProgram, Trainer
+from convae.training import CustomProgram, Trainer
 
 N_TRAIN, N_TEST, BATCH = 200, 50, 64  # three full batches and one of 8
 THREADS = Device("/CPU:0", "CPU, though batches are not split", jit_compile=False, n_threads=2)
@@ -68,12 +68,12 @@ def subclass():
     return Subclass()
 """
 OWN = [
-    OwnModel(name=name, function=name, files=(("builders.py", BUILDERS),), defaults="{}")
+    CustomModel(name=name, function=name, files=(("builders.py", BUILDERS),), defaults="{}")
     for name in ("normal", "nested", "subclass")
 ]
 
 
-def own_config(model, batch_size=BATCH, seed=5, precision="float32", **keywords):
+def custom_config(model, batch_size=BATCH, seed=5, precision="float32", **keywords):
     settings = {"batch_size": batch_size, "seed": seed, "precision": precision}
     return TrialConfig(model=model, arguments=json.dumps(keywords), epochs=2, **settings)
 
@@ -88,7 +88,7 @@ def image_set():
 
 @pytest.fixture(scope="module")
 def trainer(image_set):
-    return Trainer(image_set, THREADS, own_models=OWN)
+    return Trainer(image_set, THREADS, custom_models=OWN)
 
 
 def pixels(images):
@@ -105,10 +105,10 @@ class PlainMse(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     ("config", "nesterov"),
     [
-        (own_config("normal"), True),
-        (own_config("nested"), True),
-        (own_config("nested"), False),
-        (own_config("subclass"), True),
+        (custom_config("normal"), True),
+        (custom_config("nested"), True),
+        (custom_config("nested"), False),
+        (custom_config("subclass"), True),
     ],
     ids=lambda value: value.model if isinstance(value, TrialConfig) else str(value),
 )
@@ -144,23 +144,23 @@ def curve(training, n_epochs=2):
 def test_same_seed_same_numbers_and_nobody_elses_random_state_changes(image_set, trainer):
     """Whatever else is drawn, and in a trainer that has trained others in between."""
     states = random.getstate(), np.random.get_state()[1].tolist()
-    config = own_config("normal", rate=0.3)
+    config = custom_config("normal", rate=0.3)
     first = curve(trainer.start(config))
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states
     random.seed(1)
     assert curve(trainer.start(replace(config, seed=6))) != first
     assert curve(trainer.start(config)) == first
-    assert curve(Trainer(image_set, THREADS, own_models=OWN).start(config)) == first
+    assert curve(Trainer(image_set, THREADS, custom_models=OWN).start(config)) == first
 
 
-@pytest.mark.parametrize("config", [own_config("normal", rate=0.3), own_config("nested")])
+@pytest.mark.parametrize("config", [custom_config("normal", rate=0.3), custom_config("nested")])
 def test_goes_on_as_if_nothing_had_happened(image_set, trainer, config):
     """With the statistics of the batch normalisation and the random states of the dropout."""
     first = trainer.start(config)
     start = curve(first)
     state = first.get_state()
     whole = start + curve(first)
-    second = Trainer(image_set, THREADS, own_models=OWN).start(config)
+    second = Trainer(image_set, THREADS, custom_models=OWN).start(config)
     second.resume(2, state)
     assert start + curve(second) == whole
 
@@ -168,8 +168,8 @@ def test_goes_on_as_if_nothing_had_happened(image_set, trainer, config):
 def test_statistics_are_of_whole_batches_without_images_that_fill_them_up(image_set):
     """A model of a fixed, tiny step: its moving means are those of the batches as they are."""
     few = replace(image_set, train_images=image_set.train_images[: BATCH + 3])
-    program = Trainer(few, THREADS, own_models=OWN).start(
-        replace(own_config("normal"), learning_rate=1e-12, momentum=0.0)
+    program = Trainer(few, THREADS, custom_models=OWN).start(
+        replace(custom_config("normal"), learning_rate=1e-12, momentum=0.0)
     )
     program.run_epoch()
     model = build_model(program.config, OWN)
@@ -182,7 +182,7 @@ def test_statistics_are_of_whole_batches_without_images_that_fill_them_up(image_
 
 
 def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(image_set, trainer):
-    config = own_config("normal", precision="bfloat16")
+    config = custom_config("normal", precision="bfloat16")
     training = trainer.start(config)
     layers = [x for x in training.model.layers if not isinstance(x, keras.layers.InputLayer)]
     assert {layer.compute_dtype for layer in layers} == {"bfloat16"}
@@ -196,24 +196,24 @@ def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(image_set, trainer
 
 
 def test_a_device_of_lanes_trains_it_on_the_graph(image_set, trainer):
-    config = own_config("normal", rate=0.3)
-    with_lanes = Trainer(image_set, XLA, own_models=OWN)
+    config = custom_config("normal", rate=0.3)
+    with_lanes = Trainer(image_set, XLA, custom_models=OWN)
     assert curve(with_lanes.start(config)) == curve(trainer.start(config))
 
 
 def test_a_search_over_shapes_keeps_the_last_program_only(image_set):
-    trainer = Trainer(image_set, THREADS, own_models=OWN)
+    trainer = Trainer(image_set, THREADS, custom_models=OWN)
     for units in (2, 3, 4):
-        assert trainer.start(own_config("normal", units=units)).compile_seconds > 0
-    assert [type(program) for program in trainer._programs.values()] == [OwnProgram]
-    assert trainer.start(own_config("normal", units=4, seed=6)).compile_seconds == 0
+        assert trainer.start(custom_config("normal", units=units)).compile_seconds > 0
+    assert [type(program) for program in trainer._programs.values()] == [CustomProgram]
+    assert trainer.start(custom_config("normal", units=4, seed=6)).compile_seconds == 0
 
 
 def test_counts_what_is_trained(trainer):
-    training = trainer.start(own_config("normal", units=8))
+    training = trainer.start(custom_config("normal", units=8))
     assert training.n_parameters == 785 * 8 + 2 * 8 + 9 * 784
 
 
 def test_a_model_that_nobody_has_told_of_is_named(image_set):
-    with pytest.raises(OwnModelError, match="no builder of the model normal"):
-        Trainer(image_set, THREADS).start(own_config("normal"))
+    with pytest.raises(CustomModelError, match="no builder of the model normal"):
+        Trainer(image_set, THREADS).start(custom_config("normal"))

@@ -7,18 +7,18 @@ import pytest
 from test_plan import Hand
 
 from convae.config import Choices, Range
-from convae.own_models import OwnModel
+from convae.custom_models import CustomModel
 from study.folder import schema
 from study.plan import sampler, study_file
-from study.plan.own_trials import own_trials_from
+from study.plan.custom_trials import custom_trials_from
 from study.plan.space import SpaceError, space_from
 from study.plan.spec import StudySpec, hyperparameters
 
 DEFAULTS = {"width": 8, "depth": 2, "rate": 0.5, "norm": False, "kind": "relu"}
-OWN = OwnModel(
+OWN = CustomModel(
     name="mine", function="build", files=(("mine.py", ""),), defaults=json.dumps(DEFAULTS)
 )
-MINE = {"models": ("mine",), "own_models": (OWN,)}
+MINE = {"models": ("mine",), "custom_models": (OWN,)}
 PARAMETERS = hyperparameters("mine", (OWN,))
 
 
@@ -114,22 +114,24 @@ def test_a_search_proposes_nothing_above_its_limit(name, n_proposals, monkeypatc
 def test_a_point_of_another_version_of_the_builder_lies_outside():
     spec = StudySpec(preset="test", spaces=(space(width=[4, 8]),), **MINE)
     (reference, *_) = [p.config for p in Hand(spec).run() if p.group == schema.REFERENCE]
-    own = spec.space_of("mine")
-    assert own.holds(reference, reference)
+    custom = spec.space_of("mine")
+    assert custom.holds(reference, reference)
     older = type(reference).from_dict({**reference.to_dict(), "arguments": '{"width": 8}'})
-    assert not own.holds(older, reference)
+    assert not custom.holds(older, reference)
 
 
 def test_a_builder_is_tried_with_what_the_study_will_ask_of_it(monkeypatch):
     tried = []
     monkeypatch.setattr(study_file, "count_parameters", lambda _, settings: tried.extend(settings))
     table = {"width": {"low": 2, "high": 9}, "depth": [1, 3], "kind": "x"}
-    own = own_trials_from("it", {"model": "mine", "width": 7}, ("mine",), lambda _: PARAMETERS)
+    custom = custom_trials_from(
+        "it", {"model": "mine", "width": 7}, ("mine",), lambda _: PARAMETERS
+    )
     for limit, searched in ((None, [(2, 2), (9, 2), (8, 1), (8, 3)]), (10**9, [])):
         tried.clear()
         spaces = (space(limit, **table),)
         study_file.check_builders(
-            StudySpec(preset="test", spaces=spaces, own_trials=(own,), **MINE)
+            StudySpec(preset="test", spaces=spaces, custom_trials=(custom,), **MINE)
         )
         pairs = [(one["width"], one["depth"]) for one in tried if one["kind"] == "x"]
         assert sorted(set(pairs) - {(8, 2)}) == sorted(searched)

@@ -1,6 +1,6 @@
-"""Tries a builder of a person's own: `convae.own_models` runs this in another process.
+"""Tries a builder of a person's own: `convae.custom_models` runs this in another process.
 
-    python -m convae.own_check read|count REQUEST ANSWER
+    python -m convae.custom_check read|count REQUEST ANSWER
 
 Both are JSON files; an answer has what was found, or the fault that makes the builder unusable.
 """
@@ -22,8 +22,8 @@ import numpy as np
 import tensorflow as tf
 
 from convae.config import FIELD_KINDS, TrialConfig, as_arguments
+from convae.custom_models import CustomModel, FolderModules
 from convae.models import IMAGE_SHAPE, build_model, count_trainable
-from convae.own_models import FolderModules, OwnModel
 
 MOST_LETTERS = 400  # of an error's message; Keras' may be a page
 _SHAPE = "images (28, 28, 1)"
@@ -33,7 +33,7 @@ class BuilderError(Exception):
     """What is wrong with a builder, and what to do about it."""
 
 
-def read(name: str, file: str, function: str) -> OwnModel:
+def read(name: str, file: str, function: str) -> CustomModel:
     """The builder with its files.
 
     Raises:
@@ -54,19 +54,19 @@ def read(name: str, file: str, function: str) -> OwnModel:
         (Path(source).relative_to(path.parent).as_posix(), Path(source).read_text("utf-8"))
         for source in (file, *sorted(sources))
     ]
-    own = OwnModel(
+    custom = CustomModel(
         name=name, function=function, files=tuple(texts), defaults=as_arguments(defaults)
     )
     # The copies, as other machines have them: a file beside them that is no module is missing.
-    model = _built(own, own.defaults)
+    model = _built(custom, custom.defaults)
     check_model(model)
     with _told("the model cannot be saved", "give its layers a get_config"):  # noqa: SIM117
         with tempfile.NamedTemporaryFile(suffix=".keras") as saved:
             model.save(saved.name)
-    return own
+    return custom
 
 
-def count(own: OwnModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:
+def count(custom: CustomModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:
     """The trainable parameters at each setting.
 
     Raises:
@@ -75,7 +75,7 @@ def count(own: OwnModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:
     counts = []
     for setting in settings:
         try:
-            model = _built(own, as_arguments(setting))
+            model = _built(custom, as_arguments(setting))
             check_model(model)
         except BuilderError as fault:
             words = ", ".join(f"{name} = {value!r}" for name, value in setting.items())
@@ -123,9 +123,9 @@ def _takes_images(shape: tuple[int | None, ...]) -> bool:
     )
 
 
-def _built(own: OwnModel, arguments: str) -> keras.Model:
+def _built(custom: CustomModel, arguments: str) -> keras.Model:
     with _told("the builder fails", "mend it (only Python modules go along with it)"):
-        return build_model(TrialConfig(model=own.name, arguments=arguments), [own])
+        return build_model(TrialConfig(model=custom.name, arguments=arguments), [custom])
 
 
 def _defaults(function: Any) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def main(task: str, asked: str, answered: str) -> None:
         if task == "read":
             found: Any = read(**request).to_dict()
         else:
-            found = count(OwnModel.from_dict(request["own"]), request["settings"])
+            found = count(CustomModel.from_dict(request["custom"]), request["settings"])
         answer = {"found": found}
     except BuilderError as fault:
         answer = {"fault": str(fault)}

@@ -24,12 +24,12 @@ LONGEST_LABEL: Final = 150  # characters of a trial's name: a file's name has 25
 Parameters = Callable[[str], Sequence[Hyperparameter]]
 
 
-class OwnTrialError(UserError):
+class CustomTrialError(UserError):
     """Trials that cannot be trained; the message names the table and the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnTrials:
+class CustomTrials:
     """Some settings of a model.
 
     Attributes:
@@ -54,7 +54,7 @@ class OwnTrials:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "OwnTrials":
+    def from_dict(cls, fields: Mapping[str, Any]) -> "CustomTrials":
         """The inverse of `to_dict`, also after a trip through JSON."""
         values = tuple((name, tuple(of_name)) for name, of_name in fields["values"])
         return cls(**{**fields, "values": values})
@@ -66,9 +66,9 @@ class OwnTrials:
         return {"model": self.model, **values, **split}
 
 
-def own_trials_from(
+def custom_trials_from(
     where: str, table: Any, models: Sequence[str], parameters: Parameters
-) -> OwnTrials:
+) -> CustomTrials:
     """Fixed trials as a study file has them.
 
     Args:
@@ -78,21 +78,21 @@ def own_trials_from(
         parameters: a model's hyperparameters.
 
     Raises:
-        OwnTrialError: they cannot be trained.
+        CustomTrialError: they cannot be trained.
     """
     if not isinstance(table, dict):
-        raise OwnTrialError(f"{where} is {table!r}, but takes a table with the key model.")
+        raise CustomTrialError(f"{where} is {table!r}, but takes a table with the key model.")
     model = str(table.get("model"))
     if model not in models:
         has = f"has the model {table['model']!r}" if "model" in table else "has no model"
-        raise OwnTrialError(f"{where} {has}; give model = {listed(models)}.")
+        raise CustomTrialError(f"{where} {has}; give model = {listed(models)}.")
     split = table.get("split", FULL_SPLIT)
     if split not in SPLITS:
-        raise OwnTrialError(f"{where} split is {split!r}, but takes {listed(SPLITS)}.")
+        raise CustomTrialError(f"{where} split is {split!r}, but takes {listed(SPLITS)}.")
     known = {p.name: p for p in parameters(model)}
     given = {name: value for name, value in table.items() if name not in ("model", "split")}
     if problem := unknown_keys(where, given, (*known, "model", "split")):
-        raise OwnTrialError(problem)
+        raise CustomTrialError(problem)
     values = tuple(
         (name, _checked(f"{where} {name}", given[name], p))
         for name, p in known.items()
@@ -100,25 +100,27 @@ def own_trials_from(
     )
     n = math.prod(len(of_name) for _, of_name in values)
     if n > MOST_TRIALS:
-        raise OwnTrialError(f"{where} makes {n:,} trials, but at most {MOST_TRIALS:,} are taken.")
-    return OwnTrials(model=model, values=values, split=split)
+        raise CustomTrialError(
+            f"{where} makes {n:,} trials, but at most {MOST_TRIALS:,} are taken."
+        )
+    return CustomTrials(model=model, values=values, split=split)
 
 
 def table_of(words: str) -> dict[str, Any]:
     """A table of words such as "model=conv learning_rate=0.25,0.5".
 
     Raises:
-        OwnTrialError: a word is not NAME=VALUE, or there twice.
+        CustomTrialError: a word is not NAME=VALUE, or there twice.
     """
     table: dict[str, Any] = {}
     try:
         pairs = shlex.split(words)
     except ValueError as error:
-        raise OwnTrialError(f"--trial {words!r} cannot be read ({error}).") from error
+        raise CustomTrialError(f"--trial {words!r} cannot be read ({error}).") from error
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name or not value or name in table:
-            raise OwnTrialError(
+            raise CustomTrialError(
                 f"--trial has {pair!r}, but takes each name once, as in"
                 ' "model=conv learning_rate=0.25,0.5".'
             )
@@ -154,7 +156,7 @@ def _checked(where: str, value: Any, p: Hyperparameter) -> tuple[Any, ...]:
     values = value if isinstance(value, list) else [value]
     for item in values:
         if not p.admits(item):
-            raise OwnTrialError(f"{where} is {item!r}, but takes {p.takes}.")
+            raise CustomTrialError(f"{where} is {item!r}, but takes {p.takes}.")
     if problem := repetition(where, values):
-        raise OwnTrialError(problem)
+        raise CustomTrialError(problem)
     return tuple(float(item) if p.kind == "float" else item for item in values)

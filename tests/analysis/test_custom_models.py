@@ -49,7 +49,7 @@ def test_the_reference_has_the_built_in_models_first_and_settings_of_their_own()
     assert statistics.names(found) == ["conv", "dense-512", "attic", "unet"]
 
 
-def test_an_own_model_is_a_row_a_curve_and_a_bar():
+def test_an_custom_model_is_a_row_a_curve_and_a_bar():
     run = run_of_trials(*reference(*ALL))
     assert "\nunet|2,000|2|" in text_of(claims.chapter(run))
     assert "unet 0.00362" in text_of(curves.chapter(run))
@@ -58,13 +58,13 @@ def test_an_own_model_is_a_row_a_curve_and_a_bar():
         ("the repo", "conv"),
         ("the repo", "dense-512"),
     }
-    its = curves.looks(statistics.names(run.reference), curves.own_looks(run))
+    its = curves.looks(statistics.names(run.reference), curves.custom_looks(run))
     assert len({look["color"] for look in its.values()}) == 3
 
 
 def test_settings_of_one_model_have_colours_of_their_own():
     run = run_of_trials(*reference(*ALL, ("unet", 3), ("attic", 2)))
-    its = curves.looks(statistics.names(run.reference), curves.own_looks(run))
+    its = curves.looks(statistics.names(run.reference), curves.custom_looks(run))
     assert len({look["color"] for look in its.values()}) == 5
     attic, unet = (figures.looks_of(["attic", "unet"])[model] for model in ("attic", "unet"))
     assert (its["attic"], its["unet (depth 2)"]) == (attic, unet)
@@ -117,7 +117,7 @@ def test_fixed_parameters_are_skipped_and_other_numbers_have_an_axis():
     assert "The same in all: batch size 256, nesterov yes." in text
 
 
-def test_the_reference_of_an_own_model_is_found_in_its_search():
+def test_the_reference_of_an_custom_model_is_found_in_its_search():
     pairs = [*reference(("unet", 2)), *search_trials("unet", 5)]
     found = reference_in_search(tables(*pairs)[0], "unet", 256)
     assert found["trial_id"].tolist() == ["search-unet-000"]
@@ -152,7 +152,7 @@ def test_the_answer_beside_the_reports_names_the_best_of_all():
     assert title(run) == "Autoencoders on MNIST: conv, dense and unet"
 
 
-def test_an_own_model_alone_does_not_answer_the_reports_question():
+def test_an_custom_model_alone_does_not_answer_the_reports_question():
     failed = [trial(*size, state=schema.FAILED) for size in ALL[:2]]
     found = answer(run_of_trials(*failed, *reference(("unet", 2))))
     assert (found.question, found.short) == (QUESTION, "This run cannot say.")
@@ -232,7 +232,7 @@ def test_arguments_are_words_in_the_table_of_all_trials():
 
 
 @pytest.mark.parametrize(
-    "name", ["own-unet-depth=2-s0", "finalist-conv-003-s1000", "winner-conv-s0"]
+    "name", ["custom-unet-depth=2-s0", "finalist-conv-003-s1000", "winner-conv-s0"]
 )
 def test_ids_of_trials_stay_on_one_line(name):
     assert unbroken(f"see {name}, which") == f'see <span class="one">{name}</span>, which'

@@ -15,8 +15,8 @@ import ray
 from ray import cloudpickle, tune
 
 from convae.config import TrialConfig
+from convae.custom_models import CustomModel
 from convae.data import ImageSet
-from convae.own_models import OwnModel
 from study.folder import schema
 from study.folder.storage import RunFolder
 from study.plan.lanes import ModelLanes, lanes_of
@@ -49,10 +49,12 @@ def block(units):
     return keras.Sequential([layers.Flatten(), layers.Dense(units), norm, layers.Dropout(0.1)])
 """,
 }
-OWN = OwnModel(name="mine", function="build", files=tuple(FILES.items()), defaults='{"units": 4}')
-SPEC = StudySpec(preset="test", models=("conv", "dense", "mine"), own_models=(OWN,))
+OWN = CustomModel(
+    name="mine", function="build", files=tuple(FILES.items()), defaults='{"units": 4}'
+)
+SPEC = StudySpec(preset="test", models=("conv", "dense", "mine"), custom_models=(OWN,))
 CONFIG = TrialConfig(model="mine", arguments='{"units": 3}', batch_size=64, epochs=3)
-PLANNED = PlannedTrial("own-mine-s0", schema.OWN, CONFIG, keep_model=True)
+PLANNED = PlannedTrial("custom-mine-s0", schema.CUSTOM, CONFIG, keep_model=True)
 N_PARAMETERS = 785 * 3 + 2 * 3 + 4 * 784
 
 
@@ -80,7 +82,7 @@ def folder(tmp_path):
 
 def on_cpu(folder):
     return tune.with_parameters(
-        AutoencoderTrial, image_set=noise(), folder=folder, own_models=SPEC.own_models
+        AutoencoderTrial, image_set=noise(), folder=folder, custom_models=SPEC.custom_models
     )
 
 
@@ -102,7 +104,7 @@ def in_engine(folder, trainable=LaneTrial):
         precision="float32",
         folder=folder,
         owner="",
-        own_models=SPEC.own_models,
+        custom_models=SPEC.custom_models,
     )
     return tune.with_parameters(trainable, keeper=keeper, folder=folder)
 
@@ -153,7 +155,7 @@ def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(folder):
 
 
 def test_the_dry_run_measures_it():
-    costs = _measure([CONFIG], Slots(1, 1, 0), noise(), SPEC.own_models)
+    costs = _measure([CONFIG], Slots(1, 1, 0), noise(), SPEC.custom_models)
     assert costs[CONFIG].epoch_seconds > 0
     assert costs[CONFIG].compile_seconds > 0
 

@@ -20,7 +20,7 @@ class OneLane(NamedTuple):
     n_lanes: int = 1
 
 
-class OwnLane:
+class CustomLane:
     """Has a trainer train the trial in its lane; see `convae.lanes.Lanes`.
 
     Attributes:

@@ -45,8 +45,8 @@ from analysis.words import (
 )
 from study.folder import schema
 
-CURVES: Final = "figure-own"
-FACTOR: Final = "figure-own-factor"
+CURVES: Final = "figure-custom"
+FACTOR: Final = "figure-custom-factor"
 MOST_CURVES: Final = 10  # lines that can still be told apart
 BEST_SHOWN, WORST_SHOWN = 5, 3  # of more
 LINE_INCHES: Final = 0.14  # of a legend
@@ -60,7 +60,7 @@ IMAGES: Final = {schema.TEST_MSE: "test", schema.VAL_MSE: "validation"}
 
 
 @dataclass(frozen=True)
-class OwnSetting:
+class CustomSetting:
     """A setting that a person asked for.
 
     Attributes:
@@ -126,19 +126,19 @@ def _label(name: str) -> str:
     return "Epochs" if name == "epochs" else parameter_label(name)
 
 
-def own_settings(trials: pd.DataFrame, batch_size: int | None) -> list[OwnSetting]:
+def custom_settings(trials: pd.DataFrame, batch_size: int | None) -> list[CustomSetting]:
     """The settings of the own trials, in the order of the table, conv's first.
 
     Args:
         trials: of `analysis.load.load_run`.
         batch_size: of the reference setting; None for the default.
     """
-    own = trials[trials["group"] == schema.OWN]
+    custom = trials[trials["group"] == schema.CUSTOM]
     found = []
-    for model in models_of(own):
+    for model in models_of(custom):
         of_model = trials[trials["model"] == model]
         base = _base(of_model, model, batch_size)
-        rows = own[own["model"] == model]
+        rows = custom[custom["model"] == model]
         columns = [*SETTING, "split", "epochs"]
         for _, its in rows.groupby(columns, dropna=False, sort=False):
             reference = of_model.iloc[:0]
@@ -148,7 +148,7 @@ def own_settings(trials: pd.DataFrame, batch_size: int | None) -> list[OwnSettin
                     alike &= of_model[name] == its[name].iloc[0]
                 reference = of_model[alike]
             reference = reference.drop_duplicates("seed").set_index("seed")
-            found.append(OwnSetting(its, _differences(its.iloc[0], base, of_model), reference))
+            found.append(CustomSetting(its, _differences(its.iloc[0], base, of_model), reference))
     return found
 
 
@@ -211,7 +211,7 @@ def _in_words(values: Mapping[str, Any]) -> str:
     )
 
 
-def settings_table(found: Sequence[OwnSetting]) -> parts.Table:
+def settings_table(found: Sequence[CustomSetting]) -> parts.Table:
     """A row a setting: its means over seeds, and its ratio to the reference's."""
     several = len({one.metric for one in found}) > 1
     judged = "Test or validation MSE" if several else f"{IMAGES[found[0].metric].capitalize()} MSE"
@@ -240,14 +240,14 @@ def settings_table(found: Sequence[OwnSetting]) -> parts.Table:
     return parts.Table((*header, *rest), rows, right=(2, 3, 4, 5))
 
 
-def comparable(found: Sequence[OwnSetting]) -> list[OwnSetting]:
+def comparable(found: Sequence[CustomSetting]) -> list[CustomSetting]:
     """Those that completed and were tested or, if none was, validated; the best first."""
     known = [one for one in found if one.mean is not None]
     tested = [one for one in known if one.metric == schema.TEST_MSE]
     return sorted(tested or known, key=_value)
 
 
-def best_own(found: Sequence[OwnSetting]) -> str:
+def best_custom(found: Sequence[CustomSetting]) -> str:
     """A sentence on the best own setting; "" if none completed."""
     known = comparable(found)
     if not known:
@@ -267,7 +267,7 @@ def best_own(found: Sequence[OwnSetting]) -> str:
     return f"{said}, {short(best.ratio.mean)} times the {best.model} reference's ({bounds})."
 
 
-def collapses(found: Sequence[OwnSetting]) -> str:
+def collapses(found: Sequence[CustomSetting]) -> str:
     """A sentence on the settings with which seeds collapsed; "" if none did."""
     known = [f"{one.label} ({len(one.collapsed)} of {_n(one)})" for one in found if one.collapsed]
     if not known:
@@ -278,15 +278,15 @@ def collapses(found: Sequence[OwnSetting]) -> str:
     )
 
 
-def _value(one: OwnSetting) -> float:
+def _value(one: CustomSetting) -> float:
     return float("inf") if one.mean is None else one.mean.mean
 
 
-def _n(one: OwnSetting) -> int:
+def _n(one: CustomSetting) -> int:
     return 0 if one.mean is None else one.mean.n
 
 
-def drawn_settings(found: Sequence[OwnSetting]) -> list[OwnSetting]:
+def drawn_settings(found: Sequence[CustomSetting]) -> list[CustomSetting]:
     """Those whose curves are drawn: all, or the best and the worst of many."""
     known = [one for one in found if one.mean is not None]
     if len(known) <= MOST_CURVES:
@@ -298,7 +298,7 @@ def drawn_settings(found: Sequence[OwnSetting]) -> list[OwnSetting]:
 def look_of(place: int) -> Mapping[str, Any]:
     """A look for each of ten lines."""
     firsts = ({"color": DARK, "marker": "o"}, {"color": LIGHT, "marker": "s", "linestyle": "--"})
-    return firsts[place] if place < len(firsts) else figures.own_look(place - len(firsts))
+    return firsts[place] if place < len(firsts) else figures.custom_look(place - len(firsts))
 
 
 def plot_curves(
@@ -319,7 +319,7 @@ def plot_curves(
     return ax
 
 
-def factor_of(found: Sequence[OwnSetting]) -> str | None:
+def factor_of(found: Sequence[CustomSetting]) -> str | None:
     """The one factor in which a model's own settings differ, if it is a number of some values."""
     settings = [_values(one.trials.iloc[0]) | {"epochs": _epochs(one)} for one in found]
     settings += [
@@ -337,11 +337,11 @@ def factor_of(found: Sequence[OwnSetting]) -> str | None:
     return varied[0] if numbers else None
 
 
-def _epochs(one: OwnSetting) -> int:
+def _epochs(one: CustomSetting) -> int:
     return int(one.trials["epochs"].iloc[0])
 
 
-def factor_rows(found: Sequence[OwnSetting], factor: str) -> pd.DataFrame:
+def factor_rows(found: Sequence[CustomSetting], factor: str) -> pd.DataFrame:
     """The MSE of each seed against a factor.
 
     Returns:
@@ -352,11 +352,13 @@ def factor_rows(found: Sequence[OwnSetting], factor: str) -> pd.DataFrame:
         sets = [(one.completed, True)]
         if one is next(other for other in found if other.model == one.model) and one.differs:
             sets.append((one.reference.assign(seed=one.reference.index), False))
-        for trials, own in sets:
+        for trials, custom in sets:
             for _, trial in trials.iterrows():
                 value = float((_values(trial) | {"epochs": trial["epochs"]})[factor])
-                rows.append((one.model, value, int(trial["seed"]), float(trial[one.metric]), own))
-    frame = pd.DataFrame(rows, columns=["model", "value", "seed", "mse", "own"])
+                rows.append(
+                    (one.model, value, int(trial["seed"]), float(trial[one.metric]), custom)
+                )
+    frame = pd.DataFrame(rows, columns=["model", "value", "seed", "mse", "custom"])
     frame = frame.dropna(subset="mse").drop_duplicates(["model", "value", "seed"])
     return frame.sort_values(["model", "value", "seed"]).reset_index(drop=True)
 
@@ -377,10 +379,10 @@ def plot_factor(
         means = rows.groupby("value")["mse"].mean()
         line = {"color": look["color"], "linestyle": look["linestyle"]}
         ax.plot(means.index, means, **line, label=f"{model}, mean")
-        for own, face in ((True, look["color"]), (False, "white")):
-            its = rows[rows["own"] == own]
+        for custom, face in ((True, look["color"]), (False, "white")):
+            its = rows[rows["custom"] == custom]
             if len(its):
-                label = f"{model}, a seed" if own else f"{model}, the reference"
+                label = f"{model}, a seed" if custom else f"{model}, the reference"
                 dots: dict[str, Any] = {"color": look["color"], "markerfacecolor": face}
                 ax.plot(its["value"], its["mse"], look["marker"], **dots, alpha=0.75, label=label)
     ax.margins(x=0.07, y=0.1)
@@ -398,9 +400,9 @@ def plot_factor(
 def chapter(run: Run) -> parts.Chapter:
     """The settings that a person asked for; nothing of a run without any."""
     title = "Own trials"
-    found = own_settings(run.trials, run.manifest["spec"].get("batch_size"))
+    found = custom_settings(run.trials, run.manifest["spec"].get("batch_size"))
     if not found:
-        return parts.Chapter("own", title)
+        return parts.Chapter("custom", title)
     table = settings_table(found)
     note = "Mean ± sample standard deviation over seeds; the ratios are geometric means."
     shown: list[parts.Part] = [table, parts.Text(note, soft=True)]
@@ -411,7 +413,7 @@ def chapter(run: Run) -> parts.Chapter:
         for metric in IMAGES:
             judged = [one for one in found if one.metric == metric]
             drawn += [f for f in (_draw_factor(run, judged), _draw_curves(run, judged)) if f]
-    best = best_own(found)
+    best = best_custom(found)
     said = [sentence for sentence in (best, collapses(found)) if sentence]
     content: list[parts.Part] = [parts.Text(" ".join(said))] if said else []
     content += [parts.Figures(drawn)] if drawn else []
@@ -424,10 +426,10 @@ def chapter(run: Run) -> parts.Chapter:
             "No completed reference trial of the same length, images and seed beside"
             f" {count(len(unpaired), 'own setting')}: without a ratio."
         )
-    return parts.Chapter("own", title, [*content, *shown], gaps)
+    return parts.Chapter("custom", title, [*content, *shown], gaps)
 
 
-def _draw_curves(run: Run, found: Sequence[OwnSetting]) -> parts.Figure | None:
+def _draw_curves(run: Run, found: Sequence[CustomSetting]) -> parts.Figure | None:
     drawn = drawn_settings(found)
     if not drawn:
         return None
@@ -493,7 +495,7 @@ def _draw_curves(run: Run, found: Sequence[OwnSetting]) -> parts.Figure | None:
     )
 
 
-def _draw_factor(run: Run, found: Sequence[OwnSetting]) -> parts.Figure | None:
+def _draw_factor(run: Run, found: Sequence[CustomSetting]) -> parts.Figure | None:
     """The MSE against the one factor that the person varied, if there is one."""
     factors = {
         model: factor_of([one for one in found if one.model == model])

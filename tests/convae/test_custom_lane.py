@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from convae.config import TrialConfig
+from convae.custom_models import CustomModel
 from convae.data import ImageSet
 from convae.device import Device
 from convae.engine import Engine, EngineError, ProgramId, Status, TrialError
 from convae.lane_program import Shape
 from convae.lanes import LaneState
-from convae.own_models import OwnModel
 from convae.place import Place
 from convae.training import Trainer
 
@@ -31,13 +31,13 @@ def build(units=4, rate=0.2, end="sigmoid"):
     ])
 """
 OWN = [
-    OwnModel(name=name, function="build", files=(("builder.py", BUILDER),), defaults="{}")
+    CustomModel(name=name, function="build", files=(("builder.py", BUILDER),), defaults="{}")
     for name in ("mine", "other")
 ]
 DEVICE = Device("/CPU:0", "CPU by XLA, the way a GPU runs", jit_compile=True)
 
 
-def own_config(model="mine", epochs=3, seed=0, learning_rate=1.0, **keywords):
+def custom_config(model="mine", epochs=3, seed=0, learning_rate=1.0, **keywords):
     return TrialConfig(
         model=model,
         arguments=json.dumps(keywords),
@@ -53,7 +53,7 @@ def trainer():
     rng = np.random.default_rng(0)
     train, test = (rng.integers(0, 256, (n, 28, 28)).astype(np.uint8) for n in (N_TRAIN, 50))
     labels = [np.zeros(n, np.uint8) for n in (N_TRAIN, 50)]
-    return Trainer(ImageSet(train, labels[0], test, labels[1], "noise"), DEVICE, own_models=OWN)
+    return Trainer(ImageSet(train, labels[0], test, labels[1], "noise"), DEVICE, custom_models=OWN)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def run(engine):
 def test_trains_what_the_plain_trainer_does_beside_lanes(engine, trainer):
     """To the bit, each model's trials one after the other, and the lanes' as without them."""
     configs = {
-        f"{m}{i}": own_config(m, seed=i, units=3 + i) for m in ("mine", "other") for i in (0, 1)
+        f"{m}{i}": custom_config(m, seed=i, units=3 + i) for m in ("mine", "other") for i in (0, 1)
     }
     expected = {name: plainly(trainer, config) for name, config in configs.items()}
     for i in range(2):
@@ -135,10 +135,12 @@ def test_trains_what_the_plain_trainer_does_beside_lanes(engine, trainer):
 
 
 def test_goes_on_exactly_from_a_pause_and_from_a_checkpoint_in_another_engine(engine, trainer):
-    config = own_config(epochs=4)
+    config = custom_config(epochs=4)
     whole, last = plainly(trainer, config)
     engine.submit("a", config, place=Place.SINGLE, until_epoch=1)
-    engine.submit("b", own_config(seed=9, units=6), place=Place.SINGLE)  # takes the lane meanwhile
+    engine.submit(
+        "b", custom_config(seed=9, units=6), place=Place.SINGLE
+    )  # takes the lane meanwhile
     run(engine)
     report = engine.report("a")
     assert report.status is Status.PAUSED
@@ -161,7 +163,7 @@ def test_goes_on_exactly_from_a_pause_and_from_a_checkpoint_in_another_engine(en
 
 
 def test_a_checkpoint_before_the_first_slice_starts_anew(engine, trainer):
-    config = own_config(epochs=1)
+    config = custom_config(epochs=1)
     engine.submit("a", config, place=Place.SINGLE)
     engine._move()
     _, state = engine.checkpoint("a")
@@ -174,20 +176,20 @@ def test_a_checkpoint_before_the_first_slice_starts_anew(engine, trainer):
 
 def test_evaluates_where_it_is_asked_to(engine):
     even = {"evaluates": lambda epoch: epoch % 2 == 0}
-    engine.submit("a", own_config(), place=Place.SINGLE, **even)
+    engine.submit("a", custom_config(), place=Place.SINGLE, **even)
     run(engine)
     assert [epoch.eval_mse is None for epoch in engine.report("a").epochs] == [True, False, True]
 
 
 def test_is_alone_where_the_plan_says_so_and_makes_way_for_who_is(engine):
-    engine.submit("mine", own_config(), place=Place.ALONE)
+    engine.submit("mine", custom_config(), place=Place.ALONE)
     engine.submit("dense", dense())
     engine.step()
     assert engine.report("mine", 0).epochs[0].n_sharing == 1
     assert engine.report("dense", 0).train_seconds == 0
     run(engine)
     engine.submit("alone", dense(), place=Place.ALONE)
-    engine.submit("other", own_config("other"), place=Place.SINGLE)
+    engine.submit("other", custom_config("other"), place=Place.SINGLE)
     engine.step()
     assert engine.report("other", 0).train_seconds == 0
     run(engine)
@@ -196,8 +198,8 @@ def test_is_alone_where_the_plan_says_so_and_makes_way_for_who_is(engine):
 
 
 def test_divergence_is_told_with_its_epoch(engine):
-    engine.submit("a", own_config(learning_rate=1e30, end="linear"), place=Place.SINGLE)
-    engine.submit("b", own_config(seed=1), place=Place.SINGLE)
+    engine.submit("a", custom_config(learning_rate=1e30, end="linear"), place=Place.SINGLE)
+    engine.submit("b", custom_config(seed=1), place=Place.SINGLE)
     run(engine)
     report = engine.report("a")
     assert report.status is Status.DIVERGED
@@ -208,8 +210,8 @@ def test_divergence_is_told_with_its_epoch(engine):
 
 def test_a_builder_that_fails_costs_its_trial_and_no_other(engine):
     with Engine(engine._programs) as engine:
-        engine.submit("bad", own_config(units=13), place=Place.SINGLE)
-        engine.submit("good", own_config(), place=Place.SINGLE)
+        engine.submit("bad", custom_config(units=13), place=Place.SINGLE)
+        engine.submit("good", custom_config(), place=Place.SINGLE)
         engine.submit("dense", dense())
         for ask in (lambda name: engine.report(name, 60), engine.state, engine.checkpoint):
             with pytest.raises(TrialError, match="bad has failed: no 13") as caught:
@@ -223,6 +225,6 @@ def test_a_builder_that_fails_costs_its_trial_and_no_other(engine):
 
 def test_refuses_what_it_cannot_train(engine):
     with pytest.raises(ValueError, match="no program"):
-        engine.submit("a", own_config())  # no lanes
+        engine.submit("a", custom_config())  # no lanes
     with pytest.raises(ValueError, match="no program"):
-        engine.submit("a", own_config("third"), place=Place.SINGLE)
+        engine.submit("a", custom_config("third"), place=Place.SINGLE)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from convae import own_check, own_models
+from convae import custom_check, custom_models
 from convae.config import TrialConfig
-from convae.models import build_model, count_trainable
-from convae.own_check import BuilderError, check_model
-from convae.own_models import (
-    OwnModel,
-    OwnModelError,
+from convae.custom_check import BuilderError, check_model
+from convae.custom_models import (
+    CustomModel,
+    CustomModelError,
     count_parameters,
     load_builder,
-    read_own_model,
+    read_custom_model,
 )
+from convae.models import build_model, count_trainable
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras', when it saves
 
@@ -65,8 +65,8 @@ def test_reads_builds_and_counts_without_tensorflow_here(tmp_path):
     code = """
 import json, sys
 from pathlib import Path
-from convae.own_models import *
-own = read_own_model("mine", "mine.py:build", Path(sys.argv[1]))
+from convae.custom_models import *
+own = read_custom_model("mine", "mine.py:build", Path(sys.argv[1]))
 counts = count_parameters(own, [{}, {"units": 3}])
 assert not {"keras", "tensorflow", "mine", "blocks"} & set(sys.modules)
 print(json.dumps([own.to_dict(), counts]))
@@ -77,20 +77,20 @@ print(json.dumps([own.to_dict(), counts]))
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
     values, counts = json.loads(run.stdout)
-    own = OwnModel.from_dict(values)
-    names = [name for name, _ in own.files]
+    custom = CustomModel.from_dict(values)
+    names = [name for name, _ in custom.files]
     assert names[0] == "mine.py"
     assert set(names) == {"mine.py", "blocks.py", "parts/__init__.py", "parts/deep.py"} | {
         "parts/deeper.py"
     }
-    assert own.function == "build"
-    assert json.loads(own.defaults) == {"units": 8, "activation": "relu"}
+    assert custom.function == "build"
+    assert json.loads(custom.defaults) == {"units": 8, "activation": "relu"}
     assert counts == [n_parameters(8, 5), n_parameters(3, 5)]
 
 
 def read(folder, file="mine.py", function="build", name="mine"):
     """What the other process does, in this one."""
-    return own_check.read(name, str(folder / file), function)
+    return custom_check.read(name, str(folder / file), function)
 
 
 def test_code_travels_to_a_process_that_has_no_such_files(tmp_path):
@@ -103,8 +103,8 @@ def test_code_travels_to_a_process_that_has_no_such_files(tmp_path):
 import json, sys
 from convae.config import TrialConfig
 from convae.models import build_model, count_trainable
-from convae.own_models import OwnModel
-own = OwnModel.from_dict(json.loads(sys.argv[1]))
+from convae.custom_models import CustomModel
+own = CustomModel.from_dict(json.loads(sys.argv[1]))
 config = TrialConfig(model="mine", arguments='{"units": 4}', seed=1)
 print(count_trainable(build_model(config, [own])))
 """
@@ -148,8 +148,8 @@ def test_a_file_may_have_the_name_of_a_module_that_is_in_use(tmp_path):
     (tmp_path / "queue.py").write_text(GOOD.format(sibling="keras_models"))
     import queue
 
-    own = read(tmp_path, "queue.py")
-    assert count_trainable(build_model(TrialConfig(model="mine", arguments="{}"), [own])) > 0
+    custom = read(tmp_path, "queue.py")
+    assert count_trainable(build_model(TrialConfig(model="mine", arguments="{}"), [custom])) > 0
     assert sys.modules["queue"] is queue
 
 
@@ -218,8 +218,8 @@ def test_a_model_that_is_not_built_is_built_for_any_number_of_images(tmp_path):
     (tmp_path / "m.py").write_text(
         HEAD + "def build(): return keras.Sequential([layers.Dense(1), layers.ReLU()])"
     )
-    own = read(tmp_path, "m.py")
-    model = build_model(TrialConfig(model="mine", arguments="{}"), [own])
+    custom = read(tmp_path, "m.py")
+    model = build_model(TrialConfig(model="mine", arguments="{}"), [custom])
     assert model.input_shape == (None, 28, 28, 1)
     check_model(model)
 
@@ -236,9 +236,9 @@ def test_a_model_that_is_not_built_is_built_for_any_number_of_images(tmp_path):
     ],
 )
 def test_a_bad_line_is_refused_before_any_process(tmp_path, name, build, told, monkeypatch):
-    monkeypatch.setattr(own_models, "_ask", None)
-    with pytest.raises(OwnModelError, match=told) as caught:
-        read_own_model(name, build, tmp_path)
+    monkeypatch.setattr(custom_models, "_ask", None)
+    with pytest.raises(CustomModelError, match=told) as caught:
+        read_custom_model(name, build, tmp_path)
     assert str(caught.value).startswith(f'[model.{name}] build = "{build}": ')
 
 
@@ -251,20 +251,22 @@ def test_a_bad_line_is_refused_before_any_process(tmp_path, name, build, told, m
     ],
 )
 def test_what_a_builder_does_to_its_process_is_told(tmp_path, code, told, monkeypatch):
-    monkeypatch.setattr(own_models, "CHECK_SECONDS", 4.0 if "sleep" in code else 100.0)
+    monkeypatch.setattr(custom_models, "CHECK_SECONDS", 4.0 if "sleep" in code else 100.0)
     (tmp_path / "m.py").write_text(code)
-    with pytest.raises(OwnModelError, match=told) as caught:
-        read_own_model("mine", "m.py:build", tmp_path)
+    with pytest.raises(CustomModelError, match=told) as caught:
+        read_custom_model("mine", "m.py:build", tmp_path)
     assert str(caught.value).startswith('[model.mine] build = "m.py:build": ')
     assert "\n" not in str(caught.value)
 
 
 def test_a_setting_that_cannot_be_built_is_named(tmp_path):
     write(tmp_path)
-    own = read(tmp_path)
-    with pytest.raises(OwnModelError, match=r'"mine.py:build": with units = -1, the builder fails'):
-        count_parameters(own, [{"units": 2}, {"units": -1}])
+    custom = read(tmp_path)
+    with pytest.raises(
+        CustomModelError, match=r'"mine.py:build": with units = -1, the builder fails'
+    ):
+        count_parameters(custom, [{"units": 2}, {"units": -1}])
     with pytest.raises(BuilderError, match=r"with width = 1, the builder fails .*keyword"):
-        own_check.count(own, [{"width": 1}])
-    assert own_check.count(own, [{}]) == [n_parameters(8, 5)]
-    assert count_parameters(own, []) == []
+        custom_check.count(custom, [{"width": 1}])
+    assert custom_check.count(custom, [{}]) == [n_parameters(8, 5)]
+    assert count_parameters(custom, []) == []

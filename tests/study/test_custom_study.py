@@ -69,7 +69,7 @@ def hidden(width):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("own")
+    folder = tmp_path_factory.mktemp("custom")
     (folder / "mine.toml").write_text(STUDY)
     (folder / "small.py").write_text(dedent(BUILDER))
     (folder / "layers_of.py").write_text(dedent(SIBLING))
@@ -152,13 +152,13 @@ def test_a_resumed_study_needs_no_file_and_runs_the_same_plan(alone, file, tmp_p
 )
 def test_a_builder_travels_to_the_nodes_with_its_study(file, tmp_path, cluster, how):
     """Real training, after the files are gone."""
-    own = tmp_path / "own"
-    shutil.copytree(file.parent, own)
+    custom = tmp_path / "custom"
+    shutil.copytree(file.parent, custom)
     options = [*how, "--models", "small", "--epochs", "2", "--trials", "2", "--seeds", "1"]
-    options += ["--finalists", "0", str(own / file.name)]
+    options += ["--finalists", "0", str(custom / file.name)]
     study = start(cluster, "noise_study.py", tmp_path, *options)
     study.wait_for("plan:")
-    shutil.rmtree(own)
+    shutil.rmtree(custom)
     trials = finish(study)
     small = trials[trials.model == "small"]
     assert set(small.group) == {"reference", "search", "winner"}
