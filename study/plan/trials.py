@@ -180,11 +180,7 @@ def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig
 
     The dense model has the report's 512 units, or the largest size of a study without them.
     """
-    setting: dict[str, Any] = {
-        "epochs": spec.epochs,
-        "batch_size": spec.batch_size,
-        "precision": spec.precision,
-    }
+    setting: dict[str, Any] = {"epochs": spec.epochs, "batch_size": spec.batch_size}
     if model == schema.DENSE and BY_NAME["hidden_units"].default not in spec.hidden_units:
         setting["hidden_units"] = max(spec.hidden_units)
     for custom in spec.custom_models:

@@ -91,7 +91,6 @@ def trial(
         "epochs": len(history),
         "split": schema.SEARCH_SPLIT if searched else schema.FULL_SPLIT,
         "seed": seed,
-        "precision": "float32",
         "state": schema.COMPLETED,
         "epochs_completed": len(history),
         "n_parameters": PARAMETERS.get((model, size), 1000 * size),

@@ -101,7 +101,6 @@ def in_engine(folder, trainable=LaneTrial):
         Slots(1, 1, 0, 1),
         noise(),
         lanes={"mine": lanes["mine"]},
-        precision="float32",
         folder=folder,
         owner="",
         custom_models=SPEC.custom_models,
