@@ -103,6 +103,8 @@ TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](
     {
         "trial_id": "text",
         "group": "text",
+        "setting": "text",  # its label, see study.plan.labels: the same in every group
+        "base": "text",  # the label of the setting that it is judged beside; empty for none
         **CONFIG_COLUMNS,
         "state": "text",
         "epochs_completed": "int",
