@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import product, zip_longest
 from typing import Any
 
-from convae.config import BY_NAME, Choices, TrialConfig, hyperparameters_of
 from convae.place import Place
+
+from convae.config import BY_NAME, Choices, TrialConfig, hyperparameters_of
 from study.folder import schema
 from study.plan.custom_trials import label_of as name_of
 from study.plan.labels import architecture_of, label_of
