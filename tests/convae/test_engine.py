@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from keras_fit import noise
 
 from convae import engine as engine_module
 from convae.config import TrialConfig
-from convae.data import ImageSet
 from convae.engine import Engine, ProgramId
 from convae.errors import EngineError
 from convae.lane_program import DeviceImages, Evaluator, Shape
@@ -366,10 +366,7 @@ def test_lanes_by_rule(n_trials, gpu, expected):
 @pytest.fixture(scope="module")
 def programs():
     """Lanes for dense models, compiled once by whichever engine comes first."""
-    rng = np.random.default_rng(0)
-    train, test = (rng.integers(0, 256, (n, 28, 28)).astype(np.uint8) for n in (200, 50))
-    labels = [np.zeros(n, np.uint8) for n in (200, 50)]
-    images = DeviceImages(ImageSet(train, labels[0], test, labels[1], "noise"))
+    images = DeviceImages(noise(200, 50))
     evaluator = Evaluator("dense", images)
     shape = Shape.for_trials("dense", n_lanes=3, widths=[24], batch_sizes=[16, 64], n_train=200)
     return {
