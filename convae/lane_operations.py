@@ -24,12 +24,16 @@ SAME_TAPS = tap_places(2, 3, lambda phase, k: (phase + k - 1) // 2 + 1)
 
 @dataclass(frozen=True)
 class Variant:
-    """Ways to compute the same gradients, for a GPU to be measured with."""
+    """Ways to compute the same gradients, for a GPU to be measured with.
 
-    # Of the long sum of a weight's gradient, computed as so many products and added: one product
-    # has a small result, too little for all of a GPU's processors.
+    Attributes:
+        n_parts: of the long sum of a weight's gradient, computed as so many products and added: one
+            product has a small result, too little for all of a GPU's processors.
+        one_product: the first convolution's gradient as one matrix product, not as nine sums.
+    """
+
     n_parts: int = 1
-    one_product: bool = False  # the first convolution's gradient as one product, not as nine sums
+    one_product: bool = False
 
 
 def product(x: tf.Tensor, weights: tf.Tensor, variant: Variant) -> tf.Tensor:
