@@ -67,13 +67,16 @@ class CustomModel:
         return cls(**{**values, "files": tuple(values["files"].items())})
 
 
-def read_custom_model(name: str, build: str, folder: Path) -> CustomModel:
+def read_custom_model(
+    name: str, build: str, folder: Path, seconds: float = CHECK_SECONDS
+) -> CustomModel:
     """Reads a builder with the files that it needs, and has it checked at its defaults.
 
     Args:
         name: of the model.
         build: "file.py:function".
         folder: to which the file is relative.
+        seconds: after which the check is given up.
 
     Raises:
         CustomModelError: it is missing, or is no builder of such a model.
@@ -89,7 +92,7 @@ def read_custom_model(name: str, build: str, folder: Path) -> CustomModel:
         what = f"there is no file {file}; name one relative to {folder}"
         raise CustomModelError.of(name, build, what)
     request = {"name": name, "file": str(file.resolve()), "function": function}
-    return CustomModel.from_dict(_ask("read", request, name, build, CHECK_SECONDS))
+    return CustomModel.from_dict(_ask("read", request, name, build, seconds))
 
 
 def count_parameters(custom: CustomModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -175,8 +175,10 @@ class Engine:
         self,
         programs: Mapping[ProgramId, Lanes | TrainerLane],
         custom_models: Iterable[CustomModel] = (),
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Takes programs that are not compiled yet; `open` makes them."""
+        self._clock = clock
         self.compile_seconds: dict[ProgramId, float] = {}  # of each program that is ready
         self._programs = dict(programs)
         self._custom_models = tuple(custom_models)
@@ -419,9 +421,9 @@ class Engine:
         with self._changed:
             trials = dict(self._scheduler.running[program])
             self._in_slice = program
-        started = time.perf_counter()
+        started = self._clock()
         results = lanes.run()
-        trained = time.perf_counter()
+        trained = self._clock()
         due = [
             lane
             for lane, result in results.items()
@@ -430,7 +432,7 @@ class Engine:
             and trials[lane].evaluates(result.epoch)
         ]
         eval_mses = lanes.evaluate(due)
-        eval_seconds = (time.perf_counter() - trained) / max(1, len(due))
+        eval_seconds = (self._clock() - trained) / max(1, len(due))
         with self._changed:
             for lane, trial in trials.items():
                 if trial.status is Status.REMOVED:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from keras_fit import noise
 
-from convae import engine as engine_module
 from convae.config import TrialConfig
 from convae.engine import Engine, ProgramId
 from convae.errors import EngineError
@@ -24,12 +23,12 @@ N_LANES = {CONV: 3, DENSE: 2, CONV_SINGLE: 1, DENSE_SINGLE: 1}
 
 
 class Clock:
-    """Stands for the module time, and stands still unless somebody works."""
+    """Tells a time that stands still unless somebody works."""
 
     def __init__(self):
         self.seconds = 0.0
 
-    def perf_counter(self):
+    def __call__(self):
         return self.seconds
 
 
@@ -104,15 +103,14 @@ def random_config(rng, model):
 class Simulation:
     """Random arrivals, pauses, ends and removals, with what must hold checked at every slice."""
 
-    def __init__(self, seed, monkeypatch):
+    def __init__(self, seed):
         self.rng = random.Random(seed)
         clock = Clock()
-        monkeypatch.setattr(engine_module, "time", clock)
         self.lanes = {
             program: FakeLanes(n, clock, lambda program=program: self.check_slice(program))
             for program, n in N_LANES.items()
         }
-        self.engine = Engine(self.lanes)
+        self.engine = Engine(self.lanes, clock=clock)
         self.engine.compile()
         self.told = {}  # epochs reported, by trial
         self.configs, self.sharing = {}, {}
@@ -179,8 +177,8 @@ class Simulation:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_trial_gets_its_epochs_and_no_lane_idles(seed, monkeypatch):
-    simulation = Simulation(seed, monkeypatch)
+def test_every_trial_gets_its_epochs_and_no_lane_idles(seed):
+    simulation = Simulation(seed)
     simulation.run(n_steps=150)
     seconds = simulation.removed_seconds
     statuses = set()
@@ -224,10 +222,9 @@ def dense(epochs=3, **changes):
     return TrialConfig(model="dense", epochs=epochs, batch_size=1, **changes)
 
 
-def test_shares_add_up_to_what_the_device_spent(monkeypatch):
+def test_shares_add_up_to_what_the_device_spent():
     clock = Clock()
-    monkeypatch.setattr(engine_module, "time", clock)
-    engine = Engine({CONV: FakeLanes(2, clock), DENSE: FakeLanes(4, clock)})
+    engine = Engine({CONV: FakeLanes(2, clock), DENSE: FakeLanes(4, clock)}, clock=clock)
     engine.compile()
     for i in range(3):
         engine.submit(f"d{i}", dense(epochs=2))
@@ -482,7 +479,7 @@ def test_order_pauses_and_removals_change_no_number(programs, expected, seed):
 
 
 def test_many_ask_at_once(programs, expected):
-    """As trials' actors do, each from a thread of its own; one has the device to itself."""
+    """As trials' actors do, each from its thread; one has the device to itself."""
     found = {}
     states = {trial_id: first_state(programs, trial_id) for trial_id in CONFIGS}
 
