@@ -18,6 +18,7 @@ from convae.models import BUILT_IN, build_conv_autoencoder
 from convae.sharing import DeviceSharing
 from convae.training import EpochProgram, Trainer
 
+pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
 N_TRAIN, N_TEST, BATCH = 400, 150, 64  # six full batches and one of 16
 GRAPH = Device("/CPU:0", "CPU as TensorFlow's graph", jit_compile=False)
 THREADS = Device("/CPU:0", "CPU, batches in parts", jit_compile=False, n_threads=2)
@@ -58,7 +59,7 @@ WAYS = {
 @pytest.mark.parametrize(
     ("model", "nesterov", "way"),
     [
-        *(("conv", True, way) for way in WAYS),
+        *(("conv", True, way) for way in ("as defined", "by rule", "in parts")),
         ("conv", False, "in parts"),
         ("dense", True, "by rule"),
         ("dense", True, "in parts"),
