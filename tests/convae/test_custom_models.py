@@ -256,7 +256,7 @@ def test_a_bad_line_is_refused_before_any_process(tmp_path, name, build, told, m
 def test_what_a_builder_does_to_its_process_is_told(tmp_path, code, told):
     (tmp_path / "m.py").write_text(code)
     with pytest.raises(CustomModelError, match=told) as caught:
-        read_custom_model("mine", "m.py:build", tmp_path, 4.0 if "sleep" in code else 100.0)
+        read_custom_model("mine", "m.py:build", tmp_path, 4.0 if "sleep" in code else 500.0)
     assert str(caught.value).startswith('[model.mine] build = "m.py:build": ')
     assert "\n" not in str(caught.value)
 
