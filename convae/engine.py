@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import TracebackType
 from typing import NamedTuple
 
@@ -24,7 +23,8 @@ from convae.data import ImageSet
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
 from convae.place import Place
-from convae.training import EpochResult, Trainer
+from convae.results import EpochResult, Report, Status
+from convae.training import Trainer
 from convae.xla import cached_programs
 
 
@@ -35,43 +35,12 @@ class ProgramId(NamedTuple):
     single: bool
 
 
-class Status(StrEnum):
-    """Where a trial stands. PAUSED waits for `Engine.advance`; REMOVED is no longer there."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    PAUSED = "paused"
-    COMPLETED = "completed"
-    DIVERGED = "diverged"
-    FAILED = "failed"
-    REMOVED = "removed"
-
-
 class EngineError(RuntimeError):
     """The engine has failed, and every trial in it; the cause is chained."""
 
 
 class TrialError(RuntimeError):
     """A trial has failed, and it alone; the cause is chained."""
-
-
-class Report(NamedTuple):
-    """What a trial has to tell since its last report.
-
-    Attributes:
-        status: where it stands.
-        epochs: completed since.
-        diverged_epoch: the epoch whose loss was not finite, from 1.
-        train_seconds: its share of the device in this engine so far, an epoch that it has not ended
-            or in which it diverged included.
-        compile_seconds: of a program for it alone, since.
-    """
-
-    status: Status
-    epochs: list[EpochResult]
-    diverged_epoch: int | None
-    train_seconds: float
-    compile_seconds: float = 0.0
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
@@ -29,35 +29,13 @@ from convae.formulations import Formulation, as_defined, cheaper_on_cpu
 from convae.lane_program import WIDTHS, DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState
 from convae.models import build_model, count_trainable, reset, reset_custom
+from convae.results import EpochResult
 from convae.xla import cached_programs
 
 # Large enough to keep a GPU busy, small enough for 100 MB of activations.
 EVAL_BATCH_SIZE = 1000
 # Threads take parts of a batch, but none so small that operations cost more than arithmetic.
 MIN_PART_SIZE = 32
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch measured.
-
-    Attributes:
-        epoch: counted from 1.
-        train_mse: mean over the epoch's batches while the weights move, weighted by batch size
-            (what Keras' History calls `loss`), in (pixel / 255)².
-        eval_mse: at the epoch's end, on the test or validation images; None if not asked for.
-        train_seconds: weight updates only. A trial that shares its device has its share: the
-            device's seconds over the lanes at work.
-        eval_seconds: 0 if not evaluated.
-        n_sharing: trials at work on the device, this one included, averaged over train_seconds.
-    """
-
-    epoch: int
-    train_mse: float
-    eval_mse: float | None
-    train_seconds: float
-    eval_seconds: float
-    n_sharing: float = 1.0
 
 
 class EpochProgram:
