@@ -21,10 +21,12 @@ import numpy as np
 
 from benchmarks.race import build_parser, print_table, write_result
 from convae.config import TrialConfig
+from convae.results import EpochResult
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError
 from study.folder.tables import read_tables
-from study.tune.trainable import AutoencoderTrial
+from study.tune.engines import Attempt, LocalEngine
+from study.tune.trainable import WorkerSettings
 
 N_EPOCHS = 5
 MARKS = (100, 200, 500, 1000, 2000)  # trials ended
@@ -36,38 +38,30 @@ class Formula:
 
     compile_seconds = 0.0
     n_parameters = 1
-    eval_metric = schema.VAL_MSE
 
     def __init__(self, config: TrialConfig) -> None:
         self.config = config
         self.epoch = 0
 
-    def run_epoch(self, *, evaluate: bool = True) -> SimpleNamespace:
+    def run_epoch(self, *, evaluate: bool = True) -> EpochResult:
         """The next epoch's numbers."""
         self.epoch += 1
         mse = 0.01 * (1 + np.log(self.config.learning_rate / 0.3) ** 2 + 1 / self.epoch)
-        return SimpleNamespace(
-            epoch=self.epoch,
-            train_mse=mse,
-            eval_mse=mse if evaluate else None,
-            train_seconds=0.001,
-            eval_seconds=0.0,
-        )
+        return EpochResult(self.epoch, mse, mse if evaluate else None, 0.001, 0.0)
 
 
-class FormulaTrial(AutoencoderTrial):
+class FormulaEngine(LocalEngine):
     """Everything but the training is the real one's."""
 
-    def setup(self, config: dict[str, Any], image_set: Any = None, **settings: Any) -> None:
-        """Opens the run folder, and no device."""
-        started = time.perf_counter()
-        self._open(settings["folder"], settings["owner"])
-        device = SimpleNamespace(description="a formula")
-        self._trainer: Any = SimpleNamespace(start=Formula, device=device)
-        self._begin(config, started)
+    def __init__(self, *_: Any) -> None:
+        trainer: Any = SimpleNamespace(
+            start=Formula, device=SimpleNamespace(description="a formula")
+        )
+        super().__init__(trainer)
 
-    def _keep_model(self) -> None:
-        pass
+    def export(self, attempt: Attempt) -> dict[str, bytes]:
+        """No model."""
+        return {}
 
 
 def run(folder: str, n_trials: int, sampler: str) -> None:
@@ -95,7 +89,7 @@ def run(folder: str, n_trials: int, sampler: str) -> None:
             RunFolder(folder),
             command=["benchmarks.scaling"],
             quiet=True,
-            trainable=FormulaTrial,
+            workers=WorkerSettings(engine=FormulaEngine),
         )
 
 

@@ -16,17 +16,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.race import build_parser, cell, print_table, write_result
 from convae.data import load_images
+from convae.results import Report
 from study.folder import schema
 from study.folder.storage import RunFolder
 from study.plan.spec import StudySpec
 from study.tune.driver import run_study
+from study.tune.engines import Attempt, LocalEngine, cpu_engine
 from study.tune.resources import Resources, ray_session
-from study.tune.trainable import AutoencoderTrial
+from study.tune.trainable import WorkerSettings
 
 NOTES = "notes"  # a folder of files TRIAL_ID.json in the run folder
 N_FURTHER = 10
@@ -38,44 +41,44 @@ MEMORY = {
 }
 
 
-class NotedTrial(AutoencoderTrial):
-    """The study's own trainable, which notes what its trials wait for and what memory they take."""
+class NotingEngine(LocalEngine):
+    """The CPU's engine, which notes what its trials wait for and what memory they take.
 
-    _prepared_seconds: float | None = None
-    _ended_at: float | None = None  # the trial before
-    _empty: dict[str, float] | None = None
+    Args:
+        folder: for the notes.
+        arguments: of `cpu_engine`.
+    """
 
-    def _begin(self, config: dict[str, Any], started: float) -> None:
-        assert self._trainer._images  # which are there from now on
-        self._empty = self._empty or memory()  # TensorFlow and the images, no program yet
-        super()._begin(config, started)
+    def __init__(self, folder: RunFolder, *arguments: Any) -> None:
+        super().__init__(cpu_engine(*arguments).trainer)
+        assert self.trainer._images  # which are there from now on
+        self._notes_folder = folder
+        self._empty = memory()  # TensorFlow and the images, no program yet
+        self._ended_at: float | None = None  # the trial before
+        self._opened_at = 0.0
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes over a further trial."""
-        started = time.perf_counter()
-        done = super().reset_config(new_config)
-        self._prepared_seconds = time.perf_counter() - started
-        return done
+    def open(self) -> str:
+        """Called as the worker takes over a further trial."""
+        self._opened_at = time.perf_counter()
+        return super().open()
 
-    def step(self) -> dict[str, Any]:
+    def report(self, attempt: Attempt, timeout_seconds: float) -> Report:
         """Takes a step by itself, then trains the epoch."""
-        started = time.perf_counter()
         one_step(self._training)
         stepped = time.perf_counter()
-        result = super().step()
         notes: dict[str, Any] = {
-            "trial_id": self._planned.trial_id,
+            "trial_id": attempt.trial_id,
             "model": self._planned.config.model,
             "compile_seconds": self._training.compile_seconds,
-            "memory_empty": self._empty,
-            "memory": memory(),
         }
-        if self._prepared_seconds is not None and self._ended_at is not None:
-            notes["worker_seconds"] = self._prepared_seconds + stepped - started
+        report = super().report(attempt, timeout_seconds)
+        notes |= {"memory_empty": self._empty, "memory": memory()}
+        if self._ended_at is not None:
+            notes["worker_seconds"] = stepped - self._opened_at
             notes["slot_seconds"] = stepped - self._ended_at
-        self._folder.write(f"{NOTES}/{self._planned.trial_id}.json", json.dumps(notes).encode())
+        self._notes_folder.write(f"{NOTES}/{attempt.trial_id}.json", json.dumps(notes).encode())
         self._ended_at = time.perf_counter()
-        return result
+        return report
 
 
 def one_step(training: Any) -> None:
@@ -107,8 +110,9 @@ def run_trials(n_further: int, data: str | None) -> list[dict[str, Any]]:
         folder = RunFolder(f"{storage}/run")
         resources = Resources(n_gpus=0, cpus_per_trial=1, max_concurrent=1)
         command = ["benchmarks.start"]
+        workers = WorkerSettings(engine=partial(NotingEngine, folder))
         outcome = run_study(
-            spec, resources, image_set, folder, command=command, quiet=True, trainable=NotedTrial
+            spec, resources, image_set, folder, command=command, quiet=True, workers=workers
         )
         if outcome.status != "finished" or outcome.n_failed:
             log = (folder.read(schema.LOG_FILE) or b"").decode()

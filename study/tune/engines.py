@@ -1,147 +1,275 @@
-"""The engines of a study's devices, as Ray actors: one for each GPU, or node, that trials land on.
+"""The engines that train a study's trials: one trial at a time on a CPU, or many in lanes.
 
-They belong to an actor of the driver's own node, and through it to the driver: not to the trial
-that asked first, which Ray would have them die with, and not detached, which would outlive all.
+Both answer the same calls (`Engine`). A `LocalEngine` is an object in its trial's process; a
+`LaneEngine` is a Ray actor with the trials of a whole device (`study.tune.engine_actors`).
 """
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import ray
-from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+import numpy as np
 
-from convae.config import MODELS, TrialConfig
+from convae.config import MODELS
 from convae.custom_models import CustomModel
-from convae.errors import UserError
+from convae.errors import DivergenceError, UserError
 from convae.processes import process_exists
-from study.folder.lock import guard_for
-from study.folder.storage import RunFolder
+from convae.results import EpochResult, Report, Status
 from study.plan.lanes import ModelLanes
-from study.plan.spec import SpecError
 from study.plan.trials import PlannedTrial
-from study.tune.resources import Slots
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    import convae.engine
     from convae.data import ImageSet
-    from convae.engine import Report
-
-# Beside a call for each trial: checkpoints, models, and trials on their way out.
-SPARE_CALLS = 8
-GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
+    from convae.training import Trainer
 
 
 class Attempt(NamedTuple):
-    """A worker's at a trial. Two may be there for a moment: one that leaves, one that begins.
+    """A worker's attempt at a trial.
 
-    Attributes:
-        trial_id: the trial.
-        pid: of the worker, on the engine's node.
+    An engine may have two of one trial for a moment: one that leaves, and one that begins.
     """
 
     trial_id: str
-    pid: int
+    pid: int  # of the worker, on the engine's node
 
 
-class DeviceEngine:
-    """An engine in a process of its own, in the words of the run folder's tables.
+class Engine(Protocol):
+    """What a `study.tune.trainable.StudyTrial` asks of what trains."""
 
-    Args:
-        image_set: the images.
-        lanes: the programs of each model.
-        gpu: whether it trains on the GPU that this process sees.
-        n_threads: of the CPU.
-        folder: the run folder, for models.
-        owner: the driver that the folder must have.
-        custom_models: that trials may name.
-    """
+    # Whether trials share its device in one program: then it reports the trials that shared it, and
+    # a state is for a program of the same shape.
+    in_lanes: bool
+    report_seconds: float  # between two reports of a trial, if nobody says otherwise
 
-    def __init__(
-        self,
-        image_set: "ImageSet",
-        lanes: Mapping[str, ModelLanes],
-        *,
-        gpu: bool,
-        n_threads: int,
-        folder: RunFolder,
-        owner: str,
-        custom_models: tuple[CustomModel, ...] = (),
-    ) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        from convae.device import open_device
-        from convae.engine import Engine, ProgramId
-        from convae.lane_program import Shape
-        from convae.training import Trainer
-
-        guard_for(folder, owner)
-        self._custom_models = custom_models
-        self._image_set, self._lanes, self._folder = image_set, lanes, folder
-        self.refusal: UserError | None = None
-        try:
-            self._device = open_device(gpu=gpu, n_threads=n_threads, lanes=True)
-        except UserError as error:
-            # Told to whoever asks, since Ray would tell it as a death; and of a class that whoever
-            # asks can load without TensorFlow.
-            self.refusal = UserError(str(error))
-            return
-        shapes = {
-            ProgramId(model, n == 1): Shape.for_trials(
-                model,
-                n_lanes=n,
-                widths=custom.widths,
-                batch_sizes=custom.batch_sizes,
-                n_train=len(image_set.train_images),
-            )
-            for model, custom in lanes.items()
-            if model in MODELS
-            for n in (custom.n_lanes, int(custom.single))
-            if n
-        }
-        trainer = Trainer(image_set, self._device, custom_models=custom_models)
-        self._engine = Engine.open(image_set, shapes, trainer)
-        self._engine.start()
-        self._attempts: set[Attempt] = set()  # those in the engine
-        self._told_compile_seconds: set[Any] = set()
-
-    def works(self) -> bool:
-        """Whether it has not failed."""
-        return self.refusal is not None or self._engine.failure is None
-
-    def describe(self) -> str:
-        """The device, in words.
+    def open(self) -> str:
+        """Describes its device; called before each trial.
 
         Raises:
-            UserError: TensorFlow cannot open it.
+            UserError: TensorFlow cannot open the device.
         """
-        if self.refusal is not None:
-            raise self.refusal
-        return self._device.description
 
     def submit(
         self,
         attempt: Attempt,
         planned: PlannedTrial,
         until_epoch: int,
-        state: "list[np.ndarray] | None",
+        state: list[np.ndarray] | None,
     ) -> int:
-        """Takes a trial, and ends the attempts of workers that are gone; returns its parameters.
+        """Takes a trial; returns the number of its trainable parameters.
 
         Args:
-            attempt: who asks.
+            attempt: at the trial.
             planned: the trial.
             until_epoch: it pauses then.
-            state: of `report`, to go on from.
+            state: of `checkpoint`, to go on from.
         """
+
+    def advance(self, attempt: Attempt, until_epoch: int) -> None:
+        """Lets a paused trial train on until it has completed so many epochs."""
+
+    def report(self, attempt: Attempt, timeout_seconds: float) -> Report:
+        """What is new of a trial: once it has paused or ended, or after about that time."""
+
+    def checkpoint(self, attempt: Attempt) -> tuple[Report, list[np.ndarray] | None]:
+        """What is new at once, and the state that belongs to it; None if there is none yet."""
+
+    def export(self, attempt: Attempt) -> dict[str, bytes]:
+        """A trained trial's files for the run folder; see `study.tune.kept_model.files_of`."""
+
+    def remove(self, attempt: Attempt) -> None:
+        """Ends an attempt, if it is there."""
+
+
+class LocalEngine:
+    """Trains one trial at a time, in the process that asks: only a call of `report` trains."""
+
+    in_lanes = False
+    report_seconds = 1.0
+
+    def __init__(self, trainer: "Trainer") -> None:
+        self.trainer = trainer
+
+    def open(self) -> str:
+        """Describes its device."""
+        return self.trainer.device.description
+
+    def submit(
+        self,
+        attempt: Attempt,
+        planned: PlannedTrial,
+        until_epoch: int,
+        state: list[np.ndarray] | None,
+    ) -> int:
+        """Takes a trial, in place of the one before."""
+        self._planned, self._until_epoch = planned, until_epoch
+        self._training = self.trainer.start(planned.config)
+        self._compile_seconds = self._training.compile_seconds  # until it is told
+        if state is not None:
+            self._training.resume(int(state[0]), state[1:])
+        return self._training.n_parameters
+
+    def advance(self, attempt: Attempt, until_epoch: int) -> None:
+        """Lets the trial train on."""
+        self._until_epoch = until_epoch
+
+    def report(self, attempt: Attempt, timeout_seconds: float) -> Report:
+        """Trains for about that time, at least an epoch."""
+        deadline = time.perf_counter() + timeout_seconds
+        epochs: list[EpochResult] = []
+        while self._training.epoch < self._until_epoch:
+            evaluate = self._planned.evaluates(self._training.epoch + 1)
+            try:
+                epochs.append(self._training.run_epoch(evaluate=evaluate))
+            except DivergenceError as error:
+                return self._report(epochs, error.epoch)
+            if time.perf_counter() >= deadline:
+                break
+        return self._report(epochs)
+
+    def checkpoint(self, attempt: Attempt) -> tuple[Report, list[np.ndarray] | None]:
+        """The state; nothing is new between two reports."""
+        return self._report([]), [np.array(self._training.epoch), *self._training.get_state()]
+
+    def export(self, attempt: Attempt) -> dict[str, bytes]:
+        """The trial's files for the run folder."""
+        from study.tune.kept_model import files_of
+
+        image_set = self.trainer.image_set
+        outputs = self._training.reconstruct(image_set.test_images)
+        return files_of(attempt.trial_id, self._training.model, image_set, outputs)
+
+    def remove(self, attempt: Attempt) -> None:
+        """Nothing: the next trial takes its place."""
+
+    def _report(self, epochs: list[EpochResult], diverged_epoch: int | None = None) -> Report:
+        status = Status.PAUSED if self._training.epoch >= self._until_epoch else Status.RUNNING
+        if diverged_epoch is not None:
+            status = Status.DIVERGED
+        seconds, self._compile_seconds = self._compile_seconds, 0.0
+        return Report(status, epochs, diverged_epoch, compile_seconds=seconds)
+
+
+def cpu_engine(
+    image_set: "ImageSet", n_threads: int, custom_models: tuple[CustomModel, ...]
+) -> LocalEngine:
+    """Opens this process's CPU; it keeps the images and what it has compiled."""
+    _quieten_tensorflow()
+    from convae.device import open_device
+    from convae.training import Trainer
+
+    device = open_device(gpu=False, n_threads=n_threads)
+    return LocalEngine(Trainer(image_set, device, custom_models=custom_models))
+
+
+def open_lanes(
+    image_set: "ImageSet",
+    lanes: Mapping[str, ModelLanes],
+    custom_models: tuple[CustomModel, ...],
+    *,
+    gpu: bool,
+    n_threads: int,
+) -> "tuple[str, convae.engine.Engine]":
+    """Opens this process's device and starts its programs; returns its description, and them.
+
+    Args:
+        image_set: the images.
+        lanes: the programs of each model.
+        custom_models: that trials may name.
+        gpu: whether to open the GPU that this process sees.
+        n_threads: of the CPU.
+
+    Raises:
+        UserError: TensorFlow cannot open it.
+    """
+    _quieten_tensorflow()
+    from convae.device import open_device
+    from convae.engine import Engine, ProgramId
+    from convae.lane_program import Shape
+    from convae.training import Trainer
+
+    device = open_device(gpu=gpu, n_threads=n_threads, lanes=True)
+    shapes = {
+        ProgramId(model, n == 1): Shape.for_trials(
+            model,
+            n_lanes=n,
+            widths=programs.widths,
+            batch_sizes=programs.batch_sizes,
+            n_train=len(image_set.train_images),
+        )
+        for model, programs in lanes.items()
+        if model in MODELS
+        for n in (programs.n_lanes, int(programs.single))
+        if n
+    }
+    engine = Engine.open(image_set, shapes, Trainer(image_set, device, custom_models=custom_models))
+    engine.start()
+    return device.description, engine
+
+
+class LaneEngine:
+    """Trains many trials at once, in the lanes of a device.
+
+    Args:
+        image_set: the images.
+        lanes: the programs of each model.
+        custom_models: that trials may name.
+        open_engine: `open_lanes`; tests give another.
+        settings: its gpu and n_threads.
+    """
+
+    in_lanes = True
+    # Ray Tune takes in some tens of results a second, and a GPU may have as many trials in lanes.
+    report_seconds = 5.0
+
+    def __init__(
+        self,
+        image_set: "ImageSet",
+        lanes: Mapping[str, ModelLanes],
+        custom_models: tuple[CustomModel, ...] = (),
+        open_engine: "Callable[..., tuple[str, convae.engine.Engine]]" = open_lanes,
+        **settings: Any,
+    ) -> None:
+        self._image_set, self._lanes, self._custom_models = image_set, lanes, custom_models
+        self._planned: dict[Attempt, PlannedTrial] = {}  # of the attempts in the engine
+        self._told_compile_seconds: set[Any] = set()  # of these programs
+        self._refusal: UserError | None = None
+        try:
+            self._device, self._engine = open_engine(image_set, lanes, custom_models, **settings)
+        except UserError as error:
+            # Kept for `open`, since Ray reports an error here as the actor's death; and of a class
+            # that can be unpickled without TensorFlow.
+            self._refusal = UserError(str(error))
+
+    def works(self) -> bool:
+        """Whether it has not failed."""
+        return self._refusal is not None or self._engine.failure is None
+
+    def open(self) -> str:
+        """Describes its device.
+
+        Raises:
+            UserError: TensorFlow cannot open it.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        return self._device
+
+    def submit(
+        self,
+        attempt: Attempt,
+        planned: PlannedTrial,
+        until_epoch: int,
+        state: list[np.ndarray] | None,
+    ) -> int:
+        """Takes a trial, and ends the attempts of workers that are gone."""
         from convae.lanes import LaneState
         from convae.models import build_model, count_trainable
 
         n_parameters = count_trainable(build_model(planned.config, self._custom_models))
-        for other in set(self._attempts):
+        for other in list(self._planned):
             if not process_exists(other.pid):
                 self.remove(other)
         self._engine.submit(
@@ -152,40 +280,29 @@ class DeviceEngine:
             evaluates=planned.evaluates,
             state=LaneState.from_arrays(state) if state else None,
         )
-        self._attempts.add(attempt)
+        self._planned[attempt] = planned
         return n_parameters
 
     def advance(self, attempt: Attempt, until_epoch: int) -> None:
         """Lets a paused trial train on."""
         self._engine.advance(_name(attempt), until_epoch)
 
-    def report(self, attempt: Attempt, timeout_seconds: float) -> dict[str, Any]:
-        """What is new of a trial, once it has paused or ended, or so many seconds have passed.
+    def report(self, attempt: Attempt, timeout_seconds: float) -> Report:
+        """What is new of a trial, the seconds of programs that nobody was told of yet included."""
+        return self._with_compile_seconds(self._engine.report(_name(attempt), timeout_seconds))
 
-        Returns:
-            "epochs", as `EpochResult`s in dictionaries; "stands_still" and "diverged_epoch";
-            "compile_seconds" of programs that nobody was told of yet, and of the trial's alone.
-        """
-        return self._in_words(self._engine.report(_name(attempt), timeout_seconds))
-
-    def checkpoint(self, attempt: Attempt) -> "tuple[dict[str, Any], list[np.ndarray] | None]":
+    def checkpoint(self, attempt: Attempt) -> tuple[Report, list[np.ndarray] | None]:
         """The same at once, and the state that belongs to it."""
         report, state = self._engine.checkpoint(_name(attempt))
-        return self._in_words(report), None if state is None else state.to_arrays()
+        return self._with_compile_seconds(report), None if state is None else state.to_arrays()
 
-    def remove(self, attempt: Attempt) -> None:
-        """Ends an attempt, if it is there."""
-        self._attempts.discard(attempt)
-        with suppress(KeyError):
-            self._engine.remove(_name(attempt))
-
-    def keep_model(self, attempt: Attempt, config: TrialConfig) -> None:
-        """Saves a trial's model, and what it reconstructs, in the run folder."""
+    def export(self, attempt: Attempt) -> dict[str, bytes]:
+        """The trial's files for the run folder."""
         from convae.models import build_model
         from convae.training import reconstruct
-        from study.tune.trainable import keep_model
+        from study.tune.kept_model import files_of
 
-        state = self._engine.state(_name(attempt))
+        state, config = self._engine.state(_name(attempt)), self._planned[attempt].config
         assert state is not None
         model = build_model(config, self._custom_models)
         variables, values = model.trainable_variables, state.weights
@@ -195,101 +312,25 @@ class DeviceEngine:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         outputs = reconstruct(model, self._image_set.test_images)
-        keep_model(self._folder, attempt.trial_id, model, self._image_set, outputs)
+        return files_of(attempt.trial_id, model, self._image_set, outputs)
 
-    def _in_words(self, report: "Report") -> dict[str, Any]:
-        from convae.engine import Status
+    def remove(self, attempt: Attempt) -> None:
+        """Ends an attempt, if it is there."""
+        self._planned.pop(attempt, None)
+        with suppress(KeyError):
+            self._engine.remove(_name(attempt))
 
-        new = self._engine.compile_seconds.keys() - self._told_compile_seconds
+    def _with_compile_seconds(self, report: Report) -> Report:
+        seconds = self._engine.compile_seconds
+        new = seconds.keys() - self._told_compile_seconds
         self._told_compile_seconds |= new
-        return {
-            "epochs": [epoch.__dict__ for epoch in report.epochs],
-            "stands_still": report.status not in (Status.WAITING, Status.RUNNING),
-            "diverged_epoch": report.diverged_epoch,
-            "compile_seconds": report.compile_seconds
-            + sum(self._engine.compile_seconds[program] for program in new),
-        }
+        total = report.compile_seconds + sum(seconds[program] for program in new)
+        return report._replace(compile_seconds=total)
 
 
 def _name(attempt: Attempt) -> str:
     return f"{attempt.trial_id} of {attempt.pid}"
 
 
-class EngineKeeper:
-    """Makes an engine when the first trial lands on its device, and another if it has died.
-
-    Args:
-        slots: what the study was given.
-        settings: of `DeviceEngine`.
-    """
-
-    def __init__(self, slots: Slots, **settings: Any) -> None:
-        self._slots, self._settings = slots, settings
-        self._engines: dict[tuple[str, str | None], ActorHandle] = {}
-
-    def engine_of(self, node_id: str, visible: str | None) -> ActorHandle:
-        """The engine of a device.
-
-        Args:
-            node_id: Ray's, of the node.
-            visible: the GPU as CUDA_VISIBLE_DEVICES names it; None for the node's CPU.
-        """
-        key = node_id, visible
-        if key in self._engines:
-            try:
-                works = ray.get(self._engines[key].works.remote())
-            except RayActorError:
-                works = False
-            if not works:
-                ray.kill(self._engines.pop(key))
-        if key not in self._engines:
-            self._engines[key] = self._make(node_id, visible)
-        return self._engines[key]
-
-    def _make(self, node_id: str, visible: str | None) -> ActorHandle:
-        # It asks Ray for no GPU, since the trials hold its shares: so it is told which one to see.
-        environment = {} if visible is None else {GPU_VARIABLE: visible}
-        # A GPU has the trials of one engine; a node's CPUs may have those of several, all of which
-        # come to the one that is there, and each waits for a report in a call of its own.
-        n_trials = self._slots.n_slots if visible is None else self._slots.per_engine
-        kind = ray.remote(num_cpus=0, max_concurrency=n_trials + SPARE_CALLS)
-        return (
-            kind(DeviceEngine)
-            .options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-                runtime_env={"env_vars": environment},
-            )
-            .remote(gpu=visible is not None, n_threads=self._slots.cpus_per_trial, **self._settings)
-        )
-
-
-def start_keeper(slots: Slots, image_set: "ImageSet", **settings: Any) -> ActorHandle:
-    """The study's keeper, on the driver's own node; it ends with the driver, or by `ray.kill`."""
-    node = ray.get_runtime_context().get_node_id()
-    here = NodeAffinitySchedulingStrategy(node, soft=False)
-    kind = ray.remote(num_cpus=0)(EngineKeeper).options(scheduling_strategy=here)
-    return kind.remote(slots, image_set=ray.put(image_set), **settings)
-
-
-def engine_here(keeper: ActorHandle, *, gpu: bool) -> ActorHandle:
-    """The engine of the device that Ray has given this process."""
-    node = ray.get_runtime_context().get_node_id()
-    visible = os.environ.get(GPU_VARIABLE, "") if gpu else None
-    engine: ActorHandle = ray.get(keeper.engine_of.remote(node, visible))
-    return engine
-
-
-def start_first_engine(keeper: ActorHandle, slots: Slots) -> str:
-    """Has the first engine start and compile, before any trial asks; returns its device.
-
-    Raises:
-        SpecError: TensorFlow cannot open it.
-    """
-    task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)
-    here = task(engine_here).remote(keeper, gpu=bool(slots.gpus_per_trial))
-    try:
-        return str(ray.get(ray.get(here).describe.remote()))
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise SpecError(str(error.cause)) from error
-        raise
+def _quieten_tensorflow() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
