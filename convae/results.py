@@ -34,6 +34,11 @@ class Status(StrEnum):
     FAILED = "failed"
     REMOVED = "removed"
 
+    @property
+    def stands_still(self) -> bool:
+        """Whether the trial has paused or ended."""
+        return self not in (Status.WAITING, Status.RUNNING)
+
 
 class Report(NamedTuple):
     """What a trial has to tell since its last report."""
@@ -49,4 +54,4 @@ class Report(NamedTuple):
     @property
     def stands_still(self) -> bool:
         """Whether the trial has paused or ended."""
-        return self.status not in (Status.WAITING, Status.RUNNING)
+        return self.status.stands_still

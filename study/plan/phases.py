@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from convae.config import TrialConfig
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import Ledger, Listener, config_of_row
@@ -89,10 +89,10 @@ class Plan(Listener):
 
     def _next(self) -> PlannedTrial | None:
         at_work = self._at_work.values()
-        if self._quiet and any(planned.place is Place.ALONE for planned in at_work):
+        if self._quiet and any(planned.place is DeviceSharing.ALONE for planned in at_work):
             return None
         if self._fixed:
-            must_wait = self._quiet and self._fixed[0].place is Place.ALONE and at_work
+            must_wait = self._quiet and self._fixed[0].place is DeviceSharing.ALONE and at_work
             return None if must_wait else self._fixed.popleft()
         if searches := [search for search in self._searches.values() if search.is_open]:
             return min(searches, key=lambda search: search.n_planned).next()
@@ -132,7 +132,7 @@ class Plan(Listener):
                 config,
                 keep_model=is_winner and config.seed == self._spec.seed,
                 eval_every=self._spec.eval_every,
-                place=winner_place(self._spec) if is_winner else Place.LANES,
+                place=winner_place(self._spec) if is_winner else DeviceSharing.LANES,
             )
             for trial_id, config in configs.items()
             if not self._ledger.is_done(trial_id)

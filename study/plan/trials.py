@@ -7,7 +7,7 @@ from itertools import product, zip_longest
 from typing import Any
 
 from convae.config import BY_NAME, Choices, TrialConfig, hyperparameters_of
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.plan.custom_trials import label_of as name_of
 from study.plan.labels import architecture_of, label_of
@@ -42,7 +42,7 @@ class PlannedTrial:
     prunable: bool = False
     report_epochs: tuple[int, ...] = ()
     eval_every: int = 1
-    place: Place = Place.LANES
+    place: DeviceSharing = DeviceSharing.LANES
 
     def evaluates(self, epoch: int) -> bool:
         """Whether the trial is evaluated at the end of this epoch, counted from 1."""
@@ -58,7 +58,7 @@ class PlannedTrial:
         """The inverse of `to_dict`, also after a trip through JSON."""
         config = TrialConfig.from_dict(values["config"])
         report_epochs = tuple(values["report_epochs"])
-        place = Place(values["place"])
+        place = DeviceSharing(values["place"])
         changed = {"config": config, "report_epochs": report_epochs, "place": place}
         return cls(**{**values, **changed})
 
@@ -97,9 +97,9 @@ def searching_trials(spec: StudySpec) -> dict[str, int]:
     return {schema.SEARCH: spec.share, **finalists, schema.WINNER: spec.n_seeds}
 
 
-def winner_place(spec: StudySpec) -> Place:
+def winner_place(spec: StudySpec) -> DeviceSharing:
     """Where winners train: they come last, those of one seed with nothing to share lanes with."""
-    return Place.LANES if spec.n_seeds > 1 else Place.SINGLE
+    return DeviceSharing.LANES if spec.n_seeds > 1 else DeviceSharing.SINGLE
 
 
 def reference_trials(spec: StudySpec) -> list[PlannedTrial]:
@@ -276,7 +276,7 @@ def _for_each_seed(
             replace(config, seed=seed),
             keep_model=keep_models and seed == spec.seed,
             eval_every=spec.eval_every,
-            place=Place.ALONE if first_alone and seed == spec.seed else Place.LANES,
+            place=DeviceSharing.ALONE if first_alone and seed == spec.seed else DeviceSharing.LANES,
         )
         for label, config in settings.items()
         for seed in spec.seeds

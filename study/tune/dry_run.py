@@ -6,13 +6,14 @@ of the kind that the study would use. Nothing is written.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import ray
 
 from convae.config import TrialConfig
 from convae.custom_models import CustomModel
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.plan.sampler import check_sampler
 from study.plan.spec import StudySpec
@@ -117,13 +118,24 @@ def _measure_here(
     gpu: bool,
 ) -> list[Cost]:
     from convae.device import open_device
+    from convae.engine import Engine
     from convae.training import Trainer
 
     device = open_device(gpu=gpu, n_threads=n_threads)
-    trainer = Trainer(image_set, device, custom_models=custom_models)
     costs = []
     for config in configs:
-        training = trainer.start(config.with_values({"learning_rate": GENTLE_RATE}))
-        epoch = training.run_epoch()
-        costs.append(Cost(epoch.train_seconds + epoch.eval_seconds, training.compile_seconds))
+        if config.is_custom:
+            trainer = Trainer(image_set, device, custom_models=custom_models)
+            engine = Engine.open(image_set, {}, trainer)
+        else:
+            engine = Engine.for_trial(config, image_set, device)
+        engine.compile()
+        trial = replace(config, epochs=1, learning_rate=GENTLE_RATE)
+        engine.submit(config.model, trial, sharing=DeviceSharing.ALONE)
+        while engine.step():
+            pass
+        report = engine.report(config.model)
+        (epoch,) = report.epochs
+        compile_seconds = report.compile_seconds + sum(engine.compile_seconds.values())
+        costs.append(Cost(epoch.train_seconds + epoch.eval_seconds, compile_seconds))
     return costs

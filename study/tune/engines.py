@@ -233,7 +233,7 @@ class LaneEngine:
         **settings: Any,
     ) -> None:
         self._image_set, self._lanes, self._custom_models = image_set, lanes, custom_models
-        self._planned: dict[Attempt, PlannedTrial] = {}  # of the attempts in the engine
+        self._attempts: set[Attempt] = set()  # those in the engine
         self._told_compile_seconds: set[Any] = set()  # of these programs
         self._refusal: UserError | None = None
         try:
@@ -269,18 +269,18 @@ class LaneEngine:
         from convae.models import build_model, count_trainable
 
         n_parameters = count_trainable(build_model(planned.config, self._custom_models))
-        for other in list(self._planned):
+        for other in list(self._attempts):
             if not process_exists(other.pid):
                 self.remove(other)
         self._engine.submit(
             _name(attempt),
             planned.config,
-            place=self._lanes[planned.config.model].place(planned.place),
+            sharing=self._lanes[planned.config.model].place(planned.place),
             until_epoch=until_epoch,
             evaluates=planned.evaluates,
             state=LaneState.from_arrays(state) if state else None,
         )
-        self._planned[attempt] = planned
+        self._attempts.add(attempt)
         return n_parameters
 
     def advance(self, attempt: Attempt, until_epoch: int) -> None:
@@ -298,25 +298,16 @@ class LaneEngine:
 
     def export(self, attempt: Attempt) -> dict[str, bytes]:
         """The trial's files for the run folder."""
-        from convae.models import build_model
         from convae.training import reconstruct
         from study.tune.kept_model import files_of
 
-        state, config = self._engine.state(_name(attempt)), self._planned[attempt].config
-        assert state is not None
-        model = build_model(config, self._custom_models)
-        variables, values = model.trainable_variables, state.weights
-        if config.is_custom:
-            variables = [*variables, *model.non_trainable_variables]
-            values = [*values, *state.others]
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+        model = self._engine.model(_name(attempt))
         outputs = reconstruct(model, self._image_set.test_images)
         return files_of(attempt.trial_id, model, self._image_set, outputs)
 
     def remove(self, attempt: Attempt) -> None:
         """Ends an attempt, if it is there."""
-        self._planned.pop(attempt, None)
+        self._attempts.discard(attempt)
         with suppress(KeyError):
             self._engine.remove(_name(attempt))
 
