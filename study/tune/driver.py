@@ -38,7 +38,7 @@ from study.tune.adapters import (
     trial_id_of,
 )
 from study.tune.engine_actors import RemoteEngine, start_first_engine, start_keeper
-from study.tune.engines import cpu_engine
+from study.tune.engines import StudyEngine
 from study.tune.ray_patches import patched_reuse
 from study.tune.resources import Resources, Slots, check_storage, find_slots, fits_now, uses_gpus
 from study.tune.trainable import StudyTrial, WorkerSettings
@@ -191,8 +191,8 @@ def _prepare_engine(
         SpecError: TensorFlow cannot open the device.
     """
     if not lanes:
-        settings = image_set, slots.cpus_per_trial, spec.custom_models
-        return partial(workers.engine or cpu_engine, *settings), None
+        make = workers.engine or StudyEngine
+        return partial(make, image_set, spec.custom_models, n_threads=slots.cpus_per_trial), None
     keeper = start_keeper(slots, image_set, lanes=lanes, custom_models=spec.custom_models)
     stack.callback(ray.kill, keeper)
     gpu = slots.gpus_per_trial > 0

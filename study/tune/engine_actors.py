@@ -1,4 +1,4 @@
-"""Lane engines as Ray actors: one for each GPU, or node, that trials land on.
+"""Engines with lanes as Ray actors: one for each GPU, or node, that trials land on.
 
 They belong to an actor of the driver's own node, and through it to the driver: not to the trial
 that asked first, which Ray would have them die with, and not detached, which would outlive all.
@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convae.errors import UserError
 from study.plan.spec import SpecError
-from study.tune.engines import Attempt, LaneEngine
+from study.tune.engines import LANE_REPORT_SECONDS, Attempt, StudyEngine
 from study.tune.resources import Slots
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class EngineKeeper:
         settings: of the engines.
     """
 
-    def __init__(self, slots: Slots, engine: type = LaneEngine, **settings: Any) -> None:
+    def __init__(self, slots: Slots, engine: type = StudyEngine, **settings: Any) -> None:
         self._slots, self._engine, self._settings = slots, engine, settings
         self._engines: dict[tuple[str, str | None], ActorHandle] = {}
 
@@ -85,20 +85,20 @@ class RemoteEngine:
     """
 
     in_lanes = True
-    report_seconds = LaneEngine.report_seconds
+    report_seconds = LANE_REPORT_SECONDS
 
     def __init__(self, keeper: ActorHandle, *, gpu: bool) -> None:
         self._keeper, self._gpu = keeper, gpu
 
-    def open(self) -> str:
-        """Describes its device.
+    def describe(self) -> str:
+        """Its device.
 
         Raises:
             UserError: TensorFlow cannot open it.
         """
         # Found for each trial: the engine of the one before may have died with others in it.
         self._actor = engine_here(self._keeper, gpu=self._gpu)
-        return str(ray.get(self._actor.open.remote()))
+        return str(ray.get(self._actor.describe.remote()))
 
     def remove(self, attempt: Attempt) -> None:
         """Ends an attempt; an engine that has died needs no telling."""
@@ -107,7 +107,7 @@ class RemoteEngine:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """The actor's method, which waits for its answer."""
-        if name.startswith("_"):  # before `open`, and what pickle looks for
+        if name.startswith("_"):  # before `describe`, and what pickle looks for
             raise AttributeError(name)
         method = getattr(self._actor, name)
         return lambda *arguments: ray.get(method.remote(*arguments))
@@ -138,7 +138,7 @@ def start_first_engine(keeper: ActorHandle, slots: Slots) -> str:
     task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)
     here = task(engine_here).remote(keeper, gpu=bool(slots.gpus_per_trial))
     try:
-        return str(ray.get(ray.get(here).open.remote()))
+        return str(ray.get(ray.get(here).describe.remote()))
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise SpecError(str(error.cause)) from error

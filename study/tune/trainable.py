@@ -1,6 +1,6 @@
 """The Ray Tune Trainable: a planned trial goes in, its epochs come out.
 
-An engine trains the trial (`study.tune.engines`): an object of this process on a CPU, a Ray actor
+An engine trains the trial: an object of this process on a CPU (`study.tune.engines`), a Ray actor
 that trains many trials in lanes on a GPU. The Trainable knows neither TensorFlow nor the device: it
 keeps checkpoints, stops where the scheduler must decide, and reports to Ray Tune, which schedules,
 retries and prunes.
@@ -23,7 +23,8 @@ from study.folder.checkpoints import Checkpoint, load_checkpoint, save_checkpoin
 from study.folder.lock import guard_for
 from study.folder.storage import RunFolder, RunFolderError
 from study.plan.trials import PlannedTrial
-from study.tune.engines import Attempt, Engine
+from study.tune.engine_actors import RemoteEngine
+from study.tune.engines import Attempt, StudyEngine
 
 PLANNED = "planned"  # the one entry of a trial's config for Ray: its PlannedTrial
 EPOCH = "epoch"  # what a result calls the epochs trained so far
@@ -36,9 +37,9 @@ _log = logging.getLogger(__name__)
 class WorkerSettings:
     """How trials' workers train and report. Studies keep the defaults; tests change them."""
 
-    # Makes the engine of a worker without lanes, of the arguments of `engines.cpu_engine`;
-    # None for that one. With another, GPUs have lanes only if they are asked for.
-    engine: Callable[..., Engine] | None = None
+    # Makes the engine of a worker without lanes, of the arguments of `StudyEngine`; None for that
+    # one. With another, GPUs have lanes only if they are asked for.
+    engine: Callable[..., Any] | None = None
     # Between results; None for the engine's own. A result costs the driver milliseconds, an epoch
     # on a GPU may take two: epochs are sent together.
     report_seconds: float | None = None
@@ -55,7 +56,7 @@ class StudyTrial(tune.Trainable):
     def setup(
         self,
         config: dict[str, Any],
-        engine: Callable[[], Engine] | None = None,
+        engine: Callable[[], StudyEngine | RemoteEngine] | None = None,
         folder: RunFolder | None = None,
         owner: str = "",
         settings: WorkerSettings | None = None,
@@ -103,7 +104,7 @@ class StudyTrial(tune.Trainable):
         """Prepares a trial's start, or its continuation from its checkpoint."""
         self._planned = planned
         self._attempt: Attempt | None = None
-        self._device = self._engine.open()
+        self._device = self._engine.describe()
         self._stands_still = self._ended = False
         self._diverged_epoch: int | None = None
         kept = load_checkpoint(self._folder, planned.trial_id, self._checkpoint_of)

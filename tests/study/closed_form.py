@@ -1,4 +1,4 @@
-"""An engine whose training is a formula: the whole driver in milliseconds a trial.
+"""Engines whose training is a formula: the whole driver in milliseconds a trial.
 
 The validation MSE falls with the epochs to a floor that depends on the setting alone and is lowest
 at learning rate 0.3 and momentum 0.8; the other factors are best as in the reference. With 128
@@ -9,15 +9,11 @@ import math
 import os
 import signal
 import time
-from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 
-from convae.errors import DivergenceError
-from convae.results import EpochResult
+from convae.results import EpochResult, Report, Status
 from study.folder import schema
-from study.tune.engines import LocalEngine
 from study.tune.trainable import WorkerSettings
 
 BEST = 0.01
@@ -35,47 +31,58 @@ def final_mse(config):
     return BEST * (1 + distance)
 
 
-class Training:
-    """A trial in progress, as `convae.training.Training` is one."""
+class ClosedFormEngine:
+    """In the place of `study.tune.engines.StudyEngine`: trains when it is asked for a report."""
 
-    compile_seconds = 0.0
-    n_parameters = 1
+    in_lanes = False
+    report_seconds = 1.0
 
-    def __init__(self, config, epoch_seconds):
-        self._config, self._epoch_seconds = config, epoch_seconds
-        self.epoch = 0
+    def __init__(self, *_, device="a formula", epoch_seconds=0.0, **__):
+        self._device, self._epoch_seconds = device, epoch_seconds
 
-    def run_epoch(self, *, evaluate=True):
-        time.sleep(self._epoch_seconds)
-        if self._config.hidden_units == 128 and self.epoch == 1:
-            raise DivergenceError(2)
-        self.epoch += 1
-        mse = final_mse(self._config) * (1 + 1 / self.epoch)
-        return EpochResult(self.epoch, 2 * mse, mse if evaluate else None, 0.001, 0.0)
+    def describe(self):
+        return self._device
 
-    def get_state(self):
-        return [np.array(self.epoch)]
+    def submit(self, attempt, planned, until_epoch, state):
+        self._planned, self._until_epoch = planned, until_epoch
+        self._epoch = 0 if state is None else int(state[0])
+        return 1
 
-    def resume(self, epoch, state):
-        assert [epoch] == [int(array) for array in state]
-        self.epoch = epoch
+    def advance(self, attempt, until_epoch):
+        self._until_epoch = until_epoch
 
+    def report(self, attempt, timeout_seconds):
+        deadline, epochs = time.monotonic() + timeout_seconds, []
+        while self._epoch < self._until_epoch:
+            time.sleep(self._epoch_seconds)
+            if self._planned.config.hidden_units == 128 and self._epoch == 1:
+                return Report(Status.DIVERGED, epochs, 2)
+            self._epoch += 1
+            mse = final_mse(self._planned.config) * (1 + 1 / self._epoch)
+            eval_mse = mse if self._planned.evaluates(self._epoch) else None
+            epochs.append(EpochResult(self._epoch, 2 * mse, eval_mse, 0.001, 0.0))
+            if time.monotonic() >= deadline:
+                break
+        return self._report(epochs)
 
-class ClosedFormEngine(LocalEngine):
-    """All but the training, and the model, is the CPU's."""
-
-    def __init__(self, *_, device="a formula", epoch_seconds=0.0):
-        start = partial(Training, epoch_seconds=epoch_seconds)
-        super().__init__(SimpleNamespace(start=start, device=SimpleNamespace(description=device)))
+    def checkpoint(self, attempt):
+        return self._report([]), [np.array(self._epoch)]
 
     def export(self, attempt):
         return {f"{schema.MODELS_FOLDER}/{attempt.trial_id}.keras": b""}
+
+    def remove(self, attempt):
+        pass
+
+    def _report(self, epochs):
+        paused = self._epoch >= self._until_epoch
+        return Report(Status.PAUSED if paused else Status.RUNNING, epochs, None)
 
 
 class SlowToStart(ClosedFormEngine):
     """Its workers start for longer than its trials take, and are told of as the device."""
 
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         time.sleep(1.0)
         super().__init__(device=f"worker {os.getpid()}")
 
@@ -87,7 +94,7 @@ class SlowToStart(ClosedFormEngine):
 class CannotStart(ClosedFormEngine):
     """As with a device that cannot be opened."""
 
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         raise OSError("no device")
 
 
@@ -99,7 +106,7 @@ class CannotTrain(ClosedFormEngine):
 class FileInTheWay(ClosedFormEngine):
     """Makes a file at a place, where the models' folder should be: attempts fail at their end."""
 
-    def __init__(self, *_, place):
+    def __init__(self, *_, place, **__):
         super().__init__()
         self._place = place
 
@@ -116,18 +123,18 @@ class BreaksBetweenTrials(ClosedFormEngine):
         killed: which of the two.
     """
 
-    def __init__(self, *_, sign, killed):
+    def __init__(self, *_, sign, killed, **__):
         super().__init__()
-        self._sign, self._killed, self._opened = sign, killed, False
+        self._sign, self._killed, self._asked = sign, killed, False
 
-    def open(self):
-        if self._opened and not self._sign.exists():
+    def describe(self):  # before each trial
+        if self._asked and not self._sign.exists():
             self._sign.touch()
             if self._killed:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError("no such trial")
-        self._opened = True
-        return super().open()
+        self._asked = True
+        return super().describe()
 
 
 CLOSED_FORM = WorkerSettings(engine=ClosedFormEngine)

@@ -15,7 +15,7 @@ import numpy as np
 import convae.data
 import study.run
 from convae.data import ImageSet
-from study.tune.engines import LocalEngine, cpu_engine
+from study.tune.engines import StudyEngine, open_engine
 from study.tune.trainable import WorkerSettings
 
 N_TRAIN, N_TEST = int(os.environ.get("IMAGES", "200")), 50
@@ -27,21 +27,24 @@ def noise(_):
     return ImageSet(train, np.zeros(N_TRAIN, np.uint8), test, np.zeros(N_TEST, np.uint8), "noise")
 
 
-class SlowEngine(LocalEngine):
-    def report(self, attempt, timeout_seconds):
-        time.sleep(0.5)
-        return super().report(attempt, 0.0)  # an epoch
+def slow_engine(*arguments, **settings):
+    """Makes the study's own, with a break before each epoch."""
 
+    def open_slowly(*arguments, **settings):
+        device, engine = open_engine(*arguments, **settings)
+        step = engine.step
 
-def slow_engine(*arguments):
-    return SlowEngine(cpu_engine(*arguments).trainer)
+        def step_slowly():
+            time.sleep(0.5)
+            return step()
+
+        engine.step = step_slowly
+        return device, engine
+
+    return StudyEngine(*arguments, **settings, open_engine=open_slowly)
 
 
 if __name__ == "__main__":
     convae.data.load_images = noise
-    workers = WorkerSettings(
-        engine=slow_engine,
-        report_seconds=0.1,
-        checkpoint_seconds=0.0,
-    )
+    workers = WorkerSettings(engine=slow_engine, report_seconds=0.1, checkpoint_seconds=0.0)
     sys.exit(study.run.main([*sys.argv[1:], "--no-report"], workers=workers))

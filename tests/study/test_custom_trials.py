@@ -25,7 +25,7 @@ from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial
 from study.tune.dry_run import measure
 from study.tune.engine_actors import RemoteEngine, start_keeper
-from study.tune.engines import cpu_engine
+from study.tune.engines import StudyEngine
 from study.tune.resources import Slots
 from study.tune.trainable import PLANNED, StudyTrial, WorkerSettings
 
@@ -84,7 +84,7 @@ def folder(tmp_path):
 
 
 def on_cpu():
-    return partial(cpu_engine, noise(), 1, SPEC.custom_models)
+    return partial(StudyEngine, noise(), SPEC.custom_models)
 
 
 def in_lanes():

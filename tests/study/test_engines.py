@@ -21,7 +21,7 @@ from study.folder import schema
 from study.plan.lanes import ModelLanes
 from study.plan.trials import PlannedTrial
 from study.tune.engine_actors import GPU_VARIABLE, EngineKeeper, engine_here
-from study.tune.engines import Attempt, LaneEngine
+from study.tune.engines import Attempt, StudyEngine
 from study.tune.resources import Slots
 
 pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
@@ -178,7 +178,7 @@ def pretended():
 
 @pytest.fixture
 def engine(pretended):
-    return LaneEngine(None, LANES, open_engine=lambda *_: ("a device", pretended))
+    return StudyEngine(None, lanes=LANES, open_engine=lambda *_, **__: ("a device", pretended))
 
 
 def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(engine, pretended):
@@ -204,13 +204,13 @@ def test_a_worker_that_is_gone_keeps_no_lane(engine, pretended):
 
 
 def test_a_device_that_cannot_be_opened_is_told_of_to_whoever_asks():
-    def refuses(*_):
+    def refuses(*_, **__):
         raise UserError("no GPU")
 
-    engine = LaneEngine(None, LANES, open_engine=refuses)
+    engine = StudyEngine(None, lanes=LANES, open_engine=refuses)
     assert engine.works()
     with pytest.raises(UserError, match="no GPU"):
-        engine.open()
+        engine.describe()
 
 
 A_GPU_OF_RAYS = """

@@ -31,7 +31,7 @@ class PretendedEngine:
         self._pace, self._diverges_at = pace, diverges_at
         self.targets, self.removed = [], []
 
-    def open(self):
+    def describe(self):
         return "a device"
 
     def submit(self, attempt, planned, until_epoch, state):
