@@ -3,7 +3,7 @@
     python -m study.run --gpus 1
 
 Runs the `standard` preset: the report's trials for 50 epochs and a 12-trial search, on one GPU.
-`python -m study.run my-question.toml` runs a study of one's own; `--print-study` prints one to
+`python -m study.run my-question.toml` runs a study of yours; `--print-study` prints one to
 start from.
 """
 
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from convae.config import DATA_HELP
 from convae.errors import UserError
 from study.folder import schema
-from study.plan.custom_trials import custom_trials_from, table_of
 from study.plan.spec import SpecError, StudySpec, spec_options
 from study.plan.study_file import PRESETS, check_builders, key_of, read_study, to_toml
+from study.plan.trial_tables import TrialTable, table_of, trial_table_from
 from study.view.terminal import forgiving_terminal
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def run(
     alone.
 
     Args:
-        preset: its name, the path of a study file, or a spec of one's own; None for "standard", or
+        preset: its name, the path of a study file, or a spec; None for "standard", or
             for what a study to be resumed is.
         storage: a path or URI, where the run folder is made.
         name: of the run folder; None for preset and time.
@@ -217,18 +217,27 @@ def spec_from(
         for field, value in changes.items()
         if value is not None
     }
-    if options.trial:
-        further = (
-            custom_trials_from("--trial", table_of(words), base.known_models, base.hyperparameters)
-            for words in options.trial
-        )
-        given["custom_trials"] = (*base.custom_trials, *further)
+    further = [
+        trial_table_from("--trial", table_of(words), base.known_models, base.hyperparameters)
+        for words in options.trial or ()
+    ]
+    kept = [table for table in base.trial_tables if not _is_replaced(table, options)]
+    given["trial_tables"] = (*kept, *further)
     spec = replace(base, **given)
     if earlier is not None:
         spec.check_resumes(earlier)
     else:
         check_builders(spec)
     return spec
+
+
+def _is_replaced(table: TrialTable, options: argparse.Namespace) -> bool:
+    """Whether the options take out a table of the file's; custom trials all stay."""
+    off = (options.readings is False) * [schema.READING]
+    off += (options.neighbours is False) * [schema.NEIGHBOUR]
+    off += (table.model == schema.DENSE and options.hidden is not None) * [schema.REFERENCE]
+    others = options.models is not None and table.model not in options.models
+    return table.group in off or (others and table.group != schema.CUSTOM)
 
 
 def _run(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # Optuna takes a second to import, and a spec needs none of i
 
 SCALES: Final = ("linear", "log")
 N_GRID: Final = 5  # points of a range in a grid search that names none
-# Under a limit on parameters every size is counted; those of an own model by building it.
+# Under a limit on parameters every size is counted; those of a custom model by building it.
 MOST_SIZES: Final = 10_000
 MOST_CUSTOM_SIZES: Final = 200
 LIMIT: Final = "max_parameters"
@@ -53,7 +53,7 @@ class Space:
         searched: how, by parameter, in the order of the model's hyperparameters.
         fixed: hyperparameters that have this value throughout, and not the reference setting's.
         max_parameters: weights that a setting may have, at most; None for no limit.
-        sizes: the weights of a person's own model, by its builder's arguments, under a limit.
+        sizes: the weights of a custom model, by its builder's arguments, under a limit.
     """
 
     model: str
@@ -169,8 +169,8 @@ def space_from(
         model: whose.
         table: by parameter or hyperparameter: a range (a table with `low`, `high`, `scale` and
             perhaps `grid`), a list, or a fixed value; and perhaps `max_parameters`.
-        parameters: those of the model; of a person's own, its builder's arguments first.
-        count: how many weights a person's own model has with these arguments of its builder;
+        parameters: those of the model; of a custom one, its builder's arguments first.
+        count: how many weights a custom model has with these arguments of its builder;
             None for a built-in model.
 
     Raises:

@@ -19,10 +19,11 @@ import tomlkit
 from convae.config import MODELS, as_arguments, is_custom_name
 from convae.custom_models import CustomModel, count_parameters, read_custom_model
 from convae.errors import UserError
-from study.plan.custom_trials import custom_trials_from
 from study.plan.sentences import unknown_keys
 from study.plan.space import built_in, space_from
 from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
+from study.plan.trial_tables import trial_table_from
+from study.plan.trials import reference_config
 
 PRESET_NAMES: Final = ("quick", "reference", "standard", "audit", "full")
 TEXTS: Final = ("question", "data")  # keys of a file that are no options of the spec
@@ -90,8 +91,6 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
         if not isinstance(table.get(key, ""), str):
             raise SpecError(f"{key} is {table[key]!r}, but takes a text.")
     values["question"] = table.get("question", "")
-    if "warm_start" in values:
-        values["warm_start"] = _beside(folder, values["warm_start"])
     custom = tuple(
         _custom_model(model, part, folder) for model, part in _tables(table, "model").items()
     )
@@ -100,8 +99,8 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
     trials = table.get("trial", [])
     if not isinstance(trials, list):
         raise SpecError("[trial] is one table, but takes several: write [[trial]].")
-    custom_trials = tuple(
-        custom_trials_from(
+    tables = tuple(
+        trial_table_from(
             f"[[trial]] {i}", part, models, lambda model: hyperparameters(model, custom)
         )
         for i, part in enumerate(trials, 1)
@@ -117,15 +116,13 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
         space = space_from(model, part, hyperparameters(model, custom), count)
         if space != built_in(model):  # spelled out, it is the same study
             spaces.append(space)
-    spec = StudySpec(
-        **values, custom_models=custom, custom_trials=custom_trials, spaces=tuple(spaces)
-    )
+    spec = StudySpec(**values, custom_models=custom, trial_tables=tables, spaces=tuple(spaces))
     data = table.get("data")
     return StudyFile(spec, None if data is None else _beside(folder, data))
 
 
 def check_builders(spec: StudySpec) -> None:
-    """Builds a person's own models with all values of their arguments that are known beforehand.
+    """Builds custom models with all values of their arguments that are known beforehand.
 
     Raises:
         UserError: a builder does not take one of them.
@@ -133,10 +130,10 @@ def check_builders(spec: StudySpec) -> None:
     for custom in spec.custom_models:
         names = {p.name: p.default for p in spec.hyperparameters(custom.name) if p.of_architecture}
         settings = [
-            {name: setting.get(name, default) for name, default in names.items()}
-            for trials in spec.custom_trials
-            if trials.model == custom.name
-            for setting in trials.settings
+            config.keywords
+            for table in spec.trial_tables
+            if table.model == custom.name
+            for config in table.configs(reference_config(custom.name, spec))
         ]
         space = spec.space_of(custom.name)
         if not space.sizes:  # else all were built, to be counted
@@ -164,10 +161,10 @@ def to_toml(spec: StudySpec, data: str | None = None) -> str:
             continue
         item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
         document.add(key_of(option), item.comment(help_))
-    if spec.custom_trials:
+    if spec.trial_tables:
         trials = tomlkit.aot()
-        for custom in spec.custom_trials:
-            trials.append(_table(custom.to_table()))
+        for table in spec.trial_tables:
+            trials.append(_table(table.to_table()))
         document.add("trial", trials)
     for model in spec.custom_models:
         table = _table({"build": model.build})

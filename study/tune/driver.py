@@ -22,7 +22,6 @@ from study.folder import schema
 from study.folder.lock import DriverLock, new_owner
 from study.folder.manifest import Manifest
 from study.folder.storage import RunFolder, RunFolderError
-from study.plan import warm_start
 from study.plan.lanes import ModelLanes, lanes_of
 from study.plan.ledger import Ledger
 from study.plan.optuna_file import OptunaFile
@@ -112,7 +111,6 @@ def run_study(
     """
     check_sampler(spec)
     slots, lanes = claim_for(spec, resources, earlier, engines=trainable is None)
-    known = warm_start.kept(folder, spec) if earlier else warm_start.earlier_trials(spec)
     check_storage(folder.parent)
     experiment = open_experiment(mlflow, folder) if mlflow else None
     widths = widths_of(lanes)
@@ -131,7 +129,6 @@ def run_study(
             lock = DriverLock(folder, owner=owner)
             stack.callback(lock.release)
         ledger = Ledger(folder, resume=earlier is not None)
-        warm_start.keep(folder, known)
         manifest = Manifest(
             folder,
             command,
@@ -149,9 +146,7 @@ def run_study(
         )
         ledger.on_write = manifest.write
         optuna_file = OptunaFile(folder)
-        plan = Plan(
-            spec, ledger, optuna_file.storage, warm_start.as_optuna(known, spec), quiet=not lanes
-        )
+        plan = Plan(spec, ledger, optuna_file.storage, enforce_alone=not lanes)
         budget = spec.time_budget_seconds
         seconds_left = None if budget is None else budget - manifest.earlier_seconds
         stopper = StudyStopper(ledger, seconds_left)

@@ -26,7 +26,6 @@ from study.plan.trials import (
     search_config,
     searching_trials,
 )
-from study.plan.warm_start import earlier_trials
 from study.tune.driver import claim_for, widths_of
 from study.tune.resources import Resources, Slots
 from study.view.pace import Pace, Remaining, duration
@@ -61,7 +60,6 @@ def print_plan(spec: StudySpec, resources: Resources, image_set: "ImageSet") -> 
     """
     check_sampler(spec)
     slots, lanes = claim_for(spec, resources)
-    earlier_trials(spec)  # which refuses what it cannot read
     console = Console(highlight=False, soft_wrap=True)
     plan = describe_plan(spec, slots.n_slots, slots.needs, widths_of(lanes))
     console.print(plan, markup=False)

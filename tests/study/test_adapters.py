@@ -62,7 +62,7 @@ class Tune:
     def __init__(self, spec, folder, files=None):
         self.folder = folder
         self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
-        self.searcher = PlanSearcher(Plan(spec, self.ledger, quiet=False), self._handed_out)
+        self.searcher = PlanSearcher(Plan(spec, self.ledger, enforce_alone=False), self._handed_out)
         self.scheduler = SearchScheduler(spec, self.ledger)
         self.stopper = StudyStopper(self.ledger, None)
         watcher = SimpleNamespace(started=lambda _: None)

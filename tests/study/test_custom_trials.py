@@ -54,7 +54,7 @@ OWN = CustomModel(
 )
 SPEC = StudySpec(preset="test", models=("conv", "dense", "mine"), custom_models=(OWN,))
 CONFIG = TrialConfig(model="mine", arguments='{"units": 3}', batch_size=64, epochs=3)
-PLANNED = PlannedTrial("custom-mine-s0", schema.CUSTOM, CONFIG, keep_model=True)
+PLANNED = PlannedTrial("custom-mine-s0", schema.CUSTOM, CONFIG, "mine", "", keep_model=True)
 N_PARAMETERS = 785 * 3 + 2 * 3 + 4 * 784
 
 

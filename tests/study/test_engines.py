@@ -184,7 +184,7 @@ def device_engine():
 def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(device_engine):
     """Ray Tune does not wait for a failed attempt's worker before it begins the next one."""
     config = TrialConfig(model="dense", hidden_units=64)
-    planned = PlannedTrial("custom-dense64-s0", schema.CUSTOM, config)
+    planned = PlannedTrial("custom-dense64-s0", schema.CUSTOM, config, "", "")
     leaves, goes_on = (Attempt(planned.trial_id, pid) for pid in (os.getpid(), os.getppid()))
     for attempt in (leaves, goes_on):
         assert device_engine.submit(attempt, planned, 9, None) == n_parameters(config)
@@ -198,7 +198,7 @@ def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(device_engin
 
 def test_a_worker_that_is_gone_keeps_no_lane(device_engine):
     planned = PlannedTrial(
-        "custom-dense64-s0", schema.CUSTOM, TrialConfig(model="dense", hidden_units=64)
+        "custom-dense64-s0", schema.CUSTOM, TrialConfig(model="dense", hidden_units=64), "", ""
     )
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass

@@ -18,7 +18,7 @@ from study.tune.trainable import EPOCH
 
 CONFIG = TrialConfig(model="dense", epochs=9, split="search")
 PLANNED = PlannedTrial(
-    "search-dense-001", schema.SEARCH, CONFIG, prunable=True, report_epochs=(3, 6)
+    "search-dense-001", schema.SEARCH, CONFIG, "", "", prunable=True, report_epochs=(3, 6)
 )
 
 

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from simulation import epoch_row, measured
 
 from study.folder import schema
 from study.folder.storage import RunFolder
-from study.plan.ledger import Ledger, Measurement
+from study.plan.ledger import Ledger
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
 from study.view.live import LiveView, RunningTrial, Status
@@ -77,7 +78,7 @@ class Watched:
         self.now = 1000.0
         monkeypatch.setattr("study.view.progress.time", SimpleNamespace(monotonic=lambda: self.now))
         self.ledger = Ledger(RunFolder(folder), resume=resume)
-        self.plan = Plan(spec, self.ledger, quiet=False)
+        self.plan = Plan(spec, self.ledger, enforce_alone=False)
         self.output = io.StringIO()
         console = Console(
             file=self.output,
@@ -107,29 +108,14 @@ class Watched:
 
     def measure(self, planned, epochs, mse, epoch_seconds, *, diverged=False, overhead=0.0):
         """The trial's only report: epochs, the last with this MSE."""
-        metric = schema.VAL_MSE if planned.group == schema.SEARCH else schema.TEST_MSE
-        total = epochs * epoch_seconds
+        times = {"seconds": 0.75 * epoch_seconds, "eval_seconds": 0.25 * epoch_seconds}
         rows = [
-            {
-                "epoch": epoch,
-                schema.TRAIN_MSE: 2 * mse,
-                metric: mse,
-                "train_seconds": 0.75 * epoch_seconds,
-                "eval_seconds": 0.25 * epoch_seconds,
-            }
+            epoch_row(planned.config, epoch, mse, 2 * mse, **times)
             for epoch in range(1, epochs + 1)
         ]
-        totals = {
-            "diverged_epoch": epochs + 1 if diverged else None,
-            "n_parameters": 1,
-            "train_seconds": 0.75 * total,
-            "eval_seconds": 0.25 * total,
-            "compile_seconds": 0.0,
-            "wall_seconds": total + overhead,
-            "n_sharing": 1.0,
-            "device": "a formula",
-        }
-        self.ledger.measure(planned.trial_id, Measurement(epochs, rows, totals))
+        ended = epochs + 1 if diverged else None
+        told = measured(*rows, diverged_epoch=ended, overhead=overhead)
+        self.ledger.measure(planned.trial_id, told)
 
     def end(self, planned, *measured, **more):
         self.measure(planned, *measured, **more)
@@ -198,7 +184,7 @@ def test_status_counts_every_state_and_takes_the_best_of_completed_trials_only(w
     }
     assert status.best == {
         "conv": {schema.SEARCH: (0.02, "conv-000"), schema.REFERENCE: None},
-        "dense": {schema.SEARCH: None, schema.REFERENCE: (0.01, "dense512-s0")},
+        "dense": {schema.SEARCH: None, schema.REFERENCE: (0.01, "dense-512-s0")},
     }
     assert status.running == [RunningTrial("reference-conv-s0", 4, 10, "test_mse 0.03000")]
     # 4 · 2 + 10 · 0.5 + 10 + 3 + 2
@@ -238,7 +224,7 @@ def test_lines_where_there_is_no_terminal(watched):
         watched.end(watched.start(), 1, 0.5, 0.5, diverged=True)
     assert watched.lines() == [
         "[    0 s] training on a formula",
-        "[    0 s] (1/8) reference-dense512-s0  completed  10 epochs"
+        "[    0 s] (1/8) reference-dense-512-s0  completed  10 epochs"
         "  train_mse 0.02000  test_mse 0.01000  trained 3.8 s",
         "[    0 s] (2/8) search-dense-000  diverged  1 epoch  train_mse 1.00000  val_mse 0.50000"
         "  trained 0.4 s  The loss stopped being finite in epoch 2.",
@@ -340,7 +326,7 @@ def test_a_terminal_gets_the_view_below_the_lines_and_its_cursor_back(tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     output = watched.output.getvalue()
-    assert "reference-dense512-s0  completed" in output
+    assert "reference-dense-512-s0  completed" in output
     assert "4/10  test_mse 0.03000" in output
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
 

@@ -4,23 +4,23 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from simulation import totals
+from simulation import epoch_row, measured, planned
 
 from convae.config import TrialConfig
 from study.folder import schema
 from study.folder.manifest import Manifest
 from study.folder.storage import RunFolder, RunFolderError
 from study.folder.tables import TableWriter, read_reconstructions, read_tables
-from study.plan.ledger import Ledger, Measurement
-from study.plan.trials import PlannedTrial
+from study.plan.ledger import Ledger
 from study.tune.trainable import reconstruction_table
 
-PLANNED = PlannedTrial("reference-conv-s0", schema.REFERENCE, TrialConfig(model="conv", epochs=3))
+PLANNED = planned("reference-conv-s0", schema.REFERENCE, TrialConfig(model="conv", epochs=3))
 NAME = PLANNED.trial_id
 
 DIES_WRITING = """
@@ -34,13 +34,13 @@ RunFolder(sys.argv[1]).write("journal/00000009.json", b"[]")
 
 
 def epoch(number, train, test):
-    times = {"train_seconds": 1.0, "eval_seconds": 0.1}
-    return {"epoch": number, schema.TRAIN_MSE: train, schema.TEST_MSE: test, **times}
+    return epoch_row(PLANNED.config, number, test, train)
 
 
-def measure(ledger, *epochs, diverged_epoch=None):
-    n_epochs = epochs[-1]["epoch"]
-    ledger.measure(NAME, Measurement(n_epochs, epochs, totals(n_epochs, diverged_epoch)))
+def measure(ledger, *epochs):
+    """Epochs that follow one another, not always from the first."""
+    told = measured(*epochs)
+    ledger.measure(NAME, replace(told, n_epochs=epochs[-1]["epoch"]))
 
 
 @pytest.fixture
@@ -132,16 +132,6 @@ def test_unfinished_trials_keep_their_rows_until_they_run_again(ledger):
     assert again.row(NAME)["n_retries"] == 2
 
 
-def test_an_older_sessions_rows_get_the_columns_it_lacked(ledger):
-    path = ledger.folder.local / schema.TRIALS_FILE
-    measure(ledger, epoch(1, 0.9, 0.5), epoch(2, 0.8, 0.4), epoch(3, 0.7, 0.3))
-    ledger.end(NAME)
-    ledger.write()
-    pq.write_table(pq.read_table(path).drop_columns(["n_sharing"]), path)
-    (trial,), _ = tables(resumed(ledger))
-    assert trial["n_sharing"] is None
-
-
 def test_what_ended_since_the_last_table_is_known_after_a_death(ledger):
     ledger.write()
     before = (ledger.folder.local / schema.TRIALS_FILE).read_bytes()
@@ -204,18 +194,6 @@ def test_a_torn_csv_is_named(ledger):
     ledger.folder.write(schema.EPOCHS_CSV_FILE, content.replace(b"0.5", b"half"))
     with pytest.raises(RunFolderError, match=r"epochs\.csv is torn"):
         read_tables(ledger.folder)
-
-
-def test_the_journal_of_an_older_version_is_read(ledger):
-    """A file an ended trial, named after it, in no table."""
-    ledger.write()
-    row = {**ledger.row(NAME), "state": schema.COMPLETED, "epochs_completed": 1}
-    entry = {"trial": row, "epochs": [{"trial_id": NAME, **epoch(1, 0.9, 0.5)}]}
-    ledger.folder.write(f"journal/{NAME}.json", json.dumps(entry).encode())
-    again = resumed(ledger)
-    assert again.is_done(NAME)
-    assert [row["test_mse"] for row in again.epochs_of(NAME)] == [0.5]
-    assert again.folder.names(schema.JOURNAL_FOLDER) == []
 
 
 def test_a_death_in_the_middle_of_a_write_stops_no_later_session(ledger):
