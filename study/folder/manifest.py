@@ -74,7 +74,7 @@ class Manifest:
         folder: the run folder.
         command: the command line of this session. That of the first session stays the study's own.
         earlier: the manifest of an earlier session to go on with; times add up over sessions.
-        entries: further entries.
+        entries: further entries; `code` and `versions` in place of what is found here.
 
     Raises:
         RunFolderError: it cannot be written.
@@ -94,7 +94,7 @@ class Manifest:
         earlier = earlier or {}
         # Of wall time that earlier sessions have spent.
         self.earlier_seconds: float = earlier.get("wall_seconds") or 0.0
-        code = _code()
+        code = entries.get("code") or _code()
         session = {"started_utc": utc_now(), "command": command, "git_commit": code["git_commit"]}
         self._entries: dict[str, Any] = {
             "form": schema.FORM,
@@ -105,7 +105,7 @@ class Manifest:
             "finished_utc": None,
             "sessions": [*earlier.get("sessions", []), session],
             "code": code,
-            "versions": versions(),
+            "versions": entries.get("versions") or versions(),
             **entries,
         }
         self.write()

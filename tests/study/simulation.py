@@ -4,6 +4,7 @@ Trials train in a random order on a few slots, and are pruned, diverge, fail and
 process dies in the middle of any write, or the study is interrupted, and a later session goes on.
 """
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -109,11 +110,14 @@ class Executor:
         """Runs or resumes the study; returns the plan and the ledger. Death passes through."""
         resume = folder.read(schema.MANIFEST_FILE) is not None
         earlier = read_manifest(folder) if resume else None
-        ledger = Ledger(folder, resume=resume)
+        # A quarter of a second goes by whenever it looks, so that tables come now and then.
+        ledger = Ledger(folder, resume=resume, clock=itertools.count(0, 0.25).__next__)
         manifest = Manifest(
             folder,
             ["simulated"],
             earlier=earlier,
+            code=dict.fromkeys(("version", "git_commit", "git_dirty")),
+            versions={"simulated": "1"},
             spec=self.spec.to_dict(),
             data={"source": "none"},
             hardware=dict.fromkeys(("cpu", "n_cpus", "memory_gib", "gpus")),

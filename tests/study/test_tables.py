@@ -44,10 +44,9 @@ def measure(ledger, *epochs):
 
 
 @pytest.fixture
-def ledger(tmp_path, monkeypatch):
+def ledger(tmp_path):
     """One that rewrites its tables when it is told to, however busy the machine."""
-    monkeypatch.setattr("study.plan.ledger.WRITE_SECONDS", 1000.0)
-    ledger = Ledger(RunFolder(tmp_path))
+    ledger = Ledger(RunFolder(tmp_path), write_seconds=1000.0)
     ledger.plan(PLANNED)
     return ledger
 
