@@ -23,7 +23,7 @@ from study.plan.sentences import unknown_keys
 from study.plan.space import built_in, space_from
 from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
 from study.plan.trial_tables import trial_table_from
-from study.plan.trials import reference_config
+from study.plan.trials import reference_config, tables_of
 
 PRESET_NAMES: Final = ("quick", "reference", "standard", "audit", "full")
 TEXTS: Final = ("question", "data")  # keys of a file that are no options of the spec
@@ -161,11 +161,18 @@ def to_toml(spec: StudySpec, data: str | None = None) -> str:
             continue
         item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
         document.add(key_of(option), item.comment(help_))
+    document.add(
+        tomlkit.comment("What hidden, readings and neighbours stand for; a table of your own")
+    )
+    document.add(tomlkit.comment("takes the place of those of its group and model:"))
+    for table in tables_of(spec):
+        if table not in spec.trial_tables:
+            for line in ("[[trial]]", *tomlkit.dumps(_table(table.to_table())).splitlines()):
+                document.add(tomlkit.comment(line))
     if spec.trial_tables:
-        trials = tomlkit.aot()
+        document.add("trial", tomlkit.aot())
         for table in spec.trial_tables:
-            trials.append(_table(table.to_table()))
-        document.add("trial", trials)
+            document["trial"].append(_table(table.to_table()))
     for model in spec.custom_models:
         table = _table({"build": model.build})
         document.setdefault("model", tomlkit.table(is_super_table=True))[model.name] = table

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -77,22 +77,16 @@ def tables_of(spec: StudySpec) -> list[TrialTable]:
         TrialTable(group=schema.REFERENCE, model=model, values=values)
         for model, values in _architectures(spec)
     ]
-    if spec.readings:
-        for model, values in _architectures(spec):
-            if model in schema.MODELS:  # the report knows no others
-                of_model = hyperparameters_of(model)
-                values += tuple((p.name, p.readings) for p in of_model if p.readings)
-                tables.append(TrialTable(group=schema.READING, model=model, values=values))
-    if spec.neighbours:
-        for model in spec.models:
-            if model in schema.MODELS:  # nothing is known of the surroundings of others
-                changed = neighbour_values(reference_config(model, spec), spec)
-                values = tuple((name, tuple(of_name)) for name, of_name in changed.items())
-                group = schema.NEIGHBOUR
-                split = split_of(group)
-                tables.append(
-                    TrialTable(group=group, model=model, values=values, vary=EACH, split=split)
-                )
+    # Nothing is known of what the report leaves open of a custom model, or of its surroundings.
+    for model, values in _architectures(spec) if spec.readings else ():
+        if model in schema.MODELS:
+            values += tuple((p.name, p.readings) for p in hyperparameters_of(model) if p.readings)
+            tables.append(TrialTable(group=schema.READING, model=model, values=values))
+    for model in spec.models if spec.neighbours else ():
+        if model in schema.MODELS:
+            around = tuple((p.name, p.neighbours) for p in hyperparameters_of(model))
+            table = TrialTable(group=schema.NEIGHBOUR, model=model, values=around, vary=EACH)
+            tables.append(replace(table, split=split_of(table.group)))
     replaced = {(table.group, table.model) for table in spec.trial_tables}
     tables = [table for table in tables if (table.group, table.model) not in replaced]
     return sorted([*tables, *spec.trial_tables], key=lambda t: schema.GROUPS.index(t.group))
@@ -130,7 +124,7 @@ def fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
                     spec,
                     table.group,
                     trial_id,
-                    setting.with_values({"seed": seed}),
+                    replace(setting, seed=seed),
                     keep_model=is_first and table.group in kept,
                     place=Place.ALONE if alone else Place.LANES,
                 ),
@@ -162,21 +156,6 @@ def searching_trials(spec: StudySpec) -> dict[str, int]:
 def winner_place(spec: StudySpec) -> Place:
     """Where winners train: they come last, those of one seed with nothing to share lanes with."""
     return Place.LANES if spec.n_seeds > 1 else Place.SINGLE
-
-
-def neighbour_values(reference: TrialConfig, spec: StudySpec) -> dict[str, list[Any]]:
-    """The values to change to, by factor, of a model's reference setting.
-
-    Of a custom model: the values among which the search chooses its builder's arguments.
-    """
-    found = {}
-    searched = dict(spec.space_of(reference.model).searched)
-    for p in spec.hyperparameters(reference.model):
-        values = p.neighbours
-        if p.name in reference.keywords and isinstance(how := searched.get(p.name), Choices):
-            values = how.grid
-        found[p.name] = [value for value in values if value != reference.value(p.name)]
-    return found
 
 
 def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig:
@@ -230,18 +209,22 @@ def first_points(model: str, spec: StudySpec, n: int) -> list[dict[str, Any]]:
     """The reference setting and its neighbours as points of the model's space, at most n.
 
     Neighbours come in rounds, a value of every factor in each, so that a small n knows most
-    factors. What the space leaves out is left out, and all if it is the reference setting.
+    factors. A builder's argument has the values among which the search chooses. What the space
+    leaves out is left out, and all if it is the reference setting.
     """
     space = spec.space_of(model)
     reference = reference_config(model, spec).with_values(dict(space.fixed))
     if not space.holds(reference, reference):
         return []
-    rounds = zip_longest(
-        *(
-            [reference.with_values({name: value}) for value in values]
-            for name, values in neighbour_values(reference, spec).items()
-        )
-    )
+    by_factor = []
+    for p in spec.hyperparameters(model):
+        how = dict(space.searched).get(p.name)
+        values = p.neighbours
+        if p.name in reference.keywords and isinstance(how, Choices):
+            values = how.grid
+        others = [value for value in values if value != reference.value(p.name)]
+        by_factor.append([reference.with_values({p.name: value}) for value in others])
+    rounds = zip_longest(*by_factor)
     settings = [reference, *(config for configs in rounds for config in configs if config)]
     held = [config for config in settings if space.holds(config, reference)]
     return [space.params_of(config) for config in held[:n]]

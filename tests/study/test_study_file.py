@@ -1,6 +1,7 @@
 """A study as a file: what it says, what it refuses and in which words, and that it prints whole."""
 
 import json
+import re
 import tomllib
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from study.plan.trial_tables import (
     TrialTableError,
     trial_table_from,
 )
-from study.plan.trials import first_points, search_config
+from study.plan.trials import first_points, fixed_trials, search_config
 
 SPACE = """
 [search.conv]
@@ -53,6 +54,19 @@ def test_a_study_that_spells_out_a_preset_is_the_preset(preset):
     given = tomllib.loads(text)
     without = {key_of(o) for o in spec_options() if getattr(PRESETS[preset], o.name) is None}
     assert given.keys() == {key_of(o) for o in spec_options()} - without | {"search"}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_tables_that_a_study_prints_as_comments_are_its_trials(preset):
+    """With them, the options that stand for them are not needed."""
+    text = to_toml(replace(PRESETS[preset], n_seeds=2))
+    head, _, rest = text.partition("# [[trial]]")
+    tables = re.sub(r"^# ", "", "# [[trial]]" + rest, flags=re.MULTILINE)
+    off = re.sub(r"^(readings|neighbours) = true", r"\1 = false", head, flags=re.MULTILINE)
+    spec = parse(off + tables)
+    assert len(spec.trial_tables) == tables.count("[[trial]]") > 0
+    assert not spec.readings and not spec.neighbours
+    assert fixed_trials(spec) == fixed_trials(replace(PRESETS[preset], n_seeds=2))
 
 
 def test_a_study_with_everything_prints_as_itself():
