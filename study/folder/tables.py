@@ -35,17 +35,11 @@ JOURNAL_KEY: Final = b"journal"  # of a table's metadata
 
 @dataclass(frozen=True)
 class Change:
-    """What became of a trial.
+    """What became of a trial."""
 
-    Attributes:
-        trial: its row in the table of trials.
-        after: of the epochs that it is known to have, so many stay; None if all do.
-        epochs: rows of the epochs after these, in order.
-    """
-
-    trial: Row
-    after: int | None = None
-    epochs: Sequence[Row] = ()
+    trial: Row  # in the table of trials
+    after: int | None = None  # of the epochs that it is known to have, so many stay; None: all do
+    epochs: Sequence[Row] = ()  # the epochs after these, in order
 
 
 def arrow_schema(columns: Mapping[str, schema.Kind]) -> pa.Schema:

@@ -16,19 +16,12 @@ from study.plan.trials import fixed_trials, reference_config, searching_trials, 
 
 @dataclass(frozen=True)
 class ModelLanes:
-    """A model's programs.
+    """A model's programs."""
 
-    Attributes:
-        n_lanes: of the program that trials share; 0 if there is none.
-        single: whether there is a program of one lane, too.
-        widths: hidden units or latent filters that may occur.
-        batch_sizes: that may occur.
-    """
-
-    n_lanes: int
-    single: bool
-    widths: tuple[int, ...]
-    batch_sizes: tuple[int, ...]
+    n_lanes: int  # of the program that trials share; 0 if there is none
+    single: bool  # there is a program of one lane, too
+    widths: tuple[int, ...]  # hidden units or latent filters that may occur
+    batch_sizes: tuple[int, ...]  # that may occur
 
     def place(self, planned: Place) -> Place:
         """Where a trial goes: one that may share trains in the one lane if there are no more."""

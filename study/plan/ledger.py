@@ -54,18 +54,13 @@ class Listener:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a trial tells of itself at a moment.
+    """What a trial tells of itself at a moment."""
 
-    Attributes:
-        n_epochs: that it has trained so far, in this attempt and those that it goes on from.
-        epochs: rows of the latest of them, those that were not told yet, without the trial's
-            name. After a restart from a checkpoint, of all.
-        totals: values for `TOTALS`, of the trial so far.
-    """
-
-    n_epochs: int
+    n_epochs: int  # trained so far, in this attempt and those that it goes on from
+    # Rows of the latest of them, those that were not told yet, without the trial's name. After a
+    # restart from a checkpoint, of all.
     epochs: list[Row]
-    totals: Mapping[str, Any]
+    totals: Mapping[str, Any]  # values for `TOTALS`, of the trial so far
 
 
 def decide_state(row: Mapping[str, Any], *, failed: bool, stopping: bool) -> str:

@@ -46,20 +46,13 @@ class SpaceError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What is searched of a model.
-
-    Attributes:
-        model: its name.
-        searched: how, by parameter, in the order of the model's hyperparameters.
-        fixed: hyperparameters that have this value throughout, and not the reference setting's.
-        max_parameters: weights that a setting may have, at most; None for no limit.
-        sizes: the weights of a custom model, by its builder's arguments, under a limit.
-    """
+    """What is searched of a model."""
 
     model: str
-    searched: tuple[tuple[str, Range | Choices], ...]
-    fixed: tuple[tuple[str, Any], ...] = ()
-    max_parameters: int | None = None
+    searched: tuple[tuple[str, Range | Choices], ...]  # by parameter, in the model's order
+    fixed: tuple[tuple[str, Any], ...] = ()  # hyperparameters with a value of their own throughout
+    max_parameters: int | None = None  # weights that a setting may have; None for no limit
+    # The weights of a custom model by its builder's arguments, under a limit.
     sizes: tuple[tuple[str, int], ...] = ()
 
     @cached_property

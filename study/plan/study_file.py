@@ -31,15 +31,10 @@ TEXTS: Final = ("question", "data")  # keys of a file that are no options of the
 
 @dataclass(frozen=True)
 class StudyFile:
-    """What a study file says.
-
-    Attributes:
-        spec: the study.
-        data: where its images are; None for MNIST from wherever it is.
-    """
+    """What a study file says."""
 
     spec: StudySpec
-    data: str | None = None
+    data: str | None = None  # where its images are; None for MNIST from wherever it is
 
 
 def read_study(path: Path) -> StudyFile:
@@ -161,14 +156,15 @@ def to_toml(spec: StudySpec, data: str | None = None) -> str:
             continue
         item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
         document.add(key_of(option), item.comment(help_))
-    document.add(
-        tomlkit.comment("What hidden, readings and neighbours stand for; a table of your own")
-    )
-    document.add(tomlkit.comment("takes the place of those of its group and model:"))
+    lines = [
+        "What hidden, readings and neighbours stand for. A table of your own takes the place of",
+        "those of its group and model.",
+    ]
     for table in tables_of(spec):
         if table not in spec.trial_tables:
-            for line in ("[[trial]]", *tomlkit.dumps(_table(table.to_table())).splitlines()):
-                document.add(tomlkit.comment(line))
+            lines += ["[[trial]]", *tomlkit.dumps(_table(table.to_table())).splitlines()]
+    for line in lines:
+        document.add(tomlkit.comment(line))
     if spec.trial_tables:
         document.add("trial", tomlkit.aot())
         for table in spec.trial_tables:

@@ -137,23 +137,6 @@ def test_same_seed_same_settings(sampler):
     assert settings(0) != settings(1)
 
 
-@pytest.mark.parametrize("n_before", [0, 3], ids=["given", "sampled"])
-def test_a_setting_that_a_death_left_planned_is_taken_up_again(n_before):
-    """It is entered before the trial starts, under the same name and with the same setting."""
-    hand = Hand(replace(SPEC, models=("conv",)))
-    for _ in range(n_before):
-        hand.complete(hand.next())
-    planned = hand.next()
-    hand = hand.again(replace(SPEC, models=("conv",)))
-    assert hand.next() == planned
-    assert states(hand) == ["COMPLETE"] * n_before + ["RUNNING"]
-    hand.complete(planned)
-    searched = [planned, *of(hand.run(), schema.SEARCH)]
-    names = [f"search-conv-{number:03d}" for number in range(n_before, 6)]
-    assert [trial.trial_id for trial in searched] == names
-    assert states(hand) == ["COMPLETE"] * 6
-
-
 def test_an_end_that_the_folder_could_not_take_is_trained_again_and_counted_once():
     """Else a resumed study would have one more trial in Optuna than in the tables."""
     spec = replace(SPEC, models=("conv",), n_search_trials=2)

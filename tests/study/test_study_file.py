@@ -65,7 +65,7 @@ def test_the_tables_that_a_study_prints_as_comments_are_its_trials(preset):
     off = re.sub(r"^(readings|neighbours) = true", r"\1 = false", head, flags=re.MULTILINE)
     spec = parse(off + tables)
     assert len(spec.trial_tables) == tables.count("[[trial]]") > 0
-    assert not spec.readings and not spec.neighbours
+    assert (spec.readings, spec.neighbours) == (False, False)
     assert fixed_trials(spec) == fixed_trials(replace(PRESETS[preset], n_seeds=2))
 
 

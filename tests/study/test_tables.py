@@ -117,42 +117,6 @@ def test_a_lost_table_is_named_unless_its_csv_is_there(ledger, name):
         resumed(ledger)
 
 
-def test_unfinished_trials_keep_their_rows_until_they_run_again(ledger):
-    """Else a second death, before they have started again, would lose them."""
-    measure(ledger, epoch(1, 0.9, 0.5))
-    ledger.fail_once(NAME, "worker died", "failed, retry 1 of 2")
-    before = tables(ledger)
-    again = resumed(ledger)
-    assert not again.is_done(NAME)
-    assert tables(again) == before
-    again = resumed(ledger)
-    again.plan(PLANNED)
-    again.fail_once(NAME, "worker died", "failed, retry 1 of 2")
-    assert again.row(NAME)["n_retries"] == 2
-
-
-def test_what_ended_since_the_last_table_is_known_after_a_death(ledger):
-    ledger.write()
-    before = (ledger.folder.local / schema.TRIALS_FILE).read_bytes()
-    epochs = [epoch(number, 0.8, 0.4) for number in (1, 2, 3)]
-    measure(ledger, *epochs)
-    ledger.end(NAME)
-    assert (ledger.folder.local / schema.TRIALS_FILE).read_bytes() == before
-    again = resumed(ledger)
-    assert again.is_done(NAME)
-    assert again.row(NAME)["state"] == schema.COMPLETED
-    assert [row["test_mse"] for row in again.epochs_of(NAME)] == [0.4] * 3
-
-
-def test_a_restart_since_the_last_table_is_known_after_a_death(ledger):
-    measure(ledger, epoch(1, 0.9, 0.5), epoch(2, 0.8, 0.4))
-    ledger.write()
-    measure(ledger, epoch(1, 0.7, 0.3))
-    ledger.end(NAME, stopping=True)
-    again = resumed(ledger)
-    assert [(row["epoch"], row["train_mse"]) for row in again.epochs_of(NAME)] == [(1, 0.7)]
-
-
 def test_the_journals_numbers_go_on_after_it_was_cleared(ledger):
     """Or a reader would take a new entry for one that the tables hold."""
     ledger.write()
@@ -162,13 +126,6 @@ def test_the_journals_numbers_go_on_after_it_was_cleared(ledger):
     TableWriter(ledger.folder).append([])
     (name,) = ledger.folder.names(schema.JOURNAL_FOLDER)
     assert name > f"{schema.JOURNAL_FOLDER}/00000001.json"
-
-
-def test_what_is_planned_is_known_after_a_death(ledger):
-    """Before the trial starts, and without the tables."""
-    again = resumed(ledger)
-    assert again.row(NAME)["state"] == schema.RUNNING
-    assert again.to_do == {NAME}
 
 
 def test_a_torn_journal_is_named(ledger):
