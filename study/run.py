@@ -409,7 +409,7 @@ def _check_free(folder: "RunFolder") -> None:
 def _spec_of(folder: "RunFolder", manifest: dict[str, Any]) -> StudySpec:
     try:
         return StudySpec.from_dict(manifest["spec"])
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, KeyError) as error:
         raise SpecError(
             f"{folder}/{schema.MANIFEST_FILE} holds no study that this version can go on with;"
             " start a new one."
