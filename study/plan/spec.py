@@ -18,8 +18,8 @@ from convae.config import (
     hyperparameters_of,
 )
 from convae.custom_models import CustomModel
-from convae.errors import UserError
 from study.folder import schema
+from study.plan.errors import SpecError as SpecError
 from study.plan.space import Space, built_in
 from study.plan.trial_tables import MOST_SEEDS, TrialTable
 
@@ -35,10 +35,6 @@ RAISABLE = (
 )
 # More would fill the driver's memory before the first trial.
 MOST_EPOCHS, MOST_TRIALS = 100_000, 100_000
-
-
-class SpecError(UserError):
-    """A study that cannot run; the message names the option and what it takes."""
 
 
 def _option(

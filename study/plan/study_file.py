@@ -19,9 +19,9 @@ import tomlkit
 from convae.config import MODELS, as_arguments, is_custom_name
 from convae.custom_models import CustomModel, count_parameters, read_custom_model
 from convae.errors import UserError
-from study.plan.sentences import unknown_keys
+from study.plan.errors import SpecError, check_keys
 from study.plan.space import built_in, space_from
-from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
+from study.plan.spec import StudySpec, hyperparameters, spec_options
 from study.plan.trial_tables import trial_table_from
 from study.plan.trials import reference_config, tables_of
 
@@ -76,8 +76,7 @@ def parse_study(text: str, where: str, name: str, folder: Path) -> StudyFile:
 def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
     options = {key_of(option): option for option in spec_options()}
     known = (*options, *TEXTS, "trial", "search", "model")
-    if problem := unknown_keys("the file", table, known):
-        raise SpecError(problem)
+    check_keys("the file", table, known)
     values: dict[str, Any] = {"preset": name}
     for key, option in options.items():
         if key in table:
@@ -214,8 +213,7 @@ def _value(key: str, value: Any, option: Field[Any]) -> Any:
 
 def _custom_model(name: str, part: Mapping[str, Any], folder: Path) -> CustomModel:
     where = f"[model.{name}]"
-    if problem := unknown_keys(where, part, ("build",)):
-        raise SpecError(problem)
+    check_keys(where, part, ("build",))
     if not is_custom_name(name):
         raise SpecError(
             f"{where} is no name for a model; give one of letters, digits and _, at most 40, that"

@@ -21,9 +21,8 @@ from itertools import product
 from typing import Any, Final
 
 from convae.config import FULL_SPLIT, SEARCH_SPLIT, SPLITS, Hyperparameter, TrialConfig
-from convae.errors import UserError
 from study.folder import schema
-from study.plan.sentences import listed, repetition, unknown_keys
+from study.plan.errors import SpecError, check_keys, checked_values, listed
 
 PRODUCT: Final = "product"
 EACH: Final = "each"
@@ -34,10 +33,6 @@ MOST_SEEDS: Final = 1_000
 
 Values = tuple[tuple[str, tuple[Any, ...]], ...]
 Parameters = Callable[[str], Sequence[Hyperparameter]]
-
-
-class TrialTableError(UserError):
-    """Trials that cannot be trained; the message names the table and the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,19 +96,19 @@ def trial_table_from(
         parameters: a model's hyperparameters.
 
     Raises:
-        TrialTableError: its trials cannot be trained.
+        SpecError: its trials cannot be trained.
     """
     if not isinstance(table, dict):
-        raise TrialTableError(f"{where} is {table!r}, but takes a table with the key model.")
+        raise SpecError(f"{where} is {table!r}, but takes a table with the key model.")
     model = str(table.get("model"))
     if model not in models:
         has = f"has the model {table['model']!r}" if "model" in table else "has no model"
-        raise TrialTableError(f"{where} {has}; give model = {listed(models)}.")
+        raise SpecError(f"{where} {has}; give model = {listed(models)}.")
 
     def one_of(key: str, known: Sequence[str], default: str) -> str:
         value = table.get(key, default)
         if value not in known:
-            raise TrialTableError(f"{where} {key} is {value!r}, but takes {listed(known)}.")
+            raise SpecError(f"{where} {key} is {value!r}, but takes {listed(known)}.")
         return str(value)
 
     group = one_of("group", FIXED_GROUPS, schema.CUSTOM)
@@ -121,22 +116,21 @@ def trial_table_from(
     split = one_of("split", SPLITS, split_of(group))
     n_seeds = table.get("seeds")
     if n_seeds is not None and (type(n_seeds) is not int or not 1 <= n_seeds <= MOST_SEEDS):
-        raise TrialTableError(
+        raise SpecError(
             f"{where} seeds is {n_seeds!r}, but takes whole numbers from 1 to {MOST_SEEDS:,}."
         )
     known = {p.name: p for p in parameters(model)}
     given = {name: value for name, value in table.items() if name not in KEYS}
-    if problem := unknown_keys(where, given, (*known, *KEYS)):
-        raise TrialTableError(problem)
+    check_keys(where, given, (*known, *KEYS))
     values = tuple(
-        (name, _checked(f"{where} {name}", given[name], p))
+        (name, tuple(checked_values(f"{where} {name}", given[name], p)))
         for name, p in known.items()
         if name in given
     )
     sizes = [len(of_name) for _, of_name in values]
     n = math.prod(sizes) if vary == PRODUCT else sum(sizes)
     if n > MOST_TRIALS:
-        raise TrialTableError(f"{where} makes {n:,} trials, but at most {MOST_TRIALS:,} are taken.")
+        raise SpecError(f"{where} makes {n:,} trials, but at most {MOST_TRIALS:,} are taken.")
     return TrialTable(
         model=model, values=values, group=group, vary=vary, split=split, n_seeds=n_seeds
     )
@@ -146,17 +140,17 @@ def table_of(words: str) -> dict[str, Any]:
     """A table of words such as "model=conv learning_rate=0.25,0.5".
 
     Raises:
-        TrialTableError: a word is not NAME=VALUE, or there twice.
+        SpecError: a word is not NAME=VALUE, or there twice.
     """
     table: dict[str, Any] = {}
     try:
         pairs = shlex.split(words)
     except ValueError as error:
-        raise TrialTableError(f"--trial {words!r} cannot be read ({error}).") from error
+        raise SpecError(f"--trial {words!r} cannot be read ({error}).") from error
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name or not value or name in table:
-            raise TrialTableError(
+            raise SpecError(
                 f"--trial has {pair!r}, but takes each name once, as in"
                 ' "model=conv learning_rate=0.25,0.5".'
             )
@@ -172,13 +166,3 @@ def _literal(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
-
-
-def _checked(where: str, value: Any, p: Hyperparameter) -> tuple[Any, ...]:
-    values = value if isinstance(value, list) else [value]
-    for item in values:
-        if not p.admits(item):
-            raise TrialTableError(f"{where} is {item!r}, but takes {p.takes}.")
-    if problem := repetition(where, values):
-        raise TrialTableError(problem)
-    return tuple(float(item) if p.kind == "float" else item for item in values)

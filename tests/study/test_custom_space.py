@@ -10,8 +10,8 @@ from convae.config import Choices, Range
 from convae.custom_models import CustomModel
 from study.folder import schema
 from study.plan import sampler, study_file
-from study.plan.space import SpaceError, space_from
-from study.plan.spec import StudySpec, hyperparameters
+from study.plan.space import space_from
+from study.plan.spec import SpecError, StudySpec, hyperparameters
 from study.plan.trial_tables import TrialTable
 
 DEFAULTS = {"width": 8, "depth": 2, "rate": 0.5, "norm": False, "kind": "relu"}
@@ -52,7 +52,7 @@ def test_arguments_come_first_and_have_the_kinds_of_their_defaults():
     for name, values in valid.items():
         assert all(map(by_name[name].admits, values))
     for name, (value, takes) in invalid.items():
-        with pytest.raises(SpaceError, match=rf"{name} is .*, but takes {takes}"):
+        with pytest.raises(SpecError, match=rf"{name} is .*, but takes {takes}"):
             space(**{name: [DEFAULTS[name], value]})
 
 
@@ -89,7 +89,7 @@ def test_a_limit_takes_what_is_too_large_whatever_the_others_are():
     ],
 )
 def test_what_cannot_be_searched_is_refused_with_a_sentence(limit, table, told):
-    with pytest.raises(SpaceError, match=told):
+    with pytest.raises(SpecError, match=told):
         space(limit, **table)
 
 
