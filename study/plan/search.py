@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import TrialState
 
 from convae.config import TrialConfig
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import ENDS, Ledger, Listener, config_of_row
@@ -140,7 +140,7 @@ class Search(Listener):
             # The setting that all others are measured by has a final value.
             prunable=self._space.params_of(config) not in self._reference,
             report_epochs=self._spec.rungs,
-            place=Place.ALONE if self._spec.timed else Place.LANES,
+            sharing=DeviceSharing.ALONE if self._spec.timed else DeviceSharing.LANES,
         )
 
     def _enqueue(self, trial_id: str, params: Mapping[str, Any]) -> dict[str, Any]:

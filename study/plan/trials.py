@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from convae.config import BY_NAME, Choices, TrialConfig, hyperparameters_of
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.plan.labels import architecture_of, file_name_of, label_of
 from study.plan.spec import StudySpec
@@ -30,25 +30,12 @@ class PlannedTrial:
     prunable: bool = False  # the scheduler may end it early
     report_epochs: tuple[int, ...] = ()  # the study wants to hear of these at once
     eval_every: int = 1  # epochs from one evaluation to the next
-    place: Place = Place.LANES  # beside others, or alone so that its times are its own
+    sharing: DeviceSharing = DeviceSharing.LANES  # of its device with other trials
 
     def evaluates(self, epoch: int) -> bool:
         """Whether the trial is evaluated at the end of this epoch, counted from 1."""
         due = epoch % self.eval_every == 0 or epoch == self.config.epochs
         return due or epoch in self.report_epochs
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, in plain types."""
-        return {**self.__dict__, "config": self.config.to_dict(), "place": str(self.place)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "PlannedTrial":
-        """The inverse of `to_dict`, also after a trip through JSON."""
-        config = TrialConfig.from_dict(values["config"])
-        report_epochs = tuple(values["report_epochs"])
-        place = Place(values["place"])
-        changed = {"config": config, "report_epochs": report_epochs, "place": place}
-        return cls(**{**values, **changed})
 
 
 def plan_trial(
@@ -126,7 +113,7 @@ def fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
                     trial_id,
                     replace(setting, seed=seed),
                     keep_model=is_first and table.group in kept,
-                    place=Place.ALONE if alone else Place.LANES,
+                    sharing=DeviceSharing.ALONE if alone else DeviceSharing.LANES,
                 ),
             )
     return sorted(found.values(), key=lambda planned: planned.config.seed)
@@ -153,9 +140,9 @@ def searching_trials(spec: StudySpec) -> dict[str, int]:
     return {schema.SEARCH: spec.share, **finalists, schema.WINNER: spec.n_seeds}
 
 
-def winner_place(spec: StudySpec) -> Place:
+def winner_sharing(spec: StudySpec) -> DeviceSharing:
     """Where winners train: they come last, those of one seed with nothing to share lanes with."""
-    return Place.LANES if spec.n_seeds > 1 else Place.SINGLE
+    return DeviceSharing.LANES if spec.n_seeds > 1 else DeviceSharing.SINGLE
 
 
 def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig:

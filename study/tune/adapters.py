@@ -25,11 +25,14 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search import Searcher
 
+from convae.results import EpochResult
 from study.folder import schema
+from study.folder.tables import Row
 from study.plan.ledger import TOTALS, Ledger, Measurement
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
-from study.tune.trainable import EPOCH, NODE
+from study.plan.trials import PlannedTrial
+from study.tune.trainable import EPOCH, NODE, PLANNED
 
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
 MAX_LOST_NODES = 10  # that a trial may lose without using up its retries
@@ -61,7 +64,7 @@ class PlanSearcher(_Uncopied, Searcher):
         """The next trial; None if there is none at present; FINISHED at the end."""
         if planned := self._plan.next():
             self._tell(planned.trial_id)
-            return planned.to_dict()
+            return {PLANNED: planned}
         return str(Searcher.FINISHED) if self._plan.is_finished else None
 
     def on_trial_complete(self, *_: Any, **__: Any) -> None:
@@ -82,6 +85,9 @@ class _EndedTrial:
 
     trial_id: str
     status: str = Trial.TERMINATED
+
+
+_UNDECIDED = FIFOScheduler()  # lets every trial go on
 
 
 class SearchScheduler(_Uncopied, FIFOScheduler):
@@ -107,41 +113,35 @@ class SearchScheduler(_Uncopied, FIFOScheduler):
                 scheduler.on_trial_add(None, trial)
                 scheduler.on_trial_complete(None, trial, result)  # which decides nothing
 
-    def _of(self, trial: Trial) -> TrialScheduler | None:
-        if not trial.config["prunable"]:
-            return None
-        return self._schedulers[trial.config["config"]["model"]]
+    def _of(self, trial: Trial) -> TrialScheduler:
+        planned = planned_of(trial)
+        return self._schedulers[planned.config.model] if planned.prunable else _UNDECIDED
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Passes a prunable trial on."""
-        if scheduler := self._of(trial):
-            scheduler.on_trial_add(tune_controller, trial)
+        self._of(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Passes a prunable trial's error on."""
-        if scheduler := self._of(trial):
-            scheduler.on_trial_error(tune_controller, trial)
+        self._of(trial).on_trial_error(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether the trial goes on."""
-        scheduler = self._of(trial)
         # An epoch whose loss was not finite has no value to compare.
-        if scheduler is None or result.get(schema.OBJECTIVE) is None:
+        if result.get(schema.OBJECTIVE) is None:
             return str(TrialScheduler.CONTINUE)
-        decision = str(scheduler.on_trial_result(tune_controller, trial, result))
+        decision = str(self._of(trial).on_trial_result(tune_controller, trial, result))
         # No trial waits for others to be compared with: a paused one would lose its worker.
         return str(TrialScheduler.CONTINUE) if decision == TrialScheduler.PAUSE else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Passes a prunable trial's end on."""
-        scheduler = self._of(trial)
-        if scheduler is not None and result.get(schema.OBJECTIVE) is not None:
-            scheduler.on_trial_complete(tune_controller, trial, result)
+        if result.get(schema.OBJECTIVE) is not None:
+            self._of(trial).on_trial_complete(tune_controller, trial, result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         """Passes a prunable trial's removal on."""
-        if scheduler := self._of(trial):
-            scheduler.on_trial_remove(tune_controller, trial)
+        self._of(trial).on_trial_remove(tune_controller, trial)
 
 
 def _make_scheduler(spec: StudySpec) -> TrialScheduler:
@@ -166,17 +166,22 @@ class StudyStopper(_Uncopied, tune.Stopper):
     Args:
         ledger: of the study.
         budget_seconds: from now on; None for no limit.
-
-    Attributes:
-        stopping: whether the study stops, so that nobody judges the trials that are cut off.
-        interrupted: by a person or the system.
-        out_of_time: its budget is spent.
     """
+
+    stopping = False  # the study stops, so that nobody judges the trials that are cut off
+    interrupted = False  # by a person or the system
+    out_of_time = False  # its budget is spent
 
     def __init__(self, ledger: Ledger, budget_seconds: float | None) -> None:
         self._ledger = ledger
         self._deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
-        self.stopping = self.interrupted = self.out_of_time = False
+
+    @property
+    def status(self) -> str:
+        """How the study ended, if nothing broke."""
+        if self.interrupted:
+            return "interrupted"
+        return "out of time" if self.out_of_time else "finished"
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """No single trial is ended here."""
@@ -212,6 +217,11 @@ class StudyStopper(_Uncopied, tune.Stopper):
                 signal(number, handler)
 
 
+def nodes_alive() -> set[str]:
+    """The ids of Ray's nodes."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
 class Watcher(Protocol):
     """Who watches the study, beside what the ledger tells."""
 
@@ -223,17 +233,31 @@ class Watcher(Protocol):
 
 
 class LedgerCallback(_Uncopied, tune.Callback):
-    """Enters in the ledger what becomes of trials; the only place where Ray Tune reaches it."""
+    """Enters in the ledger what becomes of trials; the only place where Ray Tune reaches it.
 
-    def __init__(self, ledger: Ledger, stopper: StudyStopper, watcher: Watcher) -> None:
+    Args:
+        ledger: of the study.
+        stopper: of the study.
+        watcher: is told of workers, and of time that passes.
+        nodes_alive: the ids of Ray's nodes at this moment.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        stopper: StudyStopper,
+        watcher: Watcher,
+        nodes_alive: Callable[[], set[str]] = nodes_alive,
+    ) -> None:
         self._ledger, self._stopper, self._watcher = ledger, stopper, watcher
+        self._nodes_alive = nodes_alive
         self._nodes: dict[str, set[str]] = {}  # that a trial's latest attempt may be on
         self._node_of: dict[str, str] = {}  # of the trials at work
         self._shared: dict[str, list[int]] = {}  # trials at work on its node, at each result
 
     def note_nodes(self, trial_id: str) -> None:
         """Notes which nodes there are as an attempt begins, should one of them be lost."""
-        self._nodes[trial_id] = nodes_alive()
+        self._nodes[trial_id] = self._nodes_alive()
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -249,13 +273,15 @@ class LedgerCallback(_Uncopied, tune.Callback):
         trial_id = trial_id_of(trial)
         self._node_of[trial_id] = result[NODE]
         totals = {name: result[name] for name in TOTALS if name in result}
-        if "n_sharing" not in totals:  # a CPU's trials share the machine with those beside them
+        if (
+            "n_sharing" not in totals
+        ):  # trials without lanes share the machine with their neighbours
             at_once = list(self._node_of.values()).count(result[NODE])
             seen = self._shared.setdefault(trial_id, [])
             seen.append(at_once)
             totals["n_sharing"] = sum(seen) / len(seen)
-        measurement = Measurement(result[EPOCH], result["history"], totals)
-        self._ledger.measure(trial_id, measurement)
+        rows = [row_of(epoch, planned_of(trial)) for epoch in result["history"]]
+        self._ledger.measure(trial_id, Measurement(result[EPOCH], rows, totals))
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -275,9 +301,9 @@ class LedgerCallback(_Uncopied, tune.Callback):
         note = f"failed, retry {trial.num_failures - n_lost} of {MAX_RETRIES}"
         trial_id = trial_id_of(trial)
         # A worker that never told where it is was on a node that was there as its attempt began.
-        its_own = self._node_of.pop(trial_id, None)
-        nodes = self._nodes[trial_id] if its_own is None else {its_own}
-        if n_lost < MAX_LOST_NODES and _lost_one_of(nodes, trial):
+        known = self._node_of.pop(trial_id, None)
+        nodes = self._nodes[trial_id] if known is None else {known}
+        if n_lost < MAX_LOST_NODES and self._lost_one_of(nodes, trial):
             trial.max_failures += 1
             note = "lost its node, starts again"
         self.note_nodes(trial_id)
@@ -290,18 +316,46 @@ class LedgerCallback(_Uncopied, tune.Callback):
         self._forget(trial_id_of(trial))
         self._ledger.end(trial_id_of(trial), error=_error_of(trial))
 
-    def _forget(self, trial_id: str) -> None:
-        for known in (self._nodes, self._node_of, self._shared):
-            known.pop(trial_id, None)
-
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Lets the view look at the clock."""
         self._watcher.tick(stopping=self._stopper.stopping)
 
+    def _forget(self, trial_id: str) -> None:
+        for known in (self._nodes, self._node_of, self._shared):
+            known.pop(trial_id, None)
+
+    def _lost_one_of(self, nodes: set[str], trial: Trial) -> bool:
+        """Whether the loss of one of these nodes ended the trial's latest attempt."""
+        if trial.pickled_error_file is None:
+            return False
+        with Path(trial.pickled_error_file).open("rb") as file:  # this process wrote it just now
+            error = cloudpickle.load(file)
+        if isinstance(error, ActorUnavailableError):  # its node does not answer, Ray knows not why
+            return True
+        return isinstance(error, ActorDiedError) and not self._nodes_alive() >= nodes
+
+
+def planned_of(trial: Trial) -> PlannedTrial:
+    """The plan of one of Ray Tune's trials."""
+    planned: PlannedTrial = trial.config[PLANNED]
+    return planned
+
 
 def trial_id_of(trial: Trial) -> str:
     """The plan's name of a trial; Ray Tune has one of its own."""
-    return str(trial.config["trial_id"])
+    return planned_of(trial).trial_id
+
+
+def row_of(epoch: EpochResult, planned: PlannedTrial) -> Row:
+    """An epoch as the ledger has it."""
+    metric = schema.TEST_MSE if planned.config.split == schema.FULL_SPLIT else schema.VAL_MSE
+    return {
+        "epoch": epoch.epoch,
+        schema.TRAIN_MSE: epoch.train_mse,
+        metric: epoch.eval_mse,
+        "train_seconds": epoch.train_seconds,
+        "eval_seconds": None if epoch.eval_mse is None else epoch.eval_seconds,
+    }
 
 
 def _error_of(trial: Trial) -> str:
@@ -313,19 +367,3 @@ def _error_of(trial: Trial) -> str:
     lines = text.rstrip().splitlines()[1:]
     indented = [i for i, line in enumerate(lines) if line.startswith((" ", "\t"))]
     return lines[min(max(indented, default=-1) + 1, len(lines) - 1)].strip()
-
-
-def nodes_alive() -> set[str]:
-    """The ids of Ray's nodes."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-
-
-def _lost_one_of(nodes: set[str], trial: Trial) -> bool:
-    """Whether the loss of one of these nodes ended the trial's latest attempt."""
-    if trial.pickled_error_file is None:
-        return False
-    with Path(trial.pickled_error_file).open("rb") as file:  # this process's own, of just now
-        error = cloudpickle.load(file)
-    if isinstance(error, ActorUnavailableError):  # its node does not answer, Ray knows not yet why
-        return True
-    return isinstance(error, ActorDiedError) and not nodes_alive() >= nodes

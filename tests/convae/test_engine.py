@@ -4,7 +4,6 @@ import random
 import threading
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +11,12 @@ import pytest
 from convae import engine as engine_module
 from convae.config import TrialConfig
 from convae.data import ImageSet
-from convae.engine import Engine, EngineError, ProgramId, Status
+from convae.engine import Engine, ProgramId
+from convae.errors import EngineError
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
-from convae.place import Place, choose_n_lanes
+from convae.results import Status
+from convae.sharing import DeviceSharing, choose_n_lanes
 
 CONV, DENSE = ProgramId("conv", single=False), ProgramId("dense", single=False)
 CONV_SINGLE, DENSE_SINGLE = ProgramId("conv", single=True), ProgramId("dense", single=True)
@@ -39,7 +40,7 @@ class FakeLanes:
     """
 
     def __init__(self, n_lanes, clock=None, on_run=lambda: None):
-        self.shape = SimpleNamespace(n_lanes=n_lanes)
+        self.n_lanes = n_lanes
         self.lanes = {}
         self.clock = clock or Clock()
         self.on_run = on_run
@@ -57,7 +58,7 @@ class FakeLanes:
 
     def put(self, lane, config, state):
         assert lane not in self.lanes
-        assert 0 <= lane < self.shape.n_lanes
+        assert 0 <= lane < self.n_lanes
         self.lanes[lane] = config, state
 
     def get(self, lane):
@@ -114,7 +115,7 @@ class Simulation:
         self.engine = Engine(self.lanes)
         self.engine.compile()
         self.told = {}  # epochs reported, by trial
-        self.configs, self.places = {}, {}
+        self.configs, self.sharing = {}, {}
         self.live = set()
         self.removed_seconds = 0.0
 
@@ -128,7 +129,7 @@ class Simulation:
             trial
             for trials in scheduler.running.values()
             for trial in trials.values()
-            if trial.place is Place.ALONE
+            if trial.sharing is DeviceSharing.ALONE
         ]
         if alone:
             assert program in [trial.program for trial in alone], "not alone"
@@ -136,13 +137,15 @@ class Simulation:
     def submit(self):
         trial_id = f"t{len(self.configs)}"
         config = random_config(self.rng, self.rng.choice(["conv", "dense"]))
-        place = self.rng.choice([Place.LANES] * 8 + [Place.SINGLE, Place.ALONE])
+        sharing = self.rng.choice(
+            [DeviceSharing.LANES] * 8 + [DeviceSharing.SINGLE, DeviceSharing.ALONE]
+        )
         until = self.rng.randint(1, config.epochs)
         self.engine.submit(
-            trial_id, config, place=place, until_epoch=until, evaluates=lambda epoch: epoch % 2
+            trial_id, config, sharing=sharing, until_epoch=until, evaluates=lambda epoch: epoch % 2
         )
         self.configs[trial_id], self.told[trial_id] = config, []
-        self.places[trial_id] = place
+        self.sharing[trial_id] = sharing
         self.live.add(trial_id)
 
     def tend(self, trial_id):
@@ -189,7 +192,7 @@ def test_every_trial_gets_its_epochs_and_no_lane_idles(seed, monkeypatch):
             expected = loss(config, epoch.epoch) + 1 if epoch.epoch % 2 else None
             assert epoch.eval_mse == expected
             assert (epoch.eval_seconds > 0) == (epoch.eval_mse is not None)
-            alone = simulation.places[trial_id] is Place.ALONE
+            alone = simulation.sharing[trial_id] is DeviceSharing.ALONE
             assert epoch.n_sharing == 1 if alone else epoch.n_sharing >= 1
         if trial_id not in simulation.live:
             continue
@@ -269,8 +272,8 @@ def test_nothing_is_alone_while_something_compiles():
 
     engine._programs[CONV_SINGLE].compile = compile_slowly
     with engine:
-        engine.submit("alone", dense(), place=Place.ALONE)
-        engine.submit("single", dense(), place=Place.SINGLE)
+        engine.submit("alone", dense(), sharing=DeviceSharing.ALONE)
+        engine.submit("single", dense(), sharing=DeviceSharing.SINGLE)
         engine.submit("beside", dense())
         assert engine.report("beside", 20).status is Status.COMPLETED
         assert engine.report("single", 20).status is Status.COMPLETED
@@ -329,7 +332,7 @@ def test_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="no program"):
         engine.submit("b", TrialConfig(model="conv"))
     with pytest.raises(ValueError, match="no program"):
-        engine.submit("b", dense(), place=Place.ALONE)
+        engine.submit("b", dense(), sharing=DeviceSharing.ALONE)
     with pytest.raises(ValueError, match="until epoch 4: it has completed 0 of 3"):
         engine.submit("b", dense(), until_epoch=4)
     with pytest.raises(ValueError, match="completed 3 of 3"):
@@ -498,7 +501,7 @@ def test_many_ask_at_once(programs, expected):
             engine.advance(trial_id, len(epochs) + 1)
 
     with Engine(programs) as engine:
-        engine.submit("alone", CONFIGS["t0"], place=Place.ALONE)
+        engine.submit("alone", CONFIGS["t0"], sharing=DeviceSharing.ALONE)
         threads = [threading.Thread(target=actor, args=(trial_id,)) for trial_id in CONFIGS]
         for thread in threads:
             thread.start()

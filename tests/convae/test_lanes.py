@@ -11,7 +11,14 @@ import tensorflow as tf
 from convae.config import TrialConfig
 from convae.data import ImageSet
 from convae.lane_operations import Variant, threefry
-from convae.lane_program import DeviceImages, Evaluator, Shape, _Hidden, _network, n_chunks
+from convae.lane_program import (
+    DeviceImages,
+    Evaluator,
+    HiddenLayer,
+    Shape,
+    lane_network,
+    n_chunks,
+)
 from convae.lanes import Lanes
 from convae.models import build_model, reset
 
@@ -90,7 +97,7 @@ def programs(images):
 def lanes(programs):
     """The same, empty."""
     for program in programs.values():
-        for lane in range(program.shape.n_lanes):
+        for lane in range(program.n_lanes):
             program.clear(lane)
     return programs
 
@@ -155,7 +162,7 @@ def trained(programs):
         queue = [config for config in KINDS if config.model == model]
         at_work = {}
         while queue or at_work:
-            for lane in range(lanes.shape.n_lanes):
+            for lane in range(lanes.n_lanes):
                 if lane not in at_work and queue:
                     at_work[lane] = queue.pop(0), []
                     lanes.put(lane, at_work[lane][0], lanes.start(at_work[lane][0]))
@@ -183,7 +190,7 @@ def test_equals_model_fit(trained, config):
 def test_place_and_neighbours_change_nothing(lanes, config):
     """Also a neighbour that diverges, and what it leaves behind in a lane."""
     lanes = lanes[config.model]
-    last = lanes.shape.n_lanes - 1
+    last = lanes.n_lanes - 1
     alone = curve(lanes, 0, config)
     for lane, rate in enumerate((0.1, 1e30, 2.0)[:last]):
         neighbour = replace(
@@ -295,10 +302,10 @@ def test_conv_lanes_equal_the_model(variant, latent_filters):
     x = rng.random((2, 24, 28, 28), dtype=np.float32)
     variables = zip(*(model.trainable_variables for model in models), strict=True)
     weights = [tf.stack([tf.convert_to_tensor(v) for v in each]) for each in variables]
-    hidden = _Hidden(tf.constant([latent_filters] * 2), tf.constant([False] * 2))
+    hidden = HiddenLayer(tf.constant([latent_filters] * 2), tf.constant([False] * 2))
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        outputs = _network("conv", variant)(weights, x, hidden, lambda y: y)
+        outputs = lane_network("conv", variant)(weights, tf.constant(x), hidden, lambda y: y)
         loss = tf.reduce_sum(tf.reduce_mean(tf.square(outputs - x), axis=(1, 2, 3)))
     gradients = tape.gradient(loss, weights)
     for lane, model in enumerate(models):

@@ -9,7 +9,6 @@ from convae.device import Device
 from convae.training import Trainer
 
 CPU = Device("/CPU:0", "CPU", jit_compile=False)
-XLA = Device("/CPU:0", "CPU by XLA, the way a GPU runs", jit_compile=True)
 DENSE = TrialConfig(model="dense", hidden_units=16, dropout=0.3, batch_size=64)
 
 
@@ -27,30 +26,25 @@ def curve(training, n_epochs):
 
 
 @pytest.mark.parametrize(
-    ("config", "device"),
-    [
-        (TrialConfig(model="conv", learning_rate=0.5, batch_size=64), CPU),
-        (DENSE, CPU),
-        (DENSE, XLA),
-    ],
-    ids=["conv", "dense with dropout", "the same in a lane"],
+    "config",
+    [TrialConfig(model="conv", learning_rate=0.5, batch_size=64), DENSE],
+    ids=["conv", "dense with dropout"],
 )
-def test_goes_on_as_if_nothing_had_happened(image_set, config, device):
-    one = Trainer(image_set, device)
+def test_goes_on_as_if_nothing_had_happened(image_set, config):
+    one = Trainer(image_set, CPU)
     whole = curve(one.start(config), 4)
     first = one.start(config)
     start = curve(first, 2)
     state = first.get_state()
-    trainer = Trainer(image_set, device)
+    trainer = Trainer(image_set, CPU)
     curve(trainer.start(config), 3)  # the other process has trained something else before
     second = trainer.start(config)
     second.resume(2, state)
     assert start + curve(second, 2) == whole
 
 
-@pytest.mark.parametrize("device", [CPU, XLA], ids=["graph", "lane"])
-def test_a_state_of_another_shape_is_refused(image_set, device):
-    dense = Trainer(image_set, device).start(TrialConfig(model="dense", hidden_units=16))
-    other = Trainer(image_set, device).start(TrialConfig(model="dense", hidden_units=8))
+def test_a_state_of_another_shape_is_refused(image_set):
+    dense = Trainer(image_set, CPU).start(TrialConfig(model="dense", hidden_units=16))
+    other = Trainer(image_set, CPU).start(TrialConfig(model="dense", hidden_units=8))
     with pytest.raises(ValueError, match="shape"):
         other.resume(1, dense.get_state())

@@ -1,5 +1,7 @@
 """The trainer against Keras' own `model.fit`, and the promises it makes about itself."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -8,9 +10,11 @@ import tensorflow as tf
 from convae.config import TrialConfig
 from convae.data import ImageSet
 from convae.device import Device
+from convae.engine import Engine
 from convae.errors import DivergenceError
-from convae.formulations import as_defined, cheaper_on_cpu
-from convae.models import build_conv_autoencoder, build_dense_autoencoder, build_model
+from convae.formulations import as_defined, conv_on_cpu
+from convae.models import BUILT_IN, build_conv_autoencoder, build_model, reset
+from convae.sharing import DeviceSharing
 from convae.training import EpochProgram, Trainer
 
 N_TRAIN, N_TEST, BATCH = 400, 150, 64  # six full batches and one of 16
@@ -39,11 +43,10 @@ def image_set():
     )
 
 
-def keras_epochs(training, image_set, orders):
-    """`model.fit` from the training's initial weights, over the same batches in the same order."""
-    model = build_model(training.config)
-    model.set_weights(training.model.get_weights())
-    config = training.config
+def keras_epochs(config, image_set, orders):
+    """`model.fit` from the trial's initial weights, over the same batches in the same order."""
+    model = build_model(config)
+    reset(model, config.seed)
     optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
     model.compile(optimizer, loss="mse")
     train = (image_set.train_images[..., None] / 255).astype(np.float32)
@@ -60,7 +63,7 @@ def keras_epochs(training, image_set, orders):
             validation_data=(test, test),
         )
         losses.append((history.history["loss"][0], history.history["val_loss"][0]))
-    return model, np.array(losses)
+    return losses, model.get_weights()
 
 
 def epoch_order(seed, epoch, n):
@@ -69,11 +72,29 @@ def epoch_order(seed, epoch, n):
     return np.argsort(keys.numpy(), kind="stable")
 
 
+def by_trainer(config, image_set, device, formulation=None):
+    """The losses of the trainer's epochs, and the weights."""
+    training = Trainer(image_set, device, formulation).start(config)
+    results = [training.run_epoch() for _ in range(config.epochs)]
+    return [(r.train_mse, r.eval_mse) for r in results], training.model.get_weights()
+
+
+def by_engine(config, image_set, device):
+    """The same of an engine for this trial alone."""
+    engine = Engine.for_trial(config, image_set, device)
+    engine.compile()
+    engine.submit("trial", config, sharing=DeviceSharing.ALONE)
+    while engine.step():
+        pass
+    epochs = engine.report("trial").epochs
+    return [(r.train_mse, r.eval_mse) for r in epochs], engine.model("trial").get_weights()
+
+
 WAYS = {
-    "as defined": (GRAPH, as_defined),
-    "cheaper": (GRAPH, cheaper_on_cpu),
-    "in parts": (THREADS, cheaper_on_cpu),
-    "in a lane": (XLA, cheaper_on_cpu),
+    "as defined": partial(by_trainer, device=GRAPH, formulation=as_defined),
+    "by rule": partial(by_trainer, device=GRAPH),
+    "in parts": partial(by_trainer, device=THREADS),
+    "in a lane": partial(by_engine, device=XLA),
 }
 
 
@@ -82,26 +103,31 @@ WAYS = {
     [
         *(("conv", True, way) for way in WAYS),
         ("conv", False, "in parts"),
-        ("dense", True, "cheaper"),
+        ("dense", True, "by rule"),
         ("dense", True, "in parts"),
         ("dense", True, "in a lane"),
-        ("dense", False, "cheaper"),
+        ("dense", False, "by rule"),
         ("dense", False, "in a lane"),
     ],
 )
 def test_equals_model_fit(image_set, model, nesterov, way):
-    device, formulation = WAYS[way]
     config = TrialConfig(model=model, nesterov=nesterov, batch_size=BATCH, epochs=2, seed=5)
-    training = Trainer(image_set, device, formulation).start(config)
     orders = [epoch_order(config.seed, epoch, N_TRAIN) for epoch in (1, 2)]
-    expected_model, expected = keras_epochs(training, image_set, orders)
-    results = [training.run_epoch() for _ in orders]
-    losses = np.array([(result.train_mse, result.eval_mse) for result in results])
-    np.testing.assert_allclose(losses, expected, rtol=2e-5)
-    for ours, theirs in zip(
-        training.model.get_weights(), expected_model.get_weights(), strict=True
-    ):
+    expected_losses, expected = keras_epochs(config, image_set, orders)
+    losses, weights = WAYS[way](config, image_set)
+    np.testing.assert_allclose(losses, expected_losses, rtol=2e-5)
+    for ours, theirs in zip(weights, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("config", [TrialConfig(model="conv", batch_size=BATCH, epochs=2)])
+def test_an_engine_trains_on_a_cpu_what_the_trainer_does(image_set, config):
+    """To the bit."""
+    losses, weights = by_engine(config, image_set, GRAPH)
+    expected_losses, expected = by_trainer(config, image_set, GRAPH)
+    assert losses == expected_losses
+    for ours, theirs in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_every_image_is_used_once_an_epoch():
@@ -231,14 +257,17 @@ def test_the_cheaper_form_equals_the_model(latent_filters):
             loss = tf.reduce_mean(tf.square(outputs - images))
         return outputs, tape.gradient(loss, weights)
 
-    outputs, gradients = run(cheaper_on_cpu(model))
+    outputs, gradients = run(conv_on_cpu(model))
     expected_outputs, expected = run(as_defined(model))
     np.testing.assert_allclose(outputs, expected_outputs, atol=1e-6)
     for ours, theirs in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
-def test_dense_models_are_computed_as_defined():
-    model = build_dense_autoencoder(hidden_units=8)
-    images = tf.zeros((2, 28, 28, 1))
-    np.testing.assert_array_equal(cheaper_on_cpu(model)(images, False), model(images))
+def test_the_cheaper_form_refuses_a_model_of_other_layers():
+    model = build_conv_autoencoder()
+    image = keras.Input(model.input_shape[1:], name="image")
+    x = keras.layers.Dropout(0.5, name="more")(image)
+    with pytest.raises(ValueError, match="more, not image, encoder_conv_1"):
+        conv_on_cpu(keras.Model(image, x))
+    assert BUILT_IN["dense"].on_cpu is as_defined

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from closed_form import final_mse
 
 from convae.config import TrialConfig
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.manifest import Manifest, read_manifest
 from study.folder.storage import RunFolder
@@ -141,7 +141,9 @@ class Executor:
         if len(self.running) < self.n_slots and (planned := plan.next()):
             assert planned.trial_id not in self.running
             at_work = [planned, *(trial for trial, *_ in self.running.values())]
-            assert len(at_work) == 1 or Place.ALONE not in {trial.place for trial in at_work}
+            assert len(at_work) == 1 or DeviceSharing.ALONE not in {
+                trial.sharing for trial in at_work
+            }
             kept = self.checkpoints.get(planned.trial_id, [])
             self.running[planned.trial_id] = [planned, list(kept), list(kept)]
             return True

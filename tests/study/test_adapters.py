@@ -12,13 +12,12 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from simulation import MemoryFolder, totals
 
+from convae.results import EpochResult
 from study.folder import schema
 from study.folder.storage import RunFolderError
 from study.plan.ledger import Ledger
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
-from study.plan.trials import PlannedTrial
-from study.tune import adapters
 from study.tune.adapters import (
     INTERRUPTS,
     MAX_LOST_NODES,
@@ -28,19 +27,19 @@ from study.tune.adapters import (
     SearchScheduler,
     StudyStopper,
 )
-from study.tune.trainable import EPOCH, NODE
+from study.tune.trainable import EPOCH, NODE, PLANNED
 
 SPEC = StudySpec(
     preset="test", models=("conv",), epochs=9, n_search_trials=8, grace_epochs=3, n_finalists=0
 )
 
 
-def result(n_epochs, mse, node="a", metric=schema.VAL_MSE, n_sharing=1.0):
+def result(n_epochs, mse, node="a", n_sharing=1.0):
     """What a trial reports that has trained so far, all of its epochs.
 
     A trial on a CPU says nothing of others.
     """
-    history = [{"epoch": epoch, metric: mse} for epoch in range(1, n_epochs + 1)]
+    history = [EpochResult(epoch, 0.1, mse, 1.0, 0.0) for epoch in range(1, n_epochs + 1)]
     values = {EPOCH: n_epochs, NODE: node, "history": history, schema.OBJECTIVE: mse}
     values |= totals(n_epochs) | {"n_sharing": n_sharing}
     return {name: value for name, value in values.items() if (name, value) != ("n_sharing", None)}
@@ -59,14 +58,14 @@ CONTROLLER = SimpleNamespace(get_live_trials=lambda: [Trial(status="PENDING")])
 class Tune:
     """Ray Tune's side of a study."""
 
-    def __init__(self, spec, folder, files=None):
+    def __init__(self, spec, folder, files=None, alive=()):
         self.folder = folder
         self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
         self.searcher = PlanSearcher(Plan(spec, self.ledger, enforce_alone=False), self._handed_out)
         self.scheduler = SearchScheduler(spec, self.ledger)
         self.stopper = StudyStopper(self.ledger, None)
         watcher = SimpleNamespace(started=lambda _: None)
-        self.callback = LedgerCallback(self.ledger, self.stopper, watcher)
+        self.callback = LedgerCallback(self.ledger, self.stopper, watcher, lambda: set(alive))
         self.notes = []
         self.ledger.listeners.append(self)
 
@@ -93,7 +92,7 @@ class Tune:
     def hand_out(self):
         config = self.searcher.suggest("a name of Tune's")
         trial = Trial(
-            trial_id=PlannedTrial.from_dict(config).trial_id,
+            trial_id=config[PLANNED].trial_id,
             status="RUNNING",
             config=config,
             last_result={},
@@ -116,7 +115,7 @@ class Tune:
         self.callback.on_trial_complete(0, [], trial)
 
     def complete(self, trial):
-        self.report(trial, 9, 0.02, metric=schema.TEST_MSE)
+        self.report(trial, 9, 0.02)
         self.end(trial)
 
     def fail(self, trial, error):
@@ -130,17 +129,15 @@ class Tune:
         self.callback.on_trial_recover(0, [], trial)
 
 
-@pytest.fixture(autouse=True)
-def alive(monkeypatch):
+@pytest.fixture
+def alive():
     """The nodes that Ray has: to be changed by the test."""
-    nodes = {"a", "b"}
-    monkeypatch.setattr(adapters, "nodes_alive", lambda: set(nodes))
-    return nodes
+    return {"a", "b"}
 
 
 @pytest.fixture
-def tune(tmp_path):
-    return Tune(SPEC, tmp_path)
+def tune(tmp_path, alive):
+    return Tune(SPEC, tmp_path, alive=alive)
 
 
 def died():
@@ -157,7 +154,7 @@ def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(tune, alive,
     for n_lost in range(1, MAX_LOST_NODES + 3):
         alive.add("a")  # anew
         tune.callback.on_trial_start(0, [], trial)
-        tune.report(trial, n_lost, 0.5, metric=schema.TEST_MSE)
+        tune.report(trial, n_lost, 0.5)
         if known:
             alive.remove("a")
         tune.fail(trial, died() if known else unavailable())
@@ -174,7 +171,7 @@ def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(tune, alive,
 def test_a_worker_that_dies_alone_costs_a_retry(tune, alive, told):
     trial = tune.start()
     if told:
-        tune.report(trial, 1, 0.5, metric=schema.TEST_MSE)
+        tune.report(trial, 1, 0.5)
         alive.remove("b")  # another node's end is not the cause
     tune.fail(trial, died())
     assert tune.notes == ["failed, retry 1 of 2"]
@@ -187,7 +184,7 @@ def test_a_worker_that_dies_alone_costs_a_retry(tune, alive, told):
 def test_a_node_may_be_lost_before_the_worker_has_started(tune, alive):
     """In the trial's first attempt and in a later one, which may be elsewhere than the first."""
     trial = tune.hand_out()
-    tune.report(trial, 1, 0.5, metric=schema.TEST_MSE)
+    tune.report(trial, 1, 0.5)
     alive.remove("a")
     tune.fail(trial, died())
     tune.fail(trial, died())  # of the nodes that are left, none is lost

@@ -1,7 +1,9 @@
 """The whole driver, Ray Tune included, with a closed form in place of the training."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import closed_form
 import numpy as np
@@ -9,24 +11,20 @@ import optuna
 import pandas as pd
 import pytest
 import ray
-from closed_form import (
-    AlwaysFails,
-    ClosedFormTrial,
-    DiesBetweenTrials,
-    RaisesBetweenTrials,
-    SlowToStart,
-)
+from closed_form import CLOSED_FORM, BreaksBetweenTrials, CannotStart, CannotTrain, SlowToStart
 from ray import cloudpickle
 from ray.tune.execution.tune_controller import TuneController
 
 from convae.data import ImageSet, load_images
 from study.folder import schema
+from study.folder.lock import DriverLock
 from study.folder.manifest import read_manifest
 from study.folder.storage import RunFolder, RunFolderError
 from study.plan.ledger import Ledger
-from study.plan.spec import SpecError, StudySpec
+from study.plan.spec import StudySpec
 from study.tune.driver import StudyFailedError, run_study
 from study.tune.resources import Resources, ray_session
+from study.tune.trainable import WorkerSettings
 
 # Workers cannot import from the tests' folder: the module travels with its class.
 cloudpickle.register_pickle_by_value(closed_form)
@@ -48,20 +46,18 @@ def one_at_a_time():
     return Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
 
 
-def run(folder, *, resources=None, earlier=None, **settings):
+def run(folder, *, resources=None, resume=False, **settings):
     """Runs a sequential study of the dense model; returns its tables."""
     defaults = {"preset": "test", "models": ("dense",), "hidden_units": (64,), "epochs": 9}
     defaults["n_finalists"] = 0  # test_custom_study has some
     spec = StudySpec(**{**defaults, **settings})
-    outcome = run_study(
-        spec,
-        resources or one_at_a_time(),
-        MNIST,
-        RunFolder(folder),
-        command=["test"],
-        earlier=earlier,
-        trainable=ClosedFormTrial,
-    )
+    with ExitStack() as stack:
+        there, lock = RunFolder(folder), None
+        if resume:
+            lock = DriverLock(there)
+            stack.callback(lock.release)
+        settings = {"command": ["test"], "lock": lock, "workers": CLOSED_FORM}
+        outcome = run_study(spec, resources or one_at_a_time(), MNIST, there, **settings)
     assert (outcome.status, outcome.n_failed) == ("finished", 0)
     return [pd.read_parquet(folder / name) for name in (schema.TRIALS_FILE, schema.EPOCHS_FILE)]
 
@@ -165,7 +161,7 @@ def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
         MNIST,
         RunFolder(folder),
         command=["test"],
-        trainable=ClosedFormTrial,
+        workers=CLOSED_FORM,
     )
     assert outcome.status == "out of time"
     trials = pd.read_parquet(folder / schema.TRIALS_FILE)
@@ -175,49 +171,6 @@ def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
 
 def load_optuna(folder):
     return optuna.load_study(study_name="dense", storage=f"sqlite:///{folder / 'optuna.db'}")
-
-
-def test_warm_start_tells_the_sampler_what_an_older_run_found(tmp_path):
-    old, new = tmp_path / "old", tmp_path / "new"
-    earlier, epochs = run(old, n_search_trials=20, sampler="random", neighbours=True)
-    kept = earlier[earlier.group.isin(["search", "neighbour"])].set_index("trial_id")
-    assert set(kept.state) == {"completed", "pruned", "diverged"}
-    trials, _ = run(new, n_search_trials=4, warm_start=str(old))
-    study = load_optuna(new)
-    known = {
-        trial.user_attrs["warm_start"].removeprefix(f"{old}: "): trial
-        for trial in study.trials
-        if "warm_start" in trial.user_attrs
-    }
-    assert set(known) == set(kept.index)
-    as_optuna = {"completed": "COMPLETE", "pruned": "PRUNED", "diverged": "FAIL"}
-    for trial_id, trial in known.items():
-        row = kept.loc[trial_id]
-        assert trial.state.name == as_optuna[row.state]
-        assert trial.params["learning_rate"] == row.learning_rate
-        assert trial.value == (row.val_mse if row.state == "completed" else None)
-        history = epochs[epochs.trial_id == trial_id]
-        assert trial.intermediate_values == dict(zip(history.epoch, history.val_mse, strict=True))
-    # Only its own trials are in its tables, the reference setting first.
-    searched = search_of(trials)
-    assert len(searched) == 4
-    assert searched.learning_rate.iloc[0] == 1.0
-    # The winner is the best that is known.
-    best = pd.concat([kept[kept.state == "completed"], searched[searched.state == "completed"]])
-    winner = trials[trials.group == schema.WINNER].iloc[0]
-    assert winner.learning_rate == best.sort_values("val_mse").learning_rate.iloc[0]
-
-
-def test_warm_start_refuses_what_holds_nothing_to_learn(tmp_path):
-    old = tmp_path / "old"
-    run(old, n_search_trials=2, epochs=2)
-    for settings, named in (
-        ({"warm_start": str(tmp_path / "none")}, "none/trials.parquet"),
-        ({"warm_start": str(old)}, "no search trial of 9 epochs"),
-    ):
-        with pytest.raises(SpecError, match=named):
-            run(tmp_path / "new", n_search_trials=2, **settings)
-    assert not (tmp_path / "new").exists()
 
 
 def test_time_as_an_objective_runs_one_trial_at_a_time(tmp_path):
@@ -240,19 +193,21 @@ def test_a_worker_that_starts_is_not_dropped_for_one_that_is_free(tmp_path):
     folder = RunFolder(tmp_path / "study")
     spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=4)
     resources = Resources(n_gpus=0, max_concurrent=2)
-    run_study(spec, resources, MNIST, folder, command=["test"], trainable=SlowToStart)
+    workers = WorkerSettings(engine=SlowToStart)
+    run_study(spec, resources, MNIST, folder, command=["test"], workers=workers)
     trials = pd.read_parquet(folder.local / schema.TRIALS_FILE)
     assert list(trials.state) == ["completed"] * 4
     assert trials.device.nunique() == 2  # the second slot has got its worker
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("trainable", [DiesBetweenTrials, RaisesBetweenTrials])
-def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, trainable):
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, killed):
     folder = RunFolder(tmp_path / "study")
     spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=4)
-    resources = one_at_a_time()
-    outcome = run_study(spec, resources, MNIST, folder, command=["test"], trainable=trainable)
+    engine = partial(BreaksBetweenTrials, sign=tmp_path / "broke", killed=killed)
+    settings = {"command": ["test"], "workers": WorkerSettings(engine=engine)}
+    outcome = run_study(spec, one_at_a_time(), MNIST, folder, **settings)
     trials = pd.read_parquet(folder.local / schema.TRIALS_FILE)
     assert list(trials.n_retries) == [0, 1, 0, 0]
     assert list(trials.state) == ["completed"] * 4
@@ -260,26 +215,31 @@ def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, trainabl
 
 
 @pytest.mark.cluster
-def test_a_trial_that_always_fails_is_tried_again_and_then_kept_as_failed(tmp_path, capfd):
-    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=2)
-    folder = RunFolder(tmp_path / "failing")
-    settings = {"command": ["test"], "trainable": AlwaysFails}
-    outcome = run_study(spec, Resources(n_gpus=0), MNIST, folder, **settings)
-    assert (outcome.status, outcome.n_failed) == ("finished", 2)
+@pytest.mark.parametrize(
+    ("engine", "error"),
+    [(CannotStart, "OSError: no device"), (CannotTrain, "ValueError: no number")],
+)
+def test_a_trial_that_always_fails_is_tried_again_and_then_kept_as_failed(
+    tmp_path, capfd, engine, error
+):
+    settings = {"hidden_units": (64,), "epochs": 2}
+    spec = StudySpec(preset="test", models=("dense",), **settings)
+    folder, workers = RunFolder(tmp_path / "failing"), WorkerSettings(engine=engine)
+    outcome = run_study(spec, one_at_a_time(), MNIST, folder, command=["test"], workers=workers)
+    assert (outcome.status, outcome.n_failed) == ("finished", 1)
     output, errors = capfd.readouterr()
     assert errors == ""
     log = folder.local / schema.LOG_FILE
-    trials = pd.read_parquet(folder.local / schema.TRIALS_FILE).set_index("seed")
-    for seed, error in ((0, "OSError: no device"), (1, "ValueError: no number")):
-        assert (trials.state[seed], trials.n_retries[seed]) == ("failed", 2)
-        assert error in trials.error[seed]
-        told = [line for line in output.splitlines()[1:] if f"-s{seed} " in line]
-        assert len(told) == 3
-        assert all(line.endswith(f"{error} (in full: {log})") for line in told)
-        assert log.read_text().splitlines().count(error) == 3  # a traceback an attempt
-    # They are needed: --resume trains them.
-    trials, _ = run(folder.local, earlier=read_manifest(folder), epochs=2, n_seeds=2)
-    assert list(trials.state) == ["completed"] * 2
+    (trial,) = pd.read_parquet(folder.local / schema.TRIALS_FILE).itertuples()
+    assert (trial.state, trial.n_retries) == ("failed", 2)
+    assert error in trial.error
+    told = [line for line in output.splitlines() if trial.trial_id in line]
+    assert len(told) == 3
+    assert all(line.endswith(f"{error} (in full: {log})") for line in told)
+    assert log.read_text().splitlines().count(error) == 3  # a traceback an attempt
+    # It is needed: --resume trains it.
+    trials, _ = run(folder.local, resume=True, **settings)
+    assert list(trials.state) == ["completed"]
 
 
 def test_a_finished_study_is_prolonged_with_more_trials_and_seeds(tmp_path):
@@ -287,8 +247,7 @@ def test_a_finished_study_is_prolonged_with_more_trials_and_seeds(tmp_path):
     folder = tmp_path / "study"
     before, _ = run(folder, n_search_trials=4, sampler="random")
     (folder / schema.OPTUNA_FILE).write_bytes(b"torn" * 100)
-    earlier = read_manifest(RunFolder(folder))
-    after, _ = run(folder, earlier=earlier, n_search_trials=12, sampler="random", n_seeds=2)
+    after, _ = run(folder, resume=True, n_search_trials=12, sampler="random", n_seeds=2)
     kept = after.set_index("trial_id").loc[before.trial_id].reset_index()
     pd.testing.assert_frame_equal(kept, before)
     counts = after.groupby("group").size()

@@ -12,7 +12,7 @@ from scipy import stats
 from simulation import epoch_row, measured
 from test_plan import Hand, of
 
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.plan.spec import StudySpec
 from study.plan.trials import count_trials, reference_config
@@ -75,7 +75,7 @@ def test_all_finalists_may_train_at_once_and_winners_wait_for_them():
         hand.finish(planned)
     finalists = [planned, *(hand.plan.next() for _ in range(8))]
     assert {trial.group for trial in finalists} == {schema.FINALIST}
-    assert {trial.place for trial in finalists} == {Place.LANES}
+    assert {trial.sharing for trial in finalists} == {DeviceSharing.LANES}
     assert hand.plan.next() is None
     for trial in finalists[1:]:
         hand.finish(trial)

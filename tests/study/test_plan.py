@@ -8,7 +8,7 @@ import pytest
 from closed_form import final_mse
 from simulation import MemoryFolder, epoch_row, measured
 
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError
 from study.plan.ledger import Ledger
@@ -174,11 +174,11 @@ def test_nothing_is_handed_out_beside_a_trial_that_is_alone():
     spec = replace(SPEC, models=("conv",), n_seeds=3, n_search_trials=0)
     hand = Hand(spec)
     alone = hand.plan.next()
-    assert alone.place is Place.ALONE
+    assert alone.sharing is DeviceSharing.ALONE
     assert hand.plan.next() is None
     assert not hand.plan.is_finished
     hand.ledger.end(alone.trial_id, error="no such file")
-    assert [hand.plan.next().place for _ in range(2)] == [Place.LANES] * 2
+    assert [hand.plan.next().sharing for _ in range(2)] == [DeviceSharing.LANES] * 2
     hand = hand.again(spec)
     assert hand.plan.next() == alone
     assert hand.plan.next() is None
@@ -189,16 +189,18 @@ def test_nothing_is_handed_out_beside_a_trial_that_is_alone():
 def test_engines_get_all_trials_at_once_and_see_to_those_that_are_alone_themselves():
     hand = Hand(replace(SPEC, n_search_trials=0), enforce_alone=False)
     planned = [hand.plan.next() for _ in range(4)]
-    assert [trial.place for trial in planned] == [Place.ALONE] * 2 + [Place.LANES] * 2
+    assert [trial.sharing for trial in planned] == [DeviceSharing.ALONE] * 2 + [
+        DeviceSharing.LANES
+    ] * 2
     assert hand.plan.next() is None
 
 
 def test_a_search_whose_times_count_is_alone_and_winners_share_only_with_one_another():
     spec = replace(SPEC, objective="mse,time", scheduler="none", n_seeds=1)
-    for n_seeds, place in ((1, Place.SINGLE), (2, Place.LANES)):
+    for n_seeds, place in ((1, DeviceSharing.SINGLE), (2, DeviceSharing.LANES)):
         planned = Hand(replace(spec, n_seeds=n_seeds)).run()
-        assert {trial.place for trial in of(planned, schema.SEARCH)} == {Place.ALONE}
-        assert {trial.place for trial in of(planned, schema.WINNER)} == {place}
+        assert {trial.sharing for trial in of(planned, schema.SEARCH)} == {DeviceSharing.ALONE}
+        assert {trial.sharing for trial in of(planned, schema.WINNER)} == {place}
 
 
 def test_optuna_knows_each_end():

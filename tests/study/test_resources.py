@@ -4,7 +4,7 @@ import pytest
 import ray
 
 from study.plan.spec import SpecError
-from study.tune.resources import Node, Resources, Slots, claim, nodes, ray_session
+from study.tune.resources import Node, Resources, Slots, find_slots, nodes, ray_session
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def ray_sees(cluster):
 )
 def test_slots(ray_sees, seen, asked, expected):
     ray_sees(**seen)
-    assert claim(Resources(**asked)) == expected
+    assert find_slots(Resources(**asked)) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,17 +60,17 @@ def test_slots(ray_sees, seen, asked, expected):
 )
 def test_slots_of_engines(ray_sees, seen, asked, expected):
     ray_sees(**seen)
-    assert claim(Resources(**asked), per_engine=32) == expected
+    assert find_slots(Resources(**asked), per_engine=32) == expected
 
 
 def test_engines_that_a_growing_cluster_is_to_have_are_believed(cluster):
     cluster(HEAD)
-    assert claim(Resources(n_gpus=2, address="a cluster"), per_engine=8) == Slots(16, 1, 1, 8)
+    assert find_slots(Resources(n_gpus=2, address="a cluster"), per_engine=8) == Slots(16, 1, 1, 8)
 
 
 def test_an_engine_takes_no_more_cpus_than_the_smallest_node_has(cluster):
     cluster({"CPU": 4}, {"CPU": 2}, HEAD)
-    assert claim(Resources(), per_engine=8).cpus_per_trial == 2
+    assert find_slots(Resources(), per_engine=8).cpus_per_trial == 2
 
 
 @pytest.mark.parametrize("n", range(1, 41))
@@ -99,7 +99,7 @@ def test_a_worker_that_trains_by_itself_has_whole_resources():
 def test_impossible_requests(ray_sees, seen, asked, named):
     ray_sees(**seen)
     with pytest.raises(SpecError, match=named):
-        claim(Resources(**asked))
+        find_slots(Resources(**asked))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_impossible_requests(ray_sees, seen, asked, named):
 )
 def test_timed_trials_have_a_device_of_their_own(ray_sees, seen, asked, expected):
     ray_sees(**seen)
-    assert claim(Resources(**asked), timed=True) == expected
+    assert find_slots(Resources(**asked), timed=True) == expected
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_timed_trials_have_a_device_of_their_own(ray_sees, seen, asked, expected
 )
 def test_what_cannot_be_timed_is_refused(ray_sees, seen, asked, named):
     ray_sees(**seen)
-    claim(Resources(**asked))
+    find_slots(Resources(**asked))
     with pytest.raises(SpecError, match=named):
-        claim(Resources(**asked), timed=True)
+        find_slots(Resources(**asked), timed=True)
 
 
 def on(n, cpus, gpus=0):
@@ -166,7 +166,7 @@ def test_only_nodes_that_are_alive_count(cluster):
 )
 def test_slots_of_clusters(cluster, seen, asked, expected):
     cluster(*seen)
-    assert claim(Resources(address="a cluster", **asked)) == expected
+    assert find_slots(Resources(address="a cluster", **asked)) == expected
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_slots_of_clusters(cluster, seen, asked, expected):
 def test_what_no_node_can_hold_is_refused(cluster, seen, asked, told):
     cluster(*seen)
     with pytest.raises(SpecError, match=told) as caught:
-        claim(Resources(address="a cluster", **asked))
+        find_slots(Resources(address="a cluster", **asked))
     if told.startswith("No node"):
         assert "--max-concurrent" in str(caught.value)  # what helps if the cluster grows
 

@@ -49,7 +49,7 @@ def start(cluster, storage, *options):
     lines = []
     for line in study.process.stdout:
         lines.append(line)
-        if line == "started\n":
+        if "plan: " in line:
             return study
     raise AssertionError("".join(lines))
 

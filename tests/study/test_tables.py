@@ -18,7 +18,7 @@ from study.folder.manifest import Manifest
 from study.folder.storage import RunFolder, RunFolderError
 from study.folder.tables import TableWriter, read_reconstructions, read_tables
 from study.plan.ledger import Ledger
-from study.tune.trainable import reconstruction_table
+from study.tune.kept_model import reconstruction_table
 
 PLANNED = planned("reference-conv-s0", schema.REFERENCE, TrialConfig(model="conv", epochs=3))
 NAME = PLANNED.trial_id

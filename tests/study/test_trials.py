@@ -7,7 +7,7 @@ import pytest
 
 from convae.config import TrialConfig
 from convae.custom_models import CustomModel
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.plan.labels import LONGEST_NAME, architecture_of, file_name_of, label_of
 from study.plan.spec import StudySpec
@@ -185,7 +185,9 @@ def test_fixed_trials(preset, changes, expected):
             assert config.epochs == spec.epochs
             assert (config.split == "search") == (trial.group == schema.NEIGHBOUR)
             assert trial.keep_model == (is_first and trial.group in ("reference", "custom"))
-            assert (trial.place is Place.ALONE) == (is_first and trial.group == "reference")
+            assert (trial.sharing is DeviceSharing.ALONE) == (
+                is_first and trial.group == "reference"
+            )
             assert (trial.setting, trial.base) == (
                 setting_of(config, spec),
                 base_of(trial.group, config, spec),
