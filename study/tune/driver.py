@@ -214,7 +214,7 @@ class _Session:
         self._spec, self._slots, self._manifest, self._ledger = spec, slots, manifest, ledger
         self._optuna_file = OptunaFile(ledger.folder)
         storage = self._optuna_file.storage
-        self._plan = plan = Plan(spec, ledger, storage, quiet=not in_lanes)
+        self._plan = plan = Plan(spec, ledger, storage, enforce_alone=not in_lanes)
         budget = spec.time_budget_seconds
         left = None if budget is None else budget - manifest.earlier_seconds
         self._stopper = StudyStopper(ledger, left)

@@ -167,7 +167,7 @@ class StudyEngine:
         self._engine.submit(
             attempt.name,
             planned.config,
-            sharing=programs.place(planned.place) if programs else DeviceSharing.SINGLE,
+            sharing=programs.sharing(planned.sharing) if programs else DeviceSharing.SINGLE,
             until_epoch=until_epoch,
             evaluates=planned.evaluates,
             state=LaneState.from_arrays(state) if state else None,

@@ -61,7 +61,7 @@ class Tune(Listener):
     def __init__(self, spec, folder, files=None, alive=()):
         self.folder = folder
         self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
-        self.searcher = PlanSearcher(Plan(spec, self.ledger, quiet=False))
+        self.searcher = PlanSearcher(Plan(spec, self.ledger, enforce_alone=False))
         self.scheduler = SearchScheduler(spec, self.ledger)
         self.stopper = StudyStopper(self.ledger, None)
         watcher = SimpleNamespace(started=lambda _: None)

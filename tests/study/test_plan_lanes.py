@@ -55,7 +55,7 @@ def test_a_cpu_has_lanes_only_if_they_are_asked_for():
 def test_one_lane_is_the_single_program_and_takes_all_trials():
     for custom in lanes_of(SEARCH, lanes=1, gpu=True).values():
         assert (custom.n_lanes, custom.single) == (0, True)
-        assert {custom.place(place) for place in DeviceSharing} == {
+        assert {custom.sharing(place) for place in DeviceSharing} == {
             DeviceSharing.SINGLE,
             DeviceSharing.ALONE,
         }
@@ -63,7 +63,7 @@ def test_one_lane_is_the_single_program_and_takes_all_trials():
 
 def test_lanes_take_the_trials_that_may_share():
     custom = ModelLanes(4, single=True, widths=(64,), batch_sizes=(64,))
-    assert [custom.place(place) for place in DeviceSharing] == list(DeviceSharing)
+    assert [custom.sharing(place) for place in DeviceSharing] == list(DeviceSharing)
 
 
 def test_a_resumed_study_keeps_its_widths_whatever_it_is_asked_for_or_prolonged_to():
@@ -88,7 +88,7 @@ def test_every_planned_trial_has_a_program_that_can_train_it(preset, lanes):
     programs = lanes_of(spec, lanes=lanes, gpu=True)
     for planned in fixed_trials(spec):
         custom = programs[planned.config.model]
-        place = custom.place(planned.place)
+        place = custom.sharing(planned.sharing)
         assert custom.n_lanes if place is DeviceSharing.LANES else custom.single
         width = "hidden_units" if planned.config.model == "dense" else "latent_filters"
         assert getattr(planned.config, width) in custom.widths

@@ -125,7 +125,7 @@ def test_a_dry_run_tells_the_trials_and_writes_nothing(storage, capfd):
     lines = [line.split() for line in told.out.splitlines()]
     rows = {line[0]: line for line in lines if line and "dense" in line[0]}
     assert {name: row[-6] for name, row in rows.items()} == {
-        "reference-dense64": "1",
+        "reference-dense-64": "1",
         "search-dense": "4",
         "finalist-dense": "12",  # three and the reference, with three seeds
         "winner-dense": "1",
@@ -194,7 +194,7 @@ def test_study_leaves_the_run_folder_of_the_contract(finished):
     for name in ("study.json", "trials.csv", "epochs.csv", "optuna.db", "report/index.html"):
         assert (folder / name).stat().st_size > 0
     models = {path.name for path in (folder / "models").iterdir()}
-    assert models == {"reference-dense64-s0.keras", "winner-dense-s0.keras"}
+    assert models == {"reference-dense-64-s0.keras", "winner-dense-s0.keras"}
     manifest = json.loads((folder / "study.json").read_text())
     assert manifest["status"] == "finished"
     assert manifest["spec"]["epochs"] == 2
@@ -238,13 +238,13 @@ def test_kept_model_reconstructs_what_the_table_says(finished):
     from convae.data import load_images
 
     _, folder = finished
-    model = keras.models.load_model(folder / "models" / "reference-dense64-s0.keras")
+    model = keras.models.load_model(folder / "models" / "reference-dense-64-s0.keras")
     images = (load_images().test_images[..., None] / 255).astype(np.float32)
     output = model.predict(images, batch_size=1000, verbose=0)
     trials = pd.read_parquet(folder / "trials.parquet").set_index("trial_id")
-    expected = trials.loc["reference-dense64-s0", "test_mse"]
+    expected = trials.loc["reference-dense-64-s0", "test_mse"]
     assert np.mean((output - images) ** 2) == pytest.approx(expected, rel=1e-5)
-    shown = pd.read_parquet(folder / "reconstructions" / "reference-dense64-s0.parquet")
+    shown = pd.read_parquet(folder / "reconstructions" / "reference-dense-64-s0.parquet")
     errors = ((output - images) ** 2).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(shown.mse, errors[shown.test_index], rtol=1e-4)
     assert set(shown.choice) == set(schema.CHOICES)
