@@ -86,7 +86,7 @@ def estimate(spec: StudySpec, slots: Slots, costs: Mapping[str, Cost]) -> list[s
         total = f"estimate: at most {most} of training and evaluation; {least} {ended}"
     compilation = duration(sum(cost.compile_seconds for cost in costs.values()))
     lines = [
-        f"an epoch: {epochs}; measured once each, at the reference setting, one trial at a time",
+        f"an epoch: {epochs}; measured once each at the reference setting, with no trial beside it",
         total,
         f"besides: {compilation} of compilation in each worker, and a few seconds' start",
     ]

@@ -65,15 +65,11 @@ class EngineKeeper:
         # A GPU has the trials of one engine; a node's CPUs may have those of several, all of which
         # come to the one that is there, and each waits for a report in a call of its own.
         n_trials = self._slots.n_slots if visible is None else self._slots.per_engine
-        kind = ray.remote(num_cpus=0, max_concurrency=n_trials + SPARE_CALLS)
-        return (
-            kind(self._engine)
-            .options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-                runtime_env={"env_vars": environment},
-            )
-            .remote(gpu=visible is not None, n_threads=self._slots.cpus_per_trial, **self._settings)
-        )
+        options = {"num_cpus": 0, "max_concurrency": n_trials + SPARE_CALLS}
+        options |= {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
+        kind = ray.remote(self._engine).options(**options, runtime_env={"env_vars": environment})
+        n_threads = self._slots.cpus_per_trial
+        return kind.remote(gpu=visible is not None, n_threads=n_threads, **self._settings)
 
 
 class RemoteEngine:
