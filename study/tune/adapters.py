@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, getsignal, signal
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import cloudpickle, tune
@@ -33,6 +33,7 @@ from study.plan.phases import Plan
 from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial
 from study.tune.trainable import EPOCH, NODE, PLANNED
+from study.view.progress import Progress
 
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
 MAX_LOST_NODES = 10  # that a trial may lose without using up its retries
@@ -106,10 +107,9 @@ class SearchScheduler(_Uncopied, FIFOScheduler):
 
     def _learn(self, spec: StudySpec, model: str, trial_id: str, ledger: Ledger) -> None:
         scheduler, trial = self._schedulers[model], _EndedTrial(trial_id)
-        for epoch in ledger.epochs_of(trial_id):
-            value = epoch.get(schema.OBJECTIVE)
-            if epoch["epoch"] in spec.rungs and value is not None:
-                result = {EPOCH: epoch["epoch"], schema.OBJECTIVE: value}
+        for row in ledger.epochs_of(trial_id):
+            if row["epoch"] in spec.rungs and row.get(schema.OBJECTIVE) is not None:
+                result = {EPOCH: row["epoch"], schema.OBJECTIVE: row[schema.OBJECTIVE]}
                 scheduler.on_trial_add(None, trial)
                 scheduler.on_trial_complete(None, trial, result)  # which decides nothing
 
@@ -145,19 +145,12 @@ class SearchScheduler(_Uncopied, FIFOScheduler):
 
 
 def _make_scheduler(spec: StudySpec) -> TrialScheduler:
-    settings: dict[str, Any] = {
-        "time_attr": EPOCH,
-        "metric": schema.OBJECTIVE,
-        "mode": schema.MODE,
-        "grace_period": spec.grace,
-    }
+    settings: dict[str, Any] = {"time_attr": EPOCH, "grace_period": spec.grace}
+    settings |= {"metric": schema.OBJECTIVE, "mode": schema.MODE}
     if spec.scheduler == "asha":
-        return AsyncHyperBandScheduler(
-            **settings, max_t=spec.epochs, reduction_factor=spec.reduction_factor
-        )
-    if spec.scheduler == "median":
-        return MedianStoppingRule(**settings)
-    return FIFOScheduler()
+        factor = spec.reduction_factor
+        return AsyncHyperBandScheduler(**settings, max_t=spec.epochs, reduction_factor=factor)
+    return MedianStoppingRule(**settings) if spec.scheduler == "median" else FIFOScheduler()
 
 
 class StudyStopper(_Uncopied, tune.Stopper):
@@ -222,23 +215,13 @@ def nodes_alive() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-class Watcher(Protocol):
-    """Who watches the study, beside what the ledger tells."""
-
-    def started(self, trial_id: str) -> None:
-        """A trial has a worker."""
-
-    def tick(self, *, stopping: bool) -> None:
-        """Called again and again."""
-
-
 class LedgerCallback(_Uncopied, tune.Callback):
     """Enters in the ledger what becomes of trials; the only place where Ray Tune reaches it.
 
     Args:
         ledger: of the study.
         stopper: of the study.
-        watcher: is told of workers, and of time that passes.
+        progress: is told of workers, and of time that passes.
         nodes_alive: the ids of Ray's nodes at this moment.
     """
 
@@ -246,10 +229,10 @@ class LedgerCallback(_Uncopied, tune.Callback):
         self,
         ledger: Ledger,
         stopper: StudyStopper,
-        watcher: Watcher,
+        progress: Progress,
         nodes_alive: Callable[[], set[str]] = nodes_alive,
     ) -> None:
-        self._ledger, self._stopper, self._watcher = ledger, stopper, watcher
+        self._ledger, self._stopper, self._progress = ledger, stopper, progress
         self._nodes_alive = nodes_alive
         self._nodes: dict[str, set[str]] = {}  # that a trial's latest attempt may be on
         self._node_of: dict[str, str] = {}  # of the trials at work
@@ -259,23 +242,17 @@ class LedgerCallback(_Uncopied, tune.Callback):
         """Notes which nodes there are as an attempt begins, should one of them be lost."""
         self._nodes[trial_id] = self._nodes_alive()
 
-    def on_trial_start(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
+    def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
         """Tells of the worker; that of another trial may have been taken for it."""
-        self._watcher.started(trial_id_of(trial))
+        self._progress.started(trial_id_of(trial))
         self.note_nodes(trial_id_of(trial))
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
+    def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **info: Any) -> None:
         """Enters the epochs that a result brings."""
         trial_id = trial_id_of(trial)
         self._node_of[trial_id] = result[NODE]
         totals = {name: result[name] for name in TOTALS if name in result}
-        if (
-            "n_sharing" not in totals
-        ):  # trials without lanes share the machine with their neighbours
+        if "n_sharing" not in totals:  # without lanes, trials share the CPUs of their node
             at_once = list(self._node_of.values()).count(result[NODE])
             seen = self._shared.setdefault(trial_id, [])
             seen.append(at_once)
@@ -283,16 +260,12 @@ class LedgerCallback(_Uncopied, tune.Callback):
         rows = [row_of(epoch, planned_of(trial)) for epoch in result["history"]]
         self._ledger.measure(trial_id, Measurement(result[EPOCH], rows, totals))
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
+    def on_trial_complete(self, *, trial: Trial, **info: Any) -> None:
         """Ends the trial; one that is cut off because the study stops goes on later."""
         self._forget(trial_id_of(trial))
         self._ledger.end(trial_id_of(trial), stopping=self._stopper.stopping)
 
-    def on_trial_recover(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
+    def on_trial_recover(self, *, trial: Trial, **info: Any) -> None:
         """Enters a failed attempt. A lost node is no fault of the trial's: it gets another one.
 
         Except the trial that has used up its retries already: Ray decides before it asks here.
@@ -309,16 +282,14 @@ class LedgerCallback(_Uncopied, tune.Callback):
         self.note_nodes(trial_id)
         self._ledger.fail_once(trial_id, _error_of(trial), note)
 
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
+    def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
         """Ends the trial as failed."""
         self._forget(trial_id_of(trial))
         self._ledger.end(trial_id_of(trial), error=_error_of(trial))
 
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+    def on_step_end(self, **info: Any) -> None:
         """Lets the view look at the clock."""
-        self._watcher.tick(stopping=self._stopper.stopping)
+        self._progress.tick(stopping=self._stopper.stopping)
 
     def _forget(self, trial_id: str) -> None:
         for known in (self._nodes, self._node_of, self._shared):

@@ -132,9 +132,7 @@ def run_study(
                 "address": resources.address,
             },
         )
-        optuna_file = OptunaFile(folder)
-        plan = Plan(spec, ledger, optuna_file.storage, enforce_alone=not lanes)
-        session = _Session(spec, slots, ledger, manifest, plan, optuna_file, quiet=quiet)
+        session = _Session(spec, slots, manifest, ledger, in_lanes=bool(lanes), quiet=quiet)
         if experiment:
             ledger.listeners.append(MlflowLogger(experiment, ledger))
         trainable = tune.with_parameters(
@@ -207,29 +205,24 @@ class _Session:
         self,
         spec: StudySpec,
         slots: Slots,
-        ledger: Ledger,
         manifest: Manifest,
-        plan: Plan,
-        optuna_file: OptunaFile,
+        ledger: Ledger,
         *,
+        in_lanes: bool,
         quiet: bool,
     ) -> None:
-        self._spec, self._slots, self._plan = spec, slots, plan
-        self._ledger, self._manifest, self._optuna_file = ledger, manifest, optuna_file
+        self._spec, self._slots, self._manifest, self._ledger = spec, slots, manifest, ledger
+        self._optuna_file = OptunaFile(ledger.folder)
+        storage = self._optuna_file.storage
+        self._plan = plan = Plan(spec, ledger, storage, enforce_alone=not in_lanes)
         budget = spec.time_budget_seconds
-        seconds_left = None if budget is None else budget - manifest.earlier_seconds
-        self._stopper = StudyStopper(ledger, seconds_left)
+        left = None if budget is None else budget - manifest.earlier_seconds
+        self._stopper = StudyStopper(ledger, left)
         self._progress = Progress(
-            ledger,
-            plan,
-            spec,
-            slots.n_slots,
-            slots.needs,
-            seconds_left=seconds_left,
-            quiet=quiet,
+            ledger, plan, spec, slots.n_slots, slots.needs, seconds_left=left, quiet=quiet
         )
         ledger.on_write = manifest.write
-        ledger.listeners += [optuna_file, self._progress]
+        ledger.listeners += [self._optuna_file, self._progress]
 
     def run(self, trainable: Any, plan_line: str) -> Outcome:
         """Trains until no trial is left or the study stops; see `run_study`."""

@@ -45,11 +45,9 @@ def print_plan(spec: StudySpec, resources: Resources, image_set: "ImageSet") -> 
     """
     check_sampler(spec)
     slots, lanes = slots_for(spec, resources)
-    print(describe_plan(spec, slots.n_slots, slots.needs, widths_of(lanes)))
-    for line in list_trials(spec):
-        print(line)
-    for line in estimate(spec, slots, measure(spec, slots, image_set)):
-        print(line)
+    plan = describe_plan(spec, slots.n_slots, slots.needs, widths_of(lanes))
+    print(plan, *list_trials(spec), sep="\n", flush=True)
+    print(*estimate(spec, slots, measure(spec, slots, image_set)), sep="\n")
 
 
 def list_trials(spec: StudySpec) -> list[str]:
@@ -65,33 +63,32 @@ def list_trials(spec: StudySpec) -> list[str]:
 def estimate(spec: StudySpec, slots: Slots, costs: Mapping[str, Cost]) -> list[str]:
     """The study's time in sentences, from the costs of its models."""
 
-    def trials(model: str, n: int, n_epochs: int) -> list[Remaining]:
+    def trials(model: str, n: int, n_epochs: int = spec.epochs) -> list[Remaining]:
         return [Remaining(model, n_epochs, costs[model].epoch_seconds)] * n
 
-    fixed = [trial for p in fixed_trials(spec) for trial in trials(p.config.model, 1, spec.epochs)]
-    bounds = []
-    for n_epochs in (spec.epochs, min((*spec.rungs, spec.epochs))):
-        phases = [
-            [
-                trial
-                for model in spec.models
-                for trial in trials(model, n, n_epochs if group == schema.SEARCH else spec.epochs)
-            ]
-            for group, n in searching_trials(spec).items()
-        ]
-        phases = [fixed + phases[0], *phases[1:]] if phases else [fixed]
-        bounds.append(duration(Pace().seconds_left(phases, slots.n_devices) or 0.0))
-    most, least = bounds
+    def searched(n: int, n_epochs: int = spec.epochs) -> list[Remaining]:
+        return [trial for model in spec.models for trial in trials(model, n, n_epochs)]
+
+    def seconds(n_search_epochs: int) -> str:
+        """Until the study ends, if each trial of the search has so many epochs."""
+        first = [trial for p in fixed_trials(spec) for trial in trials(p.config.model, 1)]
+        first += searched(groups.get(schema.SEARCH, 0), n_search_epochs)
+        later = [searched(n) for group, n in groups.items() if group != schema.SEARCH]
+        return duration(Pace().seconds_left([first, *later], slots.n_devices) or 0.0)
+
+    groups = searching_trials(spec)
+    most, least = seconds(spec.epochs), seconds(min((*spec.rungs, spec.epochs)))
     epochs = ", ".join(f"{model} {cost.epoch_seconds:.2g} s" for model, cost in costs.items())
+    total = f"estimate: {most} of training and evaluation, if all settings took as long"
+    if least != most:
+        ended = f"if the scheduler ended every search trial after {min(spec.rungs)} epochs"
+        total = f"estimate: at most {most} of training and evaluation; {least} {ended}"
     compilation = duration(sum(cost.compile_seconds for cost in costs.values()))
     lines = [
         f"an epoch: {epochs}; measured once each, at the reference setting, one trial at a time",
-        f"estimate: {most} of training and evaluation, if all settings took as long",
+        total,
         f"besides: {compilation} of compilation in each worker, and a few seconds' start",
     ]
-    if least != most:
-        ended = f"if the scheduler ended every search trial after {min(spec.rungs)} epochs"
-        lines[1] = f"estimate: at most {most} of training and evaluation; {least} {ended}"
     if slots.per_engine > 1:
         lines.append("trials in lanes take less")
     if spec.time_budget_seconds is not None:

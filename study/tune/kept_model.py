@@ -64,21 +64,15 @@ def reconstruction_table(
         "median": ranked[middle : middle + N_RANKED_IMAGES],
         "worst": ranked[::-1][:N_RANKED_IMAGES],
     }
-    pixels = np.rint(np.clip(outputs, 0, 1) * 255).astype(np.uint8)
-    rows = [
-        (
-            trial_id,
-            choice,
-            int(index),
-            None if labels is None else int(labels[index]),
-            float(errors[index]),
-            images[index].ravel().tolist(),
-            pixels[index].ravel().tolist(),
-        )
-        for choice in schema.CHOICES
-        for index in chosen[choice]
-    ]
-    names = schema.RECONSTRUCTION_COLUMNS
-    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
-    place = names.index("label")  # whole numbers, even if all are missing
-    return table.set_column(place, "label", table["label"].cast(pa.int64()))
+    indices = np.concatenate([chosen[choice] for choice in schema.CHOICES])
+    pixels = np.rint(np.clip(outputs[indices], 0, 1) * 255).astype(np.uint8)
+    columns = (
+        [trial_id] * len(indices),
+        [choice for choice in schema.CHOICES for _ in chosen[choice]],
+        pa.array(indices, pa.int64()),
+        pa.array([None] * len(indices) if labels is None else labels[indices], pa.int64()),
+        errors[indices].astype(np.float64),
+        images[indices].reshape(len(indices), -1).tolist(),
+        pixels.reshape(len(indices), -1).tolist(),
+    )
+    return pa.table(dict(zip(schema.RECONSTRUCTION_COLUMNS, columns, strict=True)))

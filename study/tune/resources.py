@@ -47,15 +47,14 @@ class Resources:
     max_concurrent: int | None = None  # trials at once, at most; None for as many as fit
 
     def __post_init__(self) -> None:
-        if self.n_gpus is not None and self.n_gpus < 0:
-            raise SpecError(f"--gpus is {self.n_gpus}, but takes a whole number from 0.")
-        for option, value in (
-            ("--lanes", self.lanes),
-            ("--cpus-per-trial", self.cpus_per_trial),
-            ("--max-concurrent", self.max_concurrent),
+        for option, value, least in (
+            ("--gpus", self.n_gpus, 0),
+            ("--lanes", self.lanes, 1),
+            ("--cpus-per-trial", self.cpus_per_trial, 1),
+            ("--max-concurrent", self.max_concurrent, 1),
         ):
-            if value is not None and value < 1:
-                raise SpecError(f"{option} is {value}, but takes a whole number from 1.")
+            if value is not None and value < least:
+                raise SpecError(f"{option} is {value}, but takes a whole number from {least}.")
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,9 @@ class Slots:
     def share(self) -> dict[str, float]:
         """What Ray sets aside for a trial, so that an engine's trials together fill its device."""
         n = max(1, self.per_engine)
-
-        def part(whole: int) -> float:
-            # Ray counts ten-thousandths; rounded up, the last lane would find no room.
-            return whole if n == 1 else math.floor(whole / n * 10_000) / 10_000
-
-        return {"cpu": part(self.cpus_per_trial), "gpu": part(self.gpus_per_trial)}
+        whole = {"cpu": self.cpus_per_trial, "gpu": self.gpus_per_trial}
+        # Ray counts ten-thousandths; rounded up, the last lane would find no room.
+        return {name: math.floor(value / n * 10_000) / 10_000 for name, value in whole.items()}
 
 
 @contextmanager
@@ -125,10 +121,9 @@ def ray_session(address: str | None) -> Iterator[None]:
 
 @contextmanager
 def _ignoring_hangups() -> Iterator[None]:
-    """What starts in the block ignores SIGHUP for good.
+    """What starts in the block ignores SIGHUP for good: Ray's processes outlive a lost terminal.
 
-    A terminal that goes away sends it to Ray's processes too, which this one still needs to stop
-    the study in an orderly way.
+    This one needs them to stop the study in an orderly way.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -279,20 +274,18 @@ def check_storage(storage: RunFolder) -> None:
 
 
 def _check_timed(resources: Resources, n_gpus: int, seen: Mapping[str, float]) -> None:
+    kinds = [name for name in sorted(seen) if name.startswith(ACCELERATOR_PREFIX)]
+    trouble = None
     if (resources.lanes or 1) > 1:
-        raise SpecError(
-            f"--lanes {resources.lanes} lets trials share a device, so that their times would not"
-            " be comparable; leave it out with --objective mse,time."
-        )
-    kinds = sorted(name for name in seen if name.startswith(ACCELERATOR_PREFIX))
-    if n_gpus and len(kinds) > 1:
+        trouble = f"--lanes {resources.lanes} lets trials share a device"
+    elif n_gpus and len(kinds) > 1:
         listed = ", ".join(kind.removeprefix(ACCELERATOR_PREFIX) for kind in kinds)
+        trouble = f"The cluster has several kinds of GPU ({listed})"
+    elif not n_gpus and (resources.max_concurrent or 1) > 1:
+        trouble = f"--max-concurrent {resources.max_concurrent} lets trials share the CPU"
+    if trouble:
+        remedy = "use one kind" if trouble.startswith("The cluster") else "leave it out"
         raise SpecError(
-            f"The cluster has several kinds of GPU ({listed}), so times would not be comparable;"
-            " use one kind with --objective mse,time."
-        )
-    if not n_gpus and (resources.max_concurrent or 1) > 1:
-        raise SpecError(
-            f"--max-concurrent {resources.max_concurrent} lets trials share the CPU, so that their"
-            " times would not be comparable; leave it out with --objective mse,time."
+            f"{trouble}, so that their times would not be comparable; {remedy} with"
+            " --objective mse,time."
         )

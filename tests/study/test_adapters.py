@@ -86,7 +86,7 @@ class Tune:
 
     def start(self):
         trial = self.hand_out()
-        self.callback.on_trial_start(0, [], trial)
+        self.callback.on_trial_start(trial=trial)
         return trial
 
     def hand_out(self):
@@ -107,12 +107,12 @@ class Tune:
     def report(self, trial, *reported, **more):
         """Returns whether the trial goes on."""
         trial.last_result = result(*reported, **more)
-        self.callback.on_trial_result(0, [], trial, trial.last_result)
+        self.callback.on_trial_result(trial=trial, result=trial.last_result)
         return self.scheduler.on_trial_result(CONTROLLER, trial, trial.last_result)
 
     def end(self, trial):
         self.scheduler.on_trial_complete(CONTROLLER, trial, trial.last_result)
-        self.callback.on_trial_complete(0, [], trial)
+        self.callback.on_trial_complete(trial=trial)
 
     def complete(self, trial):
         self.report(trial, 9, 0.02)
@@ -126,7 +126,7 @@ class Tune:
             file.write(f"{error}\n\n")
         with open(trial.pickled_error_file, "wb") as file:  # noqa: PTH123
             cloudpickle.dump(error, file)
-        self.callback.on_trial_recover(0, [], trial)
+        self.callback.on_trial_recover(trial=trial)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(tune, alive,
     trial = tune.hand_out()
     for n_lost in range(1, MAX_LOST_NODES + 3):
         alive.add("a")  # anew
-        tune.callback.on_trial_start(0, [], trial)
+        tune.callback.on_trial_start(trial=trial)
         tune.report(trial, n_lost, 0.5)
         if known:
             alive.remove("a")
@@ -276,7 +276,7 @@ def test_a_trial_whose_loss_was_not_finite_has_nothing_to_compare(tune):
     tune.start()
     trial = tune.start()
     trial.last_result = result(0, None) | {"history": [], "diverged_epoch": 1}
-    tune.callback.on_trial_result(0, [], trial, trial.last_result)
+    tune.callback.on_trial_result(trial=trial, result=trial.last_result)
     decision = tune.scheduler.on_trial_result(CONTROLLER, trial, trial.last_result)
     assert decision == TrialScheduler.CONTINUE
     tune.end(trial)

@@ -11,7 +11,13 @@ import optuna
 import pandas as pd
 import pytest
 import ray
-from closed_form import CLOSED_FORM, BreaksBetweenTrials, CannotStart, CannotTrain, SlowToStart
+from closed_form import (
+    BreaksBetweenTrials,
+    CannotStart,
+    CannotTrain,
+    ClosedFormEngine,
+    SlowToStart,
+)
 from ray import cloudpickle
 from ray.tune.execution.tune_controller import TuneController
 
@@ -32,7 +38,7 @@ cloudpickle.register_pickle_by_value(closed_form)
 pytestmark = pytest.mark.timeout(600)  # real Ray processes, perhaps on a busy machine
 
 NO_IMAGES = np.zeros((1, 28, 28), np.uint8)
-MNIST = ImageSet(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")
+NO_MNIST = ImageSet(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,19 +52,24 @@ def one_at_a_time():
     return Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
 
 
-def run(folder, *, resources=None, resume=False, **settings):
-    """Runs a sequential study of the dense model; returns its tables."""
+def run(
+    folder, *, resources=None, resume=False, images=NO_MNIST, engine=ClosedFormEngine, **settings
+):
+    """Runs a study of the dense model, by default one trial at a time and to its end.
+
+    Returns its tables.
+    """
     defaults = {"preset": "test", "models": ("dense",), "hidden_units": (64,), "epochs": 9}
     defaults["n_finalists"] = 0  # test_custom_study has some
-    spec = StudySpec(**{**defaults, **settings})
+    status, n_failed = settings.pop("ends", ("finished", 0))
+    there, spec = RunFolder(folder), StudySpec(**{**defaults, **settings})
+    lock = DriverLock(there) if resume else None
     with ExitStack() as stack:
-        there, lock = RunFolder(folder), None
-        if resume:
-            lock = DriverLock(there)
+        if lock:
             stack.callback(lock.release)
-        settings = {"command": ["test"], "lock": lock, "workers": CLOSED_FORM}
-        outcome = run_study(spec, resources or one_at_a_time(), MNIST, there, **settings)
-    assert (outcome.status, outcome.n_failed) == ("finished", 0)
+        told = {"command": ["test"], "lock": lock, "workers": WorkerSettings(engine=engine)}
+        outcome = run_study(spec, resources or one_at_a_time(), images, there, **told)
+    assert (outcome.status, outcome.n_failed) == (status, n_failed)
     return [pd.read_parquet(folder / name) for name in (schema.TRIALS_FILE, schema.EPOCHS_FILE)]
 
 
@@ -111,14 +122,8 @@ def test_states_agree_between_tables_and_optuna(tmp_path):
 def test_asha_spends_less_for_as_good_a_setting(tmp_path):
     spent, best = {}, {}
     for scheduler in ("asha", "none"):
-        trials, epochs = run(
-            tmp_path / scheduler,
-            n_search_trials=40,
-            sampler="random",
-            scheduler=scheduler,
-            epochs=27,
-            grace_epochs=1,
-        )
+        settings = {"n_search_trials": 40, "sampler": "random", "epochs": 27, "grace_epochs": 1}
+        trials, epochs = run(tmp_path / scheduler, scheduler=scheduler, **settings)
         searched = search_of(trials)
         spent[scheduler] = epochs.trial_id.isin(searched.trial_id).sum()
         best[scheduler] = searched[searched.state == "completed"].val_mse.min()
@@ -151,20 +156,9 @@ def test_evaluation_only_as_often_as_asked_and_where_trials_are_compared(tmp_pat
 
 @pytest.mark.cluster
 def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
-    folder = tmp_path / "study"
-    spec = StudySpec(
-        preset="test", models=("dense",), epochs=2, n_search_trials=10_000, time_budget_seconds=7
-    )
-    outcome = run_study(
-        spec,
-        Resources(n_gpus=0),
-        MNIST,
-        RunFolder(folder),
-        command=["test"],
-        workers=CLOSED_FORM,
-    )
-    assert outcome.status == "out of time"
-    trials = pd.read_parquet(folder / schema.TRIALS_FILE)
+    settings = {"epochs": 2, "n_search_trials": 10_000, "time_budget_seconds": 7}
+    ends, resources = ("out of time", 0), Resources(n_gpus=0)
+    trials, _ = run(tmp_path / "study", resources=resources, ends=ends, **settings)
     assert (trials.state == "completed").sum() >= 4
     assert set(trials.state) <= {"completed", "pruned", "running", "diverged"}
 
@@ -175,13 +169,8 @@ def load_optuna(folder):
 
 def test_time_as_an_objective_runs_one_trial_at_a_time(tmp_path):
     folder = tmp_path / "study"
-    trials, _ = run(
-        folder,
-        resources=Resources(n_gpus=0),
-        n_search_trials=8,
-        objective="mse,time",
-        scheduler="none",
-    )
+    settings = {"n_search_trials": 8, "objective": "mse,time", "scheduler": "none"}
+    trials, _ = run(folder, resources=Resources(n_gpus=0), **settings)
     assert json.loads((folder / "study.json").read_text())["resources"]["max_concurrent"] == 1
     completed = search_of(trials)[search_of(trials).state == "completed"]
     values = {tuple(trial.values) for trial in load_optuna(folder).trials if trial.values}
@@ -190,12 +179,8 @@ def test_time_as_an_objective_runs_one_trial_at_a_time(tmp_path):
 
 def test_a_worker_that_starts_is_not_dropped_for_one_that_is_free(tmp_path):
     """Two slots, and trials that are shorter than the start of a worker."""
-    folder = RunFolder(tmp_path / "study")
-    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=4)
-    resources = Resources(n_gpus=0, max_concurrent=2)
-    workers = WorkerSettings(engine=SlowToStart)
-    run_study(spec, resources, MNIST, folder, command=["test"], workers=workers)
-    trials = pd.read_parquet(folder.local / schema.TRIALS_FILE)
+    settings = {"engine": SlowToStart, "epochs": 2, "n_seeds": 4}
+    trials, _ = run(tmp_path, resources=Resources(n_gpus=0, max_concurrent=2), **settings)
     assert list(trials.state) == ["completed"] * 4
     assert trials.device.nunique() == 2  # the second slot has got its worker
 
@@ -203,15 +188,10 @@ def test_a_worker_that_starts_is_not_dropped_for_one_that_is_free(tmp_path):
 @pytest.mark.cluster
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, killed):
-    folder = RunFolder(tmp_path / "study")
-    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=4)
     engine = partial(BreaksBetweenTrials, sign=tmp_path / "broke", killed=killed)
-    settings = {"command": ["test"], "workers": WorkerSettings(engine=engine)}
-    outcome = run_study(spec, one_at_a_time(), MNIST, folder, **settings)
-    trials = pd.read_parquet(folder.local / schema.TRIALS_FILE)
+    trials, _ = run(tmp_path / "study", engine=engine, epochs=2, n_seeds=4)
     assert list(trials.n_retries) == [0, 1, 0, 0]
     assert list(trials.state) == ["completed"] * 4
-    assert (outcome.status, outcome.n_failed) == ("finished", 0)
 
 
 @pytest.mark.cluster
@@ -222,15 +202,12 @@ def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, killed):
 def test_a_trial_that_always_fails_is_tried_again_and_then_kept_as_failed(
     tmp_path, capfd, engine, error
 ):
-    settings = {"hidden_units": (64,), "epochs": 2}
-    spec = StudySpec(preset="test", models=("dense",), **settings)
-    folder, workers = RunFolder(tmp_path / "failing"), WorkerSettings(engine=engine)
-    outcome = run_study(spec, one_at_a_time(), MNIST, folder, command=["test"], workers=workers)
-    assert (outcome.status, outcome.n_failed) == ("finished", 1)
+    folder = tmp_path / "failing"
+    trials, _ = run(folder, engine=engine, epochs=2, ends=("finished", 1))
     output, errors = capfd.readouterr()
     assert errors == ""
-    log = folder.local / schema.LOG_FILE
-    (trial,) = pd.read_parquet(folder.local / schema.TRIALS_FILE).itertuples()
+    log = folder / schema.LOG_FILE
+    (trial,) = trials.itertuples()
     assert (trial.state, trial.n_retries) == ("failed", 2)
     assert error in trial.error
     told = [line for line in output.splitlines() if trial.trial_id in line]
@@ -238,7 +215,7 @@ def test_a_trial_that_always_fails_is_tried_again_and_then_kept_as_failed(
     assert all(line.endswith(f"{error} (in full: {log})") for line in told)
     assert log.read_text().splitlines().count(error) == 3  # a traceback an attempt
     # It is needed: --resume trains it.
-    trials, _ = run(folder.local, resume=True, **settings)
+    trials, _ = run(folder, resume=True, epochs=2)
     assert list(trials.state) == ["completed"]
 
 
@@ -292,17 +269,11 @@ def test_poisoned_test_images_change_neither_search_nor_winner(tmp_path):
     test = {f"test_{what}": getattr(every, f"test_{what}")[:1000] for what in PARTS}
     real = replace(every, **train, **test)
     poisoned = replace(real, test_images=255 - real.test_images[::-1], source="poisoned")
-    spec = StudySpec(
-        preset="test", models=("dense",), hidden_units=(64,), epochs=1, n_search_trials=4
+    settings = {"epochs": 1, "n_search_trials": 4, "n_finalists": 1, "n_finalist_seeds": 1}
+    clean, dirty = (
+        run(tmp_path / images.source, images=images, engine=None, **settings)[0]
+        for images in (replace(real, source="real"), poisoned)
     )
-    spec = replace(spec, n_finalists=1, n_finalist_seeds=1)
-    tables = []
-    for name, image_set in (("real", real), ("poisoned", poisoned)):
-        resources = one_at_a_time()
-        run_study(spec, resources, image_set, RunFolder(tmp_path / name), command=["test"])
-        trials = pd.read_parquet(tmp_path / name / schema.TRIALS_FILE).set_index("trial_id")
-        tables.append(trials)
-    clean, dirty = tables
     settings = [*schema.CONFIG_COLUMNS, "state", schema.TRAIN_MSE, schema.VAL_MSE]
     pd.testing.assert_frame_equal(clean[settings], dirty[settings])
     # The poison was real: what is measured on the test images is another number.
