@@ -28,6 +28,9 @@ ARROW_TYPES: Final[Mapping[schema.Kind, pa.DataType]] = {
     "bool": pa.bool_(),
 }
 RESTORE: Final = "restore it from a copy, or run the study again"
+ABSENT: Final = (
+    "does not exist; give a run folder STORAGE/NAME that python -m study.run has written"
+)
 OTHER_VERSION: Final = "use the version of the code that wrote it"
 N_PIXELS: Final = 28 * 28
 JOURNAL_KEY: Final = b"journal"  # of a table's metadata
@@ -121,10 +124,7 @@ def read_tables(folder: RunFolder) -> tuple[pa.Table, pa.Table]:
     trials = _read_table(folder, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE, TRIALS)
     for table, name in ((trials, schema.TRIALS_FILE), (epochs, schema.EPOCHS_FILE)):
         if table is None:
-            raise RunFolderError(
-                f"{folder}/{name} does not exist; give a run folder STORAGE/NAME that"
-                " python -m study.run has written."
-            )
+            raise RunFolderError(f"{folder}/{name} {ABSENT}.")
     try:
         trials = _with_trials(trials, [c for n, cs in journal if n > _held(trials) for c in cs])
         epochs = _with_epochs(epochs, [c for n, cs in journal if n > _held(epochs) for c in cs])
