@@ -6,6 +6,7 @@ to which number it holds the journal, so that a reader finds the same whenever a
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from convae.config import IMAGE_SHAPE
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError, first_line
 
@@ -32,7 +34,7 @@ ABSENT: Final = (
     "does not exist; give a run folder STORAGE/NAME that python -m study.run has written"
 )
 OTHER_VERSION: Final = "use the version of the code that wrote it"
-N_PIXELS: Final = 28 * 28
+N_PIXELS: Final = math.prod(IMAGE_SHAPE)
 JOURNAL_KEY: Final = b"journal"  # of a table's metadata
 
 
