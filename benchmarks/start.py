@@ -101,11 +101,8 @@ def noting_engine(folder: RunFolder, *arguments: Any, **settings: Any) -> StudyE
 
 
 def one_step(training: Any) -> None:
-    """Shuffles for an epoch and takes its first step and its last, partial one.
-
-    The weights move by nothing, because the learning rate is 0. The trainer warms up like this.
-    """
-    training._program._call_train(training._images, 0.0, 0.0, True, (0, 0), n_steps=1)
+    """Shuffles for an epoch and takes a step that changes no weight, as the trainer warms up."""
+    training._program.warm_up()
 
 
 def memory() -> dict[str, float]:

@@ -111,20 +111,28 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_share(value: Any) -> bool:
-    return is_number(value) and 0 <= value < 1
-
-
-_WHOLE = "a whole number from 1"
-_SHARE = "a number from 0 up to, not including, 1"
+# What a hyperparameter takes: kind, admits and takes of `Hyperparameter`.
+_COUNT: Final[dict[str, Any]] = {
+    "kind": "int",
+    "admits": lambda value: _is_int(value, 1),
+    "takes": "a whole number from 1",
+}
+_SHARE: Final[dict[str, Any]] = {
+    "kind": "float",
+    "admits": lambda value: is_number(value) and 0 <= value < 1,
+    "takes": "a number from 0 up to, not including, 1",
+}
+_FLAG: Final[dict[str, Any]] = {
+    "kind": "bool",
+    "admits": lambda value: isinstance(value, bool),
+    "takes": "true or false",
+}
 
 # What the report leaves open comes first: a small search is given the first neighbours only.
 HYPERPARAMETERS: Final = (
     Hyperparameter(
         name="batch_size",
-        kind="int",
-        admits=lambda value: _is_int(value, 1),
-        takes=_WHOLE,
+        **_COUNT,
         default=256,
         stated=False,
         readings=(128, 256, 1000),
@@ -133,9 +141,7 @@ HYPERPARAMETERS: Final = (
     ),
     Hyperparameter(
         name="latent_filters",
-        kind="int",
-        admits=lambda value: _is_int(value, 1),
-        takes=_WHOLE,
+        **_COUNT,
         models=(CONV,),
         default=8,  # the report's code is 4×4×8, though it writes 16 filters
         stated=False,
@@ -158,9 +164,7 @@ HYPERPARAMETERS: Final = (
     ),
     Hyperparameter(
         name="dropout",
-        kind="float",
-        admits=_is_share,
-        takes=_SHARE,
+        **_SHARE,
         models=(DENSE,),
         default=0.0,
         stated=False,
@@ -169,9 +173,7 @@ HYPERPARAMETERS: Final = (
     ),
     Hyperparameter(
         name="hidden_units",
-        kind="int",
-        admits=lambda value: _is_int(value, 1),
-        takes=_WHOLE,
+        **_COUNT,
         models=(DENSE,),
         default=512,
         stated=True,
@@ -192,9 +194,7 @@ HYPERPARAMETERS: Final = (
     ),
     Hyperparameter(
         name="momentum",
-        kind="float",
-        admits=_is_share,
-        takes=_SHARE,
+        **_SHARE,
         default=0.5,
         stated=True,
         neighbours=(0.9, 0.0),
@@ -204,9 +204,7 @@ HYPERPARAMETERS: Final = (
     ),
     Hyperparameter(
         name="nesterov",
-        kind="bool",
-        admits=lambda value: isinstance(value, bool),
-        takes="true or false",
+        **_FLAG,
         default=True,
         stated=True,
         neighbours=(True, False),
@@ -231,18 +229,15 @@ def argument_of(model: str, name: str, default: Any) -> Hyperparameter:
         name: of the argument.
         default: a number, a text, true or false, whose kind all values have.
     """
-    kinds: dict[type, tuple[Kind, Callable[[Any], bool], str]] = {
-        bool: ("bool", lambda value: isinstance(value, bool), "true or false"),
-        int: ("int", lambda value: _is_int(value, -(2**63)), "a whole number"),
-        float: ("float", is_number, "a finite number"),
-        str: ("text", lambda value: isinstance(value, str), "a text"),
+    kinds: dict[type, dict[str, Any]] = {
+        bool: _FLAG,
+        int: {"kind": "int", "admits": lambda x: _is_int(x, -(2**63)), "takes": "a whole number"},
+        float: {"kind": "float", "admits": is_number, "takes": "a finite number"},
+        str: {"kind": "text", "admits": lambda x: isinstance(x, str), "takes": "a text"},
     }
-    kind, admits, takes = kinds[type(default)]
     return Hyperparameter(
         name=name,
-        kind=kind,
-        admits=admits,
-        takes=takes,
+        **kinds[type(default)],
         models=(model,),
         default=default,
         stated=False,
@@ -293,7 +288,7 @@ class TrialConfig:
         else:
             _require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
         _require(self.split in SPLITS, "split", self.split, "one of " + ", ".join(SPLITS))
-        _require(_is_int(self.epochs, 1), "epochs", self.epochs, _WHOLE)
+        _require(_is_int(self.epochs, 1), "epochs", self.epochs, _COUNT["takes"])
         in_range = _is_int(self.seed, 0) and self.seed < N_SEEDS
         _require(in_range, "seed", self.seed, "a whole number from 0 below 2**31")
         for parameter in HYPERPARAMETERS:

@@ -1,4 +1,4 @@
-"""Tries a builder of a person's own: `convae.custom_models` runs this in another process.
+"""Checks a custom model's builder: `convae.custom_models` runs this in another process.
 
     python -m convae.custom_check read|count REQUEST ANSWER
 
@@ -134,7 +134,7 @@ def _defaults(function: Any) -> dict[str, Any]:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise BuilderError(
-                f"the argument {name} has no name of its own; take keyword arguments only"
+                f"the argument {name} cannot be given by name; take keyword arguments only"
             )
         value = parameter.default
         if value is parameter.empty:

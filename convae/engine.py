@@ -98,14 +98,6 @@ class Trial:
                 self.status = Status.PAUSED
 
 
-class Arrival(NamedTuple):
-    """A trial that gets a lane of a program."""
-
-    program: ProgramId
-    lane: int
-    trial: Trial
-
-
 class Scheduler:
     """Queues for lanes: first come, first served, those that go on after a pause before others."""
 
@@ -123,8 +115,8 @@ class Scheduler:
         else:
             queue.append(trial)
 
-    def schedule(self, ready: Collection[ProgramId], *, compiling: bool) -> list[Arrival]:
-        """Gives free lanes to waiting trials.
+    def schedule(self, ready: Collection[ProgramId], *, compiling: bool) -> list[Trial]:
+        """Gives free lanes to waiting trials, and returns those that got one.
 
         Args:
             ready: programs that are compiled.
@@ -133,11 +125,10 @@ class Scheduler:
         arrivals = []
         for program in ready:
             for trial in self._next(program, compiling=compiling):
-                lane = self._free[program].popleft()
+                trial.status, trial.lane = Status.RUNNING, self._free[program].popleft()
                 self.waiting[program].remove(trial)
-                self.running[program][lane] = trial
-                trial.status, trial.lane = Status.RUNNING, lane
-                arrivals.append(Arrival(program, lane, trial))
+                self.running[program][trial.lane] = trial
+                arrivals.append(trial)
         return arrivals
 
     def leave(self, trial: Trial) -> None:
@@ -175,14 +166,19 @@ class Engine:
 
     Its methods may be called from any thread and wait for a slice at most, but for `report`. Either
     `start` lets it work in two threads, or a caller drives it by `compile` and `step`.
+
+    Methods that take a trial's name raise KeyError where there is no such trial, EngineError once
+    the engine has failed, and TrialError once the trial has.
     """
 
     def __init__(
         self,
         programs: Mapping[ProgramId, Lanes | TrainerLane],
         custom_models: Iterable[CustomModel] = (),
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Takes programs that are not compiled yet; `open` makes them."""
+        self._clock = clock
         self.compile_seconds: dict[ProgramId, float] = {}  # of each program that is ready
         self._programs = dict(programs)
         self._custom_models = tuple(custom_models)
@@ -302,7 +298,6 @@ class Engine:
             state: from which it goes on, of `state` of an engine with programs of the same shapes.
 
         Raises:
-            EngineError: the engine has failed.
             ValueError: the name is taken, no program can train the trial or take its state, or it
                 is there already.
         """
@@ -324,8 +319,6 @@ class Engine:
         """Lets a trial train on until it has completed so many epochs.
 
         Raises:
-            EngineError: the engine has failed.
-            KeyError: there is no such trial.
             ValueError: it has completed them already, or has not so many.
         """
         with self._changed:
@@ -338,13 +331,7 @@ class Engine:
                 self._changed.notify_all()
 
     def report(self, trial_id: str, timeout_seconds: float | None = None) -> Report:
-        """Waits until the trial has paused or ended, or so long, and tells what is new.
-
-        Raises:
-            EngineError: the engine has failed.
-            KeyError: there is no such trial.
-            TrialError: it has failed.
-        """
+        """Waits until the trial has paused or ended, or so long, and tells what is new."""
         with self._changed:
             trial = self._trials[trial_id]
             self._changed.wait_for(
@@ -357,23 +344,12 @@ class Engine:
         """All that training has changed, to go on from exactly; None before its first slice.
 
         Of a running trial, as it is after the slice in progress. A diverged one has none.
-
-        Raises:
-            EngineError: the engine has failed.
-            KeyError: there is no such trial.
-            TrialError: it has failed.
         """
         with self._between_slices(self._trials[trial_id]) as state:
             return state
 
     def checkpoint(self, trial_id: str) -> tuple[Report, LaneState | None]:
-        """A report without waiting for a pause, and the state that belongs to it.
-
-        Raises:
-            EngineError: the engine has failed.
-            KeyError: there is no such trial.
-            TrialError: it has failed.
-        """
+        """A report without waiting for a pause, and the state that belongs to it."""
         trial = self._trials[trial_id]
         with self._between_slices(trial) as state:
             return trial.report(), state
@@ -382,9 +358,6 @@ class Engine:
         """A new Keras model with the weights that `state` has.
 
         Raises:
-            EngineError: the engine has failed.
-            KeyError: there is no such trial.
-            TrialError: it has failed.
             ValueError: it has no state.
         """
         config, state = self._trials[trial_id].config, self.state(trial_id)
@@ -400,11 +373,7 @@ class Engine:
         return model
 
     def remove(self, trial_id: str) -> None:
-        """Ends a trial, wherever it stands, and forgets it. Its lane is free after the slice.
-
-        Raises:
-            KeyError: there is no such trial.
-        """
+        """Ends a trial, wherever it stands, and forgets it. Its lane is free after the slice."""
         with self._changed:
             trial = self._trials.pop(trial_id)
             if trial.status is Status.WAITING:
@@ -441,11 +410,9 @@ class Engine:
         for trial in self._scheduler.removed():
             self._programs[trial.program].clear(trial.lane)
             self._scheduler.leave(trial)
-        for program, lane, trial in self._scheduler.schedule(
-            self._ready, compiling=self._compiling
-        ):
-            lanes = self._programs[program]
-            lanes.put(lane, trial.config, trial.state or lanes.start(trial.config))
+        for trial in self._scheduler.schedule(self.compile_seconds, compiling=self._compiling):
+            lanes = self._programs[trial.program]
+            lanes.put(trial.lane, trial.config, trial.state or lanes.start(trial.config))
             trial.state = None
 
     def _train(self, program: ProgramId, n_sharing: int) -> None:
@@ -454,9 +421,9 @@ class Engine:
         with self._changed:
             trials = dict(self._scheduler.running[program])
             self._in_slice = program
-        started = time.perf_counter()
+        started = self._clock()
         results = lanes.run()
-        trained = time.perf_counter()
+        trained = self._clock()
         due = [
             lane
             for lane, result in results.items()
@@ -465,7 +432,7 @@ class Engine:
             and trials[lane].evaluates(result.epoch)
         ]
         eval_mses = lanes.evaluate(due)
-        eval_seconds = (time.perf_counter() - trained) / max(1, len(due))
+        eval_seconds = (self._clock() - trained) / max(1, len(due))
         with self._changed:
             for lane, trial in trials.items():
                 if trial.status is Status.REMOVED:
@@ -501,10 +468,6 @@ class Engine:
                 self._changed.notify_all()
 
     @property
-    def _ready(self) -> Collection[ProgramId]:
-        return self.compile_seconds.keys()
-
-    @property
     def _compiling(self) -> bool:
         return len(self.compile_seconds) < len(self._programs)
 
@@ -517,7 +480,9 @@ class Engine:
     def _serve(self) -> None:
         def must_act() -> bool:
             ended = self._stopped or self._failure is not None
-            return ended or self._scheduler.has_work(self._ready, compiling=self._compiling)
+            return ended or self._scheduler.has_work(
+                self.compile_seconds, compiling=self._compiling
+            )
 
         while True:
             with self._changed:

@@ -23,15 +23,11 @@ def _restore(kind: type[UserError], args: tuple[Any, ...]) -> UserError:
 
 
 class DivergenceError(ArithmeticError):
-    """The loss stopped being finite: a result about the setting, not a fault.
-
-    Attributes:
-        epoch: the epoch it happened in, from 1.
-    """
+    """The loss stopped being finite: a result about the setting, not a fault."""
 
     def __init__(self, epoch: int) -> None:
         super().__init__(f"The loss stopped being finite in epoch {epoch}.")
-        self.epoch = epoch
+        self.epoch = epoch  # from 1
 
 
 class EngineError(RuntimeError):

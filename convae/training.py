@@ -10,9 +10,9 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -33,11 +33,19 @@ EVAL_BATCH_SIZE = 1000
 MIN_PART_SIZE = 32
 
 
+class Sgd(NamedTuple):
+    """Keras' SGD: v ← momentum·v − lr·g; w ← w + v, or w + momentum·v − lr·g (Nesterov)."""
+
+    learning_rate: Any
+    momentum: Any
+    nesterov: Any
+
+
 class EpochProgram:
     """Training and evaluation of one architecture at one batch size, compiled once.
 
-    Learning rate, momentum, nesterov and the order of the images are arguments, not constants of
-    the graph, so trials that differ only in them share the program.
+    SGD's settings and the order of the images are arguments, not constants of the graph, so trials
+    that differ only in them share the program.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class EpochProgram:
             formulation: how to compute the model.
         """
         self.model = self._build(config)
+        self._images, self._eval_images = images, eval_images
         self._reconstruct = formulation(self.model)
         self._n_threads = n_threads
         self._batch_size = min(config.batch_size, n_train)
@@ -68,24 +77,19 @@ class EpochProgram:
         self._n_steps = math.ceil(n_train / self._batch_size)
         self._weights = [weight.value for weight in self.model.trainable_variables]
         self._velocities = [tf.Variable(tf.zeros_like(weight)) for weight in self._weights]
-        scalar = tf.TensorSpec((), tf.float32)
         # AutoGraph would translate Python that depends on tensors' values, of which there is none.
-        compiled = partial(tf.function, autograph=False)
-        self._train = compiled(self._train_epoch).get_concrete_function(
-            _spec(images),
-            learning_rate=scalar,
-            momentum=scalar,
-            nesterov=tf.TensorSpec((), tf.bool),
-            shuffle_seed=tf.TensorSpec((2,), tf.int32),
-            n_steps=tf.TensorSpec((), tf.int32),
-        )
-        self._evaluate = compiled(self._evaluate_images).get_concrete_function(_spec(eval_images))
-        # The first call compiles what XLA does of it.
-        self._call_train(images, 0.0, 0.0, True, (0, 0), n_steps=1)
-        self.evaluate(eval_images)
+        self._train = tf.function(self._train_epoch, autograph=False)
+        self._evaluate = tf.function(self._evaluate_images, autograph=False)
+        # The first calls trace, and compile what XLA does of it.
+        self.warm_up()
+        self.evaluate()
 
     def _build(self, config: TrialConfig) -> keras.Model:
         return build_model(config)
+
+    def warm_up(self) -> None:
+        """Shuffles for an epoch and takes one step, which a learning rate of 0 makes empty."""
+        self._call_train(Sgd(0.0, 0.0, True), (0, 0), n_steps=1)
 
     def reset(self, seed: int) -> None:
         """Sets fresh initial weights, a pure function of the seed, and zero velocities."""
@@ -97,73 +101,31 @@ class EpochProgram:
         reset(self.model, seed)
 
     @property
-    def _state(self) -> list[Any]:
-        """Whatever training changes: weights, velocities, and random states and the like."""
+    def state(self) -> list[Any]:
+        """The variables that training changes: weights, velocities, random states and the like."""
         others = [variable.value for variable in self.model.non_trainable_variables]
         return [*self._weights, *self._velocities, *others]
 
-    def get_state(self) -> list[np.ndarray]:
-        """Copies of the weights, the velocities, and random states and the like."""
-        return [variable.numpy() for variable in self._state]
+    def train_epoch(self, sgd: Sgd, shuffle_seed: tuple[int, int]) -> float:
+        """Trains on the first n_train images, each once, and returns the epoch's mean MSE."""
+        return self._call_train(sgd, shuffle_seed, self._n_steps)
 
-    def set_state(self, state: Sequence[np.ndarray]) -> None:
-        """The inverse of `get_state`, for a program of the same shape."""
-        for variable, value in zip(self._state, state, strict=True):
-            variable.assign(value)
+    def evaluate(self) -> float:
+        """Mean squared error over all pixels of the evaluation images."""
+        return float(self._evaluate(self._eval_images).numpy())
 
-    def train_epoch(
-        self,
-        images: tf.Tensor,
-        *,
-        learning_rate: float,
-        momentum: float,
-        nesterov: bool,
-        shuffle_seed: tuple[int, int],
-    ) -> float:
-        """Trains on the first n_train images, each once, and returns the epoch's mean MSE.
-
-        Args:
-            images: (n, *IMAGE_SHAPE) uint8, n ≥ n_train.
-            learning_rate: of SGD.
-            momentum: of SGD.
-            nesterov: whether the momentum is Nesterov's.
-            shuffle_seed: of the order of the images.
-        """
-        return self._call_train(
-            images, learning_rate, momentum, nesterov, shuffle_seed, self._n_steps
+    def _call_train(self, sgd: Sgd, shuffle_seed: tuple[int, int], n_steps: int) -> float:
+        # Tensors, since TensorFlow would trace anew for another number.
+        sgd = Sgd(
+            tf.constant(sgd.learning_rate, tf.float32),
+            tf.constant(sgd.momentum, tf.float32),
+            tf.constant(sgd.nesterov),
         )
-
-    def evaluate(self, images: tf.Tensor) -> float:
-        """Mean squared error over all pixels of images (n, *IMAGE_SHAPE) uint8."""
-        return float(self._evaluate(images).numpy())
-
-    def _call_train(
-        self,
-        images: tf.Tensor,
-        learning_rate: float,
-        momentum: float,
-        nesterov: bool,
-        shuffle_seed: tuple[int, int],
-        n_steps: int,
-    ) -> float:
-        mse = self._train(
-            images,
-            learning_rate=tf.constant(learning_rate, tf.float32),
-            momentum=tf.constant(momentum, tf.float32),
-            nesterov=tf.constant(nesterov),
-            shuffle_seed=tf.constant(shuffle_seed, tf.int32),
-            n_steps=tf.constant(n_steps),
-        )
-        return float(mse.numpy())
+        seed = tf.constant(shuffle_seed, tf.int32)
+        return float(self._train(self._images, sgd, seed, tf.constant(n_steps)).numpy())
 
     def _train_epoch(
-        self,
-        images: tf.Tensor,
-        learning_rate: tf.Tensor,
-        momentum: tf.Tensor,
-        nesterov: tf.Tensor,
-        shuffle_seed: tf.Tensor,
-        n_steps: tf.Tensor,
+        self, images: tf.Tensor, sgd: Sgd, shuffle_seed: tf.Tensor, n_steps: tf.Tensor
     ) -> tf.Tensor:
         # Philox on every device: the same seed gives the same order everywhere.
         # (Sorting random keys, because XLA lacks TensorFlow's shuffle.)
@@ -171,17 +133,10 @@ class EpochProgram:
             (self._n_train,), shuffle_seed, None, None, tf.int32, alg="philox"
         )
         order = tf.argsort(keys)
-        update = partial(
-            self._update, learning_rate=learning_rate, momentum=momentum, nesterov=nesterov
-        )
-        return self._sum_over_batches(images, order, n_steps, update) / self._n_train
+        return self._sum_over_batches(images, order, n_steps, sgd) / self._n_train
 
     def _sum_over_batches(
-        self,
-        images: tf.Tensor,
-        order: tf.Tensor,
-        n_steps: tf.Tensor,
-        update: Callable[[list[tf.Tensor]], None],
+        self, images: tf.Tensor, order: tf.Tensor, n_steps: tf.Tensor, sgd: Sgd
     ) -> tf.Tensor:
         """Trains so many steps; Σ over their images of the mean squared error."""
         size = self._batch_size
@@ -204,7 +159,7 @@ class EpochProgram:
                 return mse, tape.gradient(mse, self._weights)
 
             mse, gradients = self._sum_over_parts(size, part)
-            update(gradients)
+            self._update(gradients, sgd)
             return mse * tf.cast(n_left, tf.float32)
 
         return _sum_over(n_steps, step)
@@ -224,33 +179,23 @@ class EpochProgram:
         shares = [share(first, end - first) for first, end in pairwise(bounds)]
         return tf.nest.map_structure(lambda *terms: tf.add_n(terms), *shares)
 
-    def _update(
-        self,
-        gradients: list[tf.Tensor],
-        learning_rate: tf.Tensor,
-        momentum: tf.Tensor,
-        nesterov: tf.Tensor,
-    ) -> None:
-        """Keras' SGD: v ← momentum·v − lr·g; w ← w + v, or w + momentum·v − lr·g (Nesterov)."""
-        triples = list(zip(self._weights, self._velocities, gradients, strict=True))
-
-        def fused(use_nesterov: bool) -> Callable[[], tf.Tensor]:
-            def apply() -> tf.Tensor:
-                for weight, velocity, gradient in triples:
-                    tf.raw_ops.ResourceApplyKerasMomentum(
-                        var=weight.handle,
-                        accum=velocity.handle,
-                        lr=tf.cast(learning_rate, weight.dtype),
-                        grad=gradient,
-                        momentum=tf.cast(momentum, weight.dtype),
-                        use_nesterov=use_nesterov,
-                    )
-                return tf.constant(0)
-
-            return apply
+    def _update(self, gradients: list[tf.Tensor], sgd: Sgd) -> None:
+        def apply(use_nesterov: bool) -> tf.Tensor:
+            for weight, velocity, gradient in zip(
+                self._weights, self._velocities, gradients, strict=True
+            ):
+                tf.raw_ops.ResourceApplyKerasMomentum(
+                    var=weight.handle,
+                    accum=velocity.handle,
+                    lr=tf.cast(sgd.learning_rate, weight.dtype),
+                    grad=gradient,
+                    momentum=tf.cast(sgd.momentum, weight.dtype),
+                    use_nesterov=use_nesterov,
+                )
+            return tf.constant(0)
 
         # One pass over memory instead of eight: on a CPU the update is bound by it.
-        tf.cond(nesterov, fused(True), fused(False))
+        tf.cond(sgd.nesterov, lambda: apply(True), lambda: apply(False))
 
     def _evaluate_images(self, images: tf.Tensor) -> tf.Tensor:
         n_images = images.shape[0]
@@ -297,11 +242,7 @@ class CustomProgram(EpochProgram):
         reset_custom(self.model, replace(self._config, seed=seed), self._custom_models)
 
     def _sum_over_batches(
-        self,
-        images: tf.Tensor,
-        order: tf.Tensor,
-        n_steps: tf.Tensor,
-        update: Callable[[list[tf.Tensor]], None],
+        self, images: tf.Tensor, order: tf.Tensor, n_steps: tf.Tensor, sgd: Sgd
     ) -> tf.Tensor:
         def batch(start: tf.Tensor, n: int) -> tf.Tensor:
             chosen = tf.gather(images, tf.slice(order, [start], [n]))
@@ -312,7 +253,8 @@ class CustomProgram(EpochProgram):
                 loss = tf.add_n([mse, *added])
             zero = tf.UnconnectedGradients.ZERO
             gradients = tape.gradient(loss, self._weights, unconnected_gradients=zero)
-            update([tf.convert_to_tensor(gradient) for gradient in gradients])  # not its slices
+            # Whole: a layer may give slices of one.
+            self._update([tf.convert_to_tensor(gradient) for gradient in gradients], sgd)
             for weight in self.model.trainable_variables:
                 if weight.constraint is not None:
                     weight.assign(weight.constraint(weight))
@@ -328,33 +270,18 @@ class CustomProgram(EpochProgram):
 
 
 class Training:
-    """One trial in progress, made by `Trainer.start`. The weights of its program are the trial's.
-
-    Attributes:
-        config: the trial's.
-        epoch: epochs completed.
-        compile_seconds: tracing and XLA; 0 if the program was there already.
-        eval_metric: `TEST_MSE` or `VAL_MSE`.
-        n_parameters: trainable weights.
-        n_weights: arrays of them.
-    """
+    """One trial in progress, made by `Trainer.start`; its program has its weights."""
 
     def __init__(
-        self,
-        config: TrialConfig,
-        program: EpochProgram,
-        images: tf.Tensor,
-        eval_images: tf.Tensor,
-        eval_metric: str,
-        compile_seconds: float,
+        self, config: TrialConfig, program: EpochProgram, eval_metric: str, compile_seconds: float
     ) -> None:
         self.config = config
-        self.epoch = 0
-        self.compile_seconds = compile_seconds
-        self.eval_metric = eval_metric
+        self.epoch = 0  # epochs completed
+        self.compile_seconds = compile_seconds  # 0 if the program was there already
+        self.eval_metric = eval_metric  # `TEST_MSE` or `VAL_MSE`
         self.n_parameters = count_trainable(program.model)
-        self.n_weights = len(program.model.trainable_variables)
-        self._program, self._images, self._eval_images = program, images, eval_images
+        self.n_weights = len(program.model.trainable_variables)  # arrays of them
+        self._program = program
         program.reset(config.seed)
 
     @property
@@ -370,13 +297,8 @@ class Training:
         """
         epoch, config = self.epoch + 1, self.config
         started = time.perf_counter()
-        train_mse = self._program.train_epoch(
-            self._images,
-            learning_rate=config.learning_rate,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            shuffle_seed=(config.seed, epoch),
-        )
+        sgd = Sgd(config.learning_rate, config.momentum, config.nesterov)
+        train_mse = self._program.train_epoch(sgd, (config.seed, epoch))
         trained = time.perf_counter()
         eval_mse = self.evaluate() if evaluate and math.isfinite(train_mse) else None
         eval_seconds = 0.0 if eval_mse is None else time.perf_counter() - trained
@@ -387,11 +309,11 @@ class Training:
 
     def evaluate(self) -> float:
         """The mean squared error of the evaluation images."""
-        return self._program.evaluate(self._eval_images)
+        return self._program.evaluate()
 
     def get_state(self) -> list[np.ndarray]:
         """What training has changed so far. `resume` goes on from it, in any process."""
-        return self._program.get_state()
+        return [variable.numpy() for variable in self._program.state]
 
     def resume(self, epoch: int, state: Sequence[np.ndarray]) -> None:
         """Goes on after so many epochs, as if it had trained them.
@@ -399,7 +321,8 @@ class Training:
         Raises:
             ValueError: the state is that of another shape.
         """
-        self._program.set_state(state)
+        for variable, value in zip(self._program.state, state, strict=True):
+            variable.assign(value)
         self.epoch = epoch
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
@@ -420,11 +343,6 @@ class Trainer:
     """Holds the images on a device and what is compiled in a process.
 
     One trial trains at a time: trials of one shape share the program's weights.
-
-    Attributes:
-        device: to train on.
-        image_set: the images.
-        custom_models: that trials may name.
     """
 
     def __init__(
@@ -474,14 +392,7 @@ class Trainer:
                 program = self._program(config, images, n_train, eval_images)
                 compile_seconds = time.perf_counter() - started
                 self._programs[key] = program
-            return Training(
-                config,
-                self._programs[key],
-                images,
-                eval_images,
-                part.eval_metric,
-                compile_seconds,
-            )
+            return Training(config, self._programs[key], part.eval_metric, compile_seconds)
 
     def _program(
         self, config: TrialConfig, images: tf.Tensor, n_train: int, eval_images: tf.Tensor
@@ -501,10 +412,6 @@ class Trainer:
             n_threads=self.device.n_threads,
             formulation=self._formulation or formulation,
         )
-
-
-def _spec(images: tf.Tensor) -> tf.TensorSpec:
-    return tf.TensorSpec(images.shape, images.dtype)
 
 
 def _as_float(images: Any) -> tf.Tensor:

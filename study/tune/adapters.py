@@ -28,7 +28,7 @@ from ray.tune.search import Searcher
 from convae.results import EpochResult
 from study.folder import schema
 from study.folder.tables import Row
-from study.plan.ledger import TOTALS, Ledger, Measurement
+from study.plan.ledger import TOTALS, Ledger, Listener, Measurement
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial
@@ -50,21 +50,15 @@ class _Uncopied:
 
 
 class PlanSearcher(_Uncopied, Searcher):
-    """Hands out the plan's trials.
+    """Hands out the plan's trials."""
 
-    Args:
-        plan: of the study.
-        tell: called with the name of each trial that is handed out.
-    """
-
-    def __init__(self, plan: Plan, tell: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__(metric=schema.OBJECTIVE, mode=schema.MODE)
-        self._plan, self._tell = plan, tell
+        self._plan = plan
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial; None if there is none at present; FINISHED at the end."""
         if planned := self._plan.next():
-            self._tell(planned.trial_id)
             return {PLANNED: planned}
         return str(Searcher.FINISHED) if self._plan.is_finished else None
 
@@ -215,11 +209,11 @@ def nodes_alive() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-class LedgerCallback(_Uncopied, tune.Callback):
+class LedgerCallback(_Uncopied, tune.Callback, Listener):
     """Enters in the ledger what becomes of trials; the only place where Ray Tune reaches it.
 
     Args:
-        ledger: of the study.
+        ledger: of the study; the callback listens to it.
         stopper: of the study.
         progress: is told of workers, and of time that passes.
         nodes_alive: the ids of Ray's nodes at this moment.
@@ -237,15 +231,16 @@ class LedgerCallback(_Uncopied, tune.Callback):
         self._nodes: dict[str, set[str]] = {}  # that a trial's latest attempt may be on
         self._node_of: dict[str, str] = {}  # of the trials at work
         self._shared: dict[str, list[int]] = {}  # trials at work on its node, at each result
+        ledger.listeners.append(self)
 
-    def note_nodes(self, trial_id: str) -> None:
+    def planned(self, planned: PlannedTrial, row: Row) -> None:
         """Notes which nodes there are as an attempt begins, should one of them be lost."""
-        self._nodes[trial_id] = self._nodes_alive()
+        self._nodes[planned.trial_id] = self._nodes_alive()
 
     def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
         """Tells of the worker; that of another trial may have been taken for it."""
         self._progress.started(trial_id_of(trial))
-        self.note_nodes(trial_id_of(trial))
+        self._nodes[trial_id_of(trial)] = self._nodes_alive()
 
     def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **info: Any) -> None:
         """Enters the epochs that a result brings."""
@@ -279,7 +274,7 @@ class LedgerCallback(_Uncopied, tune.Callback):
         if n_lost < MAX_LOST_NODES and self._lost_one_of(nodes, trial):
             trial.max_failures += 1
             note = "lost its node, starts again"
-        self.note_nodes(trial_id)
+        self._nodes[trial_id] = self._nodes_alive()
         self._ledger.fail_once(trial_id, _error_of(trial), note)
 
     def on_trial_error(self, *, trial: Trial, **info: Any) -> None:

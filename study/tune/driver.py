@@ -257,7 +257,7 @@ class _Session:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, self._slots.share),
                 tune_config=tune.TuneConfig(
-                    search_alg=PlanSearcher(self._plan, callback.note_nodes),
+                    search_alg=PlanSearcher(self._plan),
                     scheduler=SearchScheduler(self._spec, self._ledger),
                     num_samples=-1,  # the plan says when it is finished
                     max_concurrent_trials=self._slots.n_slots,

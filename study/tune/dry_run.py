@@ -6,13 +6,11 @@ of the kind that the study would use. Nothing is written.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ray
 
-from convae.config import TrialConfig
-from convae.custom_models import CustomModel
 from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.plan.sampler import check_sampler
@@ -38,7 +36,7 @@ class Cost:
 
 
 def print_plan(spec: StudySpec, resources: Resources, image_set: "ImageSet") -> None:
-    """Prints what the study would run; needs a Ray session.
+    """Prints what the study would run, and its time; needs a Ray session.
 
     Raises:
         SpecError: the study could not run.
@@ -47,7 +45,10 @@ def print_plan(spec: StudySpec, resources: Resources, image_set: "ImageSet") -> 
     slots, lanes = slots_for(spec, resources)
     plan = describe_plan(spec, slots.n_slots, slots.needs, widths_of(lanes))
     print(plan, *list_trials(spec), sep="\n", flush=True)
-    print(*estimate(spec, slots, measure(spec, slots, image_set)), sep="\n")
+    # In a slot of the study, not in this process, which may be on another machine.
+    task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)
+    costs = ray.get(task(measure).remote(spec, slots, image_set))
+    print(*estimate(spec, slots, costs), sep="\n")
 
 
 def list_trials(spec: StudySpec) -> list[str]:
@@ -97,42 +98,26 @@ def estimate(spec: StudySpec, slots: Slots, costs: Mapping[str, Cost]) -> list[s
 
 
 def measure(spec: StudySpec, slots: Slots, image_set: "ImageSet") -> dict[str, Cost]:
-    """Trains an epoch of each model in one of the study's slots."""
-    share = {"num_cpus": slots.cpus_per_trial, "num_gpus": slots.gpus_per_trial}
-    task = ray.remote(max_retries=0, **share)(_measure_here)
-    configs = [reference_config(model, spec) for model in spec.all_models]
-    costs = task.remote(
-        configs, image_set, spec.custom_models, slots.cpus_per_trial, slots.gpus_per_trial > 0
-    )
-    return dict(zip(spec.all_models, ray.get(costs), strict=True))
-
-
-def _measure_here(
-    configs: list[TrialConfig],
-    image_set: "ImageSet",
-    custom_models: tuple[CustomModel, ...],
-    n_threads: int,
-    gpu: bool,
-) -> list[Cost]:
+    """Trains an epoch of each model, on the device of this process."""
     from convae.device import open_device
     from convae.engine import Engine
     from convae.training import Trainer
 
-    device = open_device(gpu=gpu, n_threads=n_threads)
-    costs = []
-    for config in configs:
-        if config.is_custom:
-            trainer = Trainer(image_set, device, custom_models=custom_models)
+    device = open_device(gpu=slots.gpus_per_trial > 0, n_threads=slots.cpus_per_trial)
+    trainer = Trainer(image_set, device, custom_models=spec.custom_models)
+    costs = {}
+    for model in spec.all_models:
+        trial = reference_config(model, spec, epochs=1, learning_rate=GENTLE_RATE)
+        if trial.is_custom:
             engine = Engine.open(image_set, {}, trainer)
         else:
-            engine = Engine.for_trial(config, image_set, device)
+            engine = Engine.for_trial(trial, image_set, device)
         engine.compile()
-        trial = replace(config, epochs=1, learning_rate=GENTLE_RATE)
-        engine.submit(config.model, trial, sharing=DeviceSharing.ALONE)
+        engine.submit(model, trial, sharing=DeviceSharing.ALONE)
         while engine.step():
             pass
-        report = engine.report(config.model)
+        report = engine.report(model)
         (epoch,) = report.epochs
         compile_seconds = report.compile_seconds + sum(engine.compile_seconds.values())
-        costs.append(Cost(epoch.train_seconds + epoch.eval_seconds, compile_seconds))
+        costs[model] = Cost(epoch.train_seconds + epoch.eval_seconds, compile_seconds)
     return costs

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from keras_fit import noise
 
-from convae import engine as engine_module
 from convae.config import TrialConfig
-from convae.data import ImageSet
 from convae.engine import Engine, ProgramId
 from convae.errors import EngineError
 from convae.lane_program import DeviceImages, Evaluator, Shape
@@ -18,18 +17,19 @@ from convae.lanes import Lanes, LaneState, SliceResult
 from convae.results import Status
 from convae.sharing import DeviceSharing, choose_n_lanes
 
+pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
 CONV, DENSE = ProgramId("conv", single=False), ProgramId("dense", single=False)
 CONV_SINGLE, DENSE_SINGLE = ProgramId("conv", single=True), ProgramId("dense", single=True)
 N_LANES = {CONV: 3, DENSE: 2, CONV_SINGLE: 1, DENSE_SINGLE: 1}
 
 
 class Clock:
-    """Stands for the module time, and stands still unless somebody works."""
+    """Tells a time that stands still unless somebody works."""
 
     def __init__(self):
         self.seconds = 0.0
 
-    def perf_counter(self):
+    def __call__(self):
         return self.seconds
 
 
@@ -104,15 +104,14 @@ def random_config(rng, model):
 class Simulation:
     """Random arrivals, pauses, ends and removals, with what must hold checked at every slice."""
 
-    def __init__(self, seed, monkeypatch):
+    def __init__(self, seed):
         self.rng = random.Random(seed)
         clock = Clock()
-        monkeypatch.setattr(engine_module, "time", clock)
         self.lanes = {
             program: FakeLanes(n, clock, lambda program=program: self.check_slice(program))
             for program, n in N_LANES.items()
         }
-        self.engine = Engine(self.lanes)
+        self.engine = Engine(self.lanes, clock=clock)
         self.engine.compile()
         self.told = {}  # epochs reported, by trial
         self.configs, self.sharing = {}, {}
@@ -179,8 +178,8 @@ class Simulation:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_trial_gets_its_epochs_and_no_lane_idles(seed, monkeypatch):
-    simulation = Simulation(seed, monkeypatch)
+def test_every_trial_gets_its_epochs_and_no_lane_idles(seed):
+    simulation = Simulation(seed)
     simulation.run(n_steps=150)
     seconds = simulation.removed_seconds
     statuses = set()
@@ -224,10 +223,9 @@ def dense(epochs=3, **changes):
     return TrialConfig(model="dense", epochs=epochs, batch_size=1, **changes)
 
 
-def test_shares_add_up_to_what_the_device_spent(monkeypatch):
+def test_shares_add_up_to_what_the_device_spent():
     clock = Clock()
-    monkeypatch.setattr(engine_module, "time", clock)
-    engine = Engine({CONV: FakeLanes(2, clock), DENSE: FakeLanes(4, clock)})
+    engine = Engine({CONV: FakeLanes(2, clock), DENSE: FakeLanes(4, clock)}, clock=clock)
     engine.compile()
     for i in range(3):
         engine.submit(f"d{i}", dense(epochs=2))
@@ -366,10 +364,7 @@ def test_lanes_by_rule(n_trials, gpu, expected):
 @pytest.fixture(scope="module")
 def programs():
     """Lanes for dense models, compiled once by whichever engine comes first."""
-    rng = np.random.default_rng(0)
-    train, test = (rng.integers(0, 256, (n, 28, 28)).astype(np.uint8) for n in (200, 50))
-    labels = [np.zeros(n, np.uint8) for n in (200, 50)]
-    images = DeviceImages(ImageSet(train, labels[0], test, labels[1], "noise"))
+    images = DeviceImages(noise(200, 50))
     evaluator = Evaluator("dense", images)
     shape = Shape.for_trials("dense", n_lanes=3, widths=[24], batch_sizes=[16, 64], n_train=200)
     return {
@@ -485,7 +480,7 @@ def test_order_pauses_and_removals_change_no_number(programs, expected, seed):
 
 
 def test_many_ask_at_once(programs, expected):
-    """As trials' actors do, each from a thread of its own; one has the device to itself."""
+    """As trials' actors do, each from its thread; one has the device to itself."""
     found = {}
     states = {trial_id: first_state(programs, trial_id) for trial_id in CONFIGS}
 

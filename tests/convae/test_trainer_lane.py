@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from keras_fit import noise
 
 from convae.config import TrialConfig
 from convae.custom_models import CustomModel
-from convae.data import ImageSet
 from convae.device import Device
 from convae.engine import Engine, ProgramId
 from convae.errors import EngineError, TrialError
@@ -18,6 +18,7 @@ from convae.results import Status
 from convae.sharing import DeviceSharing
 from convae.training import Trainer
 
+pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
 N_TRAIN = 200
 BUILDER = """
 import keras
@@ -32,7 +33,7 @@ def build(units=4, rate=0.2, end="sigmoid"):
         layers.Dense(784, activation=end), layers.Reshape((28, 28, 1)),
     ])
 """
-OWN = [
+CUSTOM = [
     CustomModel(name=name, function="build", files=(("builder.py", BUILDER),), defaults="{}")
     for name in ("mine", "other")
 ]
@@ -52,10 +53,7 @@ def custom_config(model="mine", epochs=3, seed=0, learning_rate=1.0, **keywords)
 
 @pytest.fixture(scope="module")
 def trainer():
-    rng = np.random.default_rng(0)
-    train, test = (rng.integers(0, 256, (n, 28, 28)).astype(np.uint8) for n in (N_TRAIN, 50))
-    labels = [np.zeros(n, np.uint8) for n in (N_TRAIN, 50)]
-    return Trainer(ImageSet(train, labels[0], test, labels[1], "noise"), DEVICE, custom_models=OWN)
+    return Trainer(noise(N_TRAIN, 50), DEVICE, custom_models=CUSTOM)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from simulation import MemoryFolder, totals
 from convae.results import EpochResult
 from study.folder import schema
 from study.folder.storage import RunFolderError
-from study.plan.ledger import Ledger
+from study.plan.ledger import Ledger, Listener
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
 from study.tune.adapters import (
@@ -55,31 +55,19 @@ class Trial(SimpleNamespace):
 CONTROLLER = SimpleNamespace(get_live_trials=lambda: [Trial(status="PENDING")])
 
 
-class Tune:
+class Tune(Listener):
     """Ray Tune's side of a study."""
 
     def __init__(self, spec, folder, files=None, alive=()):
         self.folder = folder
         self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
-        self.searcher = PlanSearcher(Plan(spec, self.ledger, enforce_alone=False), self._handed_out)
+        self.searcher = PlanSearcher(Plan(spec, self.ledger, enforce_alone=False))
         self.scheduler = SearchScheduler(spec, self.ledger)
         self.stopper = StudyStopper(self.ledger, None)
         watcher = SimpleNamespace(started=lambda _: None)
         self.callback = LedgerCallback(self.ledger, self.stopper, watcher, lambda: set(alive))
         self.notes = []
         self.ledger.listeners.append(self)
-
-    def _handed_out(self, trial_id):
-        self.callback.note_nodes(trial_id)
-
-    def planned(self, planned, row):
-        pass
-
-    def measured(self, row, epochs):
-        pass
-
-    def ended(self, row):
-        pass
 
     def failed_once(self, row, note):
         self.notes.append(note)
