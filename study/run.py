@@ -328,7 +328,7 @@ def _run_there(
         if not options.quiet:
             print(image_set, flush=True)
 
-        # Ray takes seconds to import, so whoever asks for --help does not wait for it.
+        # Ray takes seconds to import, so --help does not wait for it.
         from study.tune.driver import StudyFailedError, run_study
         from study.tune.resources import Resources, ray_session
 

@@ -95,7 +95,7 @@ class TableWriter:
             RunFolderError: a file cannot be written; what was known before still is.
         """
         metadata = {JOURNAL_KEY: str(self._number)}
-        # Trials first: whoever reads them last finds the trial of every epoch.
+        # Trials first: a reader that reads them last finds the trial of every epoch.
         for rows, columns, parquet, csv in (
             (trials, TRIALS, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE),
             (epochs, EPOCHS, schema.EPOCHS_FILE, schema.EPOCHS_CSV_FILE),
