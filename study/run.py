@@ -34,7 +34,9 @@ from study.plan.trial_tables import TrialTable, table_of, trial_table_from
 from study.view.terminal import forgiving_terminal
 
 if TYPE_CHECKING:
+    from convae.data import ImageSet
     from study.folder.storage import RunFolder
+    from study.tune.driver import Outcome
     from study.tune.trainable import WorkerSettings
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
@@ -313,7 +315,6 @@ def _run_there(
     earlier: dict[str, Any] | None,
     workers: "WorkerSettings | None",
 ) -> _Ended:
-    from convae.data import load_images
     from study.folder.lock import DriverLock
     from study.folder.manifest import read_manifest
 
@@ -323,18 +324,11 @@ def _run_there(
             lock = DriverLock(folder, tell=lambda line: print(line, flush=True))
             stack.callback(lock.release)
             earlier = read_manifest(folder)  # another driver may have been at it until now
-        began_with = earlier["data"] if earlier else {}
-        path = options.data if options.data is not None else began_with.get("path")
-        image_set = load_images(path)
-        if began_with.get("sha256", image_set.sha256) != image_set.sha256:
-            raise SpecError(
-                f"The images at {image_set.source} are not those that the study began with, from"
-                f" {began_with['source']}; give --data those, or start a new study."
-            )
+        image_set = _load_images(options.data, earlier)
         if not options.quiet:
             print(image_set, flush=True)
 
-        # Ray takes seconds to import, so whoever asks for --help does not wait for it.
+        # Ray takes seconds to import, so --help does not wait for it.
         from study.tune.driver import StudyFailedError, run_study
         from study.tune.resources import Resources, ray_session
 
@@ -367,6 +361,27 @@ def _run_there(
                 remedy = f"Mend it, then resume with: {resume_command(options)}"
                 raise StudyFailedError(f"{error} {remedy}") from error
 
+    return _tell_end(options, spec, folder, outcome)
+
+
+def _load_images(path: str | None, earlier: dict[str, Any] | None) -> "ImageSet":
+    """The images of a new study, or those that an earlier session began with."""
+    from convae.data import load_images
+
+    began_with = earlier["data"] if earlier else {}
+    image_set = load_images(began_with.get("path") if path is None else path)
+    if began_with.get("sha256", image_set.sha256) != image_set.sha256:
+        raise SpecError(
+            f"The images at {image_set.source} are not those that the study began with, from"
+            f" {began_with['source']}; give --data those, or start a new study."
+        )
+    return image_set
+
+
+def _tell_end(
+    options: argparse.Namespace, spec: StudySpec, folder: "RunFolder", outcome: "Outcome"
+) -> _Ended:
+    """Writes the report, and says how the study ended and what to do next."""
     print(f"study {outcome.status}; results in {folder}", flush=True)
     if not options.no_report:
         from analysis.report import write_report

@@ -198,7 +198,7 @@ def new_owner() -> str:
 
 
 def read_lease(folder: RunFolder) -> Lease | None:
-    """Who drives the study at the moment, or did when it died; None if nobody says so.
+    """The lease of the driver at work, or of one that died; None if there is none.
 
     Raises:
         RunFolderError: it cannot be read.

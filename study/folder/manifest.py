@@ -6,31 +6,20 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import convae
 from convae.hardware import versions
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError, without_secrets
-from study.folder.tables import RESTORE
+from study.folder.tables import ABSENT, RESTORE
 
-# The keys that a manifest must have to be read; a dictionary must have keys of these names.
-KEYS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "name": (),
-        "status": (),
-        "started_utc": (),
-        "finished_utc": (),
-        "wall_seconds": (),
-        "command": (),
-        "spec": ("preset",),
-        "code": ("version", "git_commit", "git_dirty"),
-        "versions": (),
-        "hardware": ("cpu", "n_cpus", "memory_gib", "gpus"),
-        "resources": ("cpus_per_trial", "gpus_per_trial", "max_concurrent"),
-        "data": ("source",),
-    }
+# What a manifest must have to be read; a dot leads into a dictionary.
+KEYS: Final = (
+    *("name", "status", "started_utc", "finished_utc", "wall_seconds", "command", "versions"),
+    *("spec.preset", "code.version", "code.git_commit", "code.git_dirty", "data.source"),
+    *("hardware.cpu", "hardware.n_cpus", "hardware.memory_gib", "hardware.gpus"),
+    *("resources.cpus_per_trial", "resources.gpus_per_trial", "resources.max_concurrent"),
 )
 
 
@@ -42,10 +31,7 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     """
     name = f"{folder}/{schema.MANIFEST_FILE}"
     if (content := folder.read(schema.MANIFEST_FILE)) is None:
-        raise RunFolderError(
-            f"{name} does not exist; give a run folder STORAGE/NAME that python -m study.run has"
-            " written."
-        )
+        raise RunFolderError(f"{name} {ABSENT}.")
     try:
         manifest: dict[str, Any] = json.loads(content)
     except ValueError as error:
@@ -58,12 +44,12 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
             f" {schema.FORM}; read it with the code that wrote it, form 1 with that of commit"
             f" {schema.COMMIT_OF_FORM_1}."
         )
-    for key, parts in KEYS.items():
-        if key not in manifest:
-            raise RunFolderError(f"{name} has no {key!r}; {RESTORE}.")
-        for part in parts:
-            if not isinstance(manifest[key], dict) or part not in manifest[key]:
-                raise RunFolderError(f"{name} has no '{key}.{part}'; {RESTORE}.")
+    for key in KEYS:
+        found: Any = manifest
+        for part in key.split("."):
+            if not isinstance(found, dict) or part not in found:
+                raise RunFolderError(f"{name} has no {key!r}; {RESTORE}.")
+            found = found[part]
     return manifest
 
 

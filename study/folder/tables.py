@@ -6,6 +6,7 @@ to which number it holds the journal, so that a reader finds the same whenever a
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from convae.config import IMAGE_SHAPE
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError, first_line
 
@@ -28,8 +30,11 @@ ARROW_TYPES: Final[Mapping[schema.Kind, pa.DataType]] = {
     "bool": pa.bool_(),
 }
 RESTORE: Final = "restore it from a copy, or run the study again"
+ABSENT: Final = (
+    "does not exist; give a run folder STORAGE/NAME that python -m study.run has written"
+)
 OTHER_VERSION: Final = "use the version of the code that wrote it"
-N_PIXELS: Final = 28 * 28
+N_PIXELS: Final = math.prod(IMAGE_SHAPE)
 JOURNAL_KEY: Final = b"journal"  # of a table's metadata
 
 
@@ -90,7 +95,7 @@ class TableWriter:
             RunFolderError: a file cannot be written; what was known before still is.
         """
         metadata = {JOURNAL_KEY: str(self._number)}
-        # Trials first: whoever reads them last finds the trial of every epoch.
+        # Trials first: a reader that reads them last finds the trial of every epoch.
         for rows, columns, parquet, csv in (
             (trials, TRIALS, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE),
             (epochs, EPOCHS, schema.EPOCHS_FILE, schema.EPOCHS_CSV_FILE),
@@ -121,10 +126,7 @@ def read_tables(folder: RunFolder) -> tuple[pa.Table, pa.Table]:
     trials = _read_table(folder, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE, TRIALS)
     for table, name in ((trials, schema.TRIALS_FILE), (epochs, schema.EPOCHS_FILE)):
         if table is None:
-            raise RunFolderError(
-                f"{folder}/{name} does not exist; give a run folder STORAGE/NAME that"
-                " python -m study.run has written."
-            )
+            raise RunFolderError(f"{folder}/{name} {ABSENT}.")
     try:
         trials = _with_trials(trials, [c for n, cs in journal if n > _held(trials) for c in cs])
         epochs = _with_epochs(epochs, [c for n, cs in journal if n > _held(epochs) for c in cs])

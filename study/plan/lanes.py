@@ -37,7 +37,7 @@ def lanes_of(
 
     Args:
         spec: the study.
-        lanes: at most, as a person asks for them; None for the rule's.
+        lanes: the most that --lanes allows; None for as many as the rule gives.
         gpu: whether the device is one.
         kept: of an earlier session, by model, which stay.
     """

@@ -37,7 +37,7 @@ WRITE_SHARE = 0.05
 
 
 class Listener:
-    """Hears of what is entered, after it is; whoever derives something overrides what it needs."""
+    """Is told of each entry after it is made; subclasses override what they need."""
 
     def planned(self, planned: PlannedTrial, row: Row) -> None:
         """A trial is to be trained, for the first time or again."""
@@ -69,7 +69,7 @@ def decide_state(row: Mapping[str, Any], *, failed: bool, stopping: bool) -> str
     Args:
         row: the trial's, with its last result.
         failed: with an error, after its retries.
-        stopping: because the whole study stops, so that nobody judged the trial.
+        stopping: because the whole study stops, not by a decision on the trial.
 
     Returns:
         One of `schema.STATES`: "running" for a trial that a later session goes on with.
@@ -238,11 +238,11 @@ class Ledger:
     # The run folder.
 
     def write(self) -> None:
-        """Writes what there is, to the tables."""
+        """Writes the tables."""
         self._save(rewrite=True)
 
     def close(self) -> None:
-        """Writes what there is, and deletes the checkpoints that nobody needs."""
+        """Writes the tables, and deletes the checkpoints of trials that have ended."""
         self._save(rewrite=True)
         with self._noting_trouble():
             for name in self.folder.names(schema.CHECKPOINTS_FOLDER):

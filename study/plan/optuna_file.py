@@ -1,7 +1,7 @@
 """`optuna.db`: a picture of the searches, for Optuna Dashboard and for `optuna.load_study`.
 
-Optuna works in the memory of this process. The file is a copy, made again whenever there is time:
-whatever becomes of it, or whoever locks it, is no concern of the study.
+Optuna works in the memory of this process. The file is a copy, made again at intervals: a file that
+is locked, damaged or deleted does not affect the study.
 """
 
 import logging

@@ -34,7 +34,7 @@ STAGES = (schema.SEARCH, schema.FINALIST, schema.WINNER)
 
 
 class Plan(Listener):
-    """Hands out a study's trials, entered in the ledger before anybody sees them.
+    """Hands out a study's trials, each entered in the ledger first.
 
     It goes on where the ledger stands. Each architecture has its own search and an equal share of
     the search trials; finalists wait until no search trial runs, winners until no finalist does.

@@ -1,4 +1,4 @@
-"""Tells MLflow of each trial when it ends, for whoever keeps their experiments there.
+"""Logs each trial to an MLflow tracking store when it ends (`--mlflow`).
 
 The run folder stays the record: a tracking server that fails costs its own entries, no trial.
 """

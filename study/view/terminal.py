@@ -1,4 +1,4 @@
-"""The terminal of a command that outlives it: nobody's terminal is needed to train."""
+"""Standard output and error that may be closed while a study runs: it goes on without them."""
 
 import contextlib
 import io

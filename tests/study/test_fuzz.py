@@ -18,23 +18,7 @@ N = 500
 # Asked of the world outside: a cluster that is not there is waited for.
 LEFT_OUT = {"--help", "--address", "--dry-run"}
 # The first half is mostly right, so that many command lines get far.
-NUMBERS = [
-    "1",
-    "2",
-    "4",
-    "8",
-    "64",
-    "1",
-    "2",
-    "4",
-    "0",
-    "-1",
-    "1000000000000",
-    "1.5",
-    "nan",
-    "x",
-    "",
-]
+NUMBERS = [*map(str, (1, 2, 4, 8, 64, 1, 2, 4, 0, -1, 10**12, 1.5)), "nan", "x", ""]
 TEXTS = ["conv", "dense", "unet", "../..", "a\x00b", "ä b", ""]
 TRIALS = ["model=conv", "model=dense hidden_units=2,3", "model=conv momentum=2", "x", "model=", "'"]
 

@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import replace
 
 import optuna
-import pytest
 from closed_form import final_mse
 from simulation import MemoryFolder, epoch_row, measured
 
@@ -125,16 +124,6 @@ def test_a_grid_gives_each_of_its_points_once_and_no_more():
     found = {str(spec.space_of("conv").params_of(trial.config)) for trial in searched}
     assert len(searched) == 300
     assert found == set(map(str, spec.space_of("conv").grid))
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
-def test_same_seed_same_settings(sampler):
-    def settings(seed):
-        spec = replace(SPEC, n_search_trials=30, seed=seed, sampler=sampler)
-        return [trial.config.learning_rate for trial in of(Hand(spec).run(), schema.SEARCH)]
-
-    assert settings(0) == settings(0)
-    assert settings(0) != settings(1)
 
 
 def test_an_end_that_the_folder_could_not_take_is_trained_again_and_counted_once():

@@ -123,14 +123,13 @@ def test_a_dry_run_tells_the_trials_and_writes_nothing(storage, capfd):
     told = capfd.readouterr()
     assert told.err == ""
     lines = [line.split() for line in told.out.splitlines()]
-    rows = {line[0]: line for line in lines if line and "dense" in line[0]}
-    assert {name: row[-6] for name, row in rows.items()} == {
-        "reference-dense-64": "1",
-        "search-dense": "4",
-        "finalist-dense": "12",  # three and the reference, with three seeds
-        "winner-dense": "1",
+    assert {line[2]: line[0] for line in lines if line[1] == "×"} == {
+        "reference": "1",
+        "search": "4",
+        "finalist": "12",  # three and the reference, with three seeds
+        "winner": "1",
     }
-    assert any("estimate: at most" in line for line in told.out.splitlines())
+    assert any("estimate: " in line for line in told.out.splitlines())
     assert not storage.exists()
 
 
@@ -293,15 +292,6 @@ def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, formula, capsys
     assert told.out.splitlines()[0].endswith("(60 + 12, not MNIST)")
     manifest = json.loads((folder / "study.json").read_text())
     assert len(manifest["sessions"]) == 2
-
-    # A folder that records no path, as those from before there were other images than MNIST.
-    manifest["data"] = {key: described[key] for key in ("source", "sha256")}
-    (folder / "study.json").write_text(json.dumps(manifest))
-    assert run_main(resume) == 2
-    assert "are not those that the study began with" in capsys.readouterr().err
-    assert run_main([*resume, "--data", str(path)]) == 0
-    assert json.loads((folder / "study.json").read_text())["data"]["path"] == str(path)
-    capsys.readouterr()
 
     # Other images are refused, wherever they are, and nothing is written.
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -198,6 +198,35 @@ def test_options_go_over_the_files_values_and_paths_are_the_files(tmp_path, caps
     assert read_study(path).spec.preset == "my_study"
 
 
+TABLES = """
+trial = [
+    {group = "reference", model = "dense", hidden_units = 77},
+    {group = "reading", model = "dense", batch_size = 128},
+    {group = "neighbour", model = "conv", vary = "each", nesterov = false},
+    {model = "dense"},
+]
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ("", "reference reading neighbour custom"),
+        ("--no-readings", "reference neighbour custom"),
+        ("--no-neighbours", "reference reading custom"),
+        ("--hidden 64", "neighbour custom"),
+        ("--models dense", "reference reading custom"),
+        ("--models conv", "neighbour custom"),
+        ("--readings --neighbours", "reference reading neighbour custom"),
+    ],
+)
+def test_options_take_tables_of_the_file_out(words, left, tmp_path, capsys):
+    (tmp_path / "my.toml").write_text(TABLES)
+    assert run.main([str(tmp_path / "my.toml"), "--print-study", *words.split()]) == 0
+    printed = tomllib.loads(capsys.readouterr().out)["trial"]
+    assert [table.get("group", "custom") for table in printed] == left.split()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -14,7 +14,7 @@ from simulation import epoch_row, measured, planned
 
 from convae.config import TrialConfig
 from study.folder import schema
-from study.folder.manifest import Manifest
+from study.folder.manifest import Manifest, read_manifest
 from study.folder.storage import RunFolder, RunFolderError
 from study.folder.tables import TableWriter, read_reconstructions, read_tables
 from study.plan.ledger import Ledger
@@ -185,6 +185,15 @@ def test_manifest_tells_how_it_ended(tmp_path):
     assert (entries["status"], entries["command"]) == ("finished", ["python"])
     assert entries["wall_seconds"] >= 0
     assert entries["versions"]["ray"]
+
+
+@pytest.mark.parametrize("entries", [{"schema_version": 1}, {"form": 1}, {"form": 3}])
+def test_a_folder_of_another_form_is_refused_with_the_commit_that_reads_it(tmp_path, entries):
+    (tmp_path / "study.json").write_text(json.dumps(entries))
+    with pytest.raises(
+        RunFolderError, match=r"of form [13], .* reads form 2; .* commit fb18ede\.$"
+    ):
+        read_manifest(RunFolder(tmp_path))
 
 
 def test_a_resumed_study_keeps_its_first_command_and_adds_its_time(tmp_path):
