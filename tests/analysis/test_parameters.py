@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from synthetic_runs import search_trials, tables
 
-from analysis.chapters.parameters import BEST_SHARE, MIN_COMPLETED, importances
+from analysis.importance import BEST_SHARE, MIN_COMPLETED, importances
 from study.folder import schema
 
 
