@@ -27,7 +27,6 @@ REPORT_LATENT_FILTERS: Final = schema.BY_NAME["latent_filters"].default
 # A trial's setting, apart from its architecture and its seed: averages never mix two of them.
 SETTING: Final = (
     "epochs",
-    "precision",
     *(p.name for p in schema.HYPERPARAMETERS if p.models == schema.MODELS),
 )
 DENSE_SETTING: Final = tuple(

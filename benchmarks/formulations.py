@@ -62,7 +62,7 @@ def main() -> None:
         result = race(peers, config, options.data, n)
         for name in set(peers) - set(result.seconds):
             sys.exit(f"{name} {result.notes[name]}")
-        setting = {"n_threads": n_threads, "precision": "float32", "batch_size": batch_size}
+        setting = {"n_threads": n_threads, "batch_size": batch_size}
         ratios, cpu_ratios = result.ratios(DEFINITION), result.cpu_ratios(DEFINITION)
         facts = {"ratios_of_medians": ratios, "cpu_ratios_of_medians": cpu_ratios}
         rows.append({**setting, **asdict(result), **facts})

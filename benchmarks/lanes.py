@@ -25,7 +25,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.race import CONFIGS, build_parser, cell, print_table, write_result
-from convae.config import PRECISIONS, TrialConfig
+from convae.config import TrialConfig
 from convae.data import ImageSet, load_images
 from convae.quiet import without_native_notes
 from convae.xla import SWITCH
@@ -51,7 +51,6 @@ class Setting:
     batch: str
     chunk_size: int | None
     variant: str
-    precision: str
 
     @property
     def configs(self) -> list[TrialConfig]:
@@ -62,7 +61,6 @@ class Setting:
                 CONFIGS[self.model],
                 batch_size=sizes[lane % len(sizes)],
                 seed=lane,
-                precision=self.precision,
             )
             for lane in range(self.n_lanes)
         ]
@@ -78,7 +76,6 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--chunks", nargs="+", type=int, metavar="SIZE", help="default by rule")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS)
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--no-fit", action="store_true", help="without model.fit")
     parser.add_argument(
         "--profile", action="store_true", help="the longest kernels of each setting"
@@ -103,7 +100,7 @@ def settings(options: argparse.Namespace) -> Iterator[Setting]:
     ):
         if batch == MIXED and n_lanes == 1:
             batch = "256"
-        yield Setting(model, n_lanes, batch, chunk_size, variant, options.precision)
+        yield Setting(model, n_lanes, batch, chunk_size, variant)
 
 
 def lay_out(setting: Setting, images: Any) -> "Lanes":
@@ -121,10 +118,9 @@ def lay_out(setting: Setting, images: Any) -> "Lanes":
         batch_sizes=[config.batch_size for config in configs],
         n_train=images.n_train,
         chunk_size=setting.chunk_size,
-        precision=setting.precision,
         variant=Variant(**VARIANTS[setting.variant]),
     )
-    return Lanes(shape, images, Evaluator(model, images, setting.precision))
+    return Lanes(shape, images, Evaluator(model, images))
 
 
 def measure(
@@ -211,7 +207,6 @@ def compile_at_once(asked: list[Setting], image_set: ImageSet) -> dict[str, Any]
             widths=[getattr(config, WIDTHS[model]) for config in configs],
             batch_sizes=[config.batch_size for config in configs],
             n_train=len(image_set.train_images),
-            precision=setting.precision,
         )
     engine = Engine.open(image_set, shapes)
     start, processor_start = time.perf_counter(), time.process_time()
@@ -290,7 +285,7 @@ def main() -> int:
         print(_line(row), flush=True)
         write_result(name, result, short=options.short)
     headings = ["model", "lanes", "batch", "chunk", "variant", "compile s", "ms", "eval ms", "MSE"]
-    title = f"{what}, median of {n} (lowest to highest), {options.precision}, {device.description}"
+    title = f"{what}, median of {n} (lowest to highest), {device.description}"
     print_table(title, headings, [_cells(row) for row in result["rows"]])
     for row in result["rows"]:
         if "kernels" in row:

@@ -30,8 +30,6 @@ DATA_HELP: Final = (
     "images of 28 × 28: an .npz with x_train and x_test, or a folder of IDX files; default: MNIST,"
     " from CONVAE_DATA, a cache or a download"
 )
-# "bfloat16" is Keras' mixed_bfloat16: weights, optimiser and loss stay float32.
-PRECISIONS: Final = ("float32", "bfloat16")
 N_SEEDS: Final = 2**31  # seeds run from 0 to below this
 # Names become files' and columns' parts.
 _CUSTOM_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
@@ -305,7 +303,6 @@ class TrialConfig:
         epochs: passes over the training images.
         split: of `SPLITS`.
         seed: of the initial weights, the order of the images and the dropout; below `N_SEEDS`.
-        precision: of the layers' arithmetic, of `PRECISIONS`.
 
     Raises:
         ConfigError: for a value out of range or a hyperparameter of the other model.
@@ -324,16 +321,13 @@ class TrialConfig:
     epochs: int = 50
     split: str = FULL_SPLIT
     seed: int = 0
-    precision: str = PRECISIONS[0]
 
     def __post_init__(self) -> None:
         if self.is_custom:
             self._check_custom()
         else:
             _require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
-        for name, known in (("split", SPLITS), ("precision", PRECISIONS)):
-            value = getattr(self, name)
-            _require(value in known, name, value, "one of " + ", ".join(known))
+        _require(self.split in SPLITS, "split", self.split, "one of " + ", ".join(SPLITS))
         _require(_is_int(self.epochs, 1), "epochs", self.epochs, _WHOLE)
         in_range = _is_int(self.seed, 0) and self.seed < N_SEEDS
         _require(in_range, "seed", self.seed, "a whole number from 0 below 2**31")
@@ -398,7 +392,6 @@ class TrialConfig:
             self.hidden_activation,
             self.dropout,
             self.arguments,
-            self.precision,
         )
 
     def to_dict(self) -> dict[str, Any]:

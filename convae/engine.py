@@ -261,16 +261,15 @@ class Engine:
             trainer: of the same device, for a person's own models: it has their builders.
         """
         images = DeviceImages(image_set)
-        evaluators: dict[tuple[str, str], Evaluator] = {}
+        evaluators: dict[str, Evaluator] = {}
         programs: dict[ProgramId, Lanes | CustomLane] = {}
         if trainer is not None:
             for custom in trainer.custom_models:
                 programs[ProgramId(custom.name, single=True)] = CustomLane(custom.name, trainer)
         for program, shape in shapes.items():
-            key = shape.model, shape.precision
-            if key not in evaluators:
-                evaluators[key] = Evaluator(shape.model, images, shape.precision)
-            programs[program] = Lanes(shape, images, evaluators[key])
+            if shape.model not in evaluators:
+                evaluators[shape.model] = Evaluator(shape.model, images)
+            programs[program] = Lanes(shape, images, evaluators[shape.model])
             # Here, not in the threads that compile: XLA's cache knows functions by their order.
             programs[program].trace()
         return cls(programs)

@@ -34,8 +34,6 @@ def as_defined(model: keras.Model) -> Reconstruct:
 def cheaper_on_cpu(model: keras.Model) -> Reconstruct:
     """The convolutional autoencoder in fewer passes over memory; any other as it is.
 
-    Any other is also the convolutional autoencoder in bfloat16, where no form was measured.
-
     - The first convolution, its ReLU and pooling are one loop over the pooled pixels: what is not
       pooled yet, four times as much, never passes memory, and no gradient of it is written.
     - The second convolution's filter gradient has its two factors swapped, so that 16 channels
@@ -47,7 +45,7 @@ def cheaper_on_cpu(model: keras.Model) -> Reconstruct:
       the output, two pixels apart: a matrix product makes the stamps, XLA adds them up.
     """
     last_layer = model.layers[-1]
-    if not isinstance(last_layer, layers.Conv2D) or last_layer.compute_dtype != "float32":
+    if not isinstance(last_layer, layers.Conv2D):
         return as_defined(model)
     _, first, _, second, *middle, upsample, valid, last_upsample, last = model.layers
     assert isinstance(upsample, layers.UpSampling2D)

@@ -31,7 +31,7 @@ from convae.lane_operations import (
     upsampled_conv,
     upsampled_valid_conv,
 )
-from convae.models import POLICIES, build_model
+from convae.models import build_model
 
 # The largest chunk a lane works on at once; larger batches are several chunks.
 MAX_CHUNK_SIZE = 256
@@ -64,7 +64,6 @@ class Shape:
         chunk_size: images a lane a step.
         n_steps: chunks a slice.
         accumulates: whether a batch may be larger than a chunk.
-        precision: of the layers' arithmetic, of `convae.config.PRECISIONS`.
         variant: how gradients are computed.
     """
 
@@ -74,7 +73,6 @@ class Shape:
     chunk_size: int
     n_steps: int
     accumulates: bool = True
-    precision: str = "float32"
     variant: Variant = field(default_factory=Variant)
 
     @classmethod
@@ -87,7 +85,6 @@ class Shape:
         batch_sizes: Iterable[int],
         n_train: int,
         chunk_size: int | None = None,
-        precision: str = "float32",
         variant: Variant | None = None,
     ) -> "Shape":
         """The shape for all trials of a plan.
@@ -103,7 +100,6 @@ class Shape:
             batch_sizes: batch sizes that occur.
             n_train: training images of the longest epoch.
             chunk_size: images a lane a step; None for the rule's.
-            precision: of `convae.config.PRECISIONS`.
             variant: how gradients are computed.
         """
         batch_sizes = [min(size, n_train) for size in batch_sizes]
@@ -116,7 +112,6 @@ class Shape:
             chunk_size=chunk_size,
             n_steps=math.ceil(longest / SLICES_PER_EPOCH),
             accumulates=max(batch_sizes) > chunk_size,
-            precision=precision,
             variant=variant or Variant(),
         )
 
@@ -195,47 +190,48 @@ _Dropout = Callable[[tf.Tensor], tf.Tensor]
 _Network = Callable[[list[tf.Tensor], tf.Tensor, _Hidden, _Dropout], tf.Tensor]
 
 
-def _conv_network(dtype: tf.DType, variant: Variant) -> _Network:
+def _conv_network(variant: Variant) -> _Network:
     """The convolutional autoencoder. Filters that a lane lacks are 0, and stay so through ReLU."""
 
     def reconstruct(
         weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
     ) -> tf.Tensor:
         del hidden, dropout
-        cast = [tf.cast(weight, dtype) for weight in weights]
-        first, second, third, fourth, fifth, sixth, last = zip(cast[::2], cast[1::2], strict=True)
-        x = pooled_conv(tf.cast(images, dtype), *first, variant)
+        first, second, third, fourth, fifth, sixth, last = zip(
+            weights[::2], weights[1::2], strict=True
+        )
+        x = pooled_conv(images, *first, variant)
         x = pool(tf.nn.relu(add_bias(narrowing_conv(x, second[0], variant), second[1])))
         x = pool(tf.nn.relu(add_bias(conv(x, third[0], variant), third[1])))
         x = tf.nn.relu(add_bias(conv(x, fourth[0], variant), fourth[1]))
         x = upsampled_conv(x, *fifth, variant)
         x = upsampled_valid_conv(x, *sixth, variant)
-        return tf.sigmoid(tf.cast(last_conv(x, *last, variant), tf.float32))
+        return tf.sigmoid(last_conv(x, *last, variant))
 
     return reconstruct
 
 
-def _dense_network(dtype: tf.DType, variant: Variant) -> _Network:
+def _dense_network(variant: Variant) -> _Network:
     """The dense autoencoder. Units that a lane lacks are masked: a sigmoid of 0 is not 0."""
 
     def reconstruct(
         weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
     ) -> tf.Tensor:
-        encoder, encoder_bias, decoder, decoder_bias = (tf.cast(w, dtype) for w in weights)
-        x = tf.cast(tf.reshape(images, (*images.shape[:2], -1)), dtype)
+        encoder, encoder_bias, decoder, decoder_bias = weights
+        x = tf.reshape(images, (*images.shape[:2], -1))
         x = add_bias(product(x, encoder, variant), encoder_bias)
         x = tf.where(hidden.sigmoid[:, tf.newaxis, tf.newaxis], tf.sigmoid(x), tf.nn.relu(x))
         in_use = tf.range(x.shape[-1]) < hidden.width[:, tf.newaxis]
-        x = dropout(tf.where(in_use[:, tf.newaxis], x, tf.zeros((), dtype)))
+        x = dropout(tf.where(in_use[:, tf.newaxis], x, 0.0))
         x = add_bias(product(x, decoder, variant), decoder_bias)
-        return tf.reshape(tf.sigmoid(tf.cast(x, tf.float32)), images.shape)
+        return tf.reshape(tf.sigmoid(x), images.shape)
 
     return reconstruct
 
 
-def _network(model: str, precision: str, variant: Variant) -> _Network:
+def _network(model: str, variant: Variant) -> _Network:
     build = {"conv": _conv_network, "dense": _dense_network}[model]
-    return build(tf.as_dtype(keras.DTypePolicy(POLICIES[precision]).compute_dtype), variant)
+    return build(variant)
 
 
 def _errors(outputs: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
@@ -269,7 +265,7 @@ class Program:
         self.weight_shapes = weight_shapes(build_model(widest_trial(shape)))
         self._pixels = images.pixels
         self._n_images = images.n_train
-        self._network = _network(shape.model, shape.precision, shape.variant)
+        self._network = _network(shape.model, shape.variant)
         self._train_slice = _by_xla(self._slice)
         self.place = _by_xla(_with_lane)
         self.shuffle = _by_xla(_with_order)
@@ -428,9 +424,9 @@ def _with_row(x: tf.Tensor, lane: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
 class Evaluator:
     """Evaluates one lane of any program of a model, compiled once."""
 
-    def __init__(self, model: str, images: DeviceImages, precision: str = "float32") -> None:
+    def __init__(self, model: str, images: DeviceImages) -> None:
         """Compiles nothing yet: the first call for a width does."""
-        self._network = _network(model, precision, Variant())
+        self._network = _network(model, Variant())
         self._pixels = images.pixels
         self._chunk_size = min(EVAL_CHUNK_SIZES[model], images.n_eval)
         self._n_steps = math.ceil(images.n_eval / self._chunk_size)
@@ -508,9 +504,7 @@ def lane_of(state: State, lane: int) -> list[tf.Tensor]:
 def widest_trial(shape: Shape) -> TrialConfig:
     """A trial that fills the program's width."""
     width: dict[str, Any] = {WIDTHS[shape.model]: shape.width}
-    return TrialConfig(
-        model=shape.model, batch_size=shape.chunk_size, precision=shape.precision, **width
-    )
+    return TrialConfig(model=shape.model, batch_size=shape.chunk_size, **width)
 
 
 def weight_shapes(model: keras.Model) -> list[tuple[int, ...]]:

@@ -115,7 +115,7 @@ class Lanes:
         Args:
             shape: what to compile.
             images: on the device.
-            evaluator: of the same model and precision.
+            evaluator: of the same model.
         """
         self.shape = shape
         self._images = images
@@ -164,7 +164,6 @@ class Lanes:
         batch_fits = shape.accumulates or min(config.batch_size, n_train) <= shape.chunk_size
         for name, fits in (
             (f"model {config.model}", config.model == shape.model),
-            (f"precision {config.precision}", config.precision == shape.precision),
             (f"{WIDTHS[shape.model]} {width}", width is not None and width <= shape.width),
             (f"batch size {config.batch_size}", batch_fits),
         ):

@@ -9,7 +9,6 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import MappingProxyType
 
 import keras
 import numpy as np
@@ -20,28 +19,25 @@ from convae.custom_models import CustomModel, CustomModelError, load_builder
 
 IMAGE_SHAPE = (28, 28, 1)
 LATENT = "latent"  # name of the layer whose output is the code
-# Keras' dtype policy for each of `convae.config.PRECISIONS`.
-POLICIES = MappingProxyType({"float32": "float32", "bfloat16": "mixed_bfloat16"})
 _BUILDING = threading.RLock()  # builders draw from random states that the whole process shares
 
 
-def build_conv_autoencoder(latent_filters: int = 8, policy: str = "float32") -> keras.Model:
+def build_conv_autoencoder(latent_filters: int = 8) -> keras.Model:
     """The convolutional autoencoder: a 4×4×latent_filters code, 4,385 parameters with 8 filters.
 
     The report's text contradicts itself twice. Its third convolution has 16 filters but its code
     is 4×4×8: read as 8. Its decoder is "same" throughout, which would give 32×32 images: the third
     convolution of the decoder is read as "valid" (16×16 → 14×14 → 28×28).
-    `policy` is of `POLICIES`.
     """
     image = keras.Input(IMAGE_SHAPE, name="image")
     x = image
     for filters, name in ((16, None), (8, None), (latent_filters, LATENT)):
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu", dtype=policy)(x)
-        x = layers.MaxPooling2D(2, padding="same", name=name, dtype=policy)(x)
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D(2, padding="same", name=name)(x)
     for filters, padding in ((8, "same"), (8, "same"), (16, "valid")):
-        x = layers.Conv2D(filters, 3, padding=padding, activation="relu", dtype=policy)(x)
-        x = layers.UpSampling2D(2, dtype=policy)(x)
-    x = layers.Conv2D(1, 3, padding="same", activation="sigmoid", dtype=policy)(x)
+        x = layers.Conv2D(filters, 3, padding=padding, activation="relu")(x)
+        x = layers.UpSampling2D(2)(x)
+    x = layers.Conv2D(1, 3, padding="same", activation="sigmoid")(x)
     return keras.Model(image, x, name="conv_autoencoder")
 
 
@@ -49,20 +45,18 @@ def build_dense_autoencoder(
     hidden_units: int = 512,
     hidden_activation: str = "relu",
     dropout: float = 0.0,
-    policy: str = "float32",
 ) -> keras.Model:
     """The dense autoencoder: one hidden layer; 804,112 parameters with 512 units.
 
     The activation of the hidden layer and the absence of dropout are this project's reading.
-    `policy` is of `POLICIES`.
     """
     image = keras.Input(IMAGE_SHAPE, name="image")
-    x = layers.Flatten(dtype=policy)(image)
-    x = layers.Dense(hidden_units, activation=hidden_activation, name=LATENT, dtype=policy)(x)
+    x = layers.Flatten()(image)
+    x = layers.Dense(hidden_units, activation=hidden_activation, name=LATENT)(x)
     if dropout > 0:
-        x = layers.Dropout(dropout, dtype=policy)(x)
-    x = layers.Dense(image.shape[1] * image.shape[2], activation="sigmoid", dtype=policy)(x)
-    x = layers.Reshape(IMAGE_SHAPE, dtype=policy)(x)
+        x = layers.Dropout(dropout)(x)
+    x = layers.Dense(image.shape[1] * image.shape[2], activation="sigmoid")(x)
+    x = layers.Reshape(IMAGE_SHAPE)(x)
     return keras.Model(image, x, name="dense_autoencoder")
 
 
@@ -75,9 +69,8 @@ def build_model(config: TrialConfig, custom_models: Iterable[CustomModel] = ()) 
     Raises:
         CustomModelError: the model is not among a person's own.
     """
-    policy = POLICIES[config.precision]
     if config.is_custom:
-        with _BUILDING, _seeded(config.seed), _global_policy(policy):
+        with _BUILDING, _seeded(config.seed):
             model = _builder_of(config.model, custom_models)(**config.keywords)
             if not getattr(model, "built", True):
                 model(keras.Input(IMAGE_SHAPE))
@@ -85,12 +78,12 @@ def build_model(config: TrialConfig, custom_models: Iterable[CustomModel] = ()) 
     with _BUILDING:
         if config.model == "conv":
             assert config.latent_filters is not None
-            return build_conv_autoencoder(config.latent_filters, policy)
+            return build_conv_autoencoder(config.latent_filters)
         assert config.hidden_units is not None
         assert config.hidden_activation is not None
         assert config.dropout is not None
         return build_dense_autoencoder(
-            config.hidden_units, config.hidden_activation, config.dropout, policy
+            config.hidden_units, config.hidden_activation, config.dropout
         )
 
 
@@ -144,14 +137,3 @@ def _seeded(seed: int) -> Iterator[None]:
     finally:  # TensorFlow's own cannot be told
         random.setstate(python)
         np.random.set_state(numpy)
-
-
-@contextmanager
-def _global_policy(name: str) -> Iterator[None]:
-    """While the block runs, layers have this dtype policy unless they are given another."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -18,7 +18,6 @@ from convae.config import (
     DATA_HELP,
     FIELD_KINDS,
     MODELS,
-    PRECISIONS,
     SPLITS,
     ConfigError,
     TrialConfig,
@@ -29,7 +28,6 @@ CHOICES = {
     "model": MODELS,
     "hidden_activation": BY_NAME["hidden_activation"].search.grid,
     "split": SPLITS,
-    "precision": PRECISIONS,
 }
 TYPES = {"text": str, "int": int, "float": float}
 

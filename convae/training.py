@@ -618,12 +618,11 @@ class Trainer:
             widths=[getattr(config, WIDTHS[config.model])],
             batch_sizes=[config.batch_size],
             n_train=self._lane_images.n_train,
-            precision=config.precision,
         )
         compile_seconds = 0.0
         lanes = self._lanes.get(shape)
         if lanes is None:
-            evaluator = Evaluator(config.model, self._lane_images, config.precision)
+            evaluator = Evaluator(config.model, self._lane_images)
             lanes = Lanes(shape, self._lane_images, evaluator)
             with cached_programs():
                 compile_seconds = lanes.compile()

@@ -144,7 +144,7 @@ def custom_settings(trials: pd.DataFrame, batch_size: int | None) -> list[Custom
             reference = of_model.iloc[:0]
             if base is not None:
                 alike = has_setting(of_model, base) & (of_model["state"] == schema.COMPLETED)
-                for name in ("split", "epochs", "precision"):
+                for name in ("split", "epochs"):
                     alike &= of_model[name] == its[name].iloc[0]
                 reference = of_model[alike]
             reference = reference.drop_duplicates("seed").set_index("seed")
@@ -169,7 +169,7 @@ def _differences(
     values = _values(trial)
     if base is None:
         return values
-    known = _values(pd.Series({**dict.fromkeys(SETTING), "precision": "float32", **base}))
+    known = _values(pd.Series({**dict.fromkeys(SETTING), **base}))
     found = {
         name: value for name, value in values.items() if name not in known or known[name] != value
     }

@@ -103,5 +103,4 @@ def reference_in_search(trials: pd.DataFrame, model: str, batch_size: int | None
 def setting_words(trial: pd.Series) -> str:
     """A trial's setting beside its architecture's name."""
     columns = [p.name for p in schema.hyperparameters_of(trial["model"]) if not p.of_architecture]
-    precision = ["precision"] * (trial["precision"] != "float32")  # which goes without saying
-    return setting(trial, ["arguments", *columns, *precision])
+    return setting(trial, ["arguments", *columns])

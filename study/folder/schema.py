@@ -96,15 +96,15 @@ LOG_FILE: Final = "study.log"  # what would else flood the terminal, and every t
 # A trial's setting: the fields of convae.config.TrialConfig.
 CONFIG_COLUMNS: Final = FIELD_KINDS
 # Columns that run folders of before they existed lack, and what they stand for there.
-LATER_COLUMNS: Final = MappingProxyType[str, str | None](
-    {"precision": "float32", "n_sharing": None, "arguments": None}
-)
+LATER_COLUMNS: Final = MappingProxyType[str, str | None]({"n_sharing": None, "arguments": None})
 
 # trials.parquet: a row a trial. What was not measured or does not apply is missing, never 0.
 TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](
     {
         "trial_id": "text",
         "group": "text",
+        "setting": "text",  # its label, see study.plan.labels: the same in every group
+        "base": "text",  # the label of the setting that it is judged beside; empty for none
         **CONFIG_COLUMNS,
         "state": "text",
         "epochs_completed": "int",

@@ -172,6 +172,8 @@ class Ledger:
             {
                 "trial_id": trial_id,
                 "group": planned.group,
+                "setting": planned.setting,
+                "base": planned.base,
                 **planned.config.to_dict(),
                 "n_retries": 0,
             },

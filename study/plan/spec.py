@@ -13,7 +13,6 @@ from typing import Any
 from convae.config import (
     BY_NAME,
     N_SEEDS,
-    PRECISIONS,
     Hyperparameter,
     argument_of,
     hyperparameters_of,
@@ -122,9 +121,6 @@ class StudySpec:
     )
     reduction_factor: int = _option(
         3, "--reduction-factor", "of asha: one in so many trials goes on from each rung", low=2
-    )
-    precision: str = _option(
-        PRECISIONS[0], "--precision", "of the layers' arithmetic", choices=PRECISIONS
     )
     # The last epoch is always evaluated, and so is each at which a scheduler compares trials.
     eval_every: int = _option(1, "--eval-every", "epochs between evaluations", low=1)

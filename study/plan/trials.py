@@ -9,7 +9,8 @@ from typing import Any
 from convae.config import BY_NAME, Choices, TrialConfig, hyperparameters_of
 from convae.place import Place
 from study.folder import schema
-from study.plan.custom_trials import label_of
+from study.plan.custom_trials import label_of as name_of
+from study.plan.labels import architecture_of, label_of
 from study.plan.spec import StudySpec
 
 MOST_CUSTOM_KEPT = 8  # own settings whose reconstructions are kept: more would fill the page
@@ -23,6 +24,8 @@ class PlannedTrial:
         trial_id: unique in the study and readable, such as "reference-dense512-s0".
         group: of `schema.GROUPS`.
         config: what to train.
+        setting: the label of its setting.
+        base: the label of the setting that it is judged beside; empty for none.
         keep_model: whether to save the trained model and show what it reconstructs.
         prunable: whether the scheduler may end it early.
         report_epochs: after these epochs the study wants to hear of it at once.
@@ -33,6 +36,8 @@ class PlannedTrial:
     trial_id: str
     group: str
     config: TrialConfig
+    setting: str = ""
+    base: str = ""
     keep_model: bool = False
     prunable: bool = False
     report_epochs: tuple[int, ...] = ()
@@ -136,7 +141,7 @@ def custom_trials(spec: StudySpec) -> list[PlannedTrial]:
             named = (
                 values if custom.split == schema.FULL_SPLIT else {**values, "split": custom.split}
             )
-            settings[label_of(custom.model, named)] = reference.with_values(values)
+            settings[name_of(custom.model, named)] = reference.with_values(values)
     return _for_each_seed(
         spec, schema.CUSTOM, settings, keep_models=len(settings) <= MOST_CUSTOM_KEPT
     )
@@ -180,17 +185,37 @@ def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig
 
     The dense model has the report's 512 units, or the largest size of a study without them.
     """
-    setting: dict[str, Any] = {
-        "epochs": spec.epochs,
-        "batch_size": spec.batch_size,
-        "precision": spec.precision,
-    }
+    setting: dict[str, Any] = {"epochs": spec.epochs, "batch_size": spec.batch_size}
     if model == schema.DENSE and BY_NAME["hidden_units"].default not in spec.hidden_units:
         setting["hidden_units"] = max(spec.hidden_units)
     for custom in spec.custom_models:
         if custom.name == model:
             setting["arguments"] = custom.defaults
     return TrialConfig(model=model, **(setting | changes))
+
+
+def setting_of(config: TrialConfig, spec: StudySpec) -> str:
+    """The label of a trial's setting in a study, see `study.plan.labels`."""
+    return label_of(config, reference_config(config.model, spec))
+
+
+def base_of(group: str, config: TrialConfig, spec: StudySpec) -> str:
+    """The label of the setting that a trial is judged beside; empty if there is none.
+
+    A reference trial is judged beside the reference setting of the dense model. All others are
+    judged beside the reference setting of their model, but readings and custom trials of a dense
+    size that is among the reference trials beside that one.
+    """
+    setting = setting_of(config, spec)
+    if group == schema.REFERENCE:
+        bases = [schema.DENSE] if schema.DENSE in spec.models else []
+        found = [setting_of(reference_config(model, spec), spec) for model in bases]
+    else:
+        found = [setting_of(reference_config(config.model, spec), spec)]
+        of_size = architecture_of(config)
+        if group in (schema.READING, schema.CUSTOM) and of_size in _architectures(spec):
+            found.insert(0, of_size)
+    return next((base for base in found if base != setting), "")
 
 
 def search_config(
@@ -232,7 +257,7 @@ def _architectures(spec: StudySpec) -> dict[str, TrialConfig]:
     if schema.DENSE in spec.models:
         for units in sorted(spec.hidden_units, reverse=True):
             dense = reference_config(schema.DENSE, spec, hidden_units=units)
-            found[f"{schema.DENSE}{units}"] = dense
+            found[architecture_of(dense)] = dense
     return found
 
 

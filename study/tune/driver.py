@@ -121,11 +121,7 @@ def run_study(
     gpu = None
     with ExitStack() as stack:
         if lanes:
-            settings = {
-                "lanes": lanes,
-                "precision": spec.precision,
-                "custom_models": spec.custom_models,
-            }
+            settings = {"lanes": lanes, "custom_models": spec.custom_models}
             keeper = start_keeper(slots, image_set, folder=folder, owner=owner, **settings)
             stack.callback(ray.kill, keeper)
             if fits_now(slots):

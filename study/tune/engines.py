@@ -54,7 +54,6 @@ class DeviceEngine:
     Args:
         image_set: the images.
         lanes: the programs of each model.
-        precision: of the layers' arithmetic.
         gpu: whether it trains on the GPU that this process sees.
         n_threads: of the CPU.
         folder: the run folder, for models.
@@ -66,7 +65,6 @@ class DeviceEngine:
         self,
         image_set: "ImageSet",
         lanes: Mapping[str, ModelLanes],
-        precision: str,
         *,
         gpu: bool,
         n_threads: int,
@@ -98,7 +96,6 @@ class DeviceEngine:
                 widths=custom.widths,
                 batch_sizes=custom.batch_sizes,
                 n_train=len(image_set.train_images),
-                precision=precision,
             )
             for model, custom in lanes.items()
             if model in MODELS

@@ -42,7 +42,6 @@ def test_round_trip_through_json():
         {"seed": 2**31},
         {"split": "test"},
         {"nesterov": 1},
-        {"precision": "float16"},
         {"colour": "red"},
     ],
 )
@@ -61,4 +60,3 @@ def test_architecture_ignores_what_does_not_shape_the_graph():
     one = TrialConfig(model="conv", learning_rate=0.1, momentum=0.9, nesterov=False, seed=3)
     assert one.architecture == TrialConfig(model="conv").architecture
     assert one.architecture != TrialConfig(model="conv", latent_filters=16).architecture
-    assert one.architecture != TrialConfig(model="conv", precision="bfloat16").architecture

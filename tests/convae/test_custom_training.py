@@ -73,9 +73,14 @@ OWN = [
 ]
 
 
-def custom_config(model, batch_size=BATCH, seed=5, precision="float32", **keywords):
-    settings = {"batch_size": batch_size, "seed": seed, "precision": precision}
-    return TrialConfig(model=model, arguments=json.dumps(keywords), epochs=2, **settings)
+def custom_config(model, batch_size=BATCH, seed=5, **keywords):
+    return TrialConfig(
+        model=model,
+        arguments=json.dumps(keywords),
+        epochs=2,
+        batch_size=batch_size,
+        seed=seed,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -179,20 +184,6 @@ def test_statistics_are_of_whole_batches_without_images_that_fill_them_up(image_
         model(batch, training=True)
     for ours, theirs in zip(program.model.weights, model.weights, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
-
-
-def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(image_set, trainer):
-    config = custom_config("normal", precision="bfloat16")
-    training = trainer.start(config)
-    layers = [x for x in training.model.layers if not isinstance(x, keras.layers.InputLayer)]
-    assert {layer.compute_dtype for layer in layers} == {"bfloat16"}
-    assert {x.dtype.name for x in training.get_state()} <= {"float32", "uint32", "int64"}
-    near = curve(trainer.start(replace(config, precision="float32")))
-    training = trainer.start(config)
-    assert curve(training) != near
-    np.testing.assert_allclose(curve(trainer.start(config)), near, rtol=0.02)
-    assert training.reconstruct(image_set.test_images).dtype == np.float32
-    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_a_device_of_lanes_trains_it_on_the_graph(image_set, trainer):

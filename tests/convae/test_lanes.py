@@ -298,7 +298,7 @@ def test_conv_lanes_equal_the_model(variant, latent_filters):
     hidden = _Hidden(tf.constant([latent_filters] * 2), tf.constant([False] * 2))
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        outputs = _network("conv", "float32", variant)(weights, x, hidden, lambda y: y)
+        outputs = _network("conv", variant)(weights, x, hidden, lambda y: y)
         loss = tf.reduce_sum(tf.reduce_mean(tf.square(outputs - x), axis=(1, 2, 3)))
     gradients = tape.gradient(loss, weights)
     for lane, model in enumerate(models):
@@ -309,28 +309,6 @@ def test_conv_lanes_equal_the_model(variant, latent_filters):
         theirs = tape.gradient(loss, model.trainable_variables)
         for our, their in zip(gradients, theirs, strict=True):
             np.testing.assert_allclose(our[lane], their, rtol=1e-4, atol=1e-7)
-
-
-def test_conv_lanes_in_bfloat16_are_near_the_model():
-    """Outputs near those of Keras' bfloat16; gradients near float32's, for Keras adds in 8 bits."""
-    x = digits(24, 3).astype(np.float32) / 255
-    half, whole = (build_model(replace(CONV, precision=p)) for p in ("bfloat16", "float32"))
-    reset(half, 0)
-    reset(whole, 0)
-    weights = [tf.convert_to_tensor(v)[tf.newaxis] for v in half.trainable_variables]
-    hidden = _Hidden(tf.constant([8]), tf.constant([False]))
-    with tf.GradientTape() as tape:
-        tape.watch(weights)
-        network = _network("conv", "bfloat16", Variant())
-        outputs = network(weights, x[np.newaxis], hidden, lambda y: y)[0]
-        loss = tf.reduce_mean(tf.square(outputs - x))
-    gradients = tape.gradient(loss, weights)
-    np.testing.assert_allclose(outputs, tf.cast(half(x[..., None]), tf.float32)[..., 0], 2**-6)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(tf.square(whole(x[..., None])[..., 0] - x))
-    for ours, theirs in zip(gradients, tape.gradient(loss, whole.trainable_variables), strict=True):
-        assert ours.dtype == tf.float32
-        assert np.linalg.norm(ours[0] - theirs) < 0.05 * np.linalg.norm(theirs)
 
 
 @pytest.mark.parametrize("batch_sizes", [SPACE, (256,), (64,), (1000,)])
@@ -361,7 +339,6 @@ def test_refuses_what_it_cannot_train(images, lanes):
     for config, named in (
         (CONV, "model conv"),
         (replace(DENSE, hidden_units=49), "hidden_units 49"),
-        (replace(DENSE, precision="bfloat16"), "precision bfloat16"),
         (replace(DENSE, hidden_units=20), "shapes"),
     ):
         with pytest.raises(ValueError, match=named):

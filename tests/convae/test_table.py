@@ -9,7 +9,6 @@ from convae.config import (
     HYPERPARAMETERS,
     MODELS,
     N_SEEDS,
-    PRECISIONS,
     SPLITS,
     Range,
     TrialConfig,
@@ -44,7 +43,6 @@ def configs(draw, models=(*MODELS, "mine")):
         epochs=draw(st.integers(1, 1000)),
         split=draw(st.sampled_from(SPLITS)),
         seed=draw(st.integers(0, N_SEEDS - 1)),
-        precision=draw(st.sampled_from(PRECISIONS)),
         **fields,
     )
 

@@ -104,51 +104,6 @@ def test_equals_model_fit(image_set, model, nesterov, way):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("model", "device"),
-    [("dense", GRAPH), ("dense", THREADS), ("dense", XLA), ("conv", GRAPH), ("conv", THREADS)],
-    ids=["dense", "dense in parts", "dense by XLA", "conv", "conv in parts"],
-)
-def test_bfloat16_is_keras_mixed_bfloat16(image_set, model, device):
-    """In Keras' order of sums the same; in another, sums in bfloat16 keep two digits or three.
-
-    That the last batch is filled up is another order: in Keras' there are full batches only.
-    """
-    batch_size = N_TRAIN // 5 if device is GRAPH else BATCH
-    config = TrialConfig(model=model, batch_size=batch_size, seed=5, precision="bfloat16")
-    training = Trainer(image_set, device).start(config)
-    expected_model, expected = keras_epochs(training, image_set, [epoch_order(5, 1, N_TRAIN)])
-    assert {layer.compute_dtype for layer in expected_model.layers[1:]} == {"bfloat16"}
-    result = training.run_epoch()
-    near = 2e-5 if device is GRAPH else 5e-3
-    np.testing.assert_allclose([(result.train_mse, result.eval_mse)], expected, rtol=near)
-    for ours, theirs in zip(
-        training.model.get_weights(), expected_model.get_weights(), strict=True
-    ):
-        assert ours.dtype == np.float32
-        if device is GRAPH:
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
-    assert training.reconstruct(image_set.test_images).dtype == np.float32
-
-
-@pytest.mark.parametrize("model", ["conv", "dense"])
-def test_bfloat16_leaves_float32_as_it_is(image_set, model):
-    """Bit by bit, in one process; and it is not float32 by another name."""
-
-    def run(trainer, precision):
-        config = TrialConfig(model=model, batch_size=BATCH, precision=precision)
-        training = trainer.start(config)
-        return training.run_epoch(), training.get_state()
-
-    both = Trainer(image_set, GRAPH)
-    bfloat16 = run(both, "bfloat16")
-    float32, alone = run(both, "float32"), run(Trainer(image_set, GRAPH), "float32")
-    assert (float32[0].train_mse, float32[0].eval_mse) == (alone[0].train_mse, alone[0].eval_mse)
-    for ours, theirs in zip(float32[1], alone[1], strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert bfloat16[0].train_mse != float32[0].train_mse
-
-
 def test_every_image_is_used_once_an_epoch():
     """The order is a permutation, and another one each epoch and each seed."""
     orders = [epoch_order(seed, epoch, N_TRAIN) for seed in (0, 1) for epoch in (1, 2)]
@@ -281,14 +236,6 @@ def test_the_cheaper_form_equals_the_model(latent_filters):
     np.testing.assert_allclose(outputs, expected_outputs, atol=1e-6)
     for ours, theirs in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
-
-
-def test_the_cheaper_form_computes_in_bfloat16_what_the_model_does():
-    model = build_conv_autoencoder(policy="mixed_bfloat16")
-    images = tf.random.stateless_uniform((5, 28, 28, 1), (0, 1))
-    outputs = cheaper_on_cpu(model)(images, True)
-    assert outputs.dtype == tf.bfloat16
-    np.testing.assert_array_equal(outputs, model(images, training=True))
 
 
 def test_dense_models_are_computed_as_defined():

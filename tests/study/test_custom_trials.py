@@ -101,7 +101,6 @@ def in_engine(folder, trainable=LaneTrial):
         Slots(1, 1, 0, 1),
         noise(),
         lanes={"mine": lanes["mine"]},
-        precision="float32",
         folder=folder,
         owner="",
         custom_models=SPEC.custom_models,
@@ -123,14 +122,14 @@ def test_trains_tells_and_keeps_the_model(folder, kind):
     assert result["n_parameters"] == N_PARAMETERS
     assert result["compile_seconds"] > 0
     assert result["diverged_epoch"] is None
-    content = folder.read(f"{schema.MODELS_FOLDER}/own-mine-s0.keras")
+    content = folder.read(f"{schema.MODELS_FOLDER}/custom-mine-s0.keras")
     path = folder.local / "kept.keras"
     path.write_bytes(content)
     images = (noise().test_images[..., None] / 255).astype(np.float32)
     model = keras.models.load_model(path)
     error = np.mean((model(images, training=False) - images) ** 2)
     assert error == pytest.approx(rows[-1]["test_mse"], rel=1e-5)
-    table = folder.read(f"{schema.RECONSTRUCTIONS_FOLDER}/own-mine-s0.parquet")
+    table = folder.read(f"{schema.RECONSTRUCTIONS_FOLDER}/custom-mine-s0.parquet")
     assert len(pd.read_parquet(io.BytesIO(table))) == 25
     ray.get(trial.stop.remote())
 

@@ -12,7 +12,6 @@ from simulation import MemoryFolder, totals
 from convae.place import Place
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError
-from study.plan.custom_trials import CustomTrials
 from study.plan.ledger import Ledger, Measurement
 from study.plan.optuna_file import OptunaFile
 from study.plan.phases import Plan
@@ -129,14 +128,6 @@ def test_a_pruned_trials_value_is_its_last_as_optuna_has_it():
     for now in (hand, hand.again(replace(SPEC, epochs=3))):
         (pruned,) = [trial for trial in now.optuna() if trial.state.name == "PRUNED"]
         assert pruned.value == 0.2
-
-
-def test_every_trial_has_the_studys_precision():
-    spec = replace(SPEC, precision="bfloat16", readings=True, neighbours=True, n_seeds=1)
-    spec = replace(spec, n_finalists=1, custom_trials=(CustomTrials(model="conv"),))
-    planned = Hand(spec).run()
-    assert {trial.group for trial in planned} == set(schema.GROUPS)
-    assert {trial.config.precision for trial in planned} == {"bfloat16"}
 
 
 def test_winner_is_the_best_by_validation():

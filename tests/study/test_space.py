@@ -32,7 +32,6 @@ def test_schema_names_what_convae_has():
     assert convae_config.MODELS == schema.MODELS
     assert convae_config.SPLITS == (schema.FULL_SPLIT, schema.SEARCH_SPLIT)
     assert set(schema.LATER_COLUMNS) <= set(schema.TRIAL_COLUMNS)
-    assert schema.LATER_COLUMNS["precision"] == TrialConfig(model="conv").precision
 
 
 def test_standard_holds_the_reports_trials():
@@ -260,7 +259,6 @@ def test_what_a_resumed_study_may_raise(was, now):
                 "scheduler": "none",
                 "grace_epochs": 1,
                 "reduction_factor": 2,
-                "precision": "bfloat16",
                 "eval_every": 2,
             }.items()
         ),

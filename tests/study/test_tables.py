@@ -137,9 +137,9 @@ def test_an_older_sessions_rows_get_the_columns_it_lacked(ledger):
     measure(ledger, epoch(1, 0.9, 0.5), epoch(2, 0.8, 0.4), epoch(3, 0.7, 0.3))
     ledger.end(NAME)
     ledger.write()
-    pq.write_table(pq.read_table(path).drop_columns(["precision"]), path)
+    pq.write_table(pq.read_table(path).drop_columns(["n_sharing"]), path)
     (trial,), _ = tables(resumed(ledger))
-    assert trial["precision"] == "float32"
+    assert trial["n_sharing"] is None
 
 
 def test_what_ended_since_the_last_table_is_known_after_a_death(ledger):
