@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from analysis import phrases, plots, verdicts
 from study.folder import schema
@@ -42,12 +42,13 @@ class Chapter(NamedTuple):
 
 
 class Book:
-    """A page in the making: chapters fill their templates, and figures are finished on the way."""
+    """A page in the making: chapters fill their templates, and figures are finished on the way.
+
+    Args:
+        rests_on: what all of its numbers rest on, which the figures' files say.
+    """
 
     def __init__(self, rests_on: str) -> None:
-        """Args:
-        rests_on: what all of its numbers rest on, which the figures' files say.
-        """
         self.rests_on = rests_on
         self.chapters: list[Chapter] = []
         self.figures: dict[str, plots.Finished] = {}
@@ -60,7 +61,8 @@ class Book:
             lstrip_blocks=True,
         )
         its = self._environment
-        its.filters |= phrases.PHRASES | {"drawn": Markup}  # SVG of this project's own making
+        its.filters |= phrases.PHRASES | {"unbroken": _escaped}
+        its.filters["drawn"] = Markup  # SVG of this project's making
         its.globals |= phrases.PHRASES | {"NO_VALUE": phrases.NO_VALUE}
         its.globals |= {"compared": verdicts.compared, "bounds": verdicts.bounds}
         its.globals |= {"gap": self._gap, "figure": self._figure}
@@ -131,7 +133,7 @@ class Book:
             name=name,
             first=first,
             figure=self._macros.figure(self.figures[figure]) if figure in self.figures else "",
-            basis=[(key, _unbroken(str(Markup.escape(text)))) for key, text in basis],
+            basis=basis,
             chapters=[c._replace(html=self._with_figures(c.html, figure)) for c in chapters],
             gaps=[gap for chapter in chapters for gap in chapter.gaps],
             style=Markup(_resource("page.css")),
@@ -168,6 +170,10 @@ def _unbroken(html: str) -> Markup:
         pieces += [_one_line(html[last : tag.start()]), tag[0]]
         last = tag.end()
     return Markup("".join([*pieces, _one_line(html[last:])]))
+
+
+def _escaped(text: str) -> Markup:
+    return _unbroken(escape(text))
 
 
 def _one_line(text: str) -> str:
