@@ -77,6 +77,9 @@ LOOKS: Final[Mapping[str, Look]] = {
 CUSTOM_COLORS: Final = ("#2f7d4f", "#b0144f", "#6a4c93", "#8a5a2b", "#12848f")
 CUSTOM_LINES: Final = ("-.", ":", (0, (6, 2)), (0, (4, 1, 1, 1)))
 CUSTOM_MARKERS: Final = ("^", "D", "v")
+# Of marks on a row: a mean, and a value of another kind.
+TICK: Final[Look] = {"marker": "|", "markersize": 15, "markeredgewidth": 2.2}
+HOLLOW: Final[Look] = {"marker": "o", "markersize": 7.5, "markerfacecolor": "none"}
 SVG: Final = "http://www.w3.org/2000/svg"
 XLINK: Final = "http://www.w3.org/1999/xlink"
 ElementTree.register_namespace("", SVG)
