@@ -10,7 +10,7 @@ colour blindness and grey print.
 import io
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -319,6 +319,12 @@ def legend_above(ax: Axes, columns: int = 2) -> None:
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1.5)
 
 
+def legend_of_marks(ax: Axes) -> None:
+    """A legend above rows of marks, whose labels leave little room."""
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.1, 1), "ncols": 3}
+    ax.legend(**place, columnspacing=0.8, handlelength=1.2)
+
+
 def curves(ax: Axes, lines: Sequence[Line], *, log: bool = True) -> list[Points]:
     """A line for each model or setting against the epoch, with the band from low to high.
 
@@ -441,6 +447,11 @@ def rows_axis(
         right.set_yticks(range(len(labels)), beside)
         right.tick_params(length=0, labelsize=SMALL_POINTS)
         right.spines[:].set_visible(False)
+
+
+def line_at(draw: Callable[..., Any], value: float) -> None:
+    """A line where the report is, by `ax.axhline` or `ax.axvline`."""
+    draw(value, color="#c2185b", linewidth=1.4, linestyle=(0, (5, 2)))
 
 
 def epoch_axis(ax: Axes, n: int) -> None:
