@@ -406,7 +406,7 @@ def forest(
                         arrows = {"color": look["color"], "markersize": 5, "clip_on": False}
                         ax.plot(edge, height, arrow, **arrows)
             face = "white" if hollow else look["color"]
-            ax.plot(row["mean"], height, linestyle="none", **look, markerfacecolor=face)
+            ax.plot(row["mean"], height, **{**look, "linestyle": "none"}, markerfacecolor=face)
             ratio = Estimate(
                 row["mean"], int(row["n"]), None, *(None if hollow else e for e in ends)
             )
@@ -414,7 +414,7 @@ def forest(
             points.append(
                 Points(ax, 0, [row["mean"]], [height], [f"{text}: {short_interval(ratio)}"])
             )
-        ax.plot([], [], linestyle="none", label=kind, **look)
+        ax.plot([], [], label=kind, **{**look, "linestyle": "none"})
     rows_axis(ax, labels, beside=beside, breaks=breaks)
     log_axis(ax.xaxis, 6)
     return points
