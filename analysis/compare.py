@@ -11,18 +11,57 @@ Folders may be URIs (s3://, gs://). Exit 2 for a folder that is not a run.
 import argparse
 import string
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
+import numpy as np
+import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
-from analysis.chapters import comparison, parts
-from analysis.chapters.parts import Chapter
-from analysis.chapters.provenance import MEASURES
-from analysis.load import Run, RunFolderError, read_run
-from analysis.page import page_of, render
-from analysis.words import count
+from analysis import plots
+from analysis.chapters import provenance
+from analysis.chapters.times import sharing
+from analysis.load import DTYPES, Run, RunFolderError, read_run
+from analysis.page import Book
+from analysis.page.text import show
+from analysis.phrases import NO_VALUE, count, devices, digits, mean_and_sd, values_words
+from analysis.plots import Drawing
+from analysis.settings import (
+    SECONDS,
+    Estimate,
+    keywords,
+    mean_over_seeds,
+    ratio_over_seeds,
+    welch_ratio,
+)
+from study.folder import schema
+
+# A trial's setting is its configuration without the seed. Its group is not part of it: the same
+# setting trains in the same way whatever it was trained for. Labels of settings do not compare
+# between runs: each is relative to its study's reference.
+SETTING: Final = [name for name in schema.CONFIG_COLUMNS if name != "seed"]
+TESTED: Final = (schema.VAL_MSE, schema.TEST_MSE)
+COMPARED: Final = (*schema.METRICS, SECONDS)
+# The parts of the manifest that may explain a difference in the numbers.
+EXPLAINING: Final = ("hardware", "resources", "versions", "code", "spec", "data")
+# How the interval of a ratio was reached.
+PAIRED: Final = "paired t"
+WELCH: Final = "Welch t"
+ROW_COLUMNS: Final[Mapping[str, str]] = {
+    **{name: DTYPES[schema.CONFIG_COLUMNS[name]] for name in SETTING},
+    **dict.fromkeys(("name", "groups", "metric", "run", "folder"), "str"),
+    **dict.fromkeys(("mean", "sd", "low", "high"), "float64"),
+    "n": "Int64",
+    "ratio_to": "str",
+    **dict.fromkeys(("ratio", "ratio_low", "ratio_high"), "float64"),
+    "n_shared_seeds": "Int64",
+    "interval": "str",
+}
+MSE_FIGURE: Final = "figure-mse-ratios"
+TIME_FIGURE: Final = "figure-time-ratios"
+LABEL_COLUMNS: Final = 28  # characters of a row's label, which goes on below
 
 
 def read_runs(folders: Sequence[str]) -> list[Run]:
@@ -37,38 +76,288 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
     ]
 
 
-def show(console: Console, chapters: Iterable[Chapter]) -> None:
-    """Prints chapters, but for figures, and the last one, which says of each run what it was."""
-    for chapter in list(chapters)[:-1]:
-        console.print(f"\n{chapter.title}", style="bold")
-        for part in chapter.parts:
-            match part:
-                case parts.Heading(text):
-                    console.print(f"\n{text}", style="bold")
-                case parts.Text(text):
-                    console.print(text)
-                case parts.Items(items):
-                    for item in items:
-                        console.print(f"- {item}")
-                case parts.Table():
-                    console.print(_table(part))
+def differences(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
+    """What the manifests and the trials' devices say differently.
+
+    Returns:
+        For each differing key, such as "versions.keras", the values as words, each with the labels
+        of the runs that have it. Keys on which all runs agree are left out.
+    """
+    flat = {}
+    for run in runs:
+        explaining = {part: run.manifest[part] for part in EXPLAINING}
+        flat[run.label] = {"device": devices(run.trials)} | dict(_flattened(explaining))
+    found: dict[str, dict[str, list[str]]] = {}
+    for key in dict.fromkeys(key for values in flat.values() for key in values):
+        labels: dict[str, list[str]] = {}
+        for label, values in flat.items():
+            value = _manifest_words(values[key]) if key in values else "not recorded"
+            labels.setdefault(value, []).append(label)
+        if len(labels) > 1:
+            found[key] = labels
+    return found
 
 
-def _table(part: parts.Table) -> Table:
-    table = Table(
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-        header_style="",
-        show_header=bool(part.header),
+def _flattened(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, part in value.items():
+        if isinstance(part, Mapping):
+            yield from _flattened(part, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", part
+
+
+def _manifest_words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return NO_VALUE if value is None else str(value)
+
+
+def completed_settings(runs: Iterable[Run]) -> list[pd.DataFrame]:
+    """The completed trials of all runs by setting: reference trials' settings before others.
+
+    They have the columns `run` (its label) and `name` (the architecture); of trials that shared
+    their device there is no training time.
+    """
+    found = [
+        one.completed.assign(run=run.label, name=one.architecture)
+        for run in runs
+        for one in run.settings
+        if len(one.completed)
+    ]
+    if not found:
+        return []
+    rows = pd.concat(found, ignore_index=True)
+    by_setting = [trials for _, trials in rows.groupby(SETTING, dropna=False)]
+    return sorted(by_setting, key=lambda trials: schema.GROUPS.index(_groups(trials)[0]))
+
+
+def _groups(trials: pd.DataFrame) -> list[str]:
+    return [group for group in schema.GROUPS if (trials["group"] == group).any()]
+
+
+def compare(runs: Sequence[Run]) -> pd.DataFrame:
+    """Every setting that at least two runs completed.
+
+    Repetitions of a seed in one run count as one seed, with their mean.
+
+    Returns:
+        A row a setting, metric and run, with the columns and dtypes of `ROW_COLUMNS`. `mean`, `sd`
+        and the 95 % t-interval `low` to `high` are over the run's `n` seeds. `ratio` is to the run
+        `ratio_to`, the first that has the setting, and missing in that run's own row. Where the two
+        share seeds it is the geometric mean of the ratios of `n_shared_seeds` seeds; where they
+        share none it is that of `analysis.settings.welch_ratio`. `interval` names which interval
+        `ratio_low` to `ratio_high` is; missing if there are too few seeds for one.
+    """
+    folders = {run.label: run.folder for run in runs}
+    rows = []
+    for trials in completed_settings(runs):
+        by_run = dict(iter(trials.groupby("run")))
+        if len(by_run) == 1:
+            continue
+        its = trials.iloc[0][[*SETTING, "name"]].to_dict()
+        for metric in COMPARED:
+            by_seed = {
+                str(label): of_run.groupby("seed")[metric].mean().dropna()
+                for label, of_run in by_run.items()
+            }
+            base = next(iter(by_seed))
+            if all(values.empty for values in by_seed.values()):
+                continue  # such as test_mse on the search's split
+            for label, values in by_seed.items():
+                estimate = mean_over_seeds(values)
+                rows.append(
+                    its
+                    | {"groups": ", ".join(_groups(by_run[label])), "metric": metric}
+                    | {"run": label, "folder": folders[label]}
+                    | (vars(estimate) if estimate else {"n": 0})
+                    | ({} if label == base else _ratio(values, by_seed[base], base))
+                )
+    return pd.DataFrame(rows, columns=list(ROW_COLUMNS)).astype(dict(ROW_COLUMNS))
+
+
+def _ratio(values: pd.Series, base: pd.Series, label: str) -> dict[str, Any]:
+    paired = ratio_over_seeds(values, base)
+    estimate = paired or welch_ratio(values, base)
+    if estimate is None:
+        return {"ratio_to": label}
+    how = PAIRED if paired else WELCH
+    return {
+        "ratio_to": label,
+        "ratio": estimate.mean,
+        "ratio_low": estimate.low,
+        "ratio_high": estimate.high,
+        "n_shared_seeds": paired.n if paired else 0,
+        "interval": None if estimate.low is None else how,
+    }
+
+
+def setting_words(trial: pd.Series, columns: Iterable[str]) -> str:
+    """Some columns of a trial's setting in words, arguments by name; not those without a value."""
+    found = {name: trial[name] for name in columns if not pd.isna(trial[name])}
+    arguments = keywords(found.pop("arguments", None))
+    return values_words(arguments | found)
+
+
+def shared(rows: pd.DataFrame) -> tuple[str, list[dict[str, Any]]]:
+    """The settings of `compare`: what they have in common in words, and each with its table."""
+    beside = [name for name in SETTING if name not in ("model", "hidden_units")]
+    same = [name for name in beside if rows[name].nunique(dropna=False) == 1]
+    found = []
+    for _, its in rows.groupby(SETTING, dropna=False, sort=False):
+        first = its.iloc[0]
+        groups = ", ".join(dict.fromkeys(", ".join(its["groups"]).split(", ")))
+        words = setting_words(first, [name for name in beside if name not in same])
+        label = f"{first['name']}, {words}" if words else first["name"]
+        title = f"{first['name']} ({groups})" + (f": {words}" if words else "")
+        table = list(_table(its))
+        found.append(
+            {"label": label, "title": title, "rows": table, "run": first["run"], "of": its}
+        )
+    return (setting_words(rows.iloc[0], same) if len(rows) else ""), found
+
+
+def _table(of_setting: pd.DataFrame) -> Iterator[list[str]]:
+    """A row a metric and run."""
+    previous = None
+    for _, row in of_setting.iterrows():
+        sd = None if pd.isna(row["sd"]) else row["sd"]
+        mean = mean_and_sd(Estimate(row["mean"], row["n"], sd) if row["n"] else None)
+        ratio = NO_VALUE if not pd.isna(row["ratio_to"]) else ""
+        interval, by = "", ""
+        if not pd.isna(row["ratio"]):
+            ratio, interval, n = f"{row['ratio']:#.4g}", NO_VALUE, row["n_shared_seeds"]
+            by = f"paired ({n})" if n else "unpaired"
+            if not pd.isna(row["interval"]):
+                interval = f"{row['ratio_low']:#.4g} to {row['ratio_high']:#.4g}"
+                by = by if n else "Welch"
+        metric = "" if row["metric"] == previous else row["metric"]
+        previous = row["metric"]
+        yield [metric, row["run"], mean, str(row["n"]), ratio, interval, by]
+
+
+def drawing(
+    found: Sequence[Mapping[str, Any]], name: str, metrics: Sequence[str]
+) -> Drawing | None:
+    """Each run's ratio to the first that has the setting, a row a setting, log axis.
+
+    None without a ratio.
+    """
+    rows = pd.concat([one["of"].assign(label=one["label"]) for one in found])
+    data = rows[rows["metric"].isin(metrics) & rows["ratio"].notna()]
+    if data.empty:
+        return None
+    n = data["n_shared_seeds"].where(data["n_shared_seeds"] > 0, data["n"])
+    data = pd.DataFrame(
+        {
+            "label": [textwrap.fill(label, LABEL_COLUMNS) for label in data["label"]],
+            "kind": data["run"] + " ÷ " + data["ratio_to"],
+            **{"mean": data["ratio"], "low": data["ratio_low"], "high": data["ratio_high"], "n": n},
+        }
     )
-    for place, _ in enumerate(part.rows[0]):
-        head = part.header[place] if part.header else ""
-        # Folded, so that nothing is cut off.
-        table.add_column(head, justify="right" if place in part.right else "left", overflow="fold")
-    for row in part.rows:
-        table.add_row(*row)
-    return table
+    looks = {kind: plots.custom_look(n) for n, kind in enumerate(data["kind"].unique())}
+    lines = 2 + data["label"].str.count("\n").max()
+    with plots.style():
+        figure, ax = plots.new_figure(1.1 + 0.15 * lines * data["label"].nunique())
+        points = plots.forest(ax, data, looks)
+        what = "Training time" if name == TIME_FIGURE else "MSE"
+        ax.set_xlabel(f"{what} ÷ that of the first run, log axis")
+        plots.legend_above(ax)
+    return Drawing(name, figure, points, by="point")
+
+
+def values(runs: Sequence[Run], rows: pd.DataFrame, *, with_figures: bool) -> dict[str, Any]:
+    """What the template says of several runs.
+
+    Args:
+        runs: at least two.
+        rows: of `compare`.
+        with_figures: which take a second or two.
+    """
+    differing, (common, found) = differences(runs), shared(rows)
+    drawn, ranges = {}, {}
+    for name, metrics in ((MSE_FIGURE, TESTED), (TIME_FIGURE, (SECONDS,))):
+        ratios = rows.loc[rows["metric"].isin(metrics), "ratio"].dropna()
+        if with_figures and found and (made := drawing(found, name, metrics)):
+            drawn[name] = made
+            ends = f"{digits(ratios.min())} to {digits(ratios.max())}"
+            ranges[name] = f"{count(len(ratios), 'ratio')}, {ends}"
+    tested = rows[rows["metric"].isin(TESTED)].dropna(subset="interval")
+    pruned = {run.label for run in runs if _has_survivors(run.trials)}
+    searched = set(rows.loc[rows["groups"].str.contains(schema.SEARCH), "run"])
+    return {
+        "runs": runs,
+        "briefly": list(map(_briefly, runs)),
+        "changed": list(differing),
+        "differences": [
+            ["" if number else key, ", ".join(labels), value]
+            for key, by_value in differing.items()
+            for number, (value, labels) in enumerate(by_value.items())
+        ],
+        "common": common,
+        "found": found,
+        "alone": {run.label: items for run in runs if (items := _alone(run, runs))},
+        "n_with": len(tested),
+        "n_beyond": int(((tested["ratio_low"] > 1) | (tested["ratio_high"] < 1)).sum()),
+        "speed": list(_speed(rows)),
+        "sharing": {run.label: said for run in runs if (said := sharing(run))},
+        "drawings": drawn,
+        "ranges": ranges,
+        "paired": bool((rows["n_shared_seeds"] > 0).any()),
+        "agreement": _agreement(runs, differing),
+        "welch": bool((rows["interval"] == WELCH).any()),
+        "without": bool((rows["ratio"].notna() & rows["interval"].isna()).any()),
+        "other_images": any(key.startswith("data.sha256") for key in differing),
+        "survivors": bool(pruned & searched),
+    }
+
+
+def _briefly(run: Run) -> str:
+    states = run.trials["state"].value_counts()
+    counts = ", ".join(f"{states[state]} {state}" for state in schema.STATES if state in states)
+    return (
+        f"{run.label}: {run.folder}, {run.manifest['status']};"
+        f" {count(len(run.trials), 'trial')}{counts and f': {counts}'}"
+        f" (only completed ones are compared); on {devices(run.trials)}"
+    )
+
+
+def _alone(run: Run, runs: Sequence[Run]) -> list[str]:
+    """Settings that only one run completed; those of search trials, often many, as their trials."""
+    found, searched = [], []
+    for trials in completed_settings(runs):
+        if set(trials["run"]) != {run.label}:
+            continue
+        groups = _groups(trials)
+        if groups == [schema.SEARCH]:
+            searched += list(trials["trial_id"])
+            continue
+        first, n_seeds = trials.iloc[0], count(trials["seed"].nunique(), "seed")
+        words = setting_words(first, [n for n in SETTING if n not in ("model", "hidden_units")])
+        found.append(f"{first['name']} ({', '.join(groups)}, {n_seeds}): {words}")
+    return [*found, *([", ".join(searched)] if searched else [])]
+
+
+def _speed(rows: pd.DataFrame) -> Iterator[str]:
+    """Training times of each run and architecture beside the first run's."""
+    times = rows[(rows["metric"] == SECONDS) & rows["ratio"].notna()]
+    for (run, base), of_run in times.groupby(["run", "ratio_to"]):
+        by_name = of_run.groupby("name")["ratio"].agg(lambda ratio: np.exp(np.log(ratio).mean()))
+        times_as_long = ", ".join(f"{digits(r, 2)} times ({name})" for name, r in by_name.items())
+        yield f"Beside {base}, {run} trains for {times_as_long} as long."
+
+
+def _has_survivors(trials: pd.DataFrame) -> bool:
+    return bool(((trials["group"] == schema.SEARCH) & (trials["state"] == schema.PRUNED)).any())
+
+
+def _agreement(runs: Sequence[Run], differing: Iterable[str]) -> str:
+    """Whether these runs' code and versions agree."""
+    if any(key.startswith(("code.", "versions.")) for key in differing):
+        return "here they do not in all runs (see above)"
+    codes = [run.manifest["code"] for run in runs]
+    if any(code["git_dirty"] or not code["git_commit"] for code in codes):
+        return "here that is not known, the commit being unrecorded or with changes beside it"
+    return "here they do"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,14 +380,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunFolderError as error:
         print(error, file=sys.stderr)
         return 2
-    rows = comparison.compare(runs)
-    chapters = comparison.chapters(runs, rows, with_figures=given.page is not None)
-    answer = comparison.answer(runs, rows)
+    rows = compare(runs)
+    said = values(runs, rows, with_figures=given.page is not None)
+    book = Book("; ".join(f"{r.label}: {r.manifest['name']}, {devices(r.trials)}" for r in runs))
+    first, chapter = book.chapter("compared", **said), book.chapter("comparison", **said)
+    book.chapter("runs", tables={run.label: provenance.rows(run) for run in runs})
     names = " and ".join(str(run.manifest["name"]) for run in runs)
-    page = page_of("Runs compared", names, answer, [("Measures", MEASURES)], chapters)
+    basis = [("Measures", provenance.MEASURES)]
+    page = book.render("Runs compared", names, first, MSE_FIGURE, basis)
     for option, file, content in (
         ("--csv", given.csv, rows.to_csv(index=False)),
-        ("--page", given.page, render(page)),
+        ("--page", given.page, page),
     ):
         if file:
             try:
@@ -110,8 +402,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 2
     # Names of folders and trials are texts, never markup.
     console = Console(markup=False, highlight=False, emoji=False)
-    console.print(f"{answer.question}\n{answer.short} {' '.join(answer.sentences)} {answer.sure}")
-    show(console, chapters)
+    show(console, first.html)
+    show(console, chapter.html)
     return 0
 
 

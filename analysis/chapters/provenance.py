@@ -3,23 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.chapters.claims import concerns_report
-from analysis.chapters.parts import Chapter, Code, Part, Table, Text
-from analysis.figures import MSE_UNIT
+from analysis.claims import concerns_report
 from analysis.load import Run
-from analysis.words import (
+from analysis.phrases import (
     MNIST,
     count,
     devices,
     duration,
     image_set,
+    label_of,
     open_values,
-    parameter_label,
     shell_line,
     tensorflow,
     values_of,
     without_home,
 )
+from analysis.plots import MSE_UNIT
 from study.folder.schema import HYPERPARAMETERS
 
 MEASURES = (
@@ -31,11 +30,11 @@ MEASURES = (
 
 def basis(run: Run) -> list[tuple[str, str]]:
     """What holds for the whole page, by name."""
-    trials = run.trials if run.reference.empty else run.reference
-    images = image_set(run.manifest)
-    setting = ("Readings", f"{open_values(trials)}: the report leaves these open")
-    if not concerns_report(run):
-        setting = ("Setting", open_values(trials))
+    trials = run.reference_trials if run.reference else run.trials
+    images, open_ = image_set(run.manifest), open_values(trials)
+    setting = ("Setting", open_)
+    if concerns_report(run):
+        setting = ("Readings", f"{open_}: the report leaves these open")
     rows = [
         ("Images", "" if images == MNIST else f"{images}, not {MNIST}"),
         ("Trained on", f"{devices(run.trials)}; {tensorflow(run.manifest)}"),
@@ -49,9 +48,9 @@ def basis(run: Run) -> list[tuple[str, str]]:
 def training(run: Run) -> str:
     """The optimiser and the loss, which all trials share, and the reference's values."""
     values = [
-        f"{parameter_label(p.name).lower()} {values_of(run.reference[p.name])}"
+        f"{label_of(p.name).lower()} {values_of(run.reference_trials[p.name])}"
         for p in HYPERPARAMETERS
-        if p.stated and not p.of_architecture and len(run.reference)
+        if p.stated and not p.of_architecture and run.reference
     ]
     at = f" (reference: {', '.join(values)})" if values else ""
     return f"SGD with momentum{at}; the loss is the mean squared error (MSE) over all pixels"
@@ -84,11 +83,11 @@ def code_version(manifest: Mapping[str, Any]) -> str:
     return text
 
 
-def run_table(run: Run) -> Table:
+def rows(run: Run) -> list[tuple[str, str]]:
     """What was run, on what."""
     manifest, resources = run.manifest, run.manifest["resources"]
-    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-    rows = [
+    images, data = image_set(manifest), without_home(str(manifest["data"]["source"]))
+    return [
         ("Study", str(manifest["name"])),
         ("Preset or study file", str(manifest["spec"]["preset"])),
         ("Status", str(manifest["status"])),
@@ -101,30 +100,15 @@ def run_table(run: Run) -> Table:
             f" most {resources['max_concurrent']} at once",
         ),
         ("Hardware", hardware(manifest)),
-        ("Versions", versions),
+        ("Versions", ", ".join(f"{name} {v}" for name, v in manifest["versions"].items())),
         ("Code", code_version(manifest)),
-        ("Data", _data(manifest)),
+        ("Data", data if images == MNIST else f"{images}, {data}"),
     ]
-    return Table((), rows)
 
 
-def _data(manifest: Mapping[str, Any]) -> str:
-    images, source = image_set(manifest), without_home(str(manifest["data"]["source"]))
-    return source if images == MNIST else f"{images}, {source}"
-
-
-def chapter(run: Run) -> Chapter:
+def chapter(run: Run) -> dict[str, Any]:
     """What was run, and the commands from the sources to the study."""
-    manifest = run.manifest
-    lines = ["make .venv", ". .venv/bin/activate", shell_line(manifest["command"])]
-    if manifest["code"]["git_commit"]:
-        lines.insert(0, f"git checkout {manifest['code']['git_commit']}")
-    gaps = []
-    if manifest["status"] != "finished":
-        gaps = [f"The study's status is “{manifest['status']}”: its tables may not be whole."]
-    again = (
-        "To run it again, in a clone of the project; the last line is the command as it was given."
-        " A study never overwrites a folder: where there is one of its name, give another --name."
-    )
-    content: list[Part] = [run_table(run), Text(again), Code("\n".join(lines))]
-    return Chapter("provenance", "What was run", content, gaps)
+    commit, status = run.manifest["code"]["git_commit"], run.manifest["status"]
+    lines = [f"git checkout {commit}"] if commit else []
+    lines += ["make .venv", ". .venv/bin/activate", shell_line(run.manifest["command"])]
+    return {"rows": rows(run), "commands": lines, "status": status}

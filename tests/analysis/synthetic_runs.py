@@ -265,4 +265,3 @@ def audit_trials(
                 mse = np.geomspace(0.06, last, n_epochs)
                 trials.append(trial(model, size, seed, mse=mse, **setting))
     return trials
-
