@@ -115,6 +115,16 @@ def seeds(numbers: Iterable[int]) -> str:
     return f"n = {found[0]} to {found[-1]} seeds"
 
 
+def chance(estimate: "Estimate") -> str:
+    """What an answer rests on: its seeds, and what their spread says."""
+    if estimate.low is None:
+        return "One seed: no interval, so it may be chance."
+    return (
+        f"{count(estimate.n, 'seed')}; the interval is over the chance in weights and order, ± is"
+        " the standard deviation."
+    )
+
+
 # Settings
 
 
@@ -247,7 +257,7 @@ PHRASES: Final = {
     function.__name__: function
     for function in (
         *(count, ordinal, digits, short, share, duration),
-        *(mean_and_sd, ends, interval, short_interval, seeds),
+        *(mean_and_sd, ends, interval, short_interval, seeds, chance),
         *(label_of, value_words, values_words, values_of, open_label, open_values, lost_words),
         *(devices, tensorflow, image_set, custom_question, listed, sentence_case),
     )

@@ -1,136 +1,146 @@
 """What the report leaves open: its contradictions, what it omits, and what depends on it."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import pandas as pd
 
-from analysis import figures
-from analysis.chapters import likely, parts
-from analysis.chapters.audit import (
-    RULE,
-    AuditedClaim,
-    audit_claims,
-    audited_trials,
-    coverage,
-    coverage_sentences,
+from analysis import plots
+from analysis.audit import (
+    DEFAULT,
+    IMAGES,
+    Audit,
+    Effect,
     csv,
     is_audited,
-    overall_table,
+    likely_sentences,
+    readings_of,
+    spread_words,
+    why,
 )
-from analysis.chapters.claims import concerns_report
-from analysis.chapters.likely import effect_table, effects, likely_reading, likely_sentences
+from analysis.claims import REPORT_MSE_RATIO, concerns_report
 from analysis.load import Run
-from analysis.statistics import (
-    CONV_NAME,
-    DENSE_NAME,
-    names,
-)
-from analysis.words import (
+from analysis.phrases import (
+    NO_VALUE,
+    digits,
     open_label,
     sentence_case,
+    short_interval,
     values_of,
 )
+from analysis.plots import DARK, LIGHT, Drawing, Look
+from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME
 from study.folder import schema
 
+FIGURE: Final = "figure-readings"
 CSV_FILE: Final = "audit.csv"
-TITLE: Final = "What the report leaves open"
-# Where the report contradicts itself.
-CONTRADICTIONS: Final = parts.Table(
-    ("What", "The report", "Read as"),
-    (
-        ("Encoder, third convolution", "16 filters, but a 4×4×8 latent", "8 filters"),
-        (
-            "Decoder, third convolution",
-            "“same” padding, which would give 32×32 images",
-            "“valid” padding: 16×16 → 14×14 → 28×28",
-        ),
-    ),
-)
+ROW_INCHES: Final = 0.3
+LOOKS: Final[Mapping[str, Look]] = {
+    "training set": {"color": DARK, "marker": "o", "markersize": 5},
+    "test set": {"color": LIGHT, "marker": "s", "markersize": 4.5},
+}
 
 
-def open_table(trials: pd.DataFrame, reference: pd.DataFrame) -> parts.Table:
-    """What the report leaves open, what the reference trials have, and what else was trained."""
-
-    def others(name: str) -> str:
-        tried = []
-        for model in schema.BY_NAME[name].models:
-            its = trials[(trials["model"] == model) & (trials["state"] == schema.COMPLETED)]
-            rest = its[~its[name].isin(reference[name].dropna())]
-            tried += [
-                f"{model}, {group} trials: {values}"
-                for group in (schema.READING, schema.NEIGHBOUR)
-                if (values := values_of(rest.loc[rest["group"] == group, name]))
-            ]
-        return "; ".join(tried) or "not tested"
-
-    rows = [
-        (
-            sentence_case(open_label(p.name)),
-            values_of(reference.loc[reference["model"].isin(p.models), p.name]) or parts.NO_VALUE,
-            others(p.name),
-        )
-        for p in schema.HYPERPARAMETERS
-        if not p.stated
-    ]
-    sizes = [name for name in names(reference) if name not in (CONV_NAME, DENSE_NAME)]
-    return parts.Table(
-        ("Left open", "In this run's reference trials", "Other values trained"),
-        [
-            *rows,
-            ("Dense output activation", "sigmoid", "not tested"),
-            ("The other dense sizes", ", ".join(sizes) or parts.NO_VALUE, "see the claims"),
-            ("Initialisation", "Keras defaults: Glorot uniform, zero bias", "not tested"),
-            ("Decoder, third convolution", "“valid” padding", "“same” gives no 28×28"),
-        ],
-    )
-
-
-def chapter(run: Run) -> parts.Chapter:
+def chapter(run: Run) -> dict[str, Any]:
     """The claims under every reading, of a run that trained them, and what is left open."""
-    if not concerns_report(run):
-        return parts.Chapter("readings", TITLE)
-    content: list[parts.Part] = []
-    gaps = [
-        "No trials under other readings of what the report leaves open (preset “audit”): whether"
-        " the claims depend on them is not known."
-    ]
-    files: dict[str, bytes] = {}
-    if is_audited(run.manifest, run.trials):
-        audited = audited_trials(run.trials)
-        claims = audit_claims(audited, run.epochs)
-        lacks = coverage_sentences(coverage(run.trials, audited))
-        gaps = ["The audit is not whole: " + " ".join(lacks)] if lacks else []
-        content = _audit(run, audited, claims, lacks)
-        files = {CSV_FILE: csv(claims).encode()}
-    content += [
-        parts.Heading("Where the report contradicts itself"),
-        CONTRADICTIONS,
-        parts.Heading("What it does not state"),
-        open_table(run.trials, run.reference),
-    ]
-    return parts.Chapter("readings", TITLE, content, gaps, files)
+    audit = Audit(run) if concerns_report(run) and is_audited(run) else None
+    return {
+        "concerned": concerns_report(run),
+        "open": [(sentence_case(open_label(p.name)), *_open(run, p)) for p in _OPEN],
+        "sizes": [name for name in run.named if name not in (CONV_NAME, DENSE_NAME)],
+        "audit": _audit(audit) if audit else None,
+    }
 
 
-def _audit(
-    run: Run, audited: pd.DataFrame, claims: Sequence[AuditedClaim], lacks: Sequence[str]
-) -> list[parts.Part]:
-    sentences = likely_sentences(likely_reading(audited), audited, claims)
-    with figures.style():
-        figure = likely.draw(run, audited)
-    missing: list[parts.Part] = (
-        [parts.Heading("What the audit lacks"), parts.Items(lacks)] if lacks else []
-    )
-    return [
-        parts.Heading("The claims under every reading"),
-        overall_table(claims),
-        parts.Text(RULE, soft=True),
-        *([figure] if figure is not None else []),
-        parts.Heading("Which reading the report most likely used"),
-        parts.Text(" ".join(sentences)),
-        parts.Heading("What each open value does"),
-        parts.Text("One value changed at a time, the others at this project's default.", soft=True),
-        effect_table(effects(audited)),
-        *missing,
-        parts.Text(f"Every claim under every reading is in {CSV_FILE}.", soft=True),
+def files(run: Run) -> dict[str, bytes]:
+    """audit.csv, of an audit."""
+    audited = concerns_report(run) and is_audited(run)
+    return {CSV_FILE: csv(Audit(run).claims()).encode()} if audited else {}
+
+
+_OPEN: Final = [p for p in schema.HYPERPARAMETERS if not p.stated]
+
+
+def _open(run: Run, p: schema.Hyperparameter) -> tuple[str, str]:
+    """The reference's values of something that is left open, and the others that were trained."""
+    reference = [s for s in run.reference if s.model in p.models]
+    its = {s.value(p.name) for s in reference}
+    tried = []
+    for model in p.models:
+        for group in (schema.READING, schema.NEIGHBOUR):
+            settings = [s for s in run.of(group, model) if schema.COMPLETED in s.states]
+            others = {s.value(p.name) for s in settings} - its
+            if others:
+                tried.append(f"{model}, {group} trials: {values_of(pd.Series([*others]))}")
+    return values_of(pd.Series([*its])) or NO_VALUE, "; ".join(tried) or "not tested"
+
+
+def _audit(audit: Audit) -> dict[str, Any]:
+    claims = audit.claims()
+    rows = ratio_rows(audit)
+    known = rows.dropna(subset="mean")
+    ends = known.groupby("kind", sort=False)["mean"].agg(["min", "max"])
+    return {
+        "trials": audit.trials,
+        "claims": [
+            (c.claim.claim, c.claim.report, spread_words(c), c.verdict, why(c)) for c in claims
+        ],
+        "likely": likely_sentences(audit, claims),
+        "effects": list(map(_effect, audit.effects())),
+        "lacks": audit.lacks(),
+        "drawing": draw(rows) if len(known) else None,
+        "n_with": known["label"].nunique(),
+        "n_readings": rows["label"].nunique(),
+        "ends": [
+            f"{kind} {digits(low)} to {digits(high)}" for kind, low, high in ends.itertuples()
+        ],
+        "n": sorted(known["n"]),
+        "n_epochs": audit.n_epochs,
+    }
+
+
+def _effect(effect: Effect) -> tuple[str, ...]:
+    """A row on what an open value does."""
+    models = [
+        short_interval(effect.models[name]) if name in effect.models else "does not apply"
+        for name in (CONV_NAME, DENSE_NAME)
     ]
+    what = f"{open_label(effect.name)} {effect.value}, not {DEFAULT[effect.name]}"
+    return what, IMAGES[effect.metric], *models, short_interval(effect.ratio)
+
+
+def ratio_rows(audit: Audit) -> pd.DataFrame:
+    """Conv ÷ dense-512, a row a reading and set of images, those without a ratio as well.
+
+    Returns:
+        Columns label (the open values), kind (the images), mean, low, high and n.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for reading in readings_of(schema.MODELS):
+        label = ", ".join(map(str, reading.values()))
+        for metric, pair in audit.ratios(reading).items():
+            measured = (pair.mean, pair.low, pair.high, pair.n) if pair else (None,) * 3 + (0,)
+            rows.append((label, f"{IMAGES[metric]} set", *measured))
+    columns = ["label", "kind", "mean", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:5], "float64"))
+
+
+def draw(rows: pd.DataFrame) -> Drawing:
+    """The ratio under each reading on a log axis, beside the lines 1 and 0.5."""
+    labels = list(dict.fromkeys(rows["label"]))
+    figure, ax = plots.new_figure(1.3 + ROW_INCHES * len(labels))
+    part = len(labels) // len(next(iter(schema.OPEN_VALUES.values())))
+    breaks = range(part, len(labels), part)  # between the values of the first
+    points = plots.forest(ax, rows, LOOKS, always=(1.0, REPORT_MSE_RATIO), breaks=breaks)
+    plots.line_at(ax.axvline, REPORT_MSE_RATIO)
+    above: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "ha": "right", "va": "bottom"}
+    for place, words in ((1.0, "equal "), (REPORT_MSE_RATIO, "the report ")):
+        ax.text(place, 1.0, words, fontsize=7.5, **above)
+    beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "center", "va": "center"}
+    for row, (_, means) in enumerate(rows.groupby("label", sort=False)["mean"]):
+        if means.isna().all():
+            ax.text(0.5, row, "no completed pair of trials", fontsize=7, color="#666666", **beside)
+    ax.set_xlabel(f"MSE, {RATIO_NAME}, log axis")
+    ax.set_ylabel(sentence_case(", ".join(map(open_label, schema.OPEN_VALUES))))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=2)
+    return Drawing(FIGURE, figure, points, by="point")

@@ -79,7 +79,8 @@ class Book:
         """
         self._gaps = []
         module: Any = self._environment.get_template(f"chapters/{key}.html.j2").make_module(values)
-        found = Chapter(key, str(module.title), _unbroken(str(module).strip()), self._gaps)
+        title = str(getattr(module, "title", ""))  # the first screen has none
+        found = Chapter(key, title, _unbroken(str(module).strip()), self._gaps)
         self.chapters.append(found)
         return found
 
