@@ -8,6 +8,7 @@ trials, so each share stands beside what chance gives.
 
 import json
 import warnings
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -136,12 +137,11 @@ def _divergences(done: pd.DataFrame, searched: pd.DataFrame, objectives: Any) ->
         study = optuna.create_study()
     finally:
         optuna.logging.set_verbosity(verbosity)
+    settings: list[Any] = done.astype(object).to_dict("records")
     study.add_trials(
         [
             optuna.trial.create_trial(params=setting, distributions=space, value=value)
-            for setting, value in zip(
-                done.astype(object).to_dict("records"), objectives[0], strict=True
-            )
+            for setting, value in zip(settings, objectives[0], strict=True)
         ]
     )
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
@@ -155,8 +155,13 @@ def _divergences(done: pd.DataFrame, searched: pd.DataFrame, objectives: Any) ->
                 study,
                 evaluator=evaluator,
                 params=list(space),
-                target=lambda trial, values=objective: float(values[trial.number]),
+                target=_by_number(objective),
                 normalize=False,
             )
             rows.append([found[name] for name in space])
     return np.array(rows)
+
+
+def _by_number(values: Any) -> Callable[[Any], float]:
+    """The value of an Optuna trial by its number."""
+    return lambda trial: float(values[trial.number])

@@ -109,7 +109,10 @@ def trial(
 
 def without_value(state: str, **changes: Any) -> dict[str, Any]:
     """What a row says of a trial that ended without one: `changes` of `trial`."""
-    more = {schema.DIVERGED: {"diverged_epoch": 2}, schema.FAILED: {"error": "no memory"}}
+    more: dict[str, dict[str, Any]] = {
+        schema.DIVERGED: {"diverged_epoch": 2},
+        schema.FAILED: {"error": "no memory"},
+    }
     none = {schema.VAL_MSE: None, schema.TEST_MSE: None}
     return {"state": state, **none, **more.get(state, {}), **changes}
 

@@ -5,7 +5,7 @@ good: the winner's curse. Fresh seeds tell by how much, and which setting is the
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,9 +44,18 @@ def completed_search(run: Run) -> pd.DataFrame:
     return done.assign(rank=rank).sort_values(["model", schema.OBJECTIVE], kind="stable")
 
 
-def promised(run: Run) -> pd.DataFrame:
-    """What the search found of each setting: the row of its best completed trial, by label."""
-    return completed_search(run).drop_duplicates("setting").set_index("setting")
+class Found(NamedTuple):
+    """What the search found of a setting, with one seed."""
+
+    value: float  # its objective
+    rank: int  # among the completed trials of its model, from 1
+
+
+def promised(run: Run) -> dict[str, Found]:
+    """What the search found of each setting, by label."""
+    rows = completed_search(run).drop_duplicates("setting")
+    found = map(Found, rows[schema.OBJECTIVE].tolist(), rows["rank"].tolist())
+    return dict(zip(rows["setting"].tolist(), found, strict=True))
 
 
 def standing(one: Setting) -> tuple[bool, int, float]:
@@ -70,27 +79,24 @@ def label_of(run: Run, one: Setting) -> str:
     """What a setting is among the finalists: "conv, 2nd in the search"."""
     if one.is_reference:
         return f"{one.model}, the reference"
-    found = promised(run)
-    if one.label not in found.index:
-        return f"{one.model}, not in the search"
-    return f"{one.model}, {ordinal(int(found.loc[one.label, 'rank']))} in the search"
+    found = promised(run).get(one.label)
+    return f"{one.model}, {f'{ordinal(found.rank)} in' if found else 'not in'} the search"
 
 
 def sentences(run: Run) -> list[str]:
     """Of each model: what fresh seeds made of the search's first choice, and who wins."""
-    firsts = completed_search(run).drop_duplicates("model").set_index("model")
+    firsts = completed_search(run).drop_duplicates("model").set_index("model")["setting"].to_dict()
     return [
-        f"{model}: "
-        + " ".join(_sentences(run, firsts.loc[model] if model in firsts.index else None, its))
+        f"{model}: {' '.join(_sentences(run, firsts.get(model, ''), its))}"
         for model, its in by_model(run).items()
     ]
 
 
-def _sentences(run: Run, first: pd.Series | None, found: Sequence[Setting]) -> list[str]:
-    winner, label = winner_among(found), None if first is None else first["setting"]
-    chosen = next((one for one in found if one.label == label), None)
-    said = [_curse(first, chosen)]
-    mean = winner and winner.mean()
+def _sentences(run: Run, first: str, found: Sequence[Setting]) -> list[str]:
+    winner = winner_among(found)
+    chosen = next((one for one in found if one.label == first), None)
+    said = [_curse(promised(run).get(first), chosen)]
+    mean = winner.mean() if winner else None
     if winner is None or mean is None:
         return [*said, "No finalist completed: there is no winner by them."]
     value = f"{mean_and_sd(mean)}, {seeds([mean.n])}"
@@ -109,11 +115,11 @@ def _sentences(run: Run, first: pd.Series | None, found: Sequence[Setting]) -> l
     return said
 
 
-def _curse(first: pd.Series | None, chosen: Setting | None) -> str:
+def _curse(first: Found | None, chosen: Setting | None) -> str:
     """What became of the search's first choice."""
     if first is None:
         return "no search trial completed."
-    value = float(first[schema.OBJECTIVE])
+    value = first.value
     if chosen is None:
         return f"the search's first choice, {digits(value)} with one seed, has no finalist."
     begin = f"the search's first choice had a validation MSE of {digits(value)} with its one seed"
@@ -137,15 +143,12 @@ def rows(run: Run) -> list[list[str]]:
     for its in by_model(run).values():
         for one in its:
             mean, label = one.mean(), label_of(run, one)
-            search = NO_VALUE
-            if one.label in found.index:
-                row = found.loc[one.label]
-                search = f"{digits(row[schema.OBJECTIVE])} ({ordinal(row['rank'])})"
+            first = found.get(one.label)
             rows.append(
                 [
                     f"{label}: the winner" if one is winner_among(its) else label,
                     f"{one.architecture}: {one.whole}",
-                    search,
+                    f"{digits(first.value)} ({ordinal(first.rank)})" if first else NO_VALUE,
                     mean_and_sd(mean),
                     ends(mean) if mean and mean.low is not None else NO_VALUE,
                     str(mean.n if mean else 0),
@@ -161,9 +164,7 @@ def drawing(run: Run) -> Drawing | None:
     None if no finalist completed.
     """
     found, models = promised(run), by_model(run)
-    shown = [
-        one for its in models.values() for one in its if one.mean() or one.label in found.index
-    ]
+    shown = [one for its in models.values() for one in its if one.mean() or one.label in found]
     if not any(one.mean() for one in shown):
         return None
     looks, winners = plots.looks_of(run.models), list(map(winner_among, models.values()))
@@ -176,10 +177,9 @@ def drawing(run: Run) -> Drawing | None:
         if mean := one.mean():
             text = f"{label}: {interval(mean)}"
             some.append(Marks(look | plots.TICK, [mean.mean], [row], texts=[text]))
-        if one.label in found.index:
-            value = found.loc[one.label, schema.OBJECTIVE]
-            text = f"{label}: {digits(value)} in the search"
-            some.append(Marks(look | plots.HOLLOW, [value], [row], texts=[text]))
+        if first := found.get(one.label):
+            text = f"{label}: {digits(first.value)} in the search"
+            some.append(Marks(look | plots.HOLLOW, [first.value], [row], texts=[text]))
         lost = [*one.lost.values(), *["collapsed"] * len(one.collapsed)]
         said = [f"{lost.count(state)} {state}" for state in dict.fromkeys(lost)]
         beside.append(", ".join(["winner"] * any(one is w for w in winners) + said))

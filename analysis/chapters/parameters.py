@@ -215,19 +215,19 @@ def chapter(run: Run) -> dict[str, Any]:
             )
         parameters = varied_parameters(data)
         done = data[data["state"] == schema.COMPLETED].dropna(subset="value")
-        best = done.loc[done["value"].idxmin()] if len(done) else None
-        same = [name for name in data if name not in (*BESIDE, *parameters)]
+        best = done.nsmallest(1, "value").to_dict("records")
+        same = [str(name) for name in data if name not in (*BESIDE, *parameters)]
         models.append(
             one
             | {
                 "n": len(done),
                 "slices": slices(run, model, data, color),
                 "parameters": ", ".join(map(label_of, parameters)),
-                "best": None if best is None else best["value"],
-                "setting": "" if best is None else values_words(best[parameters].to_dict()),
+                "best": best[0]["value"] if best else None,
+                "setting": values_words({n: best[0][n] for n in parameters}) if best else "",
                 "pruned": schema.PRUNED in set(data["state"]),
                 "fanned": any(axis_of(data[name]) == "categories" for name in parameters),
-                "same": values_words(data[same].iloc[0].to_dict()) if len(data) else "",
+                "same": values_words({n: data[n].iloc[0] for n in same}) if len(data) else "",
             }
         )
     return {

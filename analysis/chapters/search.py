@@ -83,6 +83,7 @@ def spent(trials: pd.DataFrame) -> pd.DataFrame:
 def budget_rows(run: Run) -> list[list[str]]:
     """What each architecture's search took and what its winner is worth, then the ratios."""
     cost, its, rows = spent(run.trials), winners.by_model(run), []
+    seconds = cost["seconds"].to_dict()
     for model, row in cost.iterrows():
         winner = its.get(str(model))
         rows.append(
@@ -97,8 +98,7 @@ def budget_rows(run: Run) -> list[list[str]]:
         )
     for top, bottom in winners.pairs(run, [str(model) for model in cost.index]):
         ratio = settings.ratio(its.get(top), its.get(bottom))
-        below = cost.loc[bottom, "seconds"]
-        times = digits(cost.loc[top, "seconds"] / below) if below else NO_VALUE
+        times = digits(seconds[top] / seconds[bottom]) if seconds[bottom] else NO_VALUE
         n = str(ratio.n if ratio else 0)
         rows.append([f"{top} ÷ {bottom}", NO_VALUE, times, NO_VALUE, n, interval(ratio)])
     if untuned := winners.untuned_ratio(run):

@@ -43,10 +43,8 @@ def chosen_by(run: Run, winner: Setting) -> tuple[Estimate | None, Setting | Non
     fresh = next((one for one in run.of(schema.FINALIST) if one.label == winner.label), None)
     if fresh is not None and (mean := fresh.mean()):
         return mean, fresh
-    found = finalists.promised(run)
-    if winner.label not in found.index:
-        return None, None
-    return Estimate(float(found.loc[winner.label, schema.OBJECTIVE]), 1), None
+    found = finalists.promised(run).get(winner.label)
+    return Estimate(found.value, 1) if found else None, None
 
 
 def untuned(run: Run, winner: Setting) -> Setting | None:
