@@ -29,6 +29,7 @@ _UNBROKEN: Final = re.compile(
 _APART: Final = re.compile(
     r"(<(pre|form|summary|h\d)\b.*?</\2>|<table class=\"sortable\">.*?</table>|<[^>]*>)", re.DOTALL
 )
+_NO_FIGURES: Final = re.compile(r'<div class="figures">\s*</div>')
 _FIGURE: Final = re.compile(r"<!--figure (\S+)-->")
 
 
@@ -80,7 +81,8 @@ class Book:
         self._gaps = []
         module: Any = self._environment.get_template(f"chapters/{key}.html.j2").make_module(values)
         title = str(getattr(module, "title", ""))  # the first screen has none
-        found = Chapter(key, title, _unbroken(str(module).strip()), self._gaps)
+        html = _NO_FIGURES.sub("", str(module)).strip()
+        found = Chapter(key, title, _unbroken(html), self._gaps)
         self.chapters.append(found)
         return found
 
@@ -145,14 +147,11 @@ class Book:
 
     def _with_figures(self, html: str, first: str) -> Markup:
         """A chapter with its figures in their places, but for the one of the first screen."""
-        return Markup(
-            _FIGURE.sub(
-                lambda found: (
-                    "" if found[1] == first else str(self._macros.figure(self.figures[found[1]]))
-                ),
-                html,
-            )
-        )
+
+        def drawn(place: re.Match[str]) -> str:
+            return "" if place[1] == first else str(self._macros.figure(self.figures[place[1]]))
+
+        return Markup(_NO_FIGURES.sub("", _FIGURE.sub(drawn, str(html))))
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -174,7 +173,7 @@ def _unbroken(html: str) -> Markup:
 
 
 def _escaped(text: str) -> Markup:
-    return _unbroken(escape(text))
+    return _unbroken(str(escape(text)))
 
 
 def _one_line(text: str) -> str:
