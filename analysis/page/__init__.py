@@ -12,6 +12,7 @@ All of it goes into one file that asks for nothing else. Jinja2 escapes every te
 import base64
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
@@ -67,6 +68,7 @@ class Book:
         its.globals |= phrases.PHRASES | {"NO_VALUE": phrases.NO_VALUE}
         its.globals |= {"compared": verdicts.compared, "bounds": verdicts.bounds}
         its.globals |= {"gap": self._gap, "figure": self._figure}
+        its.globals["table_of"] = self._table_of
         self._macros: Any = its.get_template("macros.html.j2").module
         for name in ("table", "items", "sorted_table", "image_table"):
             its.globals[name] = getattr(self._macros, name)
@@ -85,6 +87,13 @@ class Book:
         found = Chapter(key, title, _unbroken(html), self._gaps)
         self.chapters.append(found)
         return found
+
+    def _table_of(
+        self, header: Sequence[str], some: Iterable[Any], right: Sequence[int] = (), *, caller: Any
+    ) -> Markup:
+        """A table with a row an item: the caller gives its cells, with | between them."""
+        rows = [[Markup(cell.strip()) for cell in str(caller(one)).split("|")] for one in some]
+        return Markup(self._macros.table(header, rows, right))
 
     def _gap(self, sentence: str) -> str:
         self._gaps.append(sentence)
