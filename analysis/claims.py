@@ -6,7 +6,7 @@ interval, so at least two seeds, and the report's 50 epochs.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
@@ -53,6 +53,9 @@ NO_RIVAL: Final = "No other dense size to compare dense-512 with."
 
 MEASURED: Final = ("quantity", "value", "low", "high", "n")  # columns of the files
 
+IMAGES: Final = {schema.TRAIN_MSE: "training", schema.TEST_MSE: "test"}
+
+Judged = tuple[Verdict, str]  # with the reason
 Named = Mapping[str, Setting]  # settings that share what the report leaves open, by architecture
 
 
@@ -65,8 +68,8 @@ class Claim:
     report: str  # what the report says of it
     quantity: str  # what was measured, in words
     estimate: Estimate | None  # the measurement; None if there is none
-    verdict: Verdict  # see `judge_claims`
-    reason: str  # in a sentence
+    verdict: Verdict = NOT_TESTED  # see `judge_claims`
+    reason: str = ""  # in a sentence
 
 
 def concerns_report(run: Run) -> bool:
@@ -102,26 +105,95 @@ def judge_claims(named: Named, epochs: pd.DataFrame) -> list[Claim]:
         Times are not comparable: hardware and versions differ.
         Nothing is tested by a run that is shorter than the report's 50 epochs.
     """
+    dense = named.get(DENSE_NAME)
+    pairs = {m: ratio(named.get(CONV_NAME), dense, m) for m in (*IMAGES, SECONDS)}
+    others = {n: s for n, s in named.items() if s.model == schema.DENSE and s is not dense}
+    sizes = {n: ratio(s, dense, schema.TEST_MSE) for n, s in others.items()}
+    rivals = {name: pair for name, pair in sizes.items() if pair is not None}
+    best = min(rivals, key=lambda name: rivals[name].mean, default="best other dense size")
+    far = max(
+        rivals,
+        key=lambda name: abs(math.log(rivals[name].mean)),
+        default="most different dense size",
+    )
+    halves = [
+        Claim(
+            f"The convolutional model has half of dense-512's MSE on the {images} set.",
+            schema.MODELS,
+            f"ratio {REPORT_MSE_RATIO}",
+            f"{images} MSE, {RATIO_NAME}",
+            pairs[metric],
+        )
+        for metric, images in IMAGES.items()
+    ]
+    fall, early = _early_fall(named, epochs)
+    steep = Claim(
+        "The convolutional model's loss falls steeply at first, then slowly.",
+        (schema.CONV,),
+        "a great fall at the beginning, then little by little",
+        "share of the fall of the training MSE in the first fifth of the epochs",
+        fall,
+    )
+    slower = Claim(
+        "The convolutional model takes longer to train: 28 s against 10 s.",
+        schema.MODELS,
+        f"ratio {REPORT_TIME_RATIO}",
+        "training time, conv ÷ dense-512",
+        pairs[SECONDS],
+    )
+    best_size = Claim(
+        "512 hidden units are the best dense size.",
+        (schema.DENSE,),
+        "the best of the previous work's sizes",
+        f"test MSE, {best} ÷ dense-512",
+        rivals.get(best),
+    )
+    almost_null = Claim(
+        "The other dense sizes differ almost not at all from dense-512.",
+        (schema.DENSE,),
+        "“almost null differences”",
+        f"test MSE, {far} ÷ dense-512",
+        rivals.get(far),
+    )
     return [
-        _half(named, schema.TRAIN_MSE, "training"),
-        _half(named, schema.TEST_MSE, "test"),
-        _steep_then_slow(named, epochs),
-        _slower(named),
-        _best_size(named),
-        _almost_null(named),
+        *(_judged(claim, named, half_verdict, NO_PAIR) for claim in halves),
+        _judged(steep, named, lambda e: _steep(e, early), "The conv trials have no epoch history."),
+        _judged(slower, named, lambda e: _slower(e, named), NO_PAIR, n_epochs=0),
+        _judged(best_size, named, lambda e: _best_size(e, best, rivals), NO_RIVAL),
+        _judged(almost_null, named, lambda e: _almost_null(e, far), NO_RIVAL),
         Claim(
             "Reconstructions of random test digits look good.",
             (schema.CONV,),
             "“the autoencoder works well”, by eye",
             "",
             None,
-            NOT_TESTED,
-            "A judgement by eye: look at the reconstructions.",
+            reason="A judgement by eye: look at the reconstructions.",
         ),
     ]
 
 
-def half_verdict(pair: Estimate) -> tuple[Verdict, str]:
+def _judged(
+    claim: Claim,
+    named: Named,
+    judge: Callable[[Estimate], Judged],
+    absent: str,
+    n_epochs: int = REPORT_EPOCHS,
+) -> Claim:
+    """The claim with its verdict, not tested by fewer epochs, or without its models or a value."""
+    names = [CONV_NAME if model == schema.CONV else DENSE_NAME for model in claim.models]
+    if missing := [name for name in names if name not in named]:
+        reason = f"No completed trial of {' or of '.join(missing)} at this setting."
+        return replace(claim, reason=reason)
+    if (trained := named[names[0]].epochs) < n_epochs:
+        reason = f"Trained for {count(trained, 'epoch')}, the claim is about {n_epochs}."
+        return replace(claim, reason=reason)
+    if claim.estimate is None:
+        return replace(claim, reason=absent)
+    verdict, reason = judge(claim.estimate)
+    return replace(claim, verdict=verdict, reason=reason)
+
+
+def half_verdict(pair: Estimate) -> Judged:
     """Whether conv has half of dense-512's MSE after the report's epochs, and why."""
     if pair.low is None:
         return UNDECIDED, ONE_SEED
@@ -134,7 +206,7 @@ def half_verdict(pair: Estimate) -> tuple[Verdict, str]:
     return REPRODUCED, "The ratio is 0.5, within the interval, or below."
 
 
-def _beside(estimate: Estimate, threshold: float) -> tuple[Verdict, str]:
+def _beside(estimate: Estimate, threshold: float) -> Judged:
     """Whether an estimate's interval lies above a threshold, and what else to say of it."""
     if estimate.low is None:
         return UNDECIDED, f" {ONE_SEED}"
@@ -143,163 +215,54 @@ def _beside(estimate: Estimate, threshold: float) -> tuple[Verdict, str]:
     return (REPRODUCED if estimate.mean > threshold else NOT_REPRODUCED), ""
 
 
-def _untestable(named: Named, *needed: str) -> str:
-    """Why the named architectures cannot test a claim about the report's 50 epochs; "" if so."""
-    missing = [name for name in needed if name not in named]
-    if missing:
-        return f"No completed trial of {' or of '.join(missing)} at this setting."
-    n_epochs = named[needed[0]].epochs
-    if n_epochs < REPORT_EPOCHS:
-        return f"Trained for {count(n_epochs, 'epoch')}, the claim is about {REPORT_EPOCHS}."
-    return ""
+def _early_fall(named: Named, epochs: pd.DataFrame) -> tuple[Estimate | None, int]:
+    """Conv's share of the fall of the training MSE in the first epochs, and how many these are."""
+    if CONV_NAME not in named or named[CONV_NAME].epochs < REPORT_EPOCHS:
+        return None, 0
+    of_conv = histories(named[CONV_NAME], epochs)
+    mse = of_conv.pivot(index="epoch", columns="seed", values=schema.TRAIN_MSE)
+    if mse.empty:
+        return None, 0
+    early = max(1, round(STEEP_EPOCHS_SHARE * len(mse)))
+    fall = (mse.iloc[0] - mse.iloc[early - 1]) / (mse.iloc[0] - mse.iloc[-1])
+    return mean_over_seeds(fall), early
 
 
-def _pair(named: Named, metric: str) -> Estimate | None:
-    return ratio(named.get(CONV_NAME), named.get(DENSE_NAME), metric)
-
-
-def _half(named: Named, metric: str, images: str) -> Claim:
-    pair = _pair(named, metric)
-    verdict: Verdict = NOT_TESTED
-    reason = _untestable(named, CONV_NAME, DENSE_NAME) or NO_PAIR
-    if pair is not None and reason == NO_PAIR:
-        verdict, reason = half_verdict(pair)
-    return Claim(
-        f"The convolutional model has half of dense-512's MSE on the {images} set.",
-        schema.MODELS,
-        f"ratio {REPORT_MSE_RATIO}",
-        f"{images} MSE, {RATIO_NAME}",
-        pair,
-        verdict,
-        reason,
+def _steep(share: Estimate, early: int) -> Judged:
+    verdict, why = _beside(share, STEEP_FALL_SHARE)
+    return verdict, (
+        f"Counts as steep if more than {STEEP_FALL_SHARE:.0%} of the fall of the MSE lies in the"
+        f" first {early} epochs; an even fall has {STEEP_EPOCHS_SHARE:.0%} there.{why}"
     )
 
 
-def _steep_then_slow(named: Named, epochs: pd.DataFrame) -> Claim:
-    verdict: Verdict = NOT_TESTED
-    reason, share = _untestable(named, CONV_NAME), None
-    if not reason:
-        of_conv = histories(named[CONV_NAME], epochs)
-        mse = of_conv.pivot(index="epoch", columns="seed", values=schema.TRAIN_MSE)
-        early = max(1, round(STEEP_EPOCHS_SHARE * len(mse)))
-        if len(mse):
-            fall = (mse.iloc[0] - mse.iloc[early - 1]) / (mse.iloc[0] - mse.iloc[-1])
-            share = mean_over_seeds(fall)
-        reason = "The conv trials have no epoch history."
-        if share is not None:
-            verdict, why = _beside(share, STEEP_FALL_SHARE)
-            reason = (
-                f"Counts as steep if more than {STEEP_FALL_SHARE:.0%} of the fall of the MSE lies"
-                f" in the first {early} epochs; an even fall has {STEEP_EPOCHS_SHARE:.0%} there."
-                f"{why}"
-            )
-    return Claim(
-        "The convolutional model's loss falls steeply at first, then slowly.",
-        (schema.CONV,),
-        "a great fall at the beginning, then little by little",
-        "share of the fall of the training MSE in the first fifth of the epochs",
-        share,
-        verdict,
-        reason,
+def _slower(pair: Estimate, named: Named) -> Judged:
+    speed = "not clearly slower or faster"
+    if pair.low is None:
+        speed = f"{digits(pair.mean)} times as long in training with one seed"
+    elif pair.excludes(1):
+        speed = "slower" if pair.mean > 1 else "faster"
+    reason = f"Conv was {speed} here, but hardware and versions differ from the report's."
+    if len({device for one in named.values() for device in one.completed["device"]}) > 1:
+        reason += " The trials ran on different devices."
+    if (n_epochs := named[CONV_NAME].epochs) != REPORT_EPOCHS:
+        reason += f" Trained for {n_epochs} epochs, the report for {REPORT_EPOCHS}."
+    return NOT_COMPARABLE, reason
+
+
+def _best_size(pair: Estimate, best: str, rivals: Iterable[str]) -> Judged:
+    verdict, why = _beside(pair, 1)
+    least = DENSE_NAME if pair.mean > 1 else best
+    return verdict, f"{least} has the least mean test MSE; compared with {', '.join(rivals)}.{why}"
+
+
+def _almost_null(pair: Estimate, far: str) -> Judged:
+    below = pair if pair.mean <= 1 else pair.inverse()  # the distance from 1
+    verdict, why = _beside(below, 1 / ALMOST_NULL_RATIO)
+    return verdict, (
+        f"Counts as almost null up to a factor of {ALMOST_NULL_RATIO}; {far} differs most. The"
+        f" report does not name the sizes it compared.{why}"
     )
-
-
-def _slower(named: Named) -> Claim:
-    pair = _pair(named, SECONDS)
-    verdict: Verdict = NOT_TESTED
-    reason = NO_PAIR
-    if not {CONV_NAME, DENSE_NAME} <= set(named):
-        reason = _untestable(named, CONV_NAME, DENSE_NAME)
-    elif pair is not None:
-        verdict = NOT_COMPARABLE
-        speed = "not clearly slower or faster"
-        if pair.low is None:
-            speed = f"{digits(pair.mean)} times as long in training with one seed"
-        elif pair.excludes(1):
-            speed = "slower" if pair.mean > 1 else "faster"
-        reason = f"Conv was {speed} here, but hardware and versions differ from the report's."
-        if len({device for one in named.values() for device in one.completed["device"]}) > 1:
-            reason += " The trials ran on different devices."
-        n_epochs = named[CONV_NAME].epochs
-        if n_epochs != REPORT_EPOCHS:
-            reason += f" Trained for {n_epochs} epochs, the report for {REPORT_EPOCHS}."
-    return Claim(
-        "The convolutional model takes longer to train: 28 s against 10 s.",
-        schema.MODELS,
-        f"ratio {REPORT_TIME_RATIO}",
-        "training time, conv ÷ dense-512",
-        pair,
-        verdict,
-        reason,
-    )
-
-
-def _rivals(named: Named) -> dict[str, Estimate]:
-    """Test MSE of the other dense sizes ÷ dense-512's, by name."""
-    others = {n: s for n, s in named.items() if s.model == schema.DENSE and n != DENSE_NAME}
-    found = {n: ratio(s, named.get(DENSE_NAME), schema.TEST_MSE) for n, s in others.items()}
-    return {name: pair for name, pair in found.items() if pair is not None}
-
-
-def _best_size(named: Named) -> Claim:
-    verdict: Verdict = NOT_TESTED
-    rivals = _rivals(named)
-    reason = _untestable(named, DENSE_NAME)
-    rival, pair = min(
-        rivals.items(), key=lambda item: item[1].mean, default=("best other dense size", None)
-    )
-    if pair is None:
-        reason = reason or NO_RIVAL
-    elif not reason:
-        verdict, why = _beside(pair, 1)
-        least = DENSE_NAME if pair.mean > 1 else rival
-        reason = f"{least} has the least mean test MSE; compared with {', '.join(rivals)}.{why}"
-    return Claim(
-        "512 hidden units are the best dense size.",
-        (schema.DENSE,),
-        "the best of the previous work's sizes",
-        f"test MSE, {rival} ÷ dense-512",
-        pair,
-        verdict,
-        reason,
-    )
-
-
-def _almost_null(named: Named) -> Claim:
-    verdict: Verdict = NOT_TESTED
-    rivals = _rivals(named)
-    reason = _untestable(named, DENSE_NAME)
-    rival, pair = max(
-        rivals.items(),
-        key=lambda item: abs(math.log(item[1].mean)),
-        default=("most different dense size", None),
-    )
-    if pair is None:
-        reason = reason or NO_RIVAL
-    elif not reason:
-        # The distance from 1, whichever is larger.
-        verdict, why = _beside(_folded(pair), 1 / ALMOST_NULL_RATIO)
-        reason = (
-            f"Counts as almost null up to a factor of {ALMOST_NULL_RATIO}; {rival} differs most."
-            f" The report does not name the sizes it compared.{why}"
-        )
-    return Claim(
-        "The other dense sizes differ almost not at all from dense-512.",
-        (schema.DENSE,),
-        "“almost null differences”",
-        f"test MSE, {rival} ÷ dense-512",
-        pair,
-        verdict,
-        reason,
-    )
-
-
-def _folded(pair: Estimate) -> Estimate:
-    """A ratio, or its inverse, whichever is below 1, with the interval of that."""
-    if pair.mean <= 1:
-        return pair
-    low, high = (None if end is None else 1 / end for end in (pair.high, pair.low))
-    return Estimate(1 / pair.mean, pair.n, None, low, high)
 
 
 def tally(claims: Iterable[Claim]) -> str:

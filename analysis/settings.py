@@ -55,6 +55,11 @@ class Estimate:
         """Whether there is an interval, and the value lies outside it."""
         return self.low is not None and not self.lowest <= value <= self.highest
 
+    def inverse(self) -> "Estimate":
+        """The ratio of the two the other way round."""
+        ends = (None if end is None else 1 / end for end in (self.high, self.low))
+        return Estimate(1 / self.mean, self.n, None, *ends)
+
     def exp(self) -> "Estimate":
         """The ratio whose logarithm this is."""
         ends = (None if end is None else float(np.exp(end)) for end in (self.low, self.high))
