@@ -256,6 +256,7 @@ def chapter(run: Run) -> dict[str, Any]:
         "models": models,
         "heading": _heading(models),
         "cost": cost,
+        "each": [f"{n} of {model}" for model, n in cost["n_trials"].items()],
         "sharing_known": bool(searched["n_sharing"].notna().any()),
         "n_shared": int((searched["n_sharing"] > 1).sum()),
         "tuned": winners.tuned_sentence(run),

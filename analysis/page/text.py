@@ -59,7 +59,7 @@ class _Blocks(HTMLParser):
 def blocks(html: str) -> Iterator[tuple[str, str | Rows]]:
     """The blocks of some HTML: a tag with its text, or "table" with its rows of cells."""
     parser = _Blocks()
-    parser.feed(html)
+    parser.feed(str(html))  # not Markup, which would be escaped again
     parser.close()
     for tag, content in parser.found:
         if isinstance(content, list):

@@ -20,7 +20,10 @@ MANIFEST = {
     "finished_utc": "2026-11-23T21:04:00+00:00",
     "wall_seconds": 238.4,
     "command": ["python", "-m", "study.run", "--preset", "quick"],
-    "spec": {"preset": "quick", "epochs": 3, "batch_size": 256, "objective": schema.MSE_ALONE},
+    "spec": {
+        **{"preset": "quick", "epochs": 3, "batch_size": 256, "n_finalists": 0, "question": ""},
+        **{"objective": schema.MSE_ALONE, "custom_models": []},
+    },
     "code": {"version": "0.1.0", "git_commit": "abc123", "git_dirty": False},
     "versions": {"python": "3.11.7", "tensorflow": "2.21.0"},
     "hardware": {"cpu": "AMD EPYC", "n_cpus": 2, "memory_gib": 23.4, "gpus": []},
