@@ -124,28 +124,23 @@ def _of_readings(run: Run) -> dict[str, Any]:
     judged = its.claims()
     claim = next(c for c in judged if c.claim.quantity.startswith("test MSE, conv"))
     means = [estimate.mean for estimate in claim.estimates]
-    strongest = max(
-        (e for e in its.effects() if e.metric == schema.TEST_MSE and e.ratio),
-        key=lambda effect: abs(math.log(effect.ratio.mean)) if effect.ratio else 0,
-        default=None,
-    )
-    turned = []
-    if strongest is not None:
-        changed = {**audit.DEFAULT, strongest.name: strongest.value}
-        turned = [its.ratios(reading)[schema.TEST_MSE] for reading in (audit.DEFAULT, changed)]
+    effects = [e for e in its.effects() if e.metric == schema.TEST_MSE and e.ratio]
+    effects.sort(key=lambda e: abs(math.log(e.ratio.mean)) if e.ratio else 0)
+    strongest = effects[-1] if effects else None
+    changed = {**audit.DEFAULT, strongest.name: strongest.value} if strongest else audit.DEFAULT
     return {
         "kind": "audit",
+        "audit": its,
         "overall": claim.verdict,
-        "total": len(claim.judged),
+        "n_readings": len(claim.judged),
         "holds": len(claim.under(claims.REPRODUCED)),
         "fails": len(claim.under(claims.NOT_REPRODUCED)),
         "least": min(means),
         "most": max(means),
-        "audit_epochs": its.n_epochs,
-        "strongest": strongest if all(turned) else None,
+        "strongest": strongest,
         "default": audit.DEFAULT,
-        "turned": turned,
-        "likely": audit.likely_sentences(its, judged)[0],
+        "turned": [its.ratios(r)[schema.TEST_MSE] for r in (audit.DEFAULT, changed)],
+        "likely": its.likely(),
         "n": [estimate.n for estimate in claim.estimates],
         "figure": "figure-readings",
     }

@@ -8,43 +8,24 @@ looks at the report's stated number alone, not at which claims would come true.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import pandas as pd
 
-from analysis.claims import (
-    MEASURED,
-    NOT_COMPARABLE,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPORT_EPOCHS,
-    REPORT_MSE_RATIO,
-    REPORT_TIME_RATIO,
-    REPRODUCED,
-    UNDECIDED,
-    Claim,
-    Named,
-    Verdict,
-    judge_claims,
-    measured,
-)
+from analysis import claims
+from analysis.claims import IMAGES, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim, Named, Verdict
 from analysis.load import Run
-from analysis.phrases import NO_VALUE, count, digits, open_label, seeds, sentence_case
+from analysis.phrases import reading_words
 from analysis.settings import CONV_NAME, DENSE_NAME, Estimate, Setting, ratio, ratio_over_seeds
 from study.folder import schema
 
-IMAGES: Final = {schema.TRAIN_MSE: "training", schema.TEST_MSE: "test"}
-
 Reading = Mapping[str, Any]  # open values by name
-Ratios = Mapping[str, Estimate | None]  # conv ÷ dense-512 by metric of `IMAGES`
-DEPENDS: Final = "depends"
-LOST: Final = (schema.DIVERGED, schema.FAILED, schema.RUNNING)
-NOT_ENDED: Final = {schema.RUNNING: "not ended"}
 Overall = Verdict | Literal["depends"]
+DEPENDS: Final = "depends"
 # The reading of the reference trials.
 DEFAULT: Final[Reading] = MappingProxyType(
     {name: schema.BY_NAME[name].default for name in schema.OPEN_VALUES}
@@ -78,8 +59,7 @@ class AuditedClaim:
         return [reading for reading, claim in self.judged if claim.verdict == verdict]
 
 
-@dataclass(frozen=True)
-class LikelyReading:
+class Likely(NamedTuple):
     """Which readings bring about the report's ratio of 0.5, on both sets of images."""
 
     n_judged: int = 0  # readings with an interval on both sets after the report's 50 epochs
@@ -90,16 +70,22 @@ class LikelyReading:
     nearest_value: Reading | None = None  # as `nearest`, with or without an interval
 
 
-@dataclass(frozen=True)
-class Effect:
+class Effect(NamedTuple):
     """What another value of one open value does, the others as in the default reading."""
 
     name: str  # of the open value
     value: Any  # instead of the default's
     metric: str  # of `IMAGES`
     # The MSE of each model ÷ that under the default reading, by architecture, if it has the value.
-    models: Mapping[str, Estimate | None] = field(default_factory=dict)
-    ratio: Estimate | None = None  # conv ÷ dense-512, divided by that under the default reading
+    models: Mapping[str, Estimate | None]
+    ratio: Estimate | None  # conv ÷ dense-512, divided by that under the default reading
+
+
+class Coverage(NamedTuple):
+    """What an audit has of an architecture."""
+
+    n: Mapping[str, int]  # seeds by reading, in words
+    lost: Counter[str]  # trials that did not complete, by state
 
 
 def is_audited(run: Run) -> bool:
@@ -107,15 +93,11 @@ def is_audited(run: Run) -> bool:
     return bool(run.of(schema.READING))
 
 
-def readings_of(models: Iterable[str]) -> list[Reading]:
+def readings_of(*models: str) -> list[Reading]:
     """Every combination of the open values that concern these models."""
-    concerned = [
-        name for name in schema.OPEN_VALUES if set(schema.BY_NAME[name].models) & set(models)
-    ]
-    return [
-        dict(zip(concerned, values, strict=True))
-        for values in product(*(schema.OPEN_VALUES[name] for name in concerned))
-    ]
+    concerned = [n for n in schema.OPEN_VALUES if set(schema.BY_NAME[n].models) & set(models)]
+    values = product(*(schema.OPEN_VALUES[name] for name in concerned))
+    return [dict(zip(concerned, one, strict=True)) for one in values]
 
 
 def reading_of(setting: Setting) -> Reading:
@@ -131,8 +113,8 @@ class Audit:
     """
 
     def __init__(self, run: Run) -> None:
-        self.epochs = run.epochs
-        # Such as a user's table may add to the two groups, with other things changed.
+        self._epochs = run.epochs
+        # A user's table may add others to the two groups, with something else changed.
         self.planned = [
             s
             for s in [*run.of(schema.REFERENCE), *run.of(schema.READING)]
@@ -146,12 +128,11 @@ class Audit:
 
     def under(self, reading: Reading) -> Named:
         """The settings of a reading: of each architecture whose open values it gives."""
-        return {
-            s.architecture: s for s in self.settings if reading_of(s).items() <= reading.items()
-        }
+        alike = [s for s in self.settings if reading_of(s).items() <= reading.items()]
+        return {s.architecture: s for s in alike}
 
-    def ratios(self, reading: Reading) -> Ratios:
-        """Conv ÷ dense-512 under a reading, paired by seed."""
+    def ratios(self, reading: Reading) -> dict[str, Estimate | None]:
+        """Conv ÷ dense-512 under a reading, paired by seed, by metric of `IMAGES`."""
         named = self.under(reading)
         conv, dense = named.get(CONV_NAME), named.get(DENSE_NAME)
         return {metric: ratio(conv, dense, metric) for metric in IMAGES}
@@ -161,115 +142,67 @@ class Audit:
         judged: dict[str, list[tuple[Reading, Claim]]] = {}
         sizes = {s.architecture for s in self.settings if s.model == schema.DENSE}
         for models in (schema.MODELS, (schema.CONV,), (schema.DENSE,)):
-            for reading in readings_of(models):
+            for reading in readings_of(*models):
                 named = self.under(reading)
-                for claim in judge_claims(named, self.epochs):
+                for claim in claims.judge_claims(named, self._epochs):
                     if claim.models == models and claim.quantity:
                         whole = _with_every_size(claim, sizes - set(named))
                         judged.setdefault(claim.claim, []).append((reading, whole))
-        return [_overall(tuple(claims)) for claims in judged.values()]
+        return [_overall(tuple(its)) for its in judged.values()]
 
     def effects(self) -> list[Effect]:
         """What each other open value does to the two models and to their ratio."""
         default = self.under(DEFAULT)
+        of_model = {schema.CONV: CONV_NAME, schema.DENSE: DENSE_NAME}
         found = []
         for name, values in schema.OPEN_VALUES.items():
-            concerned = [
-                one
-                for model, one in ((schema.CONV, CONV_NAME), (schema.DENSE, DENSE_NAME))
-                if model in schema.BY_NAME[name].models
-            ]
-            for value, metric in product(values, IMAGES):
-                if value == DEFAULT[name]:
-                    continue
+            for value, metric in product([v for v in values if v != DEFAULT[name]], IMAGES):
                 changed = self.under({**DEFAULT, name: value})
                 models = {
-                    one: ratio(changed.get(one), default.get(one), metric) for one in concerned
+                    one: ratio(changed.get(one), default.get(one), metric)
+                    for one in (of_model[model] for model in schema.BY_NAME[name].models)
                 }
-                of_ratio = ratio_over_seeds(_by_seed(changed, metric), _by_seed(default, metric))
-                found.append(Effect(name, value, metric, models, of_ratio))
+                both = ratio_over_seeds(_by_seed(changed, metric), _by_seed(default, metric))
+                found.append(Effect(name, value, metric, models, both))
         return found
 
-    def likely(self) -> LikelyReading:
+    def likely(self) -> Likely:
         """The reading that the report most likely used, as far as its ratio of 0.5 tells.
 
         One seed has no interval, and is left out but for `nearest_value`.
         """
-        if self.n_epochs < REPORT_EPOCHS:
-            return LikelyReading()
-        every = [
-            (reading, [*self.ratios(reading).values()]) for reading in readings_of(schema.MODELS)
-        ]
+        every = [(r, [*self.ratios(r).values()]) for r in readings_of(*schema.MODELS)]
         known = [(r, [p for p in pairs if p]) for r, pairs in every if all(pairs)]
-        if not known:
-            return LikelyReading()
+        if not known or self.n_epochs < claims.REPORT_EPOCHS:
+            return Likely()
         nearest_value, _ = min(known, key=lambda item: _distance(item[1]))
         judged = [(r, pairs) for r, pairs in known if all(p.n > 1 for p in pairs)]
         if not judged:
-            return LikelyReading(nearest_value=nearest_value)
+            return Likely(nearest_value=nearest_value)
         nearest, its = min(judged, key=lambda item: _distance(item[1]))
-        compatible = [
-            r
-            for r, pairs in judged
-            if all(p.lowest <= REPORT_MSE_RATIO <= p.highest < 1 for p in pairs)
-        ]
-        alike = [
-            r
-            for r, pairs in judged
-            if r is not nearest
-            and all(
-                a.lowest <= b.highest and b.lowest <= a.highest
-                for a, b in zip(pairs, its, strict=True)
-            )
-        ]
-        return LikelyReading(
-            len(judged),
-            tuple(compatible),
-            nearest,
-            math.exp(_distance(its)),
-            tuple(alike),
-            nearest_value,
-        )
+        compatible = [r for r, pairs in judged if all(map(_brings_about_half, pairs))]
+        alike = [r for r, pairs in judged if r is not nearest and all(map(_overlap, pairs, its))]
+        factor = math.exp(_distance(its))
+        return Likely(len(judged), tuple(compatible), nearest, factor, tuple(alike), nearest_value)
 
-    def lacks(self) -> list[str]:
-        """What the audit lacks, a sentence an architecture; none if it lacks nothing."""
+    def coverage(self) -> dict[str, Coverage]:
+        """What it has of each architecture under each reading of its own."""
         units = {s.value("hidden_units") for s in self.planned if s.model == schema.DENSE}
         sizes = sorted(units | {schema.BY_NAME["hidden_units"].default})
         names = {CONV_NAME: schema.CONV, **{f"{schema.DENSE}-{n}": schema.DENSE for n in sizes}}
-        covered = {
-            name: [(r, *self._coverage(name, r)) for r in readings_of((model,))]
-            for name, model in names.items()
-        }
-        most = max(n for rows in covered.values() for _, n, _ in rows)
-        sentences = []
-        for name, rows in covered.items():
-            absent = [words_of(reading) for reading, n, _ in rows if not n]
-            fewer = [f"{words_of(reading)} (n = {n})" for reading, n, _ in rows if 0 < n < most]
-            lost = sum((states for *_, states in rows), Counter[str]())
-            parts = []
-            if len(absent) == len(rows):
-                parts.append("no completed trial under any reading")
-            elif absent:
-                parts.append(f"no completed trial with {' / '.join(absent)}")
-            if fewer:
-                parts.append(f"fewer than {count(most, 'seed')} with {' / '.join(fewer)}")
-            if lost:
-                said = ", ".join(f"{n} {NOT_ENDED.get(state, state)}" for state, n in lost.items())
-                parts.append(f"in no number, its trials {said}")
-            if parts:
-                sentences.append(f"{name}: {'; '.join(parts)}.")
-        if most == 1:
-            sentences.append("Every reading has one seed: no interval.")
-        return sentences
-
-    def _coverage(self, name: str, reading: Reading) -> tuple[int, Counter[str]]:
-        """The seeds of an architecture under a reading, and the states of its other trials."""
-        planned = [s for s in self.planned if s.architecture == name and reading_of(s) == reading]
-        n = sum(len(s.by_seed()) for s in planned if s in self.settings)
-        states: Counter[str] = Counter()
-        for setting in planned:
-            states.update({s: n for s, n in setting.states.items() if s in LOST})
-        return n, states
+        found = {}
+        for name, model in names.items():
+            planned = [s for s in self.planned if s.architecture == name]
+            n = {
+                reading_words(r): sum(
+                    len(s.by_seed()) for s in planned if s in self.settings and reading_of(s) == r
+                )
+                for r in readings_of(model)
+            }
+            lost: Counter[str] = sum((Counter(s.states) for s in planned), Counter())
+            del lost[schema.COMPLETED]
+            found[name] = Coverage(n, lost)
+        return found
 
 
 def _with_every_size(claim: Claim, missing: set[str]) -> Claim:
@@ -286,9 +219,9 @@ def _overall(judged: tuple[tuple[Reading, Claim], ...]) -> AuditedClaim:
         return AuditedClaim(judged, verdicts.pop())
     if {REPRODUCED, NOT_REPRODUCED} <= verdicts:
         return AuditedClaim(judged, DEPENDS, _deciding(judged))
-    if NOT_COMPARABLE in verdicts:  # the others have no trials
-        return AuditedClaim(judged, NOT_COMPARABLE)
-    return AuditedClaim(judged, UNDECIDED)
+    # Where times are not comparable, the other readings have no trials.
+    comparable = claims.NOT_COMPARABLE not in verdicts
+    return AuditedClaim(judged, UNDECIDED if comparable else claims.NOT_COMPARABLE)
 
 
 def _deciding(judged: Iterable[tuple[Reading, Claim]]) -> tuple[tuple[str, ...], ...]:
@@ -296,162 +229,45 @@ def _deciding(judged: Iterable[tuple[Reading, Claim]]) -> tuple[tuple[str, ...],
     decided = [(r, c.verdict) for r, c in judged if c.verdict in (REPRODUCED, NOT_REPRODUCED)]
     names = tuple(decided[0][0])
     for size in range(1, len(names)):
-        subsets = combinations(names, size)
-        if found := tuple(subset for subset in subsets if _is_function_of(subset, decided)):
-            return found
+        found = []
+        for subset in combinations(names, size):
+            cells = {(tuple(reading[n] for n in subset), verdict) for reading, verdict in decided}
+            if len(cells) == len({cell for cell, _ in cells}):  # one verdict each
+                found.append(subset)
+        if found:
+            return tuple(found)
     return (names,)
-
-
-def _is_function_of(subset: Sequence[str], decided: Iterable[tuple[Reading, str]]) -> bool:
-    verdicts: dict[tuple[Any, ...], str] = {}
-    return all(
-        verdicts.setdefault(tuple(reading[name] for name in subset), verdict) == verdict
-        for reading, verdict in decided
-    )
 
 
 def _by_seed(named: Named, metric: str) -> pd.Series:
     """Conv ÷ dense-512 of each seed."""
-    conv, dense = (
-        named[name].by_seed(metric) if name in named else pd.Series(dtype="float64")
-        for name in (CONV_NAME, DENSE_NAME)
-    )
-    return (conv / dense).dropna()
+    if not {CONV_NAME, DENSE_NAME} <= set(named):
+        return pd.Series(dtype="float64")
+    return (named[CONV_NAME].by_seed(metric) / named[DENSE_NAME].by_seed(metric)).dropna()
+
+
+def _brings_about_half(pair: Estimate) -> bool:
+    return pair.lowest <= claims.REPORT_MSE_RATIO <= pair.highest < 1
+
+
+def _overlap(one: Estimate, other: Estimate) -> bool:
+    return one.lowest <= other.highest and other.lowest <= one.highest
 
 
 def _distance(pairs: Iterable[Estimate]) -> float:
     """How far the worse of some ratios is from the report's, as a logarithm."""
-    return max(abs(math.log(pair.mean / REPORT_MSE_RATIO)) for pair in pairs)
+    return max(abs(math.log(pair.mean / claims.REPORT_MSE_RATIO)) for pair in pairs)
 
 
-def words_of(reading: Reading) -> str:
-    """A reading in words: "batch size 256, latent filters 8"."""
-    return ", ".join(f"{open_label(name)} {value}" for name, value in reading.items())
-
-
-def spread_words(audited: AuditedClaim) -> str:
-    """The least and the greatest value over the readings, and the seeds behind them."""
-    means = [estimate.mean for estimate in audited.estimates]
-    if not means:
-        return NO_VALUE
-    spread = " to ".join(dict.fromkeys(digits(value) for value in (min(means), max(means))))
-    quantity = audited.claim.quantity
-    if len({claim.quantity for _, claim in audited.judged}) > 1:  # the size compared differs
-        quantity = "test MSE, another dense size ÷ dense-512"
-    return f"{quantity}: {spread} ({seeds(e.n for e in audited.estimates)})"
-
-
-def why(audited: AuditedClaim) -> str:
-    """Why a claim has its verdict over all readings."""
-    total = len(audited.judged)
-    if audited.verdict in (REPRODUCED, NOT_REPRODUCED):
-        return f"Under all {total} readings."
-    tally = ", ".join(
-        f"{verdict} under {n} of {total}"
-        for verdict in (REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTED)
-        if (n := len(audited.under(verdict)))
-    )
-    parts = [f"{sentence_case(tally)} readings."] if tally else []
-    if audited.depends_on:
-        parts.append(_depends(audited))
-    if audited.under(NOT_COMPARABLE):
-        slower = sum(pair.lowest > 1 for pair in audited.estimates)
-        within = sum(
-            pair.low is not None and not pair.excludes(REPORT_TIME_RATIO)
-            for pair in audited.estimates
-        )
-        parts.append(
-            f"Conv is slower under {slower} of {count(len(audited.estimates), 'reading')} with"
-            f" times, {REPORT_TIME_RATIO} lies within the interval of {within}; hardware and"
-            " versions differ from the report's."
-        )
-    return " ".join(parts)
-
-
-def _depends(audited: AuditedClaim) -> str:
-    choices = " or on ".join(
-        " and ".join(f"the {open_label(name)}" for name in subset) for subset in audited.depends_on
-    )
-    subset = audited.depends_on[0]
-    fewer, more = sorted((REPRODUCED, NOT_REPRODUCED), key=lambda v: len(audited.under(v)))
-    cells = dict.fromkeys(
-        words_of({name: reading[name] for name in subset}) for reading in audited.under(fewer)
-    )
-    return f"Depends on {choices}: {fewer} with {' / '.join(cells)}; {more} with the others."
-
-
-def likely_sentences(audit: Audit, claims: Iterable[AuditedClaim]) -> list[str]:
-    """Two sentences on the reading that the report most likely used."""
-    likely, total = audit.likely(), len(readings_of(schema.MODELS))
-
-    def both(reading: Reading) -> str:
-        pairs = audit.ratios(reading).items()
-        ratios = ", ".join(
-            f"{IMAGES[metric]} {digits(pair.mean)}" for metric, pair in pairs if pair
-        )
-        return f"{words_of(reading)} ({ratios})"
-
-    if likely.nearest_value is None:
-        return [
-            "Which reading the report used cannot be said: under none of them have both models"
-            f" completed {REPORT_EPOCHS} epochs.",
-            "A shorter training is not the report's.",
-        ]
-    if likely.nearest is None or likely.n_judged < total:
-        return [
-            "Which reading the report used cannot be said yet: the ratio conv ÷ dense-512 has an"
-            f" interval, which takes two seeds, under {likely.n_judged} of {total} readings.",
-            f"By the value alone the nearest to the report's 0.5 is {both(likely.nearest_value)},"
-            " and that decides nothing.",
-        ]
-    if not likely.compatible:
-        alike = ""
-        if likely.alike:
-            n = count(len(likely.alike), "other reading")
-            alike = f", although {n} cannot be told apart from it"
-        return [
-            f"Under none of the {total} readings is conv ÷ dense-512 0.5 on both sets, as in the"
-            f" report; the nearest is {both(likely.nearest)}, whose worse ratio is a factor of"
-            f" {digits(likely.factor)} away from 0.5.",
-            f"If the report used one of them, that one is the likeliest{alike}; as none brings"
-            " about the report's number, the evidence does not decide"
-            f" ({_agreement(likely.nearest, claims)}).",
-        ]
-    if len(likely.compatible) == 1:
-        (only,) = likely.compatible
-        return [
-            f"The report most likely used {both(only)}: of the {total} readings it alone has"
-            " intervals of conv ÷ dense-512 that contain 0.5 on both sets.",
-            f"That rests on the ratio alone ({_agreement(only, claims)}).",
-        ]
-    return [
-        f"The report may have used any of {len(likely.compatible)} of the {total} readings, whose"
-        " intervals of conv ÷ dense-512 contain 0.5 on both sets:"
-        f" {'; '.join(map(words_of, likely.compatible))}.",
-        f"The evidence does not decide among them; the nearest is {both(likely.nearest)}.",
-    ]
-
-
-def _agreement(reading: Reading, claims: Iterable[AuditedClaim]) -> str:
-    """How many of the claims are reproduced under a reading."""
-    verdicts = [
-        claim.verdict
-        for audited in claims
-        for its, claim in audited.judged
-        if its.items() <= reading.items() and claim.verdict in (REPRODUCED, NOT_REPRODUCED)
-    ]
-    n = verdicts.count(REPRODUCED)
-    return f"under it {n} of {count(len(verdicts), 'claim')} with a verdict are reproduced"
-
-
-def csv(claims: Iterable[AuditedClaim]) -> str:
+def csv(audited: Iterable[AuditedClaim]) -> str:
     """A row a claim and reading, as a CSV file."""
     rows = [
-        {"claim": claim.claim, "report": claim.report, **reading, **measured(claim)}
-        | {"verdict": claim.verdict, "reason": claim.reason, "overall": audited.verdict}
-        for audited in claims
-        for reading, claim in audited.judged
+        {"claim": claim.claim, "report": claim.report, **reading, **claims.measured(claim)}
+        | {"verdict": claim.verdict, "reason": claim.reason, "overall": one.verdict}
+        for one in audited
+        for reading, claim in one.judged
     ]
-    columns = ["claim", "report", *schema.OPEN_VALUES, *MEASURED, "verdict", "reason", "overall"]
+    columns = ["claim", "report", *schema.OPEN_VALUES, *claims.MEASURED]
+    frame = pd.DataFrame(rows, columns=[*columns, "verdict", "reason", "overall"])
     whole = dict.fromkeys(("batch_size", "latent_filters", "n"), "Int64")
-    return pd.DataFrame(rows, columns=columns).astype(whole).to_csv(index=False)
+    return frame.astype(whole).to_csv(index=False)

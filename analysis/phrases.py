@@ -159,6 +159,11 @@ def open_label(name: str) -> str:
     return whose + label_of(name).lower()
 
 
+def reading_words(reading: Mapping[str, Any]) -> str:
+    """A reading of what the report leaves open: "batch size 256, latent filters 8"."""
+    return ", ".join(f"{open_label(name)} {value}" for name, value in reading.items())
+
+
 def open_values(trials: pd.DataFrame) -> str:
     """The values of what the report leaves open that these trials have."""
     parts = [
@@ -169,6 +174,11 @@ def open_values(trials: pd.DataFrame) -> str:
     if (trials["model"] == schema.CONV).any():
         parts.append("decoder's third convolution “valid”")
     return ", ".join(parts)
+
+
+def state_words(state: str) -> str:
+    """A state for people: "not ended" for a trial that runs."""
+    return "not ended" if state == schema.RUNNING else state
 
 
 def lost_words(setting: "Setting") -> str:
@@ -259,6 +269,7 @@ PHRASES: Final = {
         *(count, ordinal, digits, short, share, duration),
         *(mean_and_sd, ends, interval, short_interval, seeds, chance),
         *(label_of, value_words, values_words, values_of, open_label, open_values, lost_words),
+        *(reading_words, state_words),
         *(devices, tensorflow, image_set, custom_question, listed, sentence_case),
     )
 }

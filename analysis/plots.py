@@ -31,7 +31,7 @@ from analysis.phrases import digits, short_interval
 from analysis.settings import CONV_NAME, DENSE_NAME, Estimate
 from study.folder.schema import CONV, DENSE
 
-Look: TypeAlias = Mapping[str, Any]  # keywords of matplotlib's lines
+Look: TypeAlias = dict[str, Any]  # keywords of matplotlib's lines
 
 MSE_UNIT: Final = "(pixel/255)²"
 WIDTH_INCHES: Final = 4.8
@@ -452,6 +452,11 @@ def rows_axis(
 def line_at(draw: Callable[..., Any], value: float) -> None:
     """A line where the report is, by `ax.axhline` or `ax.axvline`."""
     draw(value, color="#c2185b", linewidth=1.4, linestyle=(0, (5, 2)))
+
+
+def note(ax: Axes, x: float, y: float, words: str, transform: Any, va: str = "bottom") -> None:
+    """Small words that end at a point, given in data and shares of the axes as they are mixed."""
+    ax.text(x, y, words, fontsize=SMALL_POINTS, ha="right", va=va, transform=transform)
 
 
 def epoch_axis(ax: Axes, n: int) -> None:

@@ -5,50 +5,59 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis import plots
-from analysis.audit import (
-    DEFAULT,
+from analysis import phrases, plots
+from analysis.audit import DEFAULT, Audit, AuditedClaim, csv, is_audited, readings_of
+from analysis.claims import (
     IMAGES,
-    Audit,
-    Effect,
-    csv,
-    is_audited,
-    likely_sentences,
-    readings_of,
-    spread_words,
-    why,
+    NOT_COMPARABLE,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPORT_MSE_RATIO,
+    REPORT_TIME_RATIO,
+    REPRODUCED,
+    UNDECIDED,
+    concerns_report,
 )
-from analysis.claims import REPORT_MSE_RATIO, concerns_report
 from analysis.load import Run
-from analysis.phrases import (
-    NO_VALUE,
-    digits,
-    open_label,
-    sentence_case,
-    short_interval,
-    values_of,
-)
-from analysis.plots import DARK, LIGHT, Drawing, Look
 from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME
 from study.folder import schema
 
 FIGURE: Final = "figure-readings"
 CSV_FILE: Final = "audit.csv"
 ROW_INCHES: Final = 0.3
-LOOKS: Final[Mapping[str, Look]] = {
-    "training set": {"color": DARK, "marker": "o", "markersize": 5},
-    "test set": {"color": LIGHT, "marker": "s", "markersize": 4.5},
+LOOKS: Final[Mapping[str, plots.Look]] = {
+    "training set": {"color": plots.DARK, "marker": "o", "markersize": 5},
+    "test set": {"color": plots.LIGHT, "marker": "s", "markersize": 4.5},
 }
 
 
 def chapter(run: Run) -> dict[str, Any]:
     """The claims under every reading, of a run that trained them, and what is left open."""
-    audit = Audit(run) if concerns_report(run) and is_audited(run) else None
-    return {
-        "concerned": concerns_report(run),
-        "open": [(sentence_case(open_label(p.name)), *_open(run, p)) for p in _OPEN],
-        "sizes": [name for name in run.named if name not in (CONV_NAME, DENSE_NAME)],
-        "audit": _audit(audit) if audit else None,
+    its: dict[str, Any] = {"concerned": concerns_report(run), "audit": None}
+    its["open"] = [_open(run, p) for p in schema.HYPERPARAMETERS if not p.stated]
+    its["sizes"] = [name for name in run.named if name not in (CONV_NAME, DENSE_NAME)]
+    if not (its["concerned"] and is_audited(run)):
+        return its
+    audit = Audit(run)
+    rows = ratio_rows(audit)
+    return its | {
+        "audit": audit,
+        "audited": (audited := audit.claims()),
+        "claims": [
+            (c.claim.claim, c.claim.report, _spread(c), c.verdict, _why(c)) for c in audited
+        ],
+        "likely": audit.likely(),
+        "effects": audit.effects(),
+        "lacks": lacks(audit),
+        "default": DEFAULT,
+        "images": IMAGES,
+        "known": (known := rows.dropna(subset="mean")),
+        "ends": [
+            f"{kind} {phrases.digits(its.min())} to {phrases.digits(its.max())}"
+            for kind, its in known.groupby("kind", sort=False)["mean"]
+        ],
+        "n_readings": rows["label"].nunique(),
+        "drawing": draw(rows) if rows["mean"].notna().any() else None,
     }
 
 
@@ -58,55 +67,76 @@ def files(run: Run) -> dict[str, bytes]:
     return {CSV_FILE: csv(Audit(run).claims()).encode()} if audited else {}
 
 
-_OPEN: Final = [p for p in schema.HYPERPARAMETERS if not p.stated]
-
-
-def _open(run: Run, p: schema.Hyperparameter) -> tuple[str, str]:
+def _open(run: Run, p: schema.Hyperparameter) -> tuple[str, str, str]:
     """The reference's values of something that is left open, and the others that were trained."""
-    reference = [s for s in run.reference if s.model in p.models]
-    its = {s.value(p.name) for s in reference}
+    its = {s.value(p.name) for s in run.reference if s.model in p.models}
     tried = []
     for model in p.models:
         for group in (schema.READING, schema.NEIGHBOUR):
             settings = [s for s in run.of(group, model) if schema.COMPLETED in s.states]
-            others = {s.value(p.name) for s in settings} - its
-            if others:
-                tried.append(f"{model}, {group} trials: {values_of(pd.Series([*others]))}")
-    return values_of(pd.Series([*its])) or NO_VALUE, "; ".join(tried) or "not tested"
+            if others := {s.value(p.name) for s in settings} - its:
+                tried.append(f"{model}, {group} trials: {phrases.values_of(pd.Series([*others]))}")
+    what = phrases.sentence_case(phrases.open_label(p.name))
+    return what, phrases.values_of(pd.Series([*its])) or phrases.NO_VALUE, "; ".join(tried)
 
 
-def _audit(audit: Audit) -> dict[str, Any]:
-    claims = audit.claims()
-    rows = ratio_rows(audit)
-    known = rows.dropna(subset="mean")
-    ends = known.groupby("kind", sort=False)["mean"].agg(["min", "max"])
-    return {
-        "trials": audit.trials,
-        "claims": [
-            (c.claim.claim, c.claim.report, spread_words(c), c.verdict, why(c)) for c in claims
-        ],
-        "likely": likely_sentences(audit, claims),
-        "effects": list(map(_effect, audit.effects())),
-        "lacks": audit.lacks(),
-        "drawing": draw(rows) if len(known) else None,
-        "n_with": known["label"].nunique(),
-        "n_readings": rows["label"].nunique(),
-        "ends": [
-            f"{kind} {digits(low)} to {digits(high)}" for kind, low, high in ends.itertuples()
-        ],
-        "n": sorted(known["n"]),
-        "n_epochs": audit.n_epochs,
-    }
+def lacks(audit: Audit) -> list[str]:
+    """What the audit lacks, a sentence an architecture; none if it lacks nothing."""
+    coverage = audit.coverage()
+    most = max(n for of in coverage.values() for n in of.n.values())
+    sentences = ["Every reading has one seed: no interval."] if most == 1 else []
+    for name, (n, lost) in coverage.items():
+        said = [
+            f"{f'n = {its} of {most}' if its else 'no completed trial'} with {reading}"
+            for reading, its in n.items()
+            if its < most
+        ]
+        if not any(n.values()):
+            said = ["no completed trial under any reading"]
+        said += [f"{k} {phrases.state_words(state)}, in no number" for state, k in lost.items()]
+        if said:
+            sentences.append(f"{name}: {'; '.join(said)}.")
+    return sentences
 
 
-def _effect(effect: Effect) -> tuple[str, ...]:
-    """A row on what an open value does."""
-    models = [
-        short_interval(effect.models[name]) if name in effect.models else "does not apply"
-        for name in (CONV_NAME, DENSE_NAME)
-    ]
-    what = f"{open_label(effect.name)} {effect.value}, not {DEFAULT[effect.name]}"
-    return what, IMAGES[effect.metric], *models, short_interval(effect.ratio)
+def _spread(audited: AuditedClaim) -> str:
+    """The least and the greatest value over the readings, and the seeds behind them."""
+    means = [phrases.digits(mean) for mean in sorted(e.mean for e in audited.estimates)]
+    if not means:
+        return phrases.NO_VALUE
+    quantity = audited.claim.quantity
+    if len({claim.quantity for _, claim in audited.judged}) > 1:  # the size compared differs
+        quantity = "test MSE, another dense size ÷ dense-512"
+    spread = " to ".join(dict.fromkeys((means[0], means[-1])))
+    return f"{quantity}: {spread} ({phrases.seeds(e.n for e in audited.estimates)})"
+
+
+def _why(audited: AuditedClaim) -> str:
+    """Why a claim has its verdict over all readings."""
+    total = len(audited.judged)
+    if audited.verdict in (REPRODUCED, NOT_REPRODUCED):
+        return f"Under all {total} readings."
+    tally = ", ".join(
+        f"{verdict} under {n} of {total}"
+        for verdict in (REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTED)
+        if (n := len(audited.under(verdict)))
+    )
+    said = f"{phrases.sentence_case(tally)} readings. " if tally else ""
+    if audited.depends_on:
+        subsets = [[f"the {phrases.open_label(n)}" for n in its] for its in audited.depends_on]
+        fewer, more = sorted((REPRODUCED, NOT_REPRODUCED), key=lambda v: len(audited.under(v)))
+        cells = [{n: r[n] for n in audited.depends_on[0]} for r in audited.under(fewer)]
+        those = " / ".join(dict.fromkeys(map(phrases.reading_words, cells)))
+        said += f"Depends on {' or on '.join(map(' and '.join, subsets))}: {fewer} with {those};"
+        said += f" {more} with the others."
+    if audited.under(NOT_COMPARABLE):
+        found = audited.estimates
+        slower = sum(pair.lowest > 1 for pair in found)
+        alike = sum(p.low is not None and not p.excludes(REPORT_TIME_RATIO) for p in found)
+        said += f"Conv is slower under {slower} of {phrases.count(len(found), 'reading')} with"
+        said += f" times, {REPORT_TIME_RATIO} lies within the interval of {alike}; hardware and"
+        said += " versions differ from the report's."
+    return said.strip()
 
 
 def ratio_rows(audit: Audit) -> pd.DataFrame:
@@ -116,16 +146,16 @@ def ratio_rows(audit: Audit) -> pd.DataFrame:
         Columns label (the open values), kind (the images), mean, low, high and n.
     """
     rows: list[tuple[Any, ...]] = []
-    for reading in readings_of(schema.MODELS):
+    for reading in readings_of(*schema.MODELS):
         label = ", ".join(map(str, reading.values()))
         for metric, pair in audit.ratios(reading).items():
-            measured = (pair.mean, pair.low, pair.high, pair.n) if pair else (None,) * 3 + (0,)
+            measured = (pair.mean, pair.low, pair.high, pair.n) if pair else (None, None, None, 0)
             rows.append((label, f"{IMAGES[metric]} set", *measured))
     columns = ["label", "kind", "mean", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:5], "float64"))
 
 
-def draw(rows: pd.DataFrame) -> Drawing:
+def draw(rows: pd.DataFrame) -> plots.Drawing:
     """The ratio under each reading on a log axis, beside the lines 1 and 0.5."""
     labels = list(dict.fromkeys(rows["label"]))
     figure, ax = plots.new_figure(1.3 + ROW_INCHES * len(labels))
@@ -133,14 +163,13 @@ def draw(rows: pd.DataFrame) -> Drawing:
     breaks = range(part, len(labels), part)  # between the values of the first
     points = plots.forest(ax, rows, LOOKS, always=(1.0, REPORT_MSE_RATIO), breaks=breaks)
     plots.line_at(ax.axvline, REPORT_MSE_RATIO)
-    above: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "ha": "right", "va": "bottom"}
     for place, words in ((1.0, "equal "), (REPORT_MSE_RATIO, "the report ")):
-        ax.text(place, 1.0, words, fontsize=7.5, **above)
-    beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "center", "va": "center"}
-    for row, (_, means) in enumerate(rows.groupby("label", sort=False)["mean"]):
-        if means.isna().all():
-            ax.text(0.5, row, "no completed pair of trials", fontsize=7, color="#666666", **beside)
+        plots.note(ax, place, 1.0, words, ax.get_xaxis_transform())
+    absent = rows.groupby("label", sort=False)["mean"].count() == 0
+    for row in [labels.index(label) for label in absent.index[absent]]:
+        words = "no completed pair of trials "
+        plots.note(ax, 1.0, row, words, ax.get_yaxis_transform(), va="center")
     ax.set_xlabel(f"MSE, {RATIO_NAME}, log axis")
-    ax.set_ylabel(sentence_case(", ".join(map(open_label, schema.OPEN_VALUES))))
+    ax.set_ylabel(phrases.sentence_case(", ".join(map(phrases.open_label, schema.OPEN_VALUES))))
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=2)
-    return Drawing(FIGURE, figure, points, by="point")
+    return plots.Drawing(FIGURE, figure, points, by="point")
