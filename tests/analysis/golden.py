@@ -4,6 +4,7 @@ UPDATE_GOLDEN=1 writes the files again; read their difference before it is commi
 """
 
 import os
+from difflib import unified_diff
 from pathlib import Path
 from typing import Final
 
@@ -16,4 +17,6 @@ def agrees(name: str, text: str) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
-    assert text.splitlines() == file.read_text(encoding="utf-8").splitlines()
+    expected = file.read_text(encoding="utf-8").splitlines()
+    difference = "\n".join(unified_diff(expected, text.splitlines(), name, "said", lineterm=""))
+    assert not difference, difference

@@ -225,7 +225,7 @@ ENDS = st.lists(st.tuples(STATES, VALUES), max_size=4)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.fixed_dictionaries({group: ENDS for group in (schema.SEARCH, schema.FINALIST, "w")}))
+@given(st.fixed_dictionaries(dict.fromkeys((schema.SEARCH, schema.FINALIST, "w"), ENDS)))
 def test_whatever_became_of_the_trials_no_sentence_lacks_its_n_or_says_nan(ends):
     found = []
     for model in schema.MODELS:
