@@ -103,7 +103,7 @@ def drawing(run: Run, model: str) -> Drawing | None:
         return None
     data = pd.DataFrame(
         [
-            {"label": factor_words(one), "kind": model, **vars(ratio)}
+            {"label": factor_words(one), "kind": "neighbours", **vars(ratio)}
             for one, ratio in zip(found, ratios, strict=True)
         ]
     )
@@ -115,17 +115,17 @@ def drawing(run: Run, model: str) -> Drawing | None:
     ends = [1 + spread, 1 / (1 + spread)] if spread else []
     with plots.style():
         figure, ax = plots.new_figure(1.3 + ROW_INCHES * len(found))
-        looks = plots.looks_of(run.models)
+        look = plots.looks_of(run.models)[model]
         factors = [factor(one)[0] for one in found]
         breaks = [n for n in range(1, len(found)) if factors[n] != factors[n - 1]]
         points = plots.forest(
-            ax, data, {model: looks[model]}, always=(1.0, *ends), beside=beside, breaks=breaks
+            ax, data, {"neighbours": look}, always=(1.0, *ends), beside=beside, breaks=breaks
         )
         if ends:
             band = ax.axvspan(ends[1], ends[0], color="#c4c4c4", alpha=0.8, linewidth=0, zorder=0.5)
             band.set_label("the reference's spread over seeds (sd)")
         ax.set_xlabel("Validation MSE ÷ the reference's, log axis")
-        plots.legend_above(ax)
+        plots.legend_above(ax, 1)
     return Drawing(f"{SENSITIVITY}-{model}", figure, points, [], "point")
 
 
