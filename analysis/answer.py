@@ -74,6 +74,15 @@ def ranked(run: Run) -> list[tuple[Setting, Estimate]]:
     return sorted(found, key=lambda item: item[1].mean)
 
 
+def _tuned(run: Run) -> str:
+    """Which model's winner is ahead, or what the only one has; "" without winners."""
+    found = winners.by_model(run)
+    if len(found) == 1 and (mean := next(iter(found.values())).mean()):
+        value = f"{mean_and_sd(mean)} ({seeds([mean.n])})"
+        return f"Tuned, {next(iter(found))} has a test MSE of {value}."
+    return winners.tuned_sentence(run)
+
+
 def _best_pair(best: list[tuple[Setting, Estimate]]) -> Estimate | None:
     """The best architecture ÷ the next one, paired by seed."""
     return ratio(best[0][0], best[1][0]) if len(best) > 1 else None
@@ -92,7 +101,7 @@ def _of_report(run: Run) -> dict[str, Any]:
     its = {
         "pair": pair,
         "missing": [name for name in (CONV_NAME, DENSE_NAME) if name not in run.named],
-        "tuned": winners.tuned_sentence(run),
+        "tuned": _tuned(run),
         "ranked": of_others,
         "best_pair": _best_pair(of_others),
         "kind": "report",
@@ -149,14 +158,14 @@ def _of_readings(run: Run) -> dict[str, Any]:
 def _of_study(run: Run) -> dict[str, Any]:
     """The answer of a study that is not about the report's question: what came out."""
     best = ranked(run)
-    asked = custom.comparable(run)
-    tuned = winners.tuned_sentence(run)
+    asked = custom.ranked(run.of(schema.CUSTOM))
+    tuned = _tuned(run)
     over_seeds = finalists.sentences(run)
     figure = ""
     if best:
         figure = curves.TEST
     elif asked:
-        figure = custom.figure_name(custom.CURVES, asked[0].metric)
+        figure = custom.figure_name(custom.CURVES, asked[0][0].metric)
     elif over_seeds:
         figure = finalists.FIGURE
     elif tuned or run.of(schema.SEARCH):
@@ -165,7 +174,7 @@ def _of_study(run: Run) -> dict[str, Any]:
         "kind": "study",
         "ranked": best,
         "best_pair": _best_pair(best),
-        "asked": [(custom.label(s), custom.mean_of(s)) for s in asked],
+        "asked": [(custom.label(s), mean) for s, mean in asked],
         "tuned": tuned,
         "over_seeds": over_seeds,
         "facts": [_fact(s.label, mean) for s, mean in best[:3]],
@@ -178,7 +187,7 @@ def _of_question(run: Run) -> dict[str, Any]:
 
     That is custom trials beside their reference, then tuned models, then the reference trials.
     """
-    asked, chosen = custom.comparable(run), finalists.by_model(run)
+    asked, chosen = custom.ranked(run.of(schema.CUSTOM)), finalists.by_model(run)
     tuned = {m: (s, mean) for m, s in winners.by_model(run).items() if (mean := s.mean())}
     its: dict[str, Any] = {
         "by": "",
@@ -193,10 +202,10 @@ def _of_question(run: Run) -> dict[str, Any]:
         "limits": _limits(run),
     }
     if asked:
-        best, factor = asked[0], custom.factor_of(asked)
+        (best, mean), factor = asked[0], custom.factor_of([s for s, _ in asked])
         name = custom.FACTOR if factor else custom.CURVES
         its |= {"by": "custom", "what": custom.label(best), "pair": best.ratio()}
-        its |= {"whose": "the reference setting", "mean": custom.mean_of(best)}
+        its |= {"whose": "the reference setting", "mean": mean}
         its["figure"] = custom.figure_name(name, best.metric)
         if factor and best.base is not None:
             its["aside"] = custom.factor_words(factor, best.base)

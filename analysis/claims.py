@@ -219,8 +219,8 @@ def _early_fall(named: Named, epochs: pd.DataFrame) -> tuple[Estimate | None, in
     """Conv's share of the fall of the training MSE in the first epochs, and how many these are."""
     if CONV_NAME not in named or named[CONV_NAME].epochs < REPORT_EPOCHS:
         return None, 0
-    of_conv = histories(named[CONV_NAME], epochs)
-    mse = of_conv.pivot(index="epoch", columns="seed", values=schema.TRAIN_MSE)
+    of_conv = histories(named[CONV_NAME], epochs, schema.TRAIN_MSE)
+    mse = of_conv.pivot(index="epoch", columns="seed", values="value")
     if mse.empty:
         return None, 0
     early = max(1, round(STEEP_EPOCHS_SHARE * len(mse)))

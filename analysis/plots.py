@@ -8,13 +8,13 @@ colour blindness and grey print.
 """
 
 import io
-import math
+import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from html import escape
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
-from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -25,7 +25,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.phrases import digits, short_interval
 from analysis.settings import CONV_NAME, DENSE_NAME, Estimate
@@ -68,6 +68,7 @@ MODEL_STYLES: Final[Mapping[str, Look]] = {
     CONV_NAME: {"color": DARK, "linestyle": "-", "marker": "o", "zorder": 3.2},
     DENSE_NAME: {"color": LIGHT, "linestyle": "--", "marker": "s", "zorder": 3.1},
 }
+REFERENCE_LINES: Final = ("-", "--", ":", "-.")
 MUTED_LINES: Final = (":", "-.", (0, (6, 2)), (0, (1, 3)))
 LOOKS: Final[Mapping[str, Look]] = {
     CONV: MODEL_STYLES[CONV_NAME],
@@ -80,10 +81,7 @@ CUSTOM_MARKERS: Final = ("^", "D", "v")
 # Of marks on a row: a mean, and a value of another kind.
 TICK: Final[Look] = {"marker": "|", "markersize": 15, "markeredgewidth": 2.2}
 HOLLOW: Final[Look] = {"marker": "o", "markersize": 7.5, "markerfacecolor": "none"}
-SVG: Final = "http://www.w3.org/2000/svg"
-XLINK: Final = "http://www.w3.org/1999/xlink"
-ElementTree.register_namespace("", SVG)
-ElementTree.register_namespace("xlink", XLINK)
+style: Final = partial(matplotlib.rc_context, STYLE)  # draw and finish inside it
 
 
 class Points(NamedTuple):
@@ -97,15 +95,6 @@ class Points(NamedTuple):
     name: str = ""  # of the trial that they are of; "" for the series itself
 
 
-class Series(NamedTuple):
-    """Something that a figure's legend names, shows and hides."""
-
-    name: str
-    color: str  # as #rrggbb
-    dashes: str | None = ""  # of its line, as SVG's stroke-dasharray; None for no line
-    marker: str = ""  # one of matplotlib's o, s, ^, v and D
-
-
 @dataclass(frozen=True)
 class Drawing:
     """A figure that is drawn, but not yet explained."""
@@ -113,22 +102,23 @@ class Drawing:
     name: str  # of its files, without suffix
     figure: Figure
     points: Sequence[Points] = ()  # that can be read
-    series: Sequence[Series] = ()  # for a legend on the page in place of the figure's own
+    # What a legend on the page, in place of the figure's own, names, shows and hides.
+    series: Sequence[tuple[str, Look]] = ()
     by: Literal["x", "point"] = "x"  # how a pointer finds points: all at an x, or the nearest one
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """A figure in every form that the report needs."""
 
-    name: str
     title: str
     alt: str  # what it shows, in words and numbers
     caption: str  # n, epochs, how to read it
     report: str  # what the reference report shows or states in its place
     svg: str  # for the page
     files: Mapping[str, bytes]  # by suffix; these also say what they rest on
-    series: Sequence[Series]
+    series: Sequence[
+        Mapping[str, Any]
+    ]  # of the legend: name, color, dashes (None: no line), marker
     readout: Mapping[str, Any] | None  # points that can be read, for the page's script
 
 
@@ -152,13 +142,6 @@ class Marks(NamedTuple):
     series: int | None = None  # which the page's legend shows and hides
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """The figures' style; draw and save inside it."""
-    with matplotlib.rc_context(STYLE):
-        yield
-
-
 def new_figure(height_inches: float = 3.4) -> tuple[Figure, Axes]:
     """An empty figure of the report's width."""
     figure = empty_figure(height_inches)
@@ -180,37 +163,36 @@ def tag(artist: Artist, series: int) -> None:
     artist.set_gid(f"{SERIES}{series}-{n}")
 
 
-def finish(
-    drawing: Drawing, title: str, alt: str, caption: str, rests_on: str, report: str = ""
-) -> Finished:
+def finish(drawing: Drawing, title: str, alt: str, caption: str, *rest: str) -> Finished:
     """Saves a figure in every form that the report needs.
 
     Args:
         drawing: the figure.
-        title: see `Finished`, as for `alt`, `caption` and `report`.
+        title: see `Finished`, as for `alt` and `caption`.
         alt: likewise.
         caption: likewise.
-        rests_on: what the whole page rests on, which its files say for themselves.
-        report: likewise.
+        rest: what its numbers rest on, which its files say for themselves, and `report`.
     """
+    rests_on, report = rest
     figure, name = drawing.figure, drawing.name
-    legends = [ax.get_legend() for ax in figure.axes] if drawing.series else []
-    replaced = [one for one in legends if one is not None]
-    for one in replaced:
-        one.set_visible(False)
+    found = [ax.get_legend() for ax in figure.axes] if drawing.series else []
+    replaced = [legend for legend in found if legend is not None]
+    for legend in replaced:
+        legend.set_visible(False)
     _lay_out(figure)
-    svg = _inline(_svg(figure, name, "none"), f"{title}. {alt}")
-    read = _readout(drawing) if drawing.points else None
-    for one in replaced:
-        one.set_visible(True)
+    svg = _inline(_svg(figure, name, "none", "none"), f"{title}. {alt}")
+    readout = _readout(drawing) if drawing.points else None
+    for legend in replaced:
+        legend.set_visible(True)
     add_footnote(figure, f"{caption} {rests_on}")
     _lay_out(figure)
-    file = _svg(figure, name, "path")
+    file = _svg(figure, name, "path", "white")
     figure.set_dpi(PNG_DPI)
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]
-    files = {"svg": file, "png": png.getvalue()}
-    return Finished(name, title, alt, caption, report, svg, files, drawing.series, read)
+    files = {"svg": file.encode(), "png": png.getvalue()}
+    series = [_swatch(*one) for one in drawing.series]
+    return Finished(title, alt, caption, report, svg, files, series, readout)
 
 
 def _lay_out(figure: Figure) -> None:
@@ -219,40 +201,39 @@ def _lay_out(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
-def _svg(figure: Figure, name: str, font_type: str) -> bytes:
-    """The same bytes for the same figure: a fixed salt for the ids, and no date."""
+def _svg(figure: Figure, name: str, font_type: str, background: str) -> str:
+    """The same text for the same figure: a fixed salt for the ids, and no date."""
+    for patch in (figure.patch, *(ax.patch for ax in figure.axes)):
+        patch.set_facecolor(background)
     buffer = io.BytesIO()
-    patches = [figure.patch, *(ax.patch for ax in figure.axes)] if font_type == "none" else []
-    colors = [patch.get_facecolor() for patch in patches]
-    for patch in patches:
-        patch.set_facecolor("none")
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": font_type}):
         # By itself, since `savefig` draws everything twice.
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    for patch, color in zip(patches, colors, strict=True):
-        patch.set_facecolor(color)
-    return buffer.getvalue()
+    return buffer.getvalue().decode()
 
 
-def _inline(svg: bytes, label: str) -> str:
+def _inline(svg: str, label: str) -> str:
     """An SVG for the page: without ids that nothing refers to, with a label, as wide as its box."""
-    root = ElementTree.fromstring(svg)
-    for unwanted in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
-        for parent in list(root.iter()):
-            for child in parent.findall(unwanted):
-                parent.remove(child)
-    used = "".join(value for node in root.iter() for value in node.attrib.values() if "#" in value)
-    for parent in list(root.iter()):
-        for node in list(parent):
-            custom = node.attrib.get("id", "")
-            if custom.startswith(SERIES):
-                node.attrib["data-series"] = custom.split("-")[1]
-            if custom and f"#{custom}" not in used:
-                del node.attrib["id"]
-    for size in ("width", "height", "version"):
-        root.attrib.pop(size, None)
-    root.attrib |= {"role": "img", "aria-label": label}
-    return ElementTree.tostring(root, encoding="unicode")
+    svg = re.sub(r"<(metadata|style).*?</\1>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    used = set(re.findall(r"#([\w-]+)", svg))
+
+    def marked(found: re.Match[str]) -> str:
+        series = re.match(SERIES + r"(\d+)", found[1])
+        return found[0] * (found[1] in used) + (f' data-series="{series[1]}"' if series else "")
+
+    svg = re.sub(r' id="([^"]*)"', marked, svg)
+    begin, end, rest = svg.partition(">")
+    begin = re.sub(r' (width|height|version)="[^"]*"', "", begin)
+    return f'{begin} role="img" aria-label="{escape(label)}"{end}{rest}'
+
+
+def _swatch(name: str, look: Look) -> dict[str, Any]:
+    """The legend's entry for a line that is drawn in this look."""
+    line = look.get("linestyle", "-")
+    dashes = {"-": "", "--": "5 2", ":": "1.5 2", "-.": "6 2 1.5 2"}
+    drawn = " ".join(map(str, line[1])) if isinstance(line, tuple) else dashes.get(line)
+    its = {"name": name, "color": look["color"]}
+    return its | {"dashes": drawn, "marker": look.get("marker", "")}
 
 
 def _readout(drawing: Drawing) -> dict[str, Any]:
@@ -290,14 +271,6 @@ def add_footnote(figure: Figure, text: str) -> None:
     )
 
 
-def series_of(name: str, look: Look) -> Series:
-    """The legend's entry for a line that is drawn in this look."""
-    line = look.get("linestyle", "-")
-    dashes = {"-": "", "--": "5 2", ":": "1.5 2", "-.": "6 2 1.5 2"}
-    drawn = " ".join(map(str, line[1])) if isinstance(line, tuple) else dashes.get(line)
-    return Series(name, look["color"], drawn, look.get("marker", ""))
-
-
 def looks_of(models: Iterable[str]) -> dict[str, Look]:
     """How each model is drawn: the built-in ones as ever, a custom one by its place."""
     others = [model for model in models if model not in LOOKS]
@@ -312,6 +285,17 @@ def custom_look(place: int) -> dict[str, Any]:
         "marker": CUSTOM_MARKERS[place % len(CUSTOM_MARKERS)],
         "zorder": 3.0,
     }
+
+
+def look_of(place: int) -> Look:
+    """The look of one of ten lines or more, of settings side by side."""
+    firsts = ({"color": DARK, "marker": "o"}, {"color": LIGHT, "marker": "s", "linestyle": "--"})
+    return firsts[place] if place < len(firsts) else custom_look(place - len(firsts))
+
+
+def muted(line: Any) -> Look:
+    """The look of a line that does not stand out."""
+    return {"color": MUTED, "linestyle": line, "linewidth": 1.0, "zorder": 2.5}
 
 
 def legend_above(ax: Axes, columns: int = 2) -> None:
@@ -361,6 +345,26 @@ def curves(ax: Axes, lines: Sequence[Line], *, log: bool = True) -> list[Points]
     return points
 
 
+def log_curves(
+    name: str, lines: Sequence[Line], what: str, height: float = 3.4, *, above: bool = False
+) -> Drawing:
+    """A figure of `curves` on a log axis.
+
+    Args:
+        name: of its files.
+        lines: at least one.
+        what: is drawn, such as "Test MSE".
+        height: in inches.
+        above: whether the legend is above the axes.
+    """
+    figure, ax = new_figure(height)
+    points = curves(ax, lines)
+    ax.set_ylabel(f"{what}, {MSE_UNIT}, log axis")
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "fontsize": 6.5}
+    ax.legend(**(place if above else {"loc": "upper right"}))
+    return Drawing(name, figure, points, [line[:2] for line in lines])
+
+
 def forest(
     ax: Axes,
     rows: pd.DataFrame,
@@ -394,29 +398,28 @@ def forest(
     ax.axvline(1, color="#444444", linewidth=1)
     points = []
     for place, (kind, look) in enumerate(looks.items()):
+        its = rows[(rows["kind"] == kind) & rows["mean"].notna()]
         offset = 0.34 / len(looks) * (2 * place + 1 - len(looks))
-        known = rows[(rows["kind"] == kind) & rows["mean"].notna()]
-        for _, row in known.iterrows():
-            height, ends = labels.index(row["label"]) + offset, (row["low"], row["high"])
-            hollow = bool(pd.isna(row["low"]))
-            if not hollow:
-                ax.plot(np.clip(ends, *limits), [height] * 2, color=look["color"], linewidth=1.4)
-                for end, edge, arrow in zip(ends, limits, ("<", ">"), strict=True):
-                    if (end < edge) if arrow == "<" else (end > edge):
-                        arrows = {"color": look["color"], "markersize": 5, "clip_on": False}
-                        ax.plot(edge, height, arrow, **arrows)
-            face = "white" if hollow else look["color"]
-            ax.plot(row["mean"], height, **{**look, "linestyle": "none"}, markerfacecolor=face)
-            ratio = Estimate(
-                row["mean"], int(row["n"]), None, *(None if hollow else e for e in ends)
-            )
-            text = ", ".join([row["label"]] + [kind] * (len(looks) > 1))
-            points.append(
-                Points(ax, 0, [row["mean"]], [height], [f"{text}: {short_interval(ratio)}"])
-            )
-        ax.plot([], [], label=kind, **{**look, "linestyle": "none"})
+        height = its["label"].map(labels.index) + offset
+        mark = {"color": look["color"], "linestyle": "none"}
+        known, low, high = its["low"].notna(), its["low"].clip(*limits), its["high"].clip(*limits)
+        ax.hlines(height[known], low[known], high[known], color=look["color"], linewidth=1.4)
+        for end, edge, arrow in ((its["low"], limits[0], "<"), (its["high"], limits[1], ">")):
+            off = height[end < edge if arrow == "<" else end > edge]
+            if len(off):  # what is not clipped takes room, be it empty
+                ax.plot([edge] * len(off), off, arrow, **mark, markersize=5, clip_on=False)
+        for of, face in ((known, look["color"]), (~known, "white")):
+            ax.plot(its["mean"][of], height[of], **{**look, **mark}, markerfacecolor=face)
+        ax.plot([], [], label=kind, **{**look, **mark})
+        ratios = its[["label", "mean", "n", "low", "high"]].itertuples(index=False)
+        texts = [
+            f"{label}{f', {kind}' if len(looks) > 1 else ''}: "
+            + short_interval(Estimate(mean, n, None, *((low, high) if low == low else ())))
+            for label, mean, n, low, high in ratios
+        ]
+        points.append(Points(ax, 0, its["mean"], height, texts))
     rows_axis(ax, labels, beside=beside, breaks=breaks)
-    log_axis(ax.xaxis, 6)
+    log_axis(ax.xaxis)
     return points
 
 
@@ -467,42 +470,14 @@ def epoch_axis(ax: Axes, n: int) -> None:
     ax.set_xlabel("Epoch")
 
 
-def log_axis(axis: Axis, most: int = 8) -> None:
-    """A log axis with a few ticks written as plain decimals.
-
-    Args:
-        axis: x or y of an `Axes`, its limits already set.
-        most: ticks.
-    """
+def log_axis(axis: Axis) -> None:
+    """A log axis with ticks written as plain decimals; its limits are already set."""
     axis.axes.set(**{"xscale" if axis is axis.axes.xaxis else "yscale": "log"})
-    ticks = log_ticks(*axis.get_view_interval(), most)
-    axis.set_major_locator(FixedLocator(ticks))
+    low, high = axis.get_view_interval()
+    # In a short range a log axis is nearly linear.
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-    axis.set_minor_locator(LogLocator(subs=range(1, 10)))
     axis.set_minor_formatter(NullFormatter())
-
-
-def log_ticks(low: float, high: float, most: int = 8) -> list[float]:
-    """Round numbers between two positive ones, as many as fit."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks: list[float] = []
-    for steps in (
-        (1,),
-        (1, 3),
-        (1, 2, 5),
-        (1, 2, 4, 6),
-        (1, 1.5, 2, 3, 4, 6, 8),
-        tuple(np.arange(1, 10, 0.5)),
-    ):
-        candidates = [step * 10.0**decade for decade in decades for step in steps]
-        inside = [tick for tick in candidates if low <= tick <= high]
-        gaps = np.diff(np.log(inside)) / math.log(high / low)  # as shares of the axis
-        if len(inside) <= most and (gaps > 0.6 / most).all():
-            ticks = inside
-    if high / low < 2 or len(ticks) < 3:  # there a log axis is nearly linear
-        linear = MaxNLocator(min(5, most)).tick_values(low, high)
-        ticks = [tick for tick in linear if low <= tick <= high]
-    return ticks
 
 
 def plain(value: float) -> str:

@@ -340,9 +340,11 @@ def frame(settings: Iterable[Setting]) -> pd.DataFrame:
     )
 
 
-def histories(setting: Setting, epochs: pd.DataFrame) -> pd.DataFrame:
-    """The epochs of a setting's completed trials, with their seed."""
-    return epochs.merge(setting.completed[["trial_id", "seed"]], on="trial_id")
+def histories(setting: Setting, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A metric of a setting's completed trials: columns trial_id, seed, epoch and value."""
+    known = epochs.merge(setting.completed[["trial_id", "seed"]], on="trial_id")
+    known = known.rename(columns={metric: "value"})[["trial_id", "seed", "epoch", "value"]]
+    return known.dropna(subset="value")
 
 
 def curve(setting: Setting, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -351,8 +353,7 @@ def curve(setting: Setting, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:
     Returns:
         Columns epoch, mean, low, high (the least and the greatest over the seeds) and n.
     """
-    known = histories(setting, epochs).dropna(subset=metric)
-    grouped = known.groupby("epoch")[metric]
+    grouped = histories(setting, epochs, metric).groupby("epoch")["value"]
     return grouped.agg(mean="mean", low="min", high="max", n="count").reset_index()
 
 
@@ -364,14 +365,11 @@ def ratio_curve(
     Returns:
         Columns epoch, mean, low, high (the 95 % t-interval, missing for n = 1) and n.
     """
-    rows: list[tuple[Any, ...]] = []
+    rows: dict[Any, Estimate | None] = {}
     if top is not None and bottom is not None:
-        tops, bottoms = (
-            histories(one, epochs).pivot(index="epoch", columns="seed", values=metric)
-            for one in (top, bottom)
-        )
-        for epoch in tops.index.intersection(bottoms.index):
-            found = ratio_over_seeds(tops.loc[epoch], bottoms.loc[epoch])
-            if found is not None:
-                rows.append((epoch, found.mean, found.low, found.high, found.n))
-    return pd.DataFrame(rows, columns=["epoch", "mean", "low", "high", "n"])
+        by_seed = {"index": "epoch", "columns": "seed", "values": "value"}
+        tops, bottoms = (histories(s, epochs, metric).pivot(**by_seed) for s in (top, bottom))
+        both = tops.index.intersection(bottoms.index)
+        rows = {epoch: ratio_over_seeds(tops.loc[epoch], bottoms.loc[epoch]) for epoch in both}
+    found = [{"epoch": epoch} | vars(pair) for epoch, pair in rows.items() if pair]
+    return pd.DataFrame(found, columns=["epoch", "mean", "low", "high", "n"])

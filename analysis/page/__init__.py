@@ -121,7 +121,8 @@ class Book:
             seen: whether the page shows it; its files are there in any case.
             rests_on: what its numbers rest on, if not what the page's do.
         """
-        finished = plots.finish(drawing, title, alt, caption, rests_on or self.rests_on, report)
+        words = (" ".join(str(text).split()) for text in (alt, caption))
+        finished = plots.finish(drawing, title, *words, rests_on or self.rests_on, report)
         self.figures[drawing.name] = finished
         return Markup(f"<!--figure {drawing.name}-->") if seen else Markup("")
 
