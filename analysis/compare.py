@@ -257,7 +257,7 @@ def drawing(
     looks = {kind: plots.custom_look(n) for n, kind in enumerate(data["kind"].unique())}
     lines = 2 + data["label"].str.count("\n").max()
     with plots.style():
-        figure, ax = plots.new_figure(1.1 + 0.15 * lines * data["label"].nunique())
+        figure, ax = plots.new_figure(1.4 + 0.15 * lines * data["label"].nunique())
         points = plots.forest(ax, data, looks)
         what = "Training time" if name == TIME_FIGURE else "MSE"
         ax.set_xlabel(f"{what} ÷ that of the first run, log axis")
