@@ -26,7 +26,7 @@ from analysis.chapters.times import sharing
 from analysis.load import DTYPES, Run, RunFolderError, read_run
 from analysis.page import Book
 from analysis.page.text import show
-from analysis.phrases import NO_VALUE, count, devices, digits, mean_and_sd, values_words
+from analysis.phrases import NO_VALUE, count, devices, digits, mean_and_sd, short, values_words
 from analysis.plots import Drawing
 from analysis.settings import (
     SECONDS,
@@ -42,25 +42,23 @@ from study.folder import schema
 # setting trains in the same way whatever it was trained for. Labels of settings do not compare
 # between runs: each is relative to its study's reference.
 SETTING: Final = [name for name in schema.CONFIG_COLUMNS if name != "seed"]
+BESIDE_NAME: Final = [name for name in SETTING if name not in ("model", "hidden_units")]
 TESTED: Final = (schema.VAL_MSE, schema.TEST_MSE)
-COMPARED: Final = (*schema.METRICS, SECONDS)
 # The parts of the manifest that may explain a difference in the numbers.
 EXPLAINING: Final = ("hardware", "resources", "versions", "code", "spec", "data")
 # How the interval of a ratio was reached.
 PAIRED: Final = "paired t"
 WELCH: Final = "Welch t"
+NUMBERS: Final = ("mean", "sd", "low", "high")
 ROW_COLUMNS: Final[Mapping[str, str]] = {
     **{name: DTYPES[schema.CONFIG_COLUMNS[name]] for name in SETTING},
     **dict.fromkeys(("name", "groups", "metric", "run", "folder"), "str"),
-    **dict.fromkeys(("mean", "sd", "low", "high"), "float64"),
-    "n": "Int64",
-    "ratio_to": "str",
+    **dict.fromkeys(NUMBERS, "float64"),
+    **{"n": "Int64", "ratio_to": "str"},
     **dict.fromkeys(("ratio", "ratio_low", "ratio_high"), "float64"),
-    "n_shared_seeds": "Int64",
-    "interval": "str",
+    **{"n_shared_seeds": "Int64", "interval": "str"},
 }
-MSE_FIGURE: Final = "figure-mse-ratios"
-TIME_FIGURE: Final = "figure-time-ratios"
+FIGURES: Final = {"figure-mse-ratios": TESTED, "figure-time-ratios": (SECONDS,)}
 LABEL_COLUMNS: Final = 28  # characters of a row's label, which goes on below
 
 
@@ -70,10 +68,7 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
     Raises:
         RunFolderError: if one of them is not a whole run.
     """
-    return [
-        read_run(folder, label)
-        for label, folder in zip(string.ascii_uppercase, folders, strict=False)
-    ]
+    return list(map(read_run, folders, string.ascii_uppercase))
 
 
 def differences(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
@@ -83,33 +78,21 @@ def differences(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
         For each differing key, such as "versions.keras", the values as words, each with the labels
         of the runs that have it. Keys on which all runs agree are left out.
     """
-    flat = {}
+    flat: dict[str, dict[str, Any]] = {}
     for run in runs:
         explaining = {part: run.manifest[part] for part in EXPLAINING}
-        flat[run.label] = {"device": devices(run.trials)} | dict(_flattened(explaining))
+        (flat[run.label],) = pd.json_normalize(explaining).astype(object).to_dict("records")
+        flat[run.label] = {"device": devices(run.trials)} | flat[run.label]
     found: dict[str, dict[str, list[str]]] = {}
     for key in dict.fromkeys(key for values in flat.values() for key in values):
         labels: dict[str, list[str]] = {}
         for label, values in flat.items():
-            value = _manifest_words(values[key]) if key in values else "not recorded"
-            labels.setdefault(value, []).append(label)
+            value = values.get(key, "not recorded")
+            words = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+            labels.setdefault(NO_VALUE if value is None else words, []).append(label)
         if len(labels) > 1:
             found[key] = labels
     return found
-
-
-def _flattened(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, part in value.items():
-        if isinstance(part, Mapping):
-            yield from _flattened(part, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", part
-
-
-def _manifest_words(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return NO_VALUE if value is None else str(value)
 
 
 def completed_settings(runs: Iterable[Run]) -> list[pd.DataFrame]:
@@ -119,16 +102,13 @@ def completed_settings(runs: Iterable[Run]) -> list[pd.DataFrame]:
     their device there is no training time.
     """
     found = [
-        one.completed.assign(run=run.label, name=one.architecture)
+        one.completed.assign(run=run.label, folder=run.folder, name=one.architecture)
         for run in runs
         for one in run.settings
         if len(one.completed)
     ]
-    if not found:
-        return []
-    rows = pd.concat(found, ignore_index=True)
-    by_setting = [trials for _, trials in rows.groupby(SETTING, dropna=False)]
-    return sorted(by_setting, key=lambda trials: schema.GROUPS.index(_groups(trials)[0]))
+    rows = pd.concat(found, ignore_index=True).groupby(SETTING, dropna=False) if found else ()
+    return sorted((of for _, of in rows), key=lambda of: schema.GROUPS.index(_groups(of)[0]))
 
 
 def _groups(trials: pd.DataFrame) -> list[str]:
@@ -148,125 +128,107 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
         share none it is that of `analysis.settings.welch_ratio`. `interval` names which interval
         `ratio_low` to `ratio_high` is; missing if there are too few seeds for one.
     """
-    folders = {run.label: run.folder for run in runs}
     rows = []
     for trials in completed_settings(runs):
         by_run = dict(iter(trials.groupby("run")))
         if len(by_run) == 1:
             continue
-        its = trials.iloc[0][[*SETTING, "name"]].to_dict()
-        for metric in COMPARED:
-            by_seed = {
-                str(label): of_run.groupby("seed")[metric].mean().dropna()
-                for label, of_run in by_run.items()
-            }
-            base = next(iter(by_seed))
-            if all(values.empty for values in by_seed.values()):
-                continue  # such as test_mse on the search's split
-            for label, values in by_seed.items():
-                estimate = mean_over_seeds(values)
+        for metric in (*schema.METRICS, SECONDS):
+            by_seed = {run: its.groupby("seed")[metric].mean() for run, its in by_run.items()}
+            base = str(next(iter(by_seed)))
+            for run, its in by_run.items():
+                if trials[metric].isna().all():
+                    continue  # such as test_mse on the search's split
+                found = vars(mean_over_seeds(by_seed[run]) or Estimate(np.nan, 0))
+                row = its.iloc[0][[*SETTING, "name", "run", "folder"]].to_dict() | found
+                row |= {"groups": ", ".join(_groups(its)), "metric": metric}
                 rows.append(
-                    its
-                    | {"groups": ", ".join(_groups(by_run[label])), "metric": metric}
-                    | {"run": label, "folder": folders[label]}
-                    | (vars(estimate) if estimate else {"n": 0})
-                    | ({} if label == base else _ratio(values, by_seed[base], base))
+                    row | ({} if run == base else _ratio(by_seed[run], by_seed[base], base))
                 )
     return pd.DataFrame(rows, columns=list(ROW_COLUMNS)).astype(dict(ROW_COLUMNS))
 
 
 def _ratio(values: pd.Series, base: pd.Series, label: str) -> dict[str, Any]:
     paired = ratio_over_seeds(values, base)
-    estimate = paired or welch_ratio(values, base)
-    if estimate is None:
+    found = paired or welch_ratio(values, base)
+    if found is None:
         return {"ratio_to": label}
-    how = PAIRED if paired else WELCH
-    return {
-        "ratio_to": label,
-        "ratio": estimate.mean,
-        "ratio_low": estimate.low,
-        "ratio_high": estimate.high,
-        "n_shared_seeds": paired.n if paired else 0,
-        "interval": None if estimate.low is None else how,
-    }
+    ends = {"ratio": found.mean, "ratio_low": found.low, "ratio_high": found.high}
+    how = None if found.low is None else PAIRED if paired else WELCH
+    n = paired.n if paired else 0
+    return {"ratio_to": label, **ends, "n_shared_seeds": n, "interval": how}
 
 
-def setting_words(trial: pd.Series, columns: Iterable[str]) -> str:
+def setting_words(trial: pd.Series, columns: Iterable[str] = BESIDE_NAME) -> str:
     """Some columns of a trial's setting in words, arguments by name; not those without a value."""
     found = {name: trial[name] for name in columns if not pd.isna(trial[name])}
-    arguments = keywords(found.pop("arguments", None))
-    return values_words(arguments | found)
+    return values_words(keywords(found.pop("arguments", None)) | found)
 
 
 def shared(rows: pd.DataFrame) -> tuple[str, list[dict[str, Any]]]:
     """The settings of `compare`: what they have in common in words, and each with its table."""
-    beside = [name for name in SETTING if name not in ("model", "hidden_units")]
-    same = [name for name in beside if rows[name].nunique(dropna=False) == 1]
+    same = [name for name in BESIDE_NAME if rows[name].nunique(dropna=False) == 1]
     found = []
     for _, its in rows.groupby(SETTING, dropna=False, sort=False):
-        first = its.iloc[0]
-        groups = ", ".join(dict.fromkeys(", ".join(its["groups"]).split(", ")))
-        words = setting_words(first, [name for name in beside if name not in same])
-        label = f"{first['name']}, {words}" if words else first["name"]
-        title = f"{first['name']} ({groups})" + (f": {words}" if words else "")
-        table = list(_table(its))
-        found.append(
-            {"label": label, "title": title, "rows": table, "run": first["run"], "of": its}
+        name, words = (
+            its["name"].iloc[0],
+            setting_words(its.iloc[0], [n for n in BESIDE_NAME if n not in same]),
         )
+        groups = ", ".join(dict.fromkeys(", ".join(its["groups"]).split(", ")))
+        label, title = ", ".join(filter(None, (name, words))), f"{name} ({groups})"
+        title += words and f": {words}"
+        found.append({"label": label, "title": title, "rows": list(_table(its)), "of": its})
     return (setting_words(rows.iloc[0], same) if len(rows) else ""), found
 
 
 def _table(of_setting: pd.DataFrame) -> Iterator[list[str]]:
     """A row a metric and run."""
-    previous = None
+    previous = ""
     for _, row in of_setting.iterrows():
         sd = None if pd.isna(row["sd"]) else row["sd"]
         mean = mean_and_sd(Estimate(row["mean"], row["n"], sd) if row["n"] else None)
-        ratio = NO_VALUE if not pd.isna(row["ratio_to"]) else ""
-        interval, by = "", ""
+        ratio = "" if pd.isna(row["ratio_to"]) else NO_VALUE
+        interval, by, n = "", "", row["n_shared_seeds"]
         if not pd.isna(row["ratio"]):
-            ratio, interval, n = f"{row['ratio']:#.4g}", NO_VALUE, row["n_shared_seeds"]
-            by = f"paired ({n})" if n else "unpaired"
+            ratio, interval = f"{row['ratio']:#.4g}", NO_VALUE
             if not pd.isna(row["interval"]):
                 interval = f"{row['ratio_low']:#.4g} to {row['ratio_high']:#.4g}"
-                by = by if n else "Welch"
+            by = f"paired ({n})" if n else "unpaired" if interval == NO_VALUE else "Welch"
         metric = "" if row["metric"] == previous else row["metric"]
         previous = row["metric"]
         yield [metric, row["run"], mean, str(row["n"]), ratio, interval, by]
 
 
-def drawing(
-    found: Sequence[Mapping[str, Any]], name: str, metrics: Sequence[str]
-) -> Drawing | None:
-    """Each run's ratio to the first that has the setting, a row a setting, log axis.
+def drawing(name: str, found: Sequence[Mapping[str, Any]]) -> Drawing | None:
+    """A figure of `FIGURES`: each run's ratio to the first that has the setting, a row a setting.
 
     None without a ratio.
     """
-    rows = pd.concat([one["of"].assign(label=one["label"]) for one in found])
-    data = rows[rows["metric"].isin(metrics) & rows["ratio"].notna()]
+    data = pd.concat([one["of"].assign(label=one["label"]) for one in found])
+    data = data[data["metric"].isin(FIGURES[name]) & data["ratio"].notna()]
     if data.empty:
         return None
-    n = data["n_shared_seeds"].where(data["n_shared_seeds"] > 0, data["n"])
-    data = pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "label": [textwrap.fill(label, LABEL_COLUMNS) for label in data["label"]],
             "kind": data["run"] + " ÷ " + data["ratio_to"],
-            **{"mean": data["ratio"], "low": data["ratio_low"], "high": data["ratio_high"], "n": n},
+            **{"mean": data["ratio"], "low": data["ratio_low"], "high": data["ratio_high"]},
+            "n": data["n_shared_seeds"].where(data["n_shared_seeds"] > 0, data["n"]),
         }
     )
-    looks = {kind: plots.custom_look(n) for n, kind in enumerate(data["kind"].unique())}
-    lines = 2 + data["label"].str.count("\n").max()
+    looks = {kind: plots.look_of(place) for place, kind in enumerate(rows["kind"].unique())}
+    lines = 2 + rows["label"].str.count("\n").max()
     with plots.style():
-        figure, ax = plots.new_figure(1.4 + 0.15 * lines * data["label"].nunique())
-        points = plots.forest(ax, data, looks)
-        what = "Training time" if name == TIME_FIGURE else "MSE"
+        figure, ax = plots.new_figure(1.4 + 0.15 * lines * rows["label"].nunique())
+        points = plots.forest(ax, rows, looks)
+        what = "MSE" if FIGURES[name] == TESTED else "Training time"
         ax.set_xlabel(f"{what} ÷ that of the first run, log axis")
         plots.legend_above(ax)
     return Drawing(name, figure, points, by="point")
 
 
 def values(runs: Sequence[Run], rows: pd.DataFrame, *, with_figures: bool) -> dict[str, Any]:
-    """What the template says of several runs.
+    """What the templates say of several runs.
 
     Args:
         runs: at least two.
@@ -274,19 +236,17 @@ def values(runs: Sequence[Run], rows: pd.DataFrame, *, with_figures: bool) -> di
         with_figures: which take a second or two.
     """
     differing, (common, found) = differences(runs), shared(rows)
-    drawn, ranges = {}, {}
-    for name, metrics in ((MSE_FIGURE, TESTED), (TIME_FIGURE, (SECONDS,))):
-        ratios = rows.loc[rows["metric"].isin(metrics), "ratio"].dropna()
-        if with_figures and found and (made := drawing(found, name, metrics)):
-            drawn[name] = made
-            ends = f"{digits(ratios.min())} to {digits(ratios.max())}"
-            ranges[name] = f"{count(len(ratios), 'ratio')}, {ends}"
     tested = rows[rows["metric"].isin(TESTED)].dropna(subset="interval")
-    pruned = {run.label for run in runs if _has_survivors(run.trials)}
-    searched = set(rows.loc[rows["groups"].str.contains(schema.SEARCH), "run"])
+    pruned = [r.label for r in runs if any(schema.PRUNED in s.states for s in r.of(schema.SEARCH))]
+    searched = rows.loc[rows["groups"].str.contains(schema.SEARCH), "run"]
+    codes = [run.manifest["code"] for run in runs]
+    ratios = {n: rows.loc[rows["metric"].isin(m), "ratio"].dropna() for n, m in FIGURES.items()}
     return {
         "runs": runs,
-        "briefly": list(map(_briefly, runs)),
+        "states": {
+            run.label: {s: n for s in schema.STATES if (n := (run.trials["state"] == s).sum())}
+            for run in runs
+        },
         "changed": list(differing),
         "differences": [
             ["" if number else key, ", ".join(labels), value]
@@ -300,25 +260,19 @@ def values(runs: Sequence[Run], rows: pd.DataFrame, *, with_figures: bool) -> di
         "n_beyond": int(((tested["ratio_low"] > 1) | (tested["ratio_high"] < 1)).sum()),
         "speed": list(_speed(rows)),
         "sharing": {run.label: said for run in runs if (said := sharing(run))},
-        "drawings": drawn,
-        "ranges": ranges,
+        "drawings": {
+            name: (one, f"{count(len(its), 'ratio')}, {digits(its.min())} to {digits(its.max())}")
+            for name, its in ratios.items()
+            if with_figures and found and (one := drawing(name, found))
+        },
         "paired": bool((rows["n_shared_seeds"] > 0).any()),
-        "agreement": _agreement(runs, differing),
+        "other_code": any(key.startswith(("code.", "versions.")) for key in differing),
+        "code_known": all(code["git_commit"] and not code["git_dirty"] for code in codes),
         "welch": bool((rows["interval"] == WELCH).any()),
         "without": bool((rows["ratio"].notna() & rows["interval"].isna()).any()),
         "other_images": any(key.startswith("data.sha256") for key in differing),
-        "survivors": bool(pruned & searched),
+        "survivors": bool(searched.isin(pruned).any()),
     }
-
-
-def _briefly(run: Run) -> str:
-    states = run.trials["state"].value_counts()
-    counts = ", ".join(f"{states[state]} {state}" for state in schema.STATES if state in states)
-    return (
-        f"{run.label}: {run.folder}, {run.manifest['status']};"
-        f" {count(len(run.trials), 'trial')}{counts and f': {counts}'}"
-        f" (only completed ones are compared); on {devices(run.trials)}"
-    )
 
 
 def _alone(run: Run, runs: Sequence[Run]) -> list[str]:
@@ -327,13 +281,11 @@ def _alone(run: Run, runs: Sequence[Run]) -> list[str]:
     for trials in completed_settings(runs):
         if set(trials["run"]) != {run.label}:
             continue
-        groups = _groups(trials)
-        if groups == [schema.SEARCH]:
+        if (groups := _groups(trials)) == [schema.SEARCH]:
             searched += list(trials["trial_id"])
             continue
-        first, n_seeds = trials.iloc[0], count(trials["seed"].nunique(), "seed")
-        words = setting_words(first, [n for n in SETTING if n not in ("model", "hidden_units")])
-        found.append(f"{first['name']} ({', '.join(groups)}, {n_seeds}): {words}")
+        what = f"{', '.join(groups)}, {count(trials['seed'].nunique(), 'seed')}"
+        found.append(f"{trials['name'].iloc[0]} ({what}): {setting_words(trials.iloc[0])}")
     return [*found, *([", ".join(searched)] if searched else [])]
 
 
@@ -342,22 +294,8 @@ def _speed(rows: pd.DataFrame) -> Iterator[str]:
     times = rows[(rows["metric"] == SECONDS) & rows["ratio"].notna()]
     for (run, base), of_run in times.groupby(["run", "ratio_to"]):
         by_name = of_run.groupby("name")["ratio"].agg(lambda ratio: np.exp(np.log(ratio).mean()))
-        times_as_long = ", ".join(f"{digits(r, 2)} times ({name})" for name, r in by_name.items())
+        times_as_long = ", ".join(f"{short(r)} times ({name})" for name, r in by_name.items())
         yield f"Beside {base}, {run} trains for {times_as_long} as long."
-
-
-def _has_survivors(trials: pd.DataFrame) -> bool:
-    return bool(((trials["group"] == schema.SEARCH) & (trials["state"] == schema.PRUNED)).any())
-
-
-def _agreement(runs: Sequence[Run], differing: Iterable[str]) -> str:
-    """Whether these runs' code and versions agree."""
-    if any(key.startswith(("code.", "versions.")) for key in differing):
-        return "here they do not in all runs (see above)"
-    codes = [run.manifest["code"] for run in runs]
-    if any(code["git_dirty"] or not code["git_commit"] for code in codes):
-        return "here that is not known, the commit being unrecorded or with changes beside it"
-    return "here they do"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -387,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     book.chapter("runs", tables={run.label: provenance.rows(run) for run in runs})
     names = " and ".join(str(run.manifest["name"]) for run in runs)
     basis = [("Measures", provenance.MEASURES)]
-    page = book.render("Runs compared", names, first, MSE_FIGURE, basis)
+    page = book.render("Runs compared", names, first, next(iter(FIGURES)), basis)
     for option, file, content in (
         ("--csv", given.csv, rows.to_csv(index=False)),
         ("--page", given.page, page),
