@@ -18,6 +18,7 @@ from analysis.phrases import (
     image_set,
     mean_and_sd,
     open_values,
+    seeds,
 )
 from analysis.settings import (
     CONV_NAME,

@@ -235,7 +235,8 @@ class Setting:
     @property
     def name(self) -> str:
         """For people: "conv", "dense-512, learning rate 2"."""
-        return f"{self.architecture}, {self.words}" if self.differs else self.label
+        told = self.differs and self.beside is not None
+        return f"{self.architecture}, {self.words}" if told else self.label
 
     @property
     def whole(self) -> str:
