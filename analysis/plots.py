@@ -303,12 +303,6 @@ def legend_above(ax: Axes, columns: int = 2) -> None:
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1.5)
 
 
-def legend_of_marks(ax: Axes) -> None:
-    """A legend above rows of marks, whose labels leave little room."""
-    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.1, 1), "ncols": 3}
-    ax.legend(**place, columnspacing=0.8, handlelength=1.2)
-
-
 def curves(ax: Axes, lines: Sequence[Line], *, log: bool = True) -> list[Points]:
     """A line for each model or setting against the epoch, with the band from low to high.
 
@@ -433,6 +427,53 @@ def marks(ax: Axes, some: Iterable[Marks]) -> list[Points]:
         if texts:
             points.append(Points(ax, series or 0, x, y, texts))
     return points
+
+
+def seeds_and_mean(
+    look: Look, by_seed: pd.Series, row: int, label: str, unit: str = ""
+) -> list[Marks]:
+    """A dot a seed and a tick at their mean, on a row of `rows_drawing`; both can be read."""
+    mean, look = by_seed.mean(), look | {"linestyle": "none"}
+    texts = [f"{label}, seed {seed}: {digits(value)}{unit}" for seed, value in by_seed.items()]
+    dots = Marks(look | {"alpha": 0.6}, by_seed, [row] * len(by_seed), texts=texts)
+    text = f"{label}: {digits(mean)}{unit}, n = {len(by_seed)}"
+    return [dots, Marks(look | TICK, [mean], [row], texts=[text])] if len(by_seed) else []
+
+
+def rows_drawing(
+    name: str,
+    some: Iterable[Marks],
+    labels: Sequence[str],
+    unit: str,
+    key: Sequence[str],
+    *,
+    beside: Sequence[str] = (),
+    breaks: Sequence[int] = (),
+) -> Drawing:
+    """A figure of rows of `seeds_and_mean` and, hollow, something to compare them with.
+
+    Args:
+        name: of its files.
+        some: the marks; a row is a whole number of their y.
+        labels: of the rows, the first on top.
+        unit: the label of the x axis, which is logarithmic.
+        key: what a dot is, and what a hollow mark is, for the legend.
+        beside: see `forest`, as for `breaks`.
+        breaks: likewise.
+    """
+    looks = ({"marker": "o", "alpha": 0.6}, TICK, HOLLOW)
+    legend = zip(looks, (key[0], "their mean", *key[1:]), strict=False)
+    with style():
+        figure, ax = new_figure(1.2 + 0.32 * len(labels))
+        points = marks(ax, some)
+        marks(ax, [Marks(look | {"color": "#444444"}, [], [], label) for look, label in legend])
+        rows_axis(ax, labels, beside=beside, breaks=breaks)
+        ax.set(xscale="log", xlabel=f"{unit}, log axis")
+        ax.margins(x=0.08)
+        log_axis(ax.xaxis)
+        place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.1, 1), "ncols": 3}
+        ax.legend(**place, columnspacing=0.8, handlelength=1.2)
+    return Drawing(name, figure, points, by="point")
 
 
 def rows_axis(

@@ -12,24 +12,20 @@ import pandas as pd
 
 from analysis import plots
 from analysis.load import Run
-from analysis.phrases import (
-    NO_VALUE,
-    count,
-    digits,
-    ends,
-    interval,
-    lost_words,
-    mean_and_sd,
-    ordinal,
-    seeds,
-)
+from analysis.phrases import NO_VALUE, count, digits, ends, lost_words, mean_and_sd, ordinal, seeds
 from analysis.plots import Drawing, Marks
 from analysis.settings import Setting
 from analysis.verdicts import compared
 from study.folder import schema
 
 FIGURE: Final = "figure-finalists"
-ROW_INCHES: Final = 0.3
+
+
+class Found(NamedTuple):
+    """What the search found of a setting, with one seed."""
+
+    value: float  # its objective
+    rank: int  # among the completed trials of its model, from 1
 
 
 def completed_search(run: Run) -> pd.DataFrame:
@@ -42,13 +38,6 @@ def completed_search(run: Run) -> pd.DataFrame:
     done = done.dropna(subset=schema.OBJECTIVE)
     rank = done.groupby("model")[schema.OBJECTIVE].rank(method="min").astype(int)
     return done.assign(rank=rank).sort_values(["model", schema.OBJECTIVE], kind="stable")
-
-
-class Found(NamedTuple):
-    """What the search found of a setting, with one seed."""
-
-    value: float  # its objective
-    rank: int  # among the completed trials of its model, from 1
 
 
 def promised(run: Run) -> dict[str, Found]:
@@ -77,41 +66,21 @@ def winner_among(found: Sequence[Setting]) -> Setting | None:
 
 def label_of(run: Run, one: Setting) -> str:
     """What a setting is among the finalists: "conv, 2nd in the search"."""
-    if one.is_reference:
-        return f"{one.model}, the reference"
     found = promised(run).get(one.label)
-    return f"{one.model}, {f'{ordinal(found.rank)} in' if found else 'not in'} the search"
+    place = f"{ordinal(found.rank) if found else 'not'} in the search"
+    return f"{one.model}, {'the reference' if one.is_reference else place}"
 
 
 def sentences(run: Run) -> list[str]:
     """Of each model: what fresh seeds made of the search's first choice, and who wins."""
     firsts = completed_search(run).drop_duplicates("model").set_index("model")["setting"].to_dict()
-    return [
-        f"{model}: {' '.join(_sentences(run, firsts.get(model, ''), its))}"
-        for model, its in by_model(run).items()
-    ]
-
-
-def _sentences(run: Run, first: str, found: Sequence[Setting]) -> list[str]:
-    winner = winner_among(found)
-    chosen = next((one for one in found if one.label == first), None)
-    said = [_curse(promised(run).get(first), chosen)]
-    mean = winner.mean() if winner else None
-    if winner is None or mean is None:
-        return [*said, "No finalist completed: there is no winner by them."]
-    value = f"{mean_and_sd(mean)}, {seeds([mean.n])}"
-    if winner.is_reference:
-        said.append(f"The winner is the reference setting ({value}): nothing tuned is better.")
-    else:
-        rank = label_of(run, winner).split(", ", 1)[1]
-        other = f"The winner is another setting, {rank}: {value}."
-        said.append("It is the winner." if winner is chosen else other)
-        beside = winner.ratio()
-        known = beside and compared("It", beside, "the reference setting", "validation MSE")
-        unknown = "Whether it beats the reference setting is not known: that has no such seeds"
-        said.append(f"{known or unknown}.")
-    if any(one.running for one in found):
-        said.append("Not every finalist has ended: the winner may change.")
+    said = []
+    for model, found in by_model(run).items():
+        chosen = next((one for one in found if one.label == firsts.get(model)), None)
+        curse = _curse(promised(run).get(firsts.get(model, "")), chosen)
+        said.append(f"{model}: {curse} {_winner(run, found, chosen)}")
+        if any(one.running for one in found):
+            said[-1] += " Not every finalist has ended: the winner may change."
     return said
 
 
@@ -119,22 +88,38 @@ def _curse(first: Found | None, chosen: Setting | None) -> str:
     """What became of the search's first choice."""
     if first is None:
         return "no search trial completed."
-    value = first.value
+    value = digits(first.value)
     if chosen is None:
-        return f"the search's first choice, {digits(value)} with one seed, has no finalist."
-    begin = f"the search's first choice had a validation MSE of {digits(value)} with its one seed"
+        return f"the search's first choice, {value} with one seed, has no finalist."
+    begin = f"the search's first choice had a validation MSE of {value} with its one seed"
     mean, lost = chosen.mean(), lost_words(chosen)
     lost = f"; {lost}" if lost else ""
     if mean is None:
         return f"{begin} and has none with fresh ones{lost}."
-    curse = "no winner's curse here"
-    if round(mean.mean / value, 2) > 1:
-        chance = "" if mean.excludes(value) else ", or chance: no more than seeds differ by"
+    ratio, curse = mean.mean / first.value, "no winner's curse here"
+    if round(ratio, 2) > 1:
+        chance = "" if mean.excludes(first.value) else ", or chance: no more than seeds differ by"
         curse = f"the winner's curse{chance}"
-    return (
-        f"{begin} and has {mean_and_sd(mean)} with {count(mean.n, 'fresh seed')},"
-        f" {digits(mean.mean / value)} times as much: {curse}{lost}."
-    )
+    fresh = f"{mean_and_sd(mean)} with {count(mean.n, 'fresh seed')}"
+    return f"{begin} and has {fresh}, {digits(ratio)} times as much: {curse}{lost}."
+
+
+def _winner(run: Run, found: Sequence[Setting], chosen: Setting | None) -> str:
+    """Which of a model's finalists wins, and whether it beats the reference."""
+    winner = winner_among(found)
+    mean = winner.mean() if winner else None
+    if winner is None or mean is None:
+        return "No finalist completed: there is no winner by them."
+    value, beside = f"{mean_and_sd(mean)}, {seeds([mean.n])}", winner.ratio()
+    if winner.is_reference:
+        return f"The winner is the reference setting ({value}): nothing tuned is better."
+    said = f"The winner is another setting, {label_of(run, winner).split(', ', 1)[1]}: {value}."
+    said = "It is the winner." if winner is chosen else said
+    if beside is None:
+        return (
+            f"{said} Whether it beats the reference setting is not known: that has no such seeds."
+        )
+    return f"{said} {compared('It', beside, 'the reference setting', 'validation MSE')}."
 
 
 def rows(run: Run) -> list[list[str]]:
@@ -142,19 +127,13 @@ def rows(run: Run) -> list[list[str]]:
     found, rows = promised(run), []
     for its in by_model(run).values():
         for one in its:
-            mean, label = one.mean(), label_of(run, one)
-            first = found.get(one.label)
-            rows.append(
-                [
-                    f"{label}: the winner" if one is winner_among(its) else label,
-                    f"{one.architecture}: {one.whole}",
-                    f"{digits(first.value)} ({ordinal(first.rank)})" if first else NO_VALUE,
-                    mean_and_sd(mean),
-                    ends(mean) if mean and mean.low is not None else NO_VALUE,
-                    str(mean.n if mean else 0),
-                    lost_words(one) or NO_VALUE,
-                ]
-            )
+            mean, first = one.mean(), found.get(one.label)
+            label = label_of(run, one) + (": the winner" if one is winner_among(its) else "")
+            search = f"{digits(first.value)} ({ordinal(first.rank)})" if first else NO_VALUE
+            between = ends(mean) if mean and mean.low is not None else NO_VALUE
+            cells = [search, mean_and_sd(mean), between, str(mean.n if mean else 0)]
+            setting = f"{one.architecture}: {one.whole}"
+            rows.append([label, setting, *cells, lost_words(one) or NO_VALUE])
     return rows
 
 
@@ -164,59 +143,38 @@ def drawing(run: Run) -> Drawing | None:
     None if no finalist completed.
     """
     found, models = promised(run), by_model(run)
-    shown = [one for its in models.values() for one in its if one.mean() or one.label in found]
+    shown = [s for its in models.values() for s in its if s.mean() or s.label in found]
     if not any(one.mean() for one in shown):
         return None
-    looks, winners = plots.looks_of(run.models), list(map(winner_among, models.values()))
+    winners = [one for its in models.values() if (one := winner_among(its))]
     some, labels, beside = [], [], []
     for row, one in enumerate(shown):
-        label, look = label_of(run, one), looks[one.model] | {"linestyle": "none"}
-        values = one.by_seed()
-        texts = [f"{label}, seed {seed}: {digits(value)}" for seed, value in values.items()]
-        some.append(Marks(look | {"alpha": 0.6}, values, [row] * len(values), texts=texts))
-        if mean := one.mean():
-            text = f"{label}: {interval(mean)}"
-            some.append(Marks(look | plots.TICK, [mean.mean], [row], texts=[text]))
-        if first := found.get(one.label):
+        label, first = label_of(run, one), found.get(one.label)
+        look = plots.looks_of(run.models)[one.model]
+        some += plots.seeds_and_mean(look, one.by_seed(), row, label)
+        if first:
             text = f"{label}: {digits(first.value)} in the search"
             some.append(Marks(look | plots.HOLLOW, [first.value], [row], texts=[text]))
         lost = [*one.lost.values(), *["collapsed"] * len(one.collapsed)]
         said = [f"{lost.count(state)} {state}" for state in dict.fromkeys(lost)]
-        beside.append(", ".join(["winner"] * any(one is w for w in winners) + said))
+        beside.append(", ".join(["winner"] * (one in winners) + said))
         labels.append(label)
-    for label, look in (
-        ("a fresh seed", {"marker": "o", "alpha": 0.6}),
-        ("their mean", plots.TICK),
-        ("the search, one seed", plots.HOLLOW),
-    ):
-        some.append(Marks(look | {"color": "#444444"}, [], [], label))
-    with plots.style():
-        figure, ax = plots.new_figure(1.2 + ROW_INCHES * len(shown))
-        points = plots.marks(ax, some)
-        breaks = [n for n in range(1, len(shown)) if shown[n].model != shown[n - 1].model]
-        plots.rows_axis(ax, labels, beside=beside, breaks=breaks)
-        ax.set(xscale="log", xlabel=f"Validation MSE, {plots.MSE_UNIT}, log axis")
-        ax.margins(x=0.08)
-        plots.log_axis(ax.xaxis, 6)
-        plots.legend_of_marks(ax)
-    return Drawing(FIGURE, figure, points, by="point")
+    breaks = [n for n in range(1, len(shown)) if shown[n].model != shown[n - 1].model]
+    key, unit = ("a fresh seed", "the search, one seed"), f"Validation MSE, {plots.MSE_UNIT}"
+    return plots.rows_drawing(FIGURE, some, labels, unit, key, beside=beside, breaks=breaks)
 
 
 def values(run: Run) -> dict[str, Any]:
     """What the template of the search says of the finalists."""
-    models, trials = by_model(run), run.trials[run.trials["group"] == schema.FINALIST]
-    found = [one for its in models.values() for one in its]
-    best = [
-        (one, mean)
-        for its in models.values()
-        if (one := winner_among(its)) and (mean := one.mean())
-    ]
+    found = run.of(schema.FINALIST)
+    best = [one for its in by_model(run).values() if (one := winner_among(its))]
+    n_seeds = [one.trials.index.nunique() for one in found]
     return {
         "sentences": sentences(run),
         "rows": rows(run),
         "drawing": drawing(run),
-        "least": ", ".join(f"{label_of(run, one)} {digits(mean.mean)}" for one, mean in best),
+        "least": ", ".join(f"{label_of(run, s)} {digits(s.by_seed().mean())}" for s in best),
         "seeds": seeds(len(one.by_seed()) for one in found) if found else "",
         "n_epochs": max((one.epochs for one in found), default=0),
-        "one_seed": len(trials) and int(trials.groupby("model")["seed"].nunique().min()) == 1,
+        "one_seed": 1 in n_seeds,
     }
