@@ -78,7 +78,7 @@ def differences(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
         For each differing key, such as "versions.keras", the values as words, each with the labels
         of the runs that have it. Keys on which all runs agree are left out.
     """
-    flat: dict[str, dict[str, Any]] = {}
+    flat: dict[str, dict[Any, Any]] = {}
     for run in runs:
         explaining = {part: run.manifest[part] for part in EXPLAINING}
         (flat[run.label],) = pd.json_normalize(explaining).astype(object).to_dict("records")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis import plots
 from analysis.chapters.finalists import completed_search
-from analysis.chapters.search import OBJECTIVE_LABEL, n_trials, whole_by_label
+from analysis.chapters.search import OBJECTIVE_LABEL, n_trials, trial_words
 from analysis.load import Run
 from analysis.phrases import digits
 from analysis.plots import Drawing, Marks
@@ -47,87 +47,64 @@ def pareto_trials(run: Run) -> pd.DataFrame:
     """
     done = completed_search(run).dropna(subset=TIME_OBJECTIVE)
     done = done.sort_values([TIME_OBJECTIVE, OBJECTIVE], kind="stable").reset_index(drop=True)
-    comparable = done["device"].isin(done["device"].mode().head(1))
-
-    def front(rows: pd.Series) -> pd.Series:
-        points = done.loc[rows, [OBJECTIVE, TIME_OBJECTIVE]].to_numpy(dtype=float)
-        return pd.Series(pareto_front(points), index=done.index[rows]).reindex(
-            done.index, fill_value=False
-        )
-
-    own = [front(comparable & (done["model"] == model)) for model in models_of(done)]
-    joint = front(comparable)
-    return done.assign(
-        comparable=comparable,
-        on_own_front=pd.concat(own, axis=1).any(axis=1) if own else joint,
-        on_joint_front=joint,
-    )
+    done = done.assign(comparable=done["device"].isin(done["device"].mode().head(1)))
+    done[["on_own_front", "on_joint_front"]] = False
+    known = done[done["comparable"]]
+    own = [("on_own_front", its) for _, its in known.groupby("model")]
+    for name, its in [*own, ("on_joint_front", known)]:
+        points = its[[OBJECTIVE, TIME_OBJECTIVE]].to_numpy(dtype=float)
+        done.loc[its.index, name] = pareto_front(points)
+    return done
 
 
 def drawing(run: Run, shown: pd.DataFrame, together: str) -> Drawing:
     """Validation MSE against training time, both on log axes, with the fronts as step lines."""
-    looks, some, labelled = plots.looks_of(run.models), [], whole_by_label(run)
-    joint = shown[shown["on_joint_front"]]
-    wide = {"color": "#d0d0d0", "linewidth": 6, "solid_capstyle": "round", "marker": ""}
-    steps = {"drawstyle": "steps-post"}
-    wide["linestyle"] = "-"
+    words, joint = trial_words(run), shown[shown["on_joint_front"]]
+    wide = {"color": "#d0d0d0", "linewidth": 6, "linestyle": "-", "drawstyle": "steps-post"}
     label = f"front of {together} together"
-    some.append(Marks(wide | steps, joint[TIME_OBJECTIVE], joint[OBJECTIVE], label))
+    some = [Marks(wide, joint[TIME_OBJECTIVE], joint[OBJECTIVE], label)]
     for model in models_of(shown):
-        its, look = shown[shown["model"] == model], looks[model]
+        look = plots.looks_of(run.models)[model]
         hollow = look | {"linestyle": "none", "markerfacecolor": "none", "alpha": 0.7}
-        for name, on, drawn in (("front", True, look | steps), ("dominated", False, hollow)):
-            rows = its[its["on_own_front"] == on]
-            texts = [
-                f"{row['trial_id']}: {digits(row[OBJECTIVE])} in {digits(row[TIME_OBJECTIVE])} s;"
-                f" {labelled[row['setting']]}"
-                for _, row in rows.iterrows()
-            ]
+        step = look | {"drawstyle": "steps-post"}
+        for name, on, drawn in (("front", True, step), ("dominated", False, hollow)):
+            rows = shown[(shown["model"] == model) & (shown["on_own_front"] == on)]
             x, y = rows[TIME_OBJECTIVE], rows[OBJECTIVE]
+            times = zip(rows["trial_id"], x, strict=True)
+            texts = [f"{words[trial_id]}; {digits(seconds)} s" for trial_id, seconds in times]
             some.append(Marks(drawn, x, y, f"{model}, {name}", texts))
     with plots.style():
         figure, ax = plots.new_figure(4.0)
         points = plots.marks(ax, some)
-        plots.log_axis(ax.xaxis, 6)
+        plots.log_axis(ax.xaxis)
         plots.log_axis(ax.yaxis)
-        ax.set_xlabel("Training time (s), log axis")
-        ax.set_ylabel(OBJECTIVE_LABEL)
+        ax.set(xlabel="Training time (s), log axis", ylabel=OBJECTIVE_LABEL)
         plots.legend_above(ax)
-    return Drawing(PARETO, figure, points, [], "point")
+    return Drawing(PARETO, figure, points, by="point")
 
 
 def chapter(run: Run) -> dict[str, Any]:
     """The fronts; nothing of a search that minimised the MSE alone."""
     if run.manifest["spec"]["objective"] != MSE_AND_TIME:
         return {"timed": False}
-    data = pareto_trials(run)
+    data, searched = pareto_trials(run), {one.label: one for one in run.of(SEARCH)}
     shown, others = data[data["comparable"]], data[~data["comparable"]]
-    together = "both" if shown["model"].nunique() <= 2 else "all"
-    searched = {one.label: one for one in run.of(SEARCH)}
-    shown = shown.assign(of=shown["setting"].map(searched))
-    rows = [
-        [
-            row["trial_id"],
-            row["of"].architecture,
-            digits(row[TIME_OBJECTIVE]),
-            digits(row[OBJECTIVE]),
-            f"{row['model']} and {together}" if row["on_joint_front"] else row["model"],
-            row["of"].whole,
-        ]
-        for _, row in shown[shown["on_own_front"]].iterrows()
-    ]
-    front = ", ".join(
-        f"{row['of'].architecture} {row[TIME_OBJECTIVE]:.3g} s and {digits(row[OBJECTIVE])}"
-        for _, row in shown[shown["on_joint_front"]].iterrows()
-    )
+    together, rows, joint = "both" if shown["model"].nunique() <= 2 else "all", [], []
+    for _, row in shown[shown["on_own_front"]].iterrows():
+        one, seconds, mse = searched[row["setting"]], row[TIME_OBJECTIVE], digits(row[OBJECTIVE])
+        front = one.model
+        if row["on_joint_front"]:
+            front += f" and {together}"
+            joint.append(f"{one.architecture} {seconds:.3g} s and {mse}")
+        rows.append([row["trial_id"], one.architecture, digits(seconds), mse, front, one.whole])
     return {
         "timed": True,
         "n": len(shown),
-        "device": shown["device"].iloc[0] if len(shown) else "",
+        "device": shown["device"].head(1).sum(),
         "others": ", ".join(others["trial_id"]),
         "together": together,
         "drawing": drawing(run, shown, together) if len(shown) else None,
-        "front": front,
+        "joint": ", ".join(joint),
         "n_trials": n_trials(run) if len(shown) else "",
         "rows": rows,
     }

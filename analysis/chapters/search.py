@@ -13,18 +13,8 @@ from analysis import plots, settings
 from analysis.chapters import finalists, sensitivity, winners
 from analysis.chapters.times import sharing
 from analysis.load import Run
-from analysis.phrases import (
-    NO_VALUE,
-    count,
-    digits,
-    interval,
-    listed,
-    mean_and_sd,
-    sentence_case,
-    share,
-)
+from analysis.phrases import NO_VALUE, count, digits, interval, listed, mean_and_sd, share
 from analysis.plots import Drawing, Marks
-from analysis.settings import RATIO_NAME
 from convae.config import n_fitted
 from study.folder import schema
 
@@ -66,43 +56,34 @@ def spent(trials: pd.DataFrame) -> pd.DataFrame:
         count nothing) and seconds, indexed by model, conv first.
     """
     search = trials[trials["group"] == schema.SEARCH]
-    found = search.assign(
-        done=search["state"] == schema.COMPLETED,
-        untimed=search["train_seconds"].isna(),
-        total=search[DEVICE_SECONDS].sum(axis=1),
-    ).groupby("model")
-    table = found.agg(
-        n_trials=("done", "size"),
-        n_completed=("done", "sum"),
-        n_untimed=("untimed", "sum"),
-        seconds=("total", "sum"),
+    table = pd.DataFrame(
+        {
+            "n_trials": 1,
+            "n_completed": (search["state"] == schema.COMPLETED).astype(int),
+            "n_untimed": search["train_seconds"].isna().astype(int),
+            "seconds": search[DEVICE_SECONDS].sum(axis=1),
+        }
     )
-    return table.loc[settings.models_of(search)]
+    return table.groupby(search["model"]).sum().loc[settings.models_of(search)]
 
 
 def budget_rows(run: Run) -> list[list[str]]:
     """What each architecture's search took and what its winner is worth, then the ratios."""
     cost, its, rows = spent(run.trials), winners.by_model(run), []
-    seconds = cost["seconds"].to_dict()
-    for model, row in cost.iterrows():
-        winner = its.get(str(model))
-        rows.append(
-            [
-                str(model),
-                f"{row['n_trials']:.0f}, {row['n_completed']:.0f} completed",
-                f"{row['seconds']:,.0f}",
-                winner.architecture if winner else NO_VALUE,
-                str(len(winner.by_seed()) if winner else 0),
-                mean_and_sd(winner.mean() if winner else None),
-            ]
-        )
-    for top, bottom in winners.pairs(run, [str(model) for model in cost.index]):
+    seconds, models = cost["seconds"].to_dict(), list(map(str, cost.index))
+    for model, n, n_done in zip(models, cost["n_trials"], cost["n_completed"], strict=True):
+        winner, time = its.get(model), f"{seconds[model]:,.0f}"
+        worth = [NO_VALUE, "0", NO_VALUE]
+        if winner:
+            worth = [winner.architecture, str(len(winner.by_seed())), mean_and_sd(winner.mean())]
+        rows.append([model, f"{n}, {n_done} completed", time, *worth])
+    for top, bottom in winners.pairs(run, models):
         ratio = settings.ratio(its.get(top), its.get(bottom))
         times = digits(seconds[top] / seconds[bottom]) if seconds[bottom] else NO_VALUE
-        n = str(ratio.n if ratio else 0)
-        rows.append([f"{top} ÷ {bottom}", NO_VALUE, times, NO_VALUE, n, interval(ratio)])
+        n_seeds = str(ratio.n if ratio else 0)
+        rows.append([f"{top} ÷ {bottom}", NO_VALUE, times, NO_VALUE, n_seeds, interval(ratio)])
     if untuned := winners.untuned_ratio(run):
-        name = f"untuned: {RATIO_NAME}"
+        name = f"untuned: {settings.RATIO_NAME}"
         rows.append([name, *[NO_VALUE] * 3, str(untuned.n), interval(untuned)])
     return rows
 
@@ -110,37 +91,35 @@ def budget_rows(run: Run) -> list[list[str]]:
 def tuning_sentences(run: Run, models: list[str]) -> list[str]:
     """Whether tuning beat the reference's setting, with one seed, of some architectures."""
     done = finalists.completed_search(run)
-    said = []
-    for model in models:
-        values = done.loc[done["model"] == model, schema.OBJECTIVE]
-        if values.empty:
-            continue
-        best = f"the best of {count(len(values), 'completed trial')}, {digits(values.min())}"
+    by_model = {model: done[done["model"] == model] for model in models}
+    return [_tuning(run, model, its) for model, its in by_model.items() if len(its)]
+
+
+def _tuning(run: Run, model: str, done: pd.DataFrame) -> str:
+    least, n_others = done[schema.OBJECTIVE].min(), len(done) - 1
+    best = f"the best of {count(len(done), 'completed trial')}, {digits(least)}"
+    reference = done.loc[done["base"] == "", schema.OBJECTIVE]
+    if reference.empty:
         states = [s for one in run.of(schema.SEARCH, model) if one.is_reference for s in one.states]
-        reference = done[(done["model"] == model) & (done["base"] == "")]
-        if reference.empty:
-            why = f"the search trial with the reference's setting is {states[0]}" if states else ""
-            why = why or "no search trial has the reference's setting"
-            said.append(
-                f"{model}: whether tuning beat the reference is not known, as {why}; {best}."
-            )
-            continue
-        value, others = float(reference[schema.OBJECTIVE].iloc[0]), len(values) - 1
-        if values.min() >= value:
-            none = f"none of {count(others, 'other completed trial')} is better"
-            none = none if others else "no other search trial completed"
-            begin = f"{model}: tuning did not beat the reference's setting"
-            said.append(f"{begin} (validation MSE {digits(value)}): {none}.")
-            continue
-        spread = sensitivity.spread_of(run, model)
-        chance = f"the reference's varies by {share(spread or 0)} over seeds (sd)"
-        chance = chance if spread else "how much of it is chance is not known"
-        said.append(
-            f"{model}: tuning beat the reference's setting in the search: {best}, is"
-            f" {digits(values.min() / value)} times its validation MSE {digits(value)}. One seed"
-            f" each; {chance}."
+        why = "no search trial has the reference's setting"
+        if states:
+            why = f"the search trial with the reference's setting is {states[0]}"
+        return f"{model}: whether tuning beat the reference is not known, as {why}; {best}."
+    value, spread = reference.iloc[0], sensitivity.spread_of(run, model)
+    if least >= value:
+        none = f"none of {count(n_others, 'other completed trial')} is better"
+        return (
+            f"{model}: tuning did not beat the reference's setting (validation MSE"
+            f" {digits(value)}): {none if n_others else 'no other search trial completed'}."
         )
-    return said
+    chance = "how much of it is chance is not known"
+    if spread:
+        chance = f"the reference's varies by {share(spread)} over seeds (sd)"
+    return (
+        f"{model}: tuning beat the reference's setting in the search: {best}, is"
+        f" {digits(least / value)} times its validation MSE {digits(value)}. One seed each;"
+        f" {chance}."
+    )
 
 
 def strip(ax: Axes, lost: pd.DataFrame, colors: Mapping[str, str]) -> None:
@@ -155,24 +134,28 @@ def strip(ax: Axes, lost: pd.DataFrame, colors: Mapping[str, str]) -> None:
         return
     low, high = ax.get_ylim()
     ax.set_ylim(low / (high / low) ** (0.08 + 0.06 * len(colors)), high)
+    some, across = [], {"transform": ax.get_xaxis_transform(), "zorder": 4}
     for row, (label, color) in enumerate(colors.items()):
         height, its = 0.04 + 0.06 * row, lost[lost["label"] == label]
         if len(colors) > 1:
             ax.text(1.01, height, label, transform=ax.transAxes, fontsize=7, va="center")
         for state, rows in its.groupby("state"):
-            look = {"marker": STATE_MARKERS[str(state)], "color": color, "zorder": 4}
-            x, y = rows["x"].astype(float), [height] * len(rows)
-            plots.marks(
-                ax, [Marks(look | {"transform": ax.get_xaxis_transform()}, x, y, series=row)]
-            )
+            look = across | {"marker": STATE_MARKERS[str(state)], "color": color}
+            some.append(Marks(look, rows["x"].astype(float), [height] * len(rows), series=row))
     for state in lost["state"].unique():
         look = {"marker": STATE_MARKERS[state], "color": "#444444"}
-        plots.marks(ax, [Marks(look, [], [], f"{state}: no value")])
+        some.append(Marks(look, [], [], f"{state}: no value"))
+    plots.marks(ax, some)
 
 
-def whole_by_label(run: Run) -> dict[str, str]:
-    """The whole setting of each search trial in words, by its label."""
-    return {one.label: f"{one.architecture}, {one.whole}" for one in run.of(schema.SEARCH)}
+def trial_words(run: Run) -> dict[str, str]:
+    """What is read at the mark of each completed search trial, by its id."""
+    setting = {one.label: f"{one.architecture}, {one.whole}" for one in run.of(schema.SEARCH)}
+    columns = finalists.completed_search(run)[["trial_id", schema.OBJECTIVE, "setting"]]
+    return {
+        trial_id: f"{trial_id}: {digits(value)}; {setting[label]}"
+        for trial_id, value, label in columns.itertuples(index=False)
+    }
 
 
 def n_trials(run: Run, model: str | None = None) -> str:
@@ -197,64 +180,51 @@ def drawing(run: Run, by: Literal["number", "seconds"]) -> Drawing | None:
     None if no trial has a value.
     """
     data = search_progress(run.trials)
-    if by == "seconds":
-        data = data[data["seconds"] > 0]  # a log axis has no place for trials before any time
-    if data["value"].notna().sum() == 0:
+    data = data.assign(x=data[by].astype(float), label=data["model"])
+    data = data[data["x"] > 0]  # a log axis has no place for trials before any time
+    if data["value"].isna().all():
         return None
-    models, looks = settings.models_of(data), plots.looks_of(run.models)
-    labelled = whole_by_label(run)
-    some = []
+    models, looks, some = settings.models_of(data), plots.looks_of(run.models), []
     for place, model in enumerate(models):
-        its = data[data["model"] == model]
+        its, look = data[data["model"] == model], looks[model]
         found, known = its.dropna(subset="best"), its.dropna(subset="value")
-        step = looks[model] | {"drawstyle": "steps-post", "marker": ""}
-        ends = [*found[by], its[by].max()], [*found["best"], *found["best"].tail(1)]
+        step = look | {"drawstyle": "steps-post", "marker": ""}
+        ends = [*found["x"], its["x"].max()], [*found["best"], *found["best"].tail(1)]
         if len(found):
             some.append(Marks(step, *ends, f"{model}, best so far", series=place))
-        dots = looks[model] | {"linestyle": "none", "alpha": 0.75}
-        texts = [
-            f"{row['trial_id']}: {digits(row['value'])}; {labelled[row['setting']]}"
-            for _, row in known.iterrows()
-        ]
-        label = f"{model}, completed"
-        some.append(Marks(dots, known[by], known["value"], label, texts, place))
+        texts = list(known["trial_id"].map(trial_words(run)))
+        dots, label = look | {"linestyle": "none", "alpha": 0.75}, f"{model}, completed"
+        some.append(Marks(dots, known["x"], known["value"], label, texts, place))
     with plots.style():
         figure, ax = plots.new_figure(4.0)
         points = plots.marks(ax, some)
         ax.set_yscale("log")
-        lost = data["state"].isin(STATE_MARKERS)
-        strip(
-            ax,
-            data.assign(label=data["model"], x=data[by])[lost],
-            {model: looks[model]["color"] for model in models},
-        )
-        ax.set_ylabel(OBJECTIVE_LABEL)
+        colors = {model: looks[model]["color"] for model in models}
+        strip(ax, data[data["state"].isin(STATE_MARKERS)], colors)
         if by == "number":
             plots.epoch_axis(ax, data["number"].max())
-            ax.set_xlabel("Search trial of the model")
         else:
-            plots.log_axis(ax.xaxis, 6)
-            ax.set_xlabel("Device time of the model's search (s), log axis")
+            plots.log_axis(ax.xaxis)
         plots.log_axis(ax.yaxis)
+        seconds = "Device time of the model's search (s), log axis"
+        ax.set_xlabel("Search trial of the model" if by == "number" else seconds)
+        ax.set_ylabel(OBJECTIVE_LABEL)
         plots.legend_above(ax)
-    series = [plots.series_of(model, looks[model]) for model in models]
+    series = [(model, looks[model]) for model in models]
     name = PROGRESS if by == "number" else PROGRESS_SECONDS
     return Drawing(name, figure, points, series, "point")
 
 
 def chapter(run: Run) -> dict[str, Any]:
     """What the search found, and who is ahead when the architectures are tuned."""
-    trials = run.trials
-    searched = trials[trials["group"] == schema.SEARCH]
-    models, with_finalists = settings.models_of(searched), finalists.by_model(run)
-    cost = spent(trials)
-    lost = {state: (searched["state"] == state).any() for state in STATE_MARKERS}
+    searched = run.trials[run.trials["group"] == schema.SEARCH]
+    models, finals = settings.models_of(searched), finalists.by_model(run)
+    cost, tested = spent(run.trials), winners.by_model(run)
     best = finalists.completed_search(run).drop_duplicates("model")
-    rest = [model for model in models if model not in with_finalists]
-    tested = winners.by_model(run)
+    rest = [model for model in models if model not in finals]
+    chosen = {m: w.label for m, its in finals.items() if (w := finalists.winner_among(its))}
     return {
         "models": models,
-        "heading": _heading(models),
         "cost": cost,
         "each": [f"{n} of {model}" for model, n in cost["n_trials"].items()],
         "sharing_known": bool(searched["n_sharing"].notna().any()),
@@ -264,7 +234,7 @@ def chapter(run: Run) -> dict[str, Any]:
         "drawings": [one for by in ("number", "seconds") if (one := drawing(run, by))],
         "best": listed(f"{r['model']} {digits(r[schema.OBJECTIVE])}" for _, r in best.iterrows()),
         "n_trials": n_trials(run) if models else "",
-        "lost": ", ".join(f"{mark} {state}" for state, mark in MARKS.items() if lost[state]),
+        "lost": ", ".join(f"{MARKS[s]} {s}" for s in MARKS if (searched["state"] == s).any()),
         "sharing": sharing(run),
         "one_seed": tuning_sentences(run, rest),
         "finalists": finalists.values(run),
@@ -272,17 +242,5 @@ def chapter(run: Run) -> dict[str, Any]:
         "missing": [m for m in run.models if m not in models],
         "no_finalists": rest if run.manifest["spec"]["n_finalists"] else [],
         "untested": [m for m in models if cost.loc[m, "n_completed"] and m not in tested],
-        "other_winners": [
-            model
-            for model, its in with_finalists.items()
-            if model in tested
-            and (best_one := finalists.winner_among(its))
-            and best_one.label != tested[model].label
-        ],
+        "other_winners": [m for m in chosen if m in tested and chosen[m] != tested[m].label],
     }
-
-
-def _heading(models: list[str]) -> str:
-    if len(models) == 1:
-        return f"What the search of {models[0]} took and found"
-    return sentence_case(f"{listed(models)}, each tuned")

@@ -11,33 +11,13 @@ import pandas as pd
 
 from analysis import plots
 from analysis.load import Run
-from analysis.phrases import (
-    NO_VALUE,
-    digits,
-    interval,
-    label_of,
-    mean_and_sd,
-    share,
-    value_words,
-)
+from analysis.phrases import NO_VALUE, digits, interval, label_of, mean_and_sd, share, value_words
 from analysis.plots import Drawing
 from analysis.settings import Estimate, Setting
 from study.folder import schema
 
 SENSITIVITY: Final = "figure-sensitivity"
 ROW_INCHES: Final = 0.24
-
-
-def neighbours(run: Run, model: str) -> list[Setting]:
-    """A model's neighbours on the search's images, by factor and value, the reference first."""
-    found = [s for s in run.of(schema.NEIGHBOUR, model) if s.split == schema.SEARCH_SPLIT]
-    names = [p.name for p in schema.hyperparameters_of(model)]
-
-    def place(one: Setting) -> tuple[int, Any]:
-        name, value = factor(one)
-        return (names.index(name), value) if name else (-1, 0)
-
-    return sorted(found, key=place)
 
 
 def factor(one: Setting) -> tuple[str, Any]:
@@ -51,6 +31,13 @@ def factor_words(one: Setting) -> str:
     """What a neighbour changes, in words: "learning rate 2"."""
     name, value = factor(one)
     return f"{label_of(name).lower()} {value_words(value)}" if name else "the reference"
+
+
+def neighbours(run: Run, model: str) -> list[Setting]:
+    """A model's neighbours on the search's images, by factor and value, the reference first."""
+    found = [s for s in run.of(schema.NEIGHBOUR, model) if s.split == schema.SEARCH_SPLIT]
+    names = ["", *(p.name for p in schema.hyperparameters_of(model))]
+    return sorted(found, key=lambda one: (names.index(factor(one)[0]), factor(one)[1]))
 
 
 def spread_of(run: Run, model: str) -> float | None:
@@ -69,27 +56,23 @@ def exceeds(ratio: Estimate | None, spread: float | None) -> bool | None:
     return ratio.excludes(1) and not 1 / (1 + spread) <= ratio.mean <= 1 + spread
 
 
+def _lost(one: Setting) -> list[str]:
+    """How many trials have no value: "3 diverged"."""
+    states = {s: "not ended" if s == schema.RUNNING else s for s in schema.STATES[1:]}
+    return [f"{n} {states[state]}" for state, n in one.states.items() if state in states]
+
+
 def rows(run: Run, model: str) -> list[list[str]]:
     """The reference and each neighbour of a model."""
     spread, rows = spread_of(run, model), []
     for one in neighbours(run, model):
-        mean, beyond = one.ratio(), exceeds(one.ratio(), spread)
-        value = interval(mean)
-        by_seed = NO_VALUE if beyond is None else value_words(beyond)
+        value = interval(one.ratio())
+        beyond = value_words(exceeds(one.ratio(), spread))
         if one.is_reference:
             value = f"1: {mean_and_sd(one.mean())} (n = {len(one.by_seed())})"
-            by_seed = NO_VALUE if spread is None else f"sd ÷ mean {share(spread)}"
-        rows.append([factor_words(one), value, by_seed, ", ".join(_lost(one)) or NO_VALUE])
+            beyond = NO_VALUE if spread is None else f"sd ÷ mean {share(spread)}"
+        rows.append([factor_words(one), value, beyond, ", ".join(_lost(one)) or NO_VALUE])
     return rows
-
-
-def _lost(one: Setting) -> list[str]:
-    """How many trials have no value: "3 diverged"."""
-    return [
-        f"{n} {'not ended' if state == schema.RUNNING else state}"
-        for state, n in one.states.items()
-        if state != schema.COMPLETED
-    ]
 
 
 def drawing(run: Run, model: str) -> Drawing | None:
@@ -101,58 +84,46 @@ def drawing(run: Run, model: str) -> Drawing | None:
     ratios = [one.ratio() or Estimate(np.nan, 0) for one in found]
     if not sum(ratio.n for ratio in ratios):
         return None
-    data = pd.DataFrame(
-        [
-            {"label": factor_words(one), "kind": "neighbours", **vars(ratio)}
-            for one, ratio in zip(found, ratios, strict=True)
-        ]
-    )
+    labels = {"label": list(map(factor_words, found)), "kind": "neighbours"}
+    data = pd.DataFrame([vars(ratio) for ratio in ratios]).assign(**labels)
     beside = [
-        ", ".join([*([f"n = {ratio.n}"] if ratio.n or not _lost(one) else []), *_lost(one)])
+        ", ".join([f"n = {ratio.n}"] * (ratio.n > 0 or not _lost(one)) + _lost(one))
         for one, ratio in zip(found, ratios, strict=True)
     ]
-    spread = spread_of(run, model)
+    factors, spread = [factor(one)[0] for one in found], spread_of(run, model)
+    breaks = [n for n in range(1, len(found)) if factors[n] != factors[n - 1]]
     ends = [1 + spread, 1 / (1 + spread)] if spread else []
     with plots.style():
         figure, ax = plots.new_figure(1.3 + ROW_INCHES * len(found))
-        look = plots.looks_of(run.models)[model]
-        factors = [factor(one)[0] for one in found]
-        breaks = [n for n in range(1, len(found)) if factors[n] != factors[n - 1]]
-        points = plots.forest(
-            ax, data, {"neighbours": look}, always=(1.0, *ends), beside=beside, breaks=breaks
-        )
+        look = {"neighbours": plots.looks_of(run.models)[model]}
+        always = (1.0, *ends)
+        points = plots.forest(ax, data, look, always=always, beside=beside, breaks=breaks)
         if ends:
-            band = ax.axvspan(ends[1], ends[0], color="#c4c4c4", alpha=0.8, linewidth=0, zorder=0.5)
+            band = ax.axvspan(*ends, color="#c4c4c4", alpha=0.8, linewidth=0, zorder=0.5)
             band.set_label("the reference's spread over seeds (sd)")
         ax.set_xlabel("Validation MSE ÷ the reference's, log axis")
         plots.legend_above(ax, 1)
-    return Drawing(f"{SENSITIVITY}-{model}", figure, points, [], "point")
+    return Drawing(f"{SENSITIVITY}-{model}", figure, points, by="point")
 
 
 def chapter(run: Run) -> dict[str, Any]:
     """What changing one factor of the reference does, for each architecture."""
-    group = run.trials[run.trials["group"] == schema.NEIGHBOUR]
-    models = []
+    group, models = run.trials[run.trials["group"] == schema.NEIGHBOUR], []
     for model in run.models:
         found = neighbours(run, model)
-        reference = next((one for one in found if one.is_reference), None)
-        ratios = [(one, ratio) for one in found if (ratio := one.ratio())]
-        ratios.sort(key=lambda pair: pair[1].mean)
-        ends = ratios if len(ratios) == 1 else ratios[:: max(1, len(ratios) - 1)]
+        ratios = [(ratio.mean, factor_words(one)) for one in found if (ratio := one.ratio())]
+        ends = [*dict.fromkeys((min(ratios), max(ratios)))] if ratios else []
         models.append(
             {
                 "name": model,
                 "rows": rows(run, model),
                 "drawing": drawing(run, model),
-                "n": len(reference.by_seed()) if reference else 0,
-                "n_neighbours": len(found) - (reference is not None),
+                "n": sum(len(one.by_seed()) for one in found if one.is_reference),
+                "n_neighbours": sum(not one.is_reference for one in found),
                 "spread": spread_of(run, model),
                 "n_epochs": max((one.epochs for one in found), default=0),
-                "ends": " and ".join(f"{factor_words(one)} ({digits(r.mean)})" for one, r in ends),
+                "ends": " and ".join(f"{words} ({digits(mean)})" for mean, words in ends),
             }
         )
-    return {
-        "models": models,
-        "any": len(group) > 0,
-        "n_other": int((group["split"] != schema.SEARCH_SPLIT).sum()),
-    }
+    n_other = int((group["split"] != schema.SEARCH_SPLIT).sum())
+    return {"models": models, "any": len(group) > 0, "n_other": n_other}
