@@ -11,7 +11,6 @@ from pages import page_of, run_of_trials, section_of, text_of
 from rows import trial
 from synthetic_runs import MANIFEST, write_quick_run, write_run
 
-from analysis.chapters import times
 from analysis.load import RunFolderError
 from analysis.report import main, write_report
 from study.folder import schema
@@ -151,7 +150,7 @@ def test_numbers_of_the_summary(tmp_path: Path):
             ["1 trial not ended: in no average", "No reconstructions:", "No search trials"],
         ),
         (
-            [trial("conv", 8), trial("conv", 8, 1, batch_size=64)],
+            [trial("conv", 8), trial("conv", 8, 1, n_epochs=2)],
             {},
             ["1 completed reference trial left out of the averages"],
         ),
@@ -181,7 +180,7 @@ def test_gaps_are_said(tmp_path: Path, trials, manifest, sentences):
 )
 def test_times_say_whether_a_device_was_shared(resources, words):
     run = run_of_trials(trial("conv", 8), resources=MANIFEST["resources"] | resources)
-    text = text_of(times.chapter(run))
+    text = text_of(run, "times")
     assert words in text if words else "at once" not in text
 
 
@@ -191,12 +190,10 @@ def test_only_times_of_trials_that_were_alone_are_compared():
     beside[0].update(n_sharing=3.5, train_seconds=99.0)
     dense[0].update(n_sharing=1.0, train_seconds=10.0)
     run = run_of_trials(alone, beside, dense)
-    assert [bar.seed_seconds for bar in times.bars(run)[:2]] == [(28.0,), (10.0,)]
-    text = text_of(times.chapter(run))
+    text = text_of(run, "times")
     assert "the times of 2 reference trials with the device alone; 1 shared it" in text
-    assert times.chapter(run_of_trials(beside)).gaps == [
-        "No training times to compare: every reference trial shared its device."
-    ]
+    gap = "gap: No training times to compare: every reference trial shared its device."
+    assert gap in text_of(run_of_trials(beside), "times")
 
 
 def test_the_claims_say_which_readings_they_rest_on(tmp_path: Path):
