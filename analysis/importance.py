@@ -6,14 +6,14 @@ best trials with those of all completed ones; see S. Watanabe et al., PED-ANOVA,
 trials, so each share stands beside what chance gives.
 """
 
-import json
 import warnings
-from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
 
+from analysis.settings import keywords
 from study.folder import schema
 
 EVALUATOR: Final = "Optuna's default evaluator, PED-ANOVA"
@@ -25,7 +25,7 @@ CHANCE_QUANTILE: Final = 0.95
 SEED: Final = 0
 
 # What `parameter_table` has beside the parameters.
-BESIDE: Final = ("trial_id", "setting", "state", "epochs_completed", "value")
+BESIDE: Final = ("trial_id", "state", "epochs_completed", "value")
 # These have a log axis. Other numbers of many values have an axis too; the rest are categories.
 LOG_PARAMETERS: Final = tuple(
     p.parameter for p in schema.HYPERPARAMETERS if isinstance(p.search, schema.Range)
@@ -42,24 +42,20 @@ def parameter_table(trials: pd.DataFrame, model: str) -> pd.DataFrame:
         trial, where it was stopped for a pruned one, otherwise missing), and the parameters of the
         model's space: of a custom model the arguments of its builder as well.
     """
-    search = trials[
-        (trials["group"] == schema.SEARCH)
-        & (trials["model"] == model)
-        & (trials["state"] != schema.RUNNING)
-    ].reset_index(drop=True)
+    search = trials[(trials["group"] == schema.SEARCH) & (trials["model"] == model)]
+    search = search[search["state"] != schema.RUNNING].reset_index(drop=True)
     values = {
         p.parameter: search[p.name].map(p.to_parameter) if p.complement else search[p.name]
         for p in schema.hyperparameters_of(model)
     }
-    given = [{} if pd.isna(text) else json.loads(text) for text in search["arguments"]]
-    arguments = pd.DataFrame(given, index=search.index).convert_dtypes()
-    for name in arguments:
-        if arguments[name].dtype == object:  # values of several kinds
-            arguments[name] = arguments[name].map(str, na_action="ignore")
+    given = pd.DataFrame(list(map(keywords, search["arguments"])), index=search.index)
+    given = given.convert_dtypes()
+    for name in given.select_dtypes(object):  # values of several kinds
+        given[name] = given[name].map(str, na_action="ignore")
     taken = {name: f"{name} (argument)" for name in (*BESIDE, *values)}
-    value = search[schema.OBJECTIVE].where(search["state"].isin([schema.COMPLETED, schema.PRUNED]))
-    table = search[list(BESIDE[:-1])].assign(value=value)
-    return pd.concat([table, arguments.rename(columns=taken), pd.DataFrame(values)], axis=1)
+    ended = search["state"].isin([schema.COMPLETED, schema.PRUNED])
+    table = search[list(BESIDE[:-1])].assign(value=search[schema.OBJECTIVE].where(ended))
+    return pd.concat([table, given.rename(columns=taken), pd.DataFrame(values)], axis=1)
 
 
 def axis_of(column: pd.Series) -> Literal["log", "linear", "categories"]:
@@ -97,40 +93,29 @@ def importances(trials: pd.DataFrame, model: str) -> pd.DataFrame | None:
     random = np.random.default_rng(SEED)
     objectives = [values, *(random.permutation(values) for _ in range(N_PERMUTATIONS))]
     divergences = _divergences(done[parameters], table[parameters], np.array(objectives))
-    total = divergences[0].sum() or 1.0
-    frame = pd.DataFrame(
-        {
-            "parameter": parameters,
-            "share": divergences[0] / total,
-            "chance": np.quantile(divergences[1:], CHANCE_QUANTILE, axis=0) / total,
-        }
-    )
+    shares = divergences / (divergences[0].sum() or 1.0)
+    chance = np.quantile(shares[1:], CHANCE_QUANTILE, axis=0)
+    frame = pd.DataFrame({"parameter": parameters, "share": shares[0], "chance": chance})
     return frame.sort_values("share", ascending=False, kind="stable").reset_index(drop=True)
 
 
 def _divergences(done: pd.DataFrame, searched: pd.DataFrame, objectives: Any) -> Any:
-    """What PED-ANOVA gives each parameter under each of some objectives.
+    """What PED-ANOVA gives each parameter (a column) under each of some objectives (a row).
 
     Args:
         done: the settings of the completed trials, a column a parameter.
         searched: of all ended ones; the space is as wide as they went.
         objectives: a row an objective, a column a completed trial.
-
-    Returns:
-        A row an objective, a column a parameter.
     """
     import optuna  # here: half a second, and a report without a search does not need it
 
-    space: dict[str, optuna.distributions.BaseDistribution] = {}
-    for name in done:
-        column, axis = searched[name], axis_of(searched[name])
-        space[str(name)] = (
-            optuna.distributions.CategoricalDistribution(sorted(column.unique().tolist()))
-            if axis == "categories"
-            else optuna.distributions.FloatDistribution(
-                float(column.min()), float(column.max()), log=axis == "log"
-            )
-        )
+    def distribution(column: pd.Series) -> optuna.distributions.BaseDistribution:
+        if (axis := axis_of(column)) == "categories":
+            return optuna.distributions.CategoricalDistribution(sorted(column.unique().tolist()))
+        low, high = float(column.min()), float(column.max())
+        return optuna.distributions.FloatDistribution(low, high, log=axis == "log")
+
+    space = {str(name): distribution(searched[name]) for name in done}
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces each new study
     try:
@@ -147,21 +132,14 @@ def _divergences(done: pd.DataFrame, searched: pd.DataFrame, objectives: Any) ->
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
     rows = []
     with warnings.catch_warnings():
-        # One is on the argument `normalize` being experimental, the other on `target`, which is
-        # minimised, as it should be. Not normalised, real and permuted objectives can be compared.
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # on `target`, which is minimised, as it should be
         for objective in objectives:
-            found = optuna.importance.get_param_importances(
-                study,
-                evaluator=evaluator,
-                params=list(space),
-                target=_by_number(objective),
-                normalize=False,
-            )
+            target = partial(_value, objective)
+            found = evaluator.evaluate(study, list(space), target=target)
             rows.append([found[name] for name in space])
     return np.array(rows)
 
 
-def _by_number(values: Any) -> Callable[[Any], float]:
+def _value(objective: Any, trial: Any) -> float:
     """The value of an Optuna trial by its number."""
-    return lambda trial: float(values[trial.number])
+    return float(objective[trial.number])

@@ -8,44 +8,26 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import PercentFormatter
 
-from analysis import plots
+from analysis import importance, plots
 from analysis.chapters import finalists
 from analysis.chapters.search import n_trials, strip
-from analysis.importance import (
-    BESIDE,
-    BEST_SHARE,
-    EVALUATOR,
-    MIN_COMPLETED,
-    N_PERMUTATIONS,
-    axis_of,
-    importances,
-    parameter_table,
-    varied_parameters,
-)
+from analysis.importance import BESIDE, axis_of, parameter_table, varied_parameters
 from analysis.load import Run
 from analysis.phrases import digits, label_of, share, value_words, values_words
-from analysis.plots import Drawing, Marks, Points
+from analysis.plots import Drawing, Look, Marks, Points
 from analysis.settings import models_of
 from study.folder import schema
 
 IMPORTANCES: Final = "figure-importances"
 SLICES: Final = "figure-slices"
-HOLLOW: Final[dict[str, Any]] = {
-    "marker": "o",
-    "markerfacecolor": "none",
-    "markeredgecolor": plots.MUTED,
-    "linestyle": "none",
-}
+SMALL: Final[Look] = {"marker": "o", "markersize": 4.2}
+HOLLOW: Final[Look] = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": plots.MUTED}
 # Around trials that stand out; of two around one trial both are seen.
-RINGS: Final[Mapping[str, dict[str, Any]]] = {
-    "best": {"markeredgecolor": "#000000", "markersize": 8, "markeredgewidth": 1.3},
-    "the reference's setting": {
-        "markeredgecolor": "#c2185b",
-        "markersize": 11.5,
-        "markeredgewidth": 1.3,
-    },
+RINGS: Final[Mapping[str, Look]] = {
+    "best": {"markeredgecolor": "black", "markersize": 8, "markeredgewidth": 1.3},
+    "the reference's setting": {"markeredgecolor": "#c2185b", "markersize": 11.5},
 }
 PANEL_POINTS: Final = 8
 PANEL_INCHES: Final = 1.65  # the height of a panel
@@ -61,27 +43,22 @@ def draw_importances(ax: Axes, data: pd.DataFrame, color: str) -> list[Points]:
         data: of `analysis.importance.importances`.
         color: of the model.
     """
-    rows = np.arange(len(data))
-    beyond, off = data["share"] > data["chance"], data["chance"] > 1
-    dot: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": color, "markersize": 6.5}
-    mark: dict[str, Any] = {"color": "black", "linestyle": "none", "clip_on": False}
-    bar = mark | {"marker": "|", "markersize": 15, "markeredgewidth": 1.6}
-    ax.hlines(rows, 0, data["share"], color=color, linewidth=1.2)
+    given, chance, rows = data["share"], data["chance"], np.arange(len(data))
+    beyond, off = given > chance, chance > 1
+    dot: Look = {"marker": "o", "color": color, "markersize": 6.5}
+    arrow: Look = {"marker": ">", "color": "black", "markersize": 5, "clip_on": False}
+    ax.hlines(rows, 0, given, color=color, linewidth=1.2)
     some = [
-        Marks(dot, data["share"][beyond], rows[beyond], "more than chance"),
-        Marks(
-            dot | {"markerfacecolor": "white"}, data["share"][~beyond], rows[~beyond], "not more"
-        ),
-        Marks(bar, data["chance"][~off], rows[~off], "one in twenty exceeds this by chance"),
+        Marks(dot, given[beyond], rows[beyond], "more than chance"),
+        Marks(dot | {"markerfacecolor": "white"}, given[~beyond], rows[~beyond], "not more"),
+        Marks(plots.TICK | {"color": "black"}, chance[~off], rows[~off], "one in twenty by chance"),
     ]
     if off.any():  # chance alone would give it more than all have together
-        arrow = mark | {"marker": ">", "markersize": 5}
         some.append(Marks(arrow, np.ones(off.sum()), rows[off], "the same, beyond the axis"))
     points = plots.marks(ax, some)
     plots.rows_axis(ax, list(map(label_of, data["parameter"])))
-    ax.set_xlim(0, 1)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
-    ax.set_xlabel("Share of the importance")
+    ax.set(xlim=(0, 1), xlabel="Share of the importance")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
     plots.legend_above(ax, 1)
     return points
 
@@ -98,38 +75,33 @@ def draw_slice(
         color: of the completed trials.
         ringed: ids of trials to ring, by a key of `RINGS`.
     """
-    axis = axis_of(data[parameter])
-    data = data.assign(x=places_of(data, parameter))
-    known = data.dropna(subset="value")
-    some = []
-    for state, look in (
-        (schema.PRUNED, HOLLOW | {"markersize": 3.6, "markeredgewidth": 0.8}),
-        (
-            schema.COMPLETED,
-            {"marker": "o", "linestyle": "none", "color": color, "alpha": 0.75, "markersize": 4.2},
-        ),
-    ):
-        its = known[known["state"] == state]
-        label = state if len(its) or state == schema.COMPLETED else ""
-        label = pruned_label(data) if label == schema.PRUNED else label
-        texts = [_said(row, data) for _, row in its.iterrows()]
-        some.append(Marks(look, its["x"], its["value"], label, texts))
+    data = data.assign(x=places_of(data, parameter), label="")
+    known, varied, some = data.dropna(subset="value"), varied_parameters(data), []
+    looks = {schema.PRUNED: HOLLOW | {"markersize": 3.6}}
+    looks |= {schema.COMPLETED: SMALL | {"color": color, "alpha": 0.75}}
+    for state, look in looks.items():
+        its, texts = known[known["state"] == state], []
+        for _, row in its.iterrows():
+            words = values_words({name: row[name] for name in varied})
+            stopped = f"; pruned at epoch {row['epochs_completed']}" * (state == schema.PRUNED)
+            texts.append(f"{row['trial_id']}: {digits(row['value'])}; {words}{stopped}")
+        label = pruned_label(its) if state == schema.PRUNED and len(its) else state
+        some.append(Marks(look, its["x"], its["value"], label if len(its) else "", texts))
     for name, trial_id in ringed.items():
         its = known[known["trial_id"] == trial_id]
         some.append(Marks(HOLLOW | RINGS[name] | {"zorder": 4}, its["x"], its["value"], name))
     points = plots.marks(ax, some)
     ax.set_yscale("log")
     ax.margins(0.1)
-    lost = data[data["state"].isin((schema.DIVERGED, schema.FAILED))]
-    strip(ax, lost.assign(label=""), {"": "#444444"})
-    if axis == "categories":
+    strip(ax, data[data["state"].isin((schema.DIVERGED, schema.FAILED))], {"": "#444444"})
+    if (axis := axis_of(data[parameter])) == "categories":
         labels = [value_words(value) for value in sorted(data[parameter].dropna().unique())]
         ax.set_xlim(-0.5, len(labels) - 0.5)
         ax.set_xticks(range(len(labels)), labels)
         ax.grid(visible=False, axis="x")
     elif axis == "log":
-        plots.log_axis(ax.xaxis, 5)
-    plots.log_axis(ax.yaxis, 6)
+        plots.log_axis(ax.xaxis)
+    plots.log_axis(ax.yaxis)
     ax.minorticks_off()
     ax.tick_params(labelsize=PANEL_POINTS)
     ax.set_ylabel(f"Validation MSE,\n{plots.MSE_UNIT}", fontsize=PANEL_POINTS)
@@ -137,21 +109,10 @@ def draw_slice(
     return points
 
 
-def _said(row: pd.Series, data: pd.DataFrame) -> str:
-    """What is read at a trial's mark."""
-    setting = values_words({name: row[name] for name in varied_parameters(data)})
-    pruned = f"; pruned at epoch {row['epochs_completed']}" * (row["state"] == schema.PRUNED)
-    return f"{row['trial_id']}: {digits(row['value'])}; {setting}{pruned}"
-
-
-def pruned_label(data: pd.DataFrame) -> str:
+def pruned_label(pruned: pd.DataFrame) -> str:
     """What a pruned trial's mark stands for, with the epochs that these had."""
-    epochs = data.loc[data["state"] == schema.PRUNED, "epochs_completed"].dropna()
-    if epochs.empty:
-        return "pruned: where it stopped"
-    low, high = epochs.min(), epochs.max()
-    when = f"epoch {low}" if low == high else f"epochs {low} to {high}"
-    return f"pruned: value at {when}"
+    low, high = pruned["epochs_completed"].min(), pruned["epochs_completed"].max()
+    return f"pruned: value at {f'epoch {low}' if low == high else f'epochs {low} to {high}'}"
 
 
 def places_of(data: pd.DataFrame, parameter: str) -> npt.NDArray[np.float64]:
@@ -173,67 +134,60 @@ def slices(run: Run, model: str, data: pd.DataFrame, color: str) -> Drawing | No
     parameters = varied_parameters(data)
     if not parameters or data["value"].isna().all():
         return None
-    done = finalists.completed_search(run)
-    done = done[done["model"] == model]
-    ringed = {
-        name: rows["trial_id"].iloc[0]
-        for name, rows in zip(RINGS, (done, done[done["base"] == ""]), strict=True)
-        if len(rows)
-    }
-    n_rows = math.ceil(len(parameters) / COLUMNS)
-    points = []
+    done = finalists.completed_search(run).query("model == @model")
+    of_rings = zip(RINGS, (done, done[done["base"] == ""]), strict=True)
+    ringed = {name: rows["trial_id"].iloc[0] for name, rows in of_rings if len(rows)}
+    n_rows, points = math.ceil(len(parameters) / COLUMNS), []
     with plots.style():
         figure = plots.empty_figure(PANEL_INCHES * n_rows + 0.8)
         axes = figure.subplots(n_rows, COLUMNS, sharey=True, squeeze=False).ravel().tolist()
-        for place, ax in enumerate(axes):
-            if place >= len(parameters):
-                ax.remove()
-                continue
-            points += draw_slice(ax, data, parameters[place], color, ringed)
+        for ax in axes[len(parameters) :]:
+            ax.remove()
+        for place, (ax, parameter) in enumerate(zip(axes, parameters, strict=False)):
+            points += draw_slice(ax, data, parameter, color, ringed)
             if place % COLUMNS:
                 ax.set_ylabel("")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
-    return Drawing(f"{SLICES}-{model}", figure, points, [], "point")
+    return Drawing(f"{SLICES}-{model}", figure, points, by="point")
+
+
+def bars(run: Run, model: str, color: str) -> dict[str, Any]:
+    """The figure of a model's importances and what it shows in words; empty without any."""
+    found = importance.importances(run.trials, model)
+    if found is None:
+        return {}
+    with plots.style():
+        figure, ax = plots.new_figure(1.1 + 0.34 * len(found))
+        points = draw_importances(ax, found, color)
+    said = [
+        f"{label_of(name)} {share(its)} (chance: {share(chance) if chance <= 1 else 'over 100 %'})"
+        for name, its, chance in found.itertuples(index=False)
+    ]
+    drawing = Drawing(f"{IMPORTANCES}-{model}", figure, points, by="point")
+    return {"importances": drawing, "shares": ", ".join(said)}
 
 
 def chapter(run: Run) -> dict[str, Any]:
     """Importances and slices of each searched architecture."""
     models = []
     for model in models_of(run.trials[run.trials["group"] == schema.SEARCH]):
-        data, found = parameter_table(run.trials, model), importances(run.trials, model)
-        color = plots.looks_of(run.models)[model]["color"]
-        one: dict[str, Any] = {"name": model, "n_trials": n_trials(run, model), "importances": None}
-        if found is not None:
-            with plots.style():
-                figure, ax = plots.new_figure(1.1 + 0.34 * len(found))
-                points = draw_importances(ax, found, color)
-            one["importances"] = Drawing(f"{IMPORTANCES}-{model}", figure, points, [], "point")
-            one["shares"] = ", ".join(
-                f"{label_of(row['parameter'])} {share(row['share'])}"
-                f" (chance: {share(row['chance']) if row['chance'] <= 1 else 'over 100 %'})"
-                for _, row in found.iterrows()
-            )
+        data, color = parameter_table(run.trials, model), plots.looks_of(run.models)[model]["color"]
         parameters = varied_parameters(data)
         done = data[data["state"] == schema.COMPLETED].dropna(subset="value")
-        best = done.nsmallest(1, "value").to_dict("records")
         same = [str(name) for name in data if name not in (*BESIDE, *parameters)]
-        models.append(
-            one
-            | {
-                "n": len(done),
-                "slices": slices(run, model, data, color),
-                "parameters": ", ".join(map(label_of, parameters)),
-                "best": best[0]["value"] if best else None,
-                "setting": values_words({n: best[0][n] for n in parameters}) if best else "",
-                "pruned": schema.PRUNED in set(data["state"]),
-                "fanned": any(axis_of(data[name]) == "categories" for name in parameters),
-                "same": values_words({n: data[n].iloc[0] for n in same}) if len(data) else "",
-            }
-        )
-    return {
-        "models": models,
-        "evaluator": EVALUATOR,
-        "min_completed": MIN_COMPLETED,
-        "n_permutations": N_PERMUTATIONS,
-        "best_share": BEST_SHARE,
-    }
+        one = {
+            "name": model,
+            "n": len(done),
+            "n_trials": n_trials(run, model),
+            "slices": slices(run, model, data, color),
+            "parameters": ", ".join(map(label_of, parameters)),
+            "best": [
+                (row["value"], values_words({n: row[n] for n in parameters}))
+                for row in done.nsmallest(1, "value").to_dict("records")
+            ],
+            "pruned": schema.PRUNED in set(data["state"]),
+            "fanned": any(axis_of(data[name]) == "categories" for name in parameters),
+            "same": values_words({n: data[n].iloc[0] for n in same}) if len(data) else "",
+        }
+        models.append({"importances": None} | one | bars(run, model, color))
+    return {"models": models, "by": importance}
