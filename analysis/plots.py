@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import matplotlib
@@ -43,25 +44,6 @@ SMALL_POINTS: Final = 7
 FOOTNOTE_COLUMNS: Final = 92  # characters of that size on a figure's width
 SERIES: Final = "series-"  # what the id of a series' artists begins with
 
-STYLE: Final[dict[Any, Any]] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#444444",
-    "axes.grid": True,
-    "grid.color": "#d2d2d2",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "legend.handlelength": 2.8,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
-    "savefig.facecolor": "white",
-}
-
 DARK, LIGHT, MUTED = "#0b4a7f", "#e08a00", "#8c8c8c"
 # Line styles; a model that is not named here is muted.
 MODEL_STYLES: Final[Mapping[str, Look]] = {
@@ -81,7 +63,8 @@ CUSTOM_MARKERS: Final = ("^", "D", "v")
 # Of marks on a row: a mean, and a value of another kind.
 TICK: Final[Look] = {"marker": "|", "markersize": 15, "markeredgewidth": 2.2}
 HOLLOW: Final[Look] = {"marker": "o", "markersize": 7.5, "markerfacecolor": "none"}
-style: Final = partial(matplotlib.rc_context, STYLE)  # draw and finish inside it
+# Draw and finish inside it: `with style():`.
+style: Final = partial(matplotlib.rc_context, fname=Path(__file__).parent / "page/figures.mplstyle")
 
 
 class Points(NamedTuple):
@@ -190,9 +173,9 @@ def finish(drawing: Drawing, title: str, alt: str, caption: str, *rest: str) -> 
     figure.set_dpi(PNG_DPI)
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]
-    files = {"svg": file.encode(), "png": png.getvalue()}
+    saved = {"svg": file.encode(), "png": png.getvalue()}
     series = [_swatch(*one) for one in drawing.series]
-    return Finished(title, alt, caption, report, svg, files, series, readout)
+    return Finished(title, alt, caption, report, svg, saved, series, readout)
 
 
 def _lay_out(figure: Figure) -> None:
