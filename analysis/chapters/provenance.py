@@ -31,10 +31,9 @@ MEASURES = (
 def basis(run: Run) -> list[tuple[str, str]]:
     """What holds for the whole page, by name."""
     trials = run.reference_trials if run.reference else run.trials
-    images, open_ = image_set(run.manifest), open_values(trials)
-    setting = ("Setting", open_)
+    images, setting = image_set(run.manifest), ("Setting", open_values(trials))
     if concerns_report(run):
-        setting = ("Readings", f"{open_}: the report leaves these open")
+        setting = ("Readings", f"{setting[1]}: the report leaves these open")
     rows = [
         ("Images", "" if images == MNIST else f"{images}, not {MNIST}"),
         ("Trained on", f"{devices(run.trials)}; {tensorflow(run.manifest)}"),
@@ -47,12 +46,9 @@ def basis(run: Run) -> list[tuple[str, str]]:
 
 def training(run: Run) -> str:
     """The optimiser and the loss, which all trials share, and the reference's values."""
-    values = [
-        f"{label_of(p.name).lower()} {values_of(run.reference_trials[p.name])}"
-        for p in HYPERPARAMETERS
-        if p.stated and not p.of_architecture and run.reference
-    ]
-    at = f" (reference: {', '.join(values)})" if values else ""
+    stated = [p.name for p in HYPERPARAMETERS if p.stated and not p.of_architecture]
+    values = [f"{label_of(n).lower()} {values_of(run.reference_trials[n])}" for n in stated]
+    at = f" (reference: {', '.join(values)})" if run.reference else ""
     return f"SGD with momentum{at}; the loss is the mean squared error (MSE) over all pixels"
 
 
@@ -66,7 +62,7 @@ def hardware(manifest: Mapping[str, Any]) -> str:
         "" if memory is None else f"{memory:.0f} GiB of memory",
         ", ".join(map(str, found["gpus"])) or "no GPU",
     ]
-    return ", ".join(part for part in parts if part)
+    return ", ".join(filter(None, parts))
 
 
 def code_version(manifest: Mapping[str, Any]) -> str:
@@ -75,18 +71,17 @@ def code_version(manifest: Mapping[str, Any]) -> str:
     commit = f"commit {code['git_commit']}" if code["git_commit"] else "git commit not recorded"
     dirty = ", with uncommitted changes" if code["git_dirty"] else ""
     text = f"Version {code['version']}, {commit}{dirty}."
-    others = dict.fromkeys(s["git_commit"] for s in manifest.get("sessions", ()))
-    others.pop(code["git_commit"], None)
-    if others:
-        named = ", ".join(other or "one not recorded" for other in others)
-        text += f" Resumed: earlier sessions ran commit {named}."
-    return text
+    earlier = {s["git_commit"]: None for s in manifest.get("sessions", ())}
+    named = [other or "one not recorded" for other in earlier if other != code["git_commit"]]
+    resumed = f" Resumed: earlier sessions ran commit {', '.join(named)}."
+    return text + resumed * bool(named)
 
 
 def rows(run: Run) -> list[tuple[str, str]]:
     """What was run, on what."""
     manifest, resources = run.manifest, run.manifest["resources"]
     images, data = image_set(manifest), without_home(str(manifest["data"]["source"]))
+    a_trial = f"{resources['cpus_per_trial']} CPU and {resources['gpus_per_trial']} GPU a trial"
     return [
         ("Study", str(manifest["name"])),
         ("Preset or study file", str(manifest["spec"]["preset"])),
@@ -94,11 +89,7 @@ def rows(run: Run) -> list[tuple[str, str]]:
         ("Started (UTC)", str(manifest["started_utc"])[:16].replace("T", " ")),
         ("Duration", duration(manifest["wall_seconds"])),
         ("Trials", f"{count(len(run.trials), 'trial')} on {devices(run.trials)}"),
-        (
-            "Resources",
-            f"{resources['cpus_per_trial']} CPU and {resources['gpus_per_trial']} GPU a trial, at"
-            f" most {resources['max_concurrent']} at once",
-        ),
+        ("Resources", f"{a_trial}, at most {resources['max_concurrent']} at once"),
         ("Hardware", hardware(manifest)),
         ("Versions", ", ".join(f"{name} {v}" for name, v in manifest["versions"].items())),
         ("Code", code_version(manifest)),

@@ -18,10 +18,9 @@ from analysis.settings import CONV_NAME, DENSE_NAME
 from study.folder import schema
 
 NAME: Final = "figure-reconstructions"
-SIDE: Final = 28
-GAP: Final = 2  # pixels between images of the figure
+SHAPE: Final = (28, 28)  # of an image
+ROW_INCHES: Final = 0.44
 MAX_DIGITS: Final = 10
-RANDOM: Final = schema.CHOICES[0]
 ORIGINAL: Final = "original"
 
 Images = npt.NDArray[np.float64]
@@ -40,16 +39,15 @@ def shown_trials(run: Run) -> dict[str, pd.Series]:
 
     They are the report's two models, the other reference settings and the search's winners.
     """
-    saved = set(run.reconstructions["trial_id"])
     order = {CONV_NAME: 0, DENSE_NAME: 1}
     reference = sorted(run.reference, key=lambda one: order.get(one.label, 2))
     named = [(one.label, one) for one in reference]
     named += [(f"{one.architecture}, tuned", one) for one in run.of(schema.WINNER)]
     found: dict[str, pd.Series] = {}
     for name, one in named:
-        rows = one.completed[one.completed["trial_id"].isin(saved)]
-        if len(rows):
-            found.setdefault(name, rows.iloc[0])
+        saved = one.completed["trial_id"].isin(run.reconstructions["trial_id"])
+        for _, trial in one.completed[saved].head(1).iterrows():
+            found.setdefault(name, trial)
     return found
 
 
@@ -60,7 +58,7 @@ def digit_rows(run: Run, shown: Mapping[str, pd.Series]) -> dict[str, pd.DataFra
         Rows of the run's reconstructions, indexed by `test_index` in one order, by the trial's
         name. A trial that lacks a digit of the first one is left out.
     """
-    random = run.reconstructions[run.reconstructions["choice"] == RANDOM]
+    random = run.reconstructions[run.reconstructions["choice"] == schema.CHOICES[0]]
     rows: dict[str, pd.DataFrame] = {}
     for name, trial in shown.items():
         its = random[random["trial_id"] == trial["trial_id"]].set_index("test_index")
@@ -71,8 +69,8 @@ def digit_rows(run: Run, shown: Mapping[str, pd.Series]) -> dict[str, pd.DataFra
 
 
 def images(pixels: pd.Series) -> Images:
-    """A column of images as an array of shape (n, 28, 28), pixels 0..255."""
-    return np.stack([np.asarray(image, dtype=float) for image in pixels]).reshape(-1, SIDE, SIDE)
+    """A column of images as an array of shape (n, height, width), pixels 0..255."""
+    return np.stack([np.asarray(image, dtype=float).reshape(SHAPE) for image in pixels])
 
 
 def drawing(rows: Mapping[str, pd.DataFrame]) -> Drawing:
@@ -83,16 +81,15 @@ def drawing(rows: Mapping[str, pd.DataFrame]) -> Drawing:
     first = next(iter(rows.values()))
     data = {ORIGINAL: images(first["original"])}
     data |= {name: images(its["reconstruction"]) for name, its in rows.items()}
-    sheet = np.full(((SIDE + GAP) * len(data) - GAP, (SIDE + GAP) * len(first) - GAP), 255.0)
-    for row, tiles in enumerate(data.values()):
-        for column, tile in enumerate(tiles):
-            top, left = (SIDE + GAP) * row, (SIDE + GAP) * column
-            sheet[top : top + SIDE, left : left + SIDE] = 255 - tile
+    around = ((0, 0), (0, 0), (1, 1), (1, 1))  # white pixels
+    tiles = np.pad(255 - np.stack(list(data.values())), around, constant_values=255)
+    n_rows, n, height, width = tiles.shape
     with plots.style():
-        figure, ax = plots.new_figure(0.44 * len(data) + 0.15)
+        figure, ax = plots.new_figure(ROW_INCHES * n_rows + 0.15)
+        sheet = tiles.transpose(0, 2, 1, 3).reshape(n_rows * height, n * width)
         ax.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         ax.set_xticks([])
-        ax.set_yticks([(SIDE + GAP) * row + SIDE / 2 for row in range(len(data))], list(data))
+        ax.set_yticks([height * (row + 0.5) for row in range(n_rows)], list(data))
         ax.tick_params(length=0)
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
@@ -100,7 +97,7 @@ def drawing(rows: Mapping[str, pd.DataFrame]) -> Drawing:
 
 
 def source(image: Images) -> str:
-    """An image of shape (28, 28), pixels 0..255, as a data: URI of a PNG, light ink on black."""
+    """An image of pixels 0..255 as a data: URI of a PNG, light ink on black."""
     png = io.BytesIO()
     Image.fromarray(image.round().clip(0, 255).astype(np.uint8)).save(png, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
@@ -115,36 +112,35 @@ def pictures(rows: pd.DataFrame, name: str, noun: str) -> dict[str, list[Picture
         noun: what stands before an image's label, such as "digit".
     """
     labels = ["" if pd.isna(label) else str(label) for label in rows["label"]]
-    named = [f"{noun} {label}" if label else "image" for label in labels]
-    originals = map(Picture, map(source, images(rows["original"])), named, labels)
-    made = [
-        Picture(source(image), f"{what} by {name}, MSE {digits(mse)}", digits(mse))
-        for image, what, mse in zip(images(rows["reconstruction"]), named, rows["mse"], strict=True)
-    ]
-    return {ORIGINAL: list(originals), name: made}
+    named, mse = [f"{noun} {x}" if x else "image" for x in labels], list(map(digits, rows["mse"]))
+    alts = [f"{what} by {name}, MSE {its}" for what, its in zip(named, mse, strict=True)]
+    originals, made = (map(source, images(rows[of])) for of in ("original", "reconstruction"))
+    return {
+        ORIGINAL: list(map(Picture, originals, named, labels)),
+        name: list(map(Picture, made, alts, mse)),
+    }
 
 
 def chapter(run: Run) -> dict[str, Any]:
     """The same random digits by all models, and each model's best, median and worst."""
-    shown = shown_trials(run)
-    rows, mnist = digit_rows(run, shown), image_set(run.manifest) == MNIST
-    noun = "digit" if mnist else "class"
+    shown, mnist = shown_trials(run), image_set(run.manifest) == MNIST
+    rows, noun = digit_rows(run, shown), "digit" if mnist else "class"
     together: dict[str, list[Picture]] = {}
     for name, its in rows.items():
         together |= pictures(its, name, noun)  # the same originals by all
-    extremes = {}
+    extremes: dict[str, dict[str, Any]] = {}
     for name, trial in shown.items():
         its = run.reconstructions[run.reconstructions["trial_id"] == trial["trial_id"]]
-        chosen = {choice: its[its["choice"] == choice] for choice in schema.CHOICES[1:]}
-        extremes[name] = {c: pictures(some, name, noun) for c, some in chosen.items() if len(some)}
+        for choice in schema.CHOICES[1:]:
+            if len(chosen := its[its["choice"] == choice]):
+                extremes.setdefault(name, {})[choice] = pictures(chosen, name, noun)
     return {
         "things": "digits" if mnist else "images",
         "rows": together,
-        "names": list(together),
         "n": len(next(iter(rows.values()), ())),
         "seed": values_of(pd.Series([trial["seed"] for trial in shown.values()], dtype="Int64")),
         "tuned": any(trial["group"] == schema.WINNER for trial in shown.values()),
-        "extremes": {name: its for name, its in extremes.items() if its},
+        "extremes": extremes,
         "drawing": drawing(rows) if rows else None,
         "no_conv": CONV_NAME not in rows and schema.CONV in run.models,
     }

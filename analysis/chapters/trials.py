@@ -12,9 +12,7 @@ from study.folder import schema
 OPEN_AT_MOST: Final = 100  # trials; a longer table is folded away
 BAD_OPEN: Final = 20  # likewise of those that failed or diverged
 # The columns of a setting that are shown where they differ; the architecture has its own.
-SETTING: Final = tuple(
-    name for name in schema.CONFIG_COLUMNS if name not in ("model", "seed", "hidden_units")
-)
+SETTING: Final = [n for n in schema.CONFIG_COLUMNS if n not in ("model", "seed", "hidden_units")]
 MEASURED: Final = {
     schema.TRAIN_MSE: "Train MSE",
     schema.VAL_MSE: "Val. MSE",
@@ -24,13 +22,11 @@ MEASURED: Final = {
     "wall_seconds": "Wall s",
 }
 FILTERED: Final = {"Group": "group", "Model": "architecture", "State": "state"}
-
-
-def architectures(run: Run) -> dict[str, str]:
-    """The architecture of each trial, in a word, by its id."""
-    return {
-        trial_id: one.architecture for one in run.settings for trial_id in one.trials["trial_id"]
-    }
+NOT_AVERAGED: Final = {
+    schema.RUNNING: "not ended",
+    schema.FAILED: schema.FAILED,
+    schema.DIVERGED: schema.DIVERGED,
+}
 
 
 def state_rows(trials: pd.DataFrame) -> list[list[str]]:
@@ -54,16 +50,10 @@ def what_happened(trial: pd.Series) -> str:
 
 def columns_of(trials: pd.DataFrame) -> dict[str, str]:
     """The columns in which the trials differ, by their headings."""
-    return {
-        "Trial": "trial_id",
-        "State": "state",
-        **{label: name for name, label in MEASURED.items() if trials[name].notna().any()},
-        "Epochs done": "epochs_completed",
-        "Group": "group",
-        "Model": "architecture",
-        "Seed": "seed",
-        **{label_of(name): name for name in SETTING if trials[name].nunique() > 1},
-    }
+    measured = {label: name for name, label in MEASURED.items() if trials[name].notna().any()}
+    varied = {label_of(name): name for name in SETTING if trials[name].nunique() > 1}
+    first = {"Trial": "trial_id", "State": "state", **measured, "Epochs done": "epochs_completed"}
+    return first | {"Group": "group", "Model": "architecture", "Seed": "seed"} | varied
 
 
 def cell(value: Any, column: str) -> tuple[str, str]:
@@ -77,27 +67,25 @@ def cell(value: Any, column: str) -> tuple[str, str]:
 
 def chapter(run: Run) -> dict[str, Any]:
     """All trials of the run."""
-    trials = run.trials.assign(architecture=run.trials["trial_id"].map(architectures(run)))
+    names = {one.label: one.architecture for one in run.settings}
+    trials = run.trials.assign(architecture=run.trials["setting"].map(names))
     columns = columns_of(trials)
-    places = list(columns)
+    places, used = list(columns), list(columns.values())
     bad = trials[trials["state"].isin([schema.DIVERGED, schema.FAILED])]
     constant = [name for name in SETTING if trials[name].nunique() == 1]
     same = {name: trials[name].dropna().iloc[0] for name in constant}
-    arguments = keywords(same.pop("arguments", None))
     counts = trials["state"].value_counts()
+    told = ["trial_id", "group", "architecture", "state"]
     return {
         "n": len(trials),
         "states": state_rows(trials),
-        "bad": [
-            [row["trial_id"], row["group"], row["architecture"], row["state"], what_happened(row)]
-            for _, row in bad.iterrows()
-        ],
+        "bad": [[*row[told], what_happened(row)] for _, row in bad.iterrows()],
         "bad_open": BAD_OPEN,
-        "same": values_words(arguments | same),
+        "same": values_words(keywords(same.pop("arguments", None)) | same),
         "header": places,
         "rows": [
-            [cell(value, name) for value, name in zip(row, columns.values(), strict=True)]
-            for row in trials[list(columns.values())].itertuples(index=False)
+            [cell(value, name) for value, name in zip(row, used, strict=True)]
+            for row in trials[used].itertuples(index=False)
         ],
         "filters": {
             places.index(label): [str(value) for value in dict.fromkeys(trials[name])]
@@ -105,9 +93,5 @@ def chapter(run: Run) -> dict[str, Any]:
             if trials[name].nunique() > 1
         },
         "folded": len(trials) > OPEN_AT_MOST,
-        "not_averaged": [
-            (int(counts[state]), "not ended" if state == schema.RUNNING else state)
-            for state in (schema.RUNNING, schema.FAILED, schema.DIVERGED)
-            if state in counts
-        ],
+        "not_averaged": [(counts[s], words) for s, words in NOT_AVERAGED.items() if s in counts],
     }

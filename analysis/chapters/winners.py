@@ -7,7 +7,7 @@ import numpy as np
 
 from analysis.chapters import finalists
 from analysis.load import Run
-from analysis.phrases import NO_VALUE, digits, mean_and_sd, seeds
+from analysis.phrases import NO_VALUE, count, digits, mean_and_sd, seeds
 from analysis.settings import CONV_NAME, DENSE_NAME, Estimate, Setting, ratio
 from analysis.verdicts import compared
 from study.folder import schema
@@ -22,8 +22,8 @@ def winners(run: Run) -> list[Setting]:
 
     def standing(one: Setting) -> tuple[int, bool, float]:
         value, fresh = chosen_by(run, one)
-        lost = fresh is not None and bool(fresh.lost)
-        return run.models.index(one.model), fresh is None or lost, value.mean if value else np.inf
+        last = fresh is None or bool(fresh.lost)
+        return run.models.index(one.model), last, value.mean if value else np.inf
 
     found = [one for one in run.of(schema.WINNER) if one.split == schema.FULL_SPLIT and one.mean()]
     return sorted(found, key=standing)
@@ -47,33 +47,21 @@ def chosen_by(run: Run, winner: Setting) -> tuple[Estimate | None, Setting | Non
     return Estimate(found.value, 1) if found else None, None
 
 
-def untuned(run: Run, winner: Setting) -> Setting | None:
-    """The reference that a winner is put beside: of its architecture, or else of its model."""
-    names = (winner.architecture, str(winner.value("base")), winner.label)
-    return next((run.named[name] for name in names if name in run.named), None)
-
-
 def rows(run: Run) -> list[list[str]]:
-    """A row a winning setting, beside the untuned reference."""
+    """A row a winning setting, beside the untuned reference of its architecture or its model."""
     rows = []
     for one in winners(run):
-        value, fresh = chosen_by(run, one)
-        of_seeds = f" ({seeds([value.n]).replace('seed', 'fresh seed')})" if value and fresh else ""
-        beside = untuned(run, one)
-        mean = beside and beside.mean()
-        rows.append(
-            [
-                one.architecture,
-                one.whole,
-                str(len(one.by_seed())),
-                f"{mean_and_sd(value)}{of_seeds}",
-                mean_and_sd(one.mean(schema.TRAIN_MSE)),
-                mean_and_sd(one.mean()),
-                f"{beside.label}: {mean_and_sd(mean)} (n = {mean.n})"
-                if beside and mean
-                else NO_VALUE,
-            ]
+        (value, fresh), n_seeds = chosen_by(run, one), str(len(one.by_seed()))
+        names = (one.architecture, str(one.value("base")), one.label)
+        beside = next((run.named[name] for name in names if name in run.named), None)
+        mean = beside.mean() if beside else None
+        untuned = (
+            f"{beside.label}: {mean_and_sd(mean)} (n = {mean.n})" if beside and mean else NO_VALUE
         )
+        of_seeds = f" (n = {count(value.n, 'fresh seed')})" if value and fresh else ""
+        means = [mean_and_sd(one.mean(metric)) for metric in (schema.TRAIN_MSE, schema.TEST_MSE)]
+        chosen = f"{mean_and_sd(value)}{of_seeds}"
+        rows.append([one.architecture, one.whole, n_seeds, chosen, *means, untuned])
     return rows
 
 
@@ -86,9 +74,8 @@ def pairs(run: Run, models: list[str]) -> list[tuple[str, str]]:
 
 
 def _test_mse(run: Run, model: str) -> float:
-    winner = by_model(run).get(model)
-    mean = winner and winner.mean()
-    return mean.mean if mean else np.inf
+    found = by_model(run)
+    return float(found[model].by_seed().mean()) if model in found else np.inf
 
 
 def tuned_sentence(run: Run) -> str:
@@ -101,8 +88,8 @@ def tuned_sentence(run: Run) -> str:
     if not set(found) <= set(schema.MODELS):
         top, *others = sorted(found, key=lambda model: _test_mse(run, model))
         if not others:
-            n = len(found[top].by_seed())
-            return f"Tuned, {top} has a test MSE of {digits(_test_mse(run, top))} ({seeds([n])})."
+            n = seeds([len(found[top].by_seed())])
+            return f"Tuned, {top} has a test MSE of {digits(_test_mse(run, top))} ({n})."
         bottom = others[0]
     beside = ratio(found.get(top), found.get(bottom))
     return f"Tuned, {compared(top, beside, bottom)}." if beside else ""
@@ -115,10 +102,7 @@ def untuned_ratio(run: Run) -> Estimate | None:
 
 def values(run: Run) -> dict[str, Any]:
     """What the template of the search says of the winners."""
-    fresh = [chosen_by(run, one)[1] is not None for one in winners(run)]
+    fresh = {chosen_by(run, one)[1] is not None for one in winners(run)}
     counts = [len(one.by_seed()) for one in (*winners(run), *run.reference)]
-    return {
-        "rows": rows(run),
-        "fresh": "all" if all(fresh) else "some" if any(fresh) else "none",
-        "n_least": min(counts, default=0),
-    }
+    how = "some" if len(fresh) > 1 else "all" if True in fresh else "none"
+    return {"rows": rows(run), "fresh": how, "n_least": min(counts, default=0)}
