@@ -13,12 +13,11 @@ import convae
 from convae.hardware import versions
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError, without_secrets
-from study.folder.tables import OTHER_VERSION, RESTORE
+from study.folder.tables import RESTORE
 
 # The keys that a manifest must have to be read; a dictionary must have keys of these names.
 KEYS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "schema_version": (),
         "name": (),
         "status": (),
         "started_utc": (),
@@ -39,7 +38,7 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     """What was run: spec, code, versions, hardware, data and command line.
 
     Raises:
-        RunFolderError: it is absent or torn, lacks one of `KEYS`, or is of another version.
+        RunFolderError: it is absent or torn, of another form of run folder, or lacks one of `KEYS`.
     """
     name = f"{folder}/{schema.MANIFEST_FILE}"
     if (content := folder.read(schema.MANIFEST_FILE)) is None:
@@ -53,17 +52,18 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
         raise RunFolderError(f"{name} is not whole JSON ({error}); {RESTORE}.") from error
     if not isinstance(manifest, dict):
         raise RunFolderError(f"{name} does not hold a JSON object; {RESTORE}.")
+    if (form := manifest.get("form", 1)) != schema.FORM:
+        raise RunFolderError(
+            f"{name} is that of a run folder of form {form}, but this code reads form"
+            f" {schema.FORM}; read it with the code that wrote it, form 1 with that of commit"
+            f" {schema.COMMIT_OF_FORM_1}."
+        )
     for key, parts in KEYS.items():
         if key not in manifest:
             raise RunFolderError(f"{name} has no {key!r}; {RESTORE}.")
         for part in parts:
             if not isinstance(manifest[key], dict) or part not in manifest[key]:
                 raise RunFolderError(f"{name} has no '{key}.{part}'; {RESTORE}.")
-    if manifest["schema_version"] != schema.SCHEMA_VERSION:
-        raise RunFolderError(
-            f"{name} has schema version {manifest['schema_version']}, but this code reads"
-            f" {schema.SCHEMA_VERSION}; {OTHER_VERSION}."
-        )
     return manifest
 
 
@@ -74,10 +74,7 @@ class Manifest:
         folder: the run folder.
         command: the command line of this session. That of the first session stays the study's own.
         earlier: the manifest of an earlier session to go on with; times add up over sessions.
-        entries: further entries.
-
-    Attributes:
-        earlier_seconds: of wall time that earlier sessions have spent.
+        entries: further entries; `code` and `versions` in place of what is found here.
 
     Raises:
         RunFolderError: it cannot be written.
@@ -95,11 +92,12 @@ class Manifest:
         self._started = time.monotonic()
         self._written = False
         earlier = earlier or {}
+        # Of wall time that earlier sessions have spent.
         self.earlier_seconds: float = earlier.get("wall_seconds") or 0.0
-        code = _code()
+        code = entries.get("code") or _code()
         session = {"started_utc": utc_now(), "command": command, "git_commit": code["git_commit"]}
         self._entries: dict[str, Any] = {
-            "schema_version": schema.SCHEMA_VERSION,
+            "form": schema.FORM,
             "name": folder.name,
             "status": "running",
             "command": earlier.get("command", command),
@@ -107,7 +105,7 @@ class Manifest:
             "finished_utc": None,
             "sessions": [*earlier.get("sessions", []), session],
             "code": code,
-            "versions": versions(),
+            "versions": entries.get("versions") or versions(),
             **entries,
         }
         self.write()

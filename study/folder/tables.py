@@ -35,17 +35,11 @@ JOURNAL_KEY: Final = b"journal"  # of a table's metadata
 
 @dataclass(frozen=True)
 class Change:
-    """What became of a trial.
+    """What became of a trial."""
 
-    Attributes:
-        trial: its row in the table of trials.
-        after: of the epochs that it is known to have, so many stay; None if all do.
-        epochs: rows of the epochs after these, in order.
-    """
-
-    trial: Row
-    after: int | None = None
-    epochs: Sequence[Row] = ()
+    trial: Row  # in the table of trials
+    after: int | None = None  # of the epochs that it is known to have, so many stay; None: all do
+    epochs: Sequence[Row] = ()  # the epochs after these, in order
 
 
 def arrow_schema(columns: Mapping[str, schema.Kind]) -> pa.Schema:
@@ -171,29 +165,26 @@ def read_reconstructions(folder: RunFolder) -> pa.Table:
 
 
 def _number(name: str) -> int:
-    """The number of a file of the journal; 0 of one by an older version, named after its trial."""
-    stem = PurePosixPath(name).stem
-    return int(stem) if stem.isdecimal() else 0
+    """The number of a file of the journal."""
+    return int(PurePosixPath(name).stem)
 
 
-def _read_journal(folder: RunFolder) -> list[tuple[float, list[Change]]]:
-    """Its changes by number, in order. Those without a number are in no table."""
-    journal: list[tuple[float, list[Change]]] = []
-    for name in sorted(folder.names(schema.JOURNAL_FOLDER), key=_number):
+def _read_journal(folder: RunFolder) -> list[tuple[int, list[Change]]]:
+    """Its changes by number, in order."""
+    journal: list[tuple[int, list[Change]]] = []
+    for name in folder.names(schema.JOURNAL_FOLDER):
         content = folder.read(name)
         if content is None:  # a writer has cleared it since, and written the tables before
             continue
         try:
             entry = json.loads(content)
-            if isinstance(entry, dict):  # by an older version: a trial that has ended, whole
-                entry = [{"after": 0, **entry}]
             changes = [Change(c["trial"], c["after"], c["epochs"]) for c in entry]
         except (ValueError, TypeError, KeyError) as error:
             raise RunFolderError(
                 f"{folder}/{name} is torn; delete it, and its trials go on from what is known"
                 " besides."
             ) from error
-        journal.append((_number(name) or float("inf"), changes))
+        journal.append((_number(name), changes))
     return journal
 
 
@@ -249,10 +240,6 @@ def _read_table(folder: RunFolder, parquet: str, csv: str, columns: pa.Schema) -
             raise RunFolderError(f"{folder}/{csv} is torn ({error}); {RESTORE}.") from error
     else:
         return None
-    for column, value in schema.LATER_COLUMNS.items():
-        if column in columns.names and column not in table.column_names:
-            kind = columns.field(column).type
-            table = table.append_column(column, pa.array([value] * len(table), kind))
     _check_columns(folder, name, table, columns.names)
     metadata, table = table.schema.metadata, table.select(columns.names)
     for i, field in enumerate(columns):

@@ -13,7 +13,7 @@ from rows import NUMBERS, SIZES, Trial, tables, trial, without_value
 from study.folder import schema
 
 MANIFEST = {
-    "schema_version": 1,
+    "form": 2,
     "name": "quick-20261123-1",
     "status": "finished",
     "started_utc": "2026-11-23T21:00:00+00:00",

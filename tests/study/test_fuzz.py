@@ -73,7 +73,7 @@ def session():
     cost = dry_run.Cost(0.001, 0.0)
     with (
         patch("convae.data.load_images", lambda _: images),
-        patch.object(dry_run, "_measure", lambda shapes, *_: dict.fromkeys(shapes, cost)),
+        patch.object(dry_run, "measure", lambda spec, *_: dict.fromkeys(spec.all_models, cost)),
         ray_session(None),
     ):
         yield
