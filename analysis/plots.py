@@ -146,17 +146,19 @@ def tag(artist: Artist, series: int) -> None:
     artist.set_gid(f"{SERIES}{series}-{n}")
 
 
-def finish(drawing: Drawing, title: str, alt: str, caption: str, *rest: str) -> Finished:
+def finish(
+    drawing: Drawing, rests_on: str, title: str, alt: str, caption: str, report: str = ""
+) -> Finished:
     """Saves a figure in every form that the report needs.
 
     Args:
         drawing: the figure.
-        title: see `Finished`, as for `alt` and `caption`.
+        rests_on: what its numbers rest on, which its files say for themselves.
+        title: see `Finished`, as for the rest.
         alt: likewise.
         caption: likewise.
-        rest: what its numbers rest on, which its files say for themselves, and `report`.
+        report: likewise.
     """
-    rests_on, report = rest
     figure, name = drawing.figure, drawing.name
     found = [ax.get_legend() for ax in figure.axes] if drawing.series else []
     replaced = [legend for legend in found if legend is not None]
@@ -499,7 +501,8 @@ def log_axis(axis: Axis) -> None:
     axis.axes.set(**{"xscale" if axis is axis.axes.xaxis else "yscale": "log"})
     low, high = axis.get_view_interval()
     # In a short range a log axis is nearly linear.
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(5))
+    steps = LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 2, 3, 5, 7))
+    axis.set_major_locator(steps if high > 3 * low else MaxNLocator(5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     axis.set_minor_formatter(NullFormatter())
 

@@ -100,29 +100,14 @@ class Book:
         return ""
 
     def _figure(
-        self,
-        drawing: plots.Drawing,
-        title: str,
-        alt: str,
-        caption: str,
-        report: str = "",
-        *,
-        seen: bool = True,
-        rests_on: str = "",
+        self, drawing: plots.Drawing, *, seen: bool = True, rests_on: str = "", **words: str
     ) -> Markup:
-        """Finishes a drawing; see `analysis.plots.finish`.
+        """Finishes a drawing and keeps its place; one that is not seen has files alone.
 
-        Args:
-            drawing: of a chapter.
-            title: of the figure, as the next three.
-            alt: what it shows, in words and numbers.
-            caption: n, epochs, how to read it.
-            report: what the reference report shows in its place.
-            seen: whether the page shows it; its files are there in any case.
-            rests_on: what its numbers rest on, if not what the page's do.
+        `words` are those of `analysis.plots.finish`; `rests_on` is by default what the page's do.
         """
-        words = (" ".join(str(text).split()) for text in (alt, caption))
-        finished = plots.finish(drawing, title, *words, rests_on or self.rests_on, report)
+        plain = {name: " ".join(str(text).split()) for name, text in words.items()}
+        finished = plots.finish(drawing, rests_on or self.rests_on, **plain)
         self.figures[drawing.name] = finished
         return Markup(f"<!--figure {drawing.name}-->") if seen else Markup("")
 

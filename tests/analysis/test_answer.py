@@ -51,7 +51,7 @@ def screen(*pairs: Trial, question: str = "", **manifest: Any) -> str:
 
 def short(html: str) -> str:
     """The answer in a few words: what follows who asked."""
-    return [str(text) for tag, text in blocks(html) if tag in ("h1", "p")][2]
+    return [block.text for block in blocks(html) if block.tag in ("h1", "p")][2]
 
 
 UNET, UNET3 = ("unet", 2), ("unet", 3)

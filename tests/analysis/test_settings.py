@@ -1,4 +1,4 @@
-"""The frame: intervals, pairing by seed, what a setting is judged beside, and what enters a mean."""
+"""The frame: intervals, pairing by seed, bases, and what enters a mean."""
 
 import math
 
