@@ -322,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     said = values(runs, rows, with_figures=given.page is not None)
     book = Book("; ".join(f"{r.label}: {r.manifest['name']}, {devices(r.trials)}" for r in runs))
     first, chapter = book.chapter("compared", **said), book.chapter("comparison", **said)
-    book.chapter("runs", tables={run.label: provenance.rows(run) for run in runs})
+    book.chapter("runs", runs=runs)
     names = " and ".join(str(run.manifest["name"]) for run in runs)
     basis = [("Measures", provenance.MEASURES)]
     page = book.render("Runs compared", names, first, next(iter(FIGURES)), basis)

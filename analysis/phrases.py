@@ -271,5 +271,6 @@ PHRASES: Final = {
         *(label_of, value_words, values_words, values_of, open_label, open_values, lost_words),
         *(reading_words, state_words),
         *(devices, tensorflow, image_set, custom_question, listed, sentence_case),
+        *(without_home, shell_line),
     )
 }
