@@ -3,8 +3,8 @@
 A trial has an objective only if it completed, and the test set is the winners' alone.
 """
 
-from collections.abc import Mapping
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,7 +13,7 @@ from analysis import plots, settings
 from analysis.chapters import finalists, sensitivity, winners
 from analysis.chapters.times import sharing
 from analysis.load import Run
-from analysis.phrases import NO_VALUE, count, digits, interval, listed, mean_and_sd, share
+from analysis.phrases import NO_VALUE, count, digits, interval, listed, mean_and_sd
 from analysis.plots import Drawing, Marks
 from convae.config import n_fitted
 from study.folder import schema
@@ -88,38 +88,30 @@ def budget_rows(run: Run) -> list[list[str]]:
     return rows
 
 
-def tuning_sentences(run: Run, models: list[str]) -> list[str]:
-    """Whether tuning beat the reference's setting, with one seed, of some architectures."""
-    done = finalists.completed_search(run)
-    by_model = {model: done[done["model"] == model] for model in models}
-    return [_tuning(run, model, its) for model, its in by_model.items() if len(its)]
+class Tuned(NamedTuple):
+    """What a search found for an architecture, with one seed, beside its reference setting."""
+
+    model: str
+    n: int  # completed search trials, the reference setting's included
+    best: float  # their least objective
+    reference: float | None  # the objective with the reference setting; None if it has none
+    state: str  # how that trial ended; "" without such a trial
+    spread: float | None  # of the reference over seeds, relative; None if not known
 
 
-def _tuning(run: Run, model: str, done: pd.DataFrame) -> str:
-    least, n_others = done[schema.OBJECTIVE].min(), len(done) - 1
-    best = f"the best of {count(len(done), 'completed trial')}, {digits(least)}"
-    reference = done.loc[done["base"] == "", schema.OBJECTIVE]
-    if reference.empty:
+def tuned(run: Run, models: Iterable[str]) -> list[Tuned]:
+    """What tuning gained with one seed, of the models that have a completed search trial."""
+    done, found = finalists.completed_search(run), []
+    for model in models:
+        its = done[done["model"] == model]
+        value = its.loc[its["base"] == "", schema.OBJECTIVE].min()
+        known = None if pd.isna(value) else float(value)
         states = [s for one in run.of(schema.SEARCH, model) if one.is_reference for s in one.states]
-        why = "no search trial has the reference's setting"
-        if states:
-            why = f"the search trial with the reference's setting is {states[0]}"
-        return f"{model}: whether tuning beat the reference is not known, as {why}; {best}."
-    value, spread = reference.iloc[0], sensitivity.spread_of(run, model)
-    if least >= value:
-        none = f"none of {count(n_others, 'other completed trial')} is better"
-        return (
-            f"{model}: tuning did not beat the reference's setting (validation MSE"
-            f" {digits(value)}): {none if n_others else 'no other search trial completed'}."
-        )
-    chance = "how much of it is chance is not known"
-    if spread:
-        chance = f"the reference's varies by {share(spread)} over seeds (sd)"
-    return (
-        f"{model}: tuning beat the reference's setting in the search: {best}, is"
-        f" {digits(least / value)} times its validation MSE {digits(value)}. One seed each;"
-        f" {chance}."
-    )
+        state, spread = next(iter(states), ""), sensitivity.spread_of(run, model)
+        if len(its):
+            least = float(its[schema.OBJECTIVE].min())
+            found.append(Tuned(model, len(its), least, known, state, spread))
+    return found
 
 
 def strip(ax: Axes, lost: pd.DataFrame, colors: Mapping[str, str]) -> None:
@@ -236,7 +228,7 @@ def chapter(run: Run) -> dict[str, Any]:
         "n_trials": n_trials(run) if models else "",
         "lost": ", ".join(f"{MARKS[s]} {s}" for s in MARKS if (searched["state"] == s).any()),
         "sharing": sharing(run),
-        "one_seed": tuning_sentences(run, rest),
+        "one_seed": tuned(run, rest),
         "finalists": finalists.values(run),
         "winners": winners.values(run),
         "missing": [m for m in run.models if m not in models],

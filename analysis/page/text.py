@@ -52,7 +52,7 @@ class _Parser(HTMLParser):
 def blocks(html: str) -> list[Block]:
     """The blocks of some HTML that have a text; drawings are left out."""
     parser = _Parser()
-    parser.feed(html)
+    parser.feed(str(html))  # not Markup, which would be escaped again
     parser.close()
     plain = [
         Block(tag, [[c.strip() if tag == "pre" else " ".join(c.split()) for c in r] for r in rows])

@@ -97,31 +97,29 @@ def test_device_seconds_add_up_whatever_became_of_the_trials():
 
 
 @pytest.mark.parametrize(
-    ("best", "at_reference", "sentence"),
+    ("at_reference", "reference", "state"),
     [
-        (0.01, {}, "of 2 completed trials, 0.0100, is 0.333 times its validation MSE 0.0300. One"),
-        (0.01, {}, "One seed each; how much of it is chance is not known."),
-        (0.04, {}, "did not beat the reference's setting (validation MSE 0.0300): none of 1 other"),
-        (0.03, {}, "did not beat the reference's setting (validation MSE 0.0300): none of 1 other"),
-        (0.01, without_value(schema.DIVERGED), "with the reference's setting is diverged; the b"),
-        (0.01, {"batch_size": 64}, "no search trial has the reference's setting; the best of 2"),
-        (0.01, {"latent_filters": 16}, "no search trial has the reference's setting"),
+        ({}, 0.03, schema.COMPLETED),
+        (without_value(schema.DIVERGED), None, schema.DIVERGED),
+        ({"batch_size": 64}, None, ""),
+        ({"momentum": 0.4}, None, ""),
+        ({"latent_filters": 16}, None, ""),
     ],
 )
-def test_whether_tuning_beat_the_reference_with_one_seed(best, at_reference, sentence):
-    run = run_of_trials(searched(mse=0.03, **at_reference), searched("conv", 1, best, momentum=0.9))
-    (said,) = search.tuning_sentences(run, ["conv"])
-    assert sentence in said
+def test_tuning_is_measured_by_the_references_setting(at_reference, reference, state):
+    run = run_of_trials(searched(mse=0.03, **at_reference), searched("conv", 1, 0.01, momentum=0.9))
+    (found,) = search.tuned(run, ["conv", "dense"])
+    assert (found.reference, found.state, found.spread) == (reference, state, None)
+    assert (found.model, found.best) == ("conv", 0.01)
 
 
 def test_the_gain_of_tuning_is_beside_the_spread_over_seeds():
-    run = run_of_trials(
-        searched(mse=0.03),
-        searched(number=1, mse=0.01, momentum=0.9),
-        *neighbour_trials("conv", {"learning_rate": {2.0: 0.5}}, n_seeds=3),
-    )
-    (said,) = search.tuning_sentences(run, ["conv"])
-    assert said.endswith("One seed each; the reference's varies by 1.0 % over seeds (sd).")
+    known = neighbour_trials("conv", {"learning_rate": {2.0: 0.5}}, n_seeds=3)
+    run = run_of_trials(searched(mse=0.03), *known)
+    (found,) = search.tuned(run, ["conv"])
+    assert found.spread == pytest.approx(0.01, rel=0.01)
+    said = text_of(run, "search")
+    assert "(validation MSE 0.0300): no other search trial completed." in said
 
 
 def test_winners_know_what_they_were_chosen_by():
@@ -237,8 +235,8 @@ def test_whatever_became_of_the_trials_no_sentence_lacks_its_n_or_says_nan(ends)
                 its = {"trial_id": f"{group}-{model}-{number}", "group": group, **setting}
                 found.append(trial(model, seed=number, mse=[0.06, mse], **its | changes))
     run = run_of_trials(*found, *finalist_trials("conv", {"reference": ({}, [0.01, 0.02])}))
-    said = [*finalists.sentences(run), *search.tuning_sentences(run, run.models)]
-    said += [winners.tuned_sentence(run), *map(str, [*finalists.rows(run), *winners.rows(run)])]
+    said = [*finalists.sentences(run), winners.tuned_sentence(run)]
+    said += map(str, [*finalists.rows(run), *winners.rows(run)])
     said += map(str, search.budget_rows(run))
     for sentence in said:
         assert not re.search(r"\bnan\b|\bNone\b|\binf\b", sentence)
