@@ -7,19 +7,9 @@ error. What is said stands in a template for each: `page/chapters/answer_KIND.ht
 import math
 from typing import Any, Final
 
-from analysis import audit, claims
-from analysis.chapters import curves, custom, finalists, search, winners
+from analysis import audit, claims, phrases
+from analysis.chapters import curves, custom, finalists, readings, search, winners
 from analysis.load import Run
-from analysis.phrases import (
-    MNIST,
-    custom_question,
-    digits,
-    ends,
-    image_set,
-    mean_and_sd,
-    open_values,
-    seeds,
-)
 from analysis.settings import (
     CONV_NAME,
     DENSE_NAME,
@@ -37,21 +27,22 @@ Fact = tuple[str, str, str]  # a number on the first screen: its name, its value
 
 def answer(run: Run) -> dict[str, Any]:
     """The `kind` of answer, report, audit, study or question, and the values for its template."""
-    question = custom_question(run.manifest) if len(run.trials) else ""
+    question = phrases.custom_question(run.manifest) if len(run.trials) else ""
     of_report = not question and (asks_the_report(run) or run.trials.empty)
     its = _of_report(run) if of_report else _of_study(run)
     if question:
         its |= _of_question(run)
-    searched = run.of(schema.SEARCH)
-    status = run.manifest["status"]
+    groups, status = run.trials["group"].value_counts(), run.manifest["status"]
     return {
         "question": question,
-        "images": image_set(run.manifest),
+        "images": phrases.image_set(run.manifest),
         "models": run.models,
-        "trained": [f"{n:,} {g} trial{'s' * (n != 1)}" for g, n in _groups(run).items()],
-        "open": open_values(run.reference_trials),
+        "trained": [
+            phrases.count(int(groups[g]), f"{g} trial") for g in schema.GROUPS if g in groups
+        ],
+        "open": phrases.open_values(run.reference_trials),
         "n_epochs": run.reference[0].epochs if run.reference else 0,
-        "searched": bool(searched),
+        "searched": schema.SEARCH in groups,
         "best_custom": custom.best_sentence(run),
         "status": "" if status == FINISHED else status,
         **its,
@@ -61,12 +52,7 @@ def answer(run: Run) -> dict[str, Any]:
 def asks_the_report(run: Run) -> bool:
     """Whether a run is about the report's question: its two kinds of model, on its images."""
     models = {s.model for group in (schema.REFERENCE, schema.READING) for s in run.of(group)}
-    return image_set(run.manifest) == MNIST and set(schema.MODELS) <= models
-
-
-def _groups(run: Run) -> dict[str, int]:
-    counts = run.trials["group"].value_counts()
-    return {group: int(counts[group]) for group in schema.GROUPS if group in counts}
+    return phrases.image_set(run.manifest) == phrases.MNIST and set(schema.MODELS) <= models
 
 
 def ranked(run: Run) -> list[tuple[Setting, Estimate]]:
@@ -79,7 +65,7 @@ def _tuned(run: Run) -> str:
     """Which model's winner is ahead, or what the only one has; "" without winners."""
     found = winners.by_model(run)
     if len(found) == 1 and (mean := next(iter(found.values())).mean()):
-        value = f"{mean_and_sd(mean)} ({seeds([mean.n])})"
+        value = f"{phrases.mean_and_sd(mean)} ({phrases.seeds([mean.n])})"
         return f"Tuned, {next(iter(found))} has a test MSE of {value}."
     return winners.tuned_sentence(run)
 
@@ -90,7 +76,7 @@ def _best_pair(best: list[tuple[Setting, Estimate]]) -> Estimate | None:
 
 
 def _fact(name: str, mean: Estimate) -> Fact:
-    value, *sd = mean_and_sd(mean).split(" ± ")
+    value, *sd = phrases.mean_and_sd(mean).split(" ± ")
     return f"{name}, test MSE", value, ", ".join([*(f"± {one}" for one in sd), f"n = {mean.n}"])
 
 
@@ -116,14 +102,14 @@ def _of_report(run: Run) -> dict[str, Any]:
     audited = pair.low is not None and conv.epochs >= claims.REPORT_EPOCHS and audit.is_audited(run)
     its |= _of_readings(run) if audited else {}
     crossing = ratio_curve(conv, dense, run.epochs, schema.TEST_MSE)
-    note = "one seed" if pair.low is None else ends(pair)
+    note = "one seed" if pair.low is None else phrases.ends(pair)
     note += "; at the default reading, the report: 0.5" if audited else "; the report: 0.5"
     return its | {
         "verdict": claims.half_verdict(pair)[0],
         "overtaking": curves.overtaking(crossing) if len(crossing) and pair.n > 1 else "",
         "facts": [
             *(_fact(s.label, mean) for s in (conv, dense) if (mean := s.mean())),
-            (RATIO_NAME, f"{digits(pair.mean)} ×", note),
+            (RATIO_NAME, f"{phrases.digits(pair.mean)} ×", note),
         ],
     }
 
@@ -152,7 +138,7 @@ def _of_readings(run: Run) -> dict[str, Any]:
         "turned": [its.ratios(r)[schema.TEST_MSE] for r in (audit.DEFAULT, changed)],
         "likely": its.likely(),
         "n": [estimate.n for estimate in claim.estimates],
-        "figure": "figure-readings",
+        "figure": readings.FIGURE,
     }
 
 
