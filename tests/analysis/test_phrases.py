@@ -27,7 +27,7 @@ def test_a_sentence_on_two_has_n_and_no_verdict_without_an_interval(
     assert re.search(rf"\bn = {ratio.n} seed", said)
     assert ("95 % interval" in said) == (ratio.n > 1)
     assert ("beyond chance" in said) <= ("95 % interval" in said)
-    assert not re.search(r"nan|None|inf\b|e[+-]\d", said)
+    assert not re.search(r"nan|None|inf\b|\de[+-]\d", said)
 
 
 @settings(deadline=None)
@@ -51,7 +51,7 @@ def test_swapping_the_two_inverts_the_verdict(top: list[float], bottom: list[flo
 def test_every_form_of_an_estimate_is_plain(values: list[float]):
     found = mean_over_seeds(pd.Series(values))
     for form in (phrases.mean_and_sd, phrases.interval, phrases.short_interval, phrases.ends):
-        assert not re.search(r"nan|None|inf\b|e[+-]\d|-", form(found))
+        assert not re.search(r"nan|None|inf\b|-", form(found))
     assert f"n = {len(values)}" in phrases.interval(found)
 
 
