@@ -224,7 +224,7 @@ def test_a_point_is_read_under_the_pointer_and_by_keyboard(page: webdriver.Chrom
     tip = plot.find_element(By.CSS_SELECTOR, ".tip")
     page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
     first = tip.text
-    assert first.startswith("search-conv-0: 0.0200; batch size 256")
+    assert first.startswith("search-conv-0: 0.0200; conv, batch size 256")
     page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert tip.text != first
     page.switch_to.active_element.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
