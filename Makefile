@@ -5,7 +5,7 @@
 #   make coverage   the branches that all tests take (twenty minutes)
 #   make lint    ruff and mypy
 #   make bench   an epoch of the trainer against Keras' model.fit
-#   make .venv   the set-up alone
+#   make .venv   the set-up alone: by uv, the machine's or one that pip fetches; PIP=1: by pip alone
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 comma := ,
@@ -21,11 +21,17 @@ CLUSTER := -m cluster --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .venv: .venv/installed
 
+# uv installs in a fraction of pip's time (benchmarks/README.md). It has an index of its own settings,
+# so where it fails, as behind a mirror that only pip knows, pip has the last word.
+BY_PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+BY_UV := $(if $(PIP),false,PATH="$$PATH:.venv/bin" uv pip install --quiet --python .venv/bin/python)
+PACKAGES := --constraint constraints.txt --editable '.[$(EXTRAS)]'
+
 # The stamp comes last, so that an installation that broke off is done again.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(if $(PIP),,command -v uv >/dev/null || $(BY_PIP) --constraint constraints.txt uv || true)
+	$(BY_UV) $(PACKAGES) || $(BY_PIP) $(PACKAGES)
 	touch $@
 
 study: .venv
