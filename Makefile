@@ -21,17 +21,24 @@ CLUSTER := -m cluster --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .venv: .venv/installed
 
-# uv installs in a fraction of pip's time (benchmarks/README.md). It has an index of its own settings,
-# so where it fails, as behind a mirror that only pip knows, pip has the last word.
-BY_PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
-BY_UV := $(if $(PIP),false,PATH="$$PATH:.venv/bin" uv pip install --quiet --python .venv/bin/python)
+# uv installs in a fraction of pip's time (benchmarks/README.md). It does not read pip's settings, so
+# where it fails, as behind a mirror that only pip knows, pip has the last word. Python's compiled
+# files come with it, as with pip: the processes of a study would make them all at the same time.
+PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+UV_INSTALL := uv pip install --quiet --compile-bytecode --python .venv/bin/python
 PACKAGES := --constraint constraints.txt --editable '.[$(EXTRAS)]'
+ifdef PIP
+INSTALL := $(PIP_INSTALL) $(PACKAGES)
+else
+INSTALL := PATH="$$PATH:.venv/bin"; \
+	{ command -v uv >/dev/null || $(PIP_INSTALL) --constraint constraints.txt uv; } \
+	&& $(UV_INSTALL) $(PACKAGES) || $(PIP_INSTALL) $(PACKAGES)
+endif
 
 # The stamp comes last, so that an installation that broke off is done again.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(if $(PIP),,command -v uv >/dev/null || $(BY_PIP) --constraint constraints.txt uv || true)
-	$(BY_UV) $(PACKAGES) || $(BY_PIP) $(PACKAGES)
+	$(INSTALL)
 	touch $@
 
 study: .venv
