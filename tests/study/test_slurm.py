@@ -19,7 +19,7 @@ from ray_nodes import LOOPBACK, MARK, Started, free_port
 
 from analysis.load import load_run
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm.sh"
 # No signatures, which munge would make, and no control groups: a test machine may lack both.
@@ -100,7 +100,7 @@ class Slurm:
         words = self.run("scontrol", "show", "job", job).split()
         return next(word.partition("=")[2] for word in words if word.startswith(f"{key}="))
 
-    def wait_until(self, condition, seconds=150):
+    def wait_until(self, condition, seconds=300):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.told()
@@ -128,7 +128,7 @@ def slurm():
 def test_a_study_on_two_nodes_queues_again_before_its_time_is_up_and_ends_where_it_is_told(slurm):
     rng = np.random.default_rng(0)
     images = {
-        f"x_{part}": rng.integers(0, 256, (2000, 28, 28), np.uint8) for part in ("train", "test")
+        f"x_{part}": rng.integers(0, 256, (1000, 28, 28), np.uint8) for part in ("train", "test")
     }
     np.savez(slurm.folder / "noise.npz", **images)
     study = ["--gpus=0", "--preset=quick", "--models", "conv", "--trials=1", "--epochs=60"]
