@@ -1,7 +1,7 @@
 """A cheaper way for a CPU to compute exactly what a Keras model computes, with the same weights.
 
 The Keras model stays the definition; the tests hold the cheaper form to it, gradients included.
-`benchmarks/README.md` tells what was tried, and `python -m benchmarks.formulations` measures it. A
+`benchmarks/LOG.md` tells what was tried, and `python -m benchmarks.formulations` measures it. A
 CPU uses it by rule, not by a race: formulations round differently, so a choice by timing at run
 time would make the same seed give other numbers on another day.
 """
