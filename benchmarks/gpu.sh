@@ -8,7 +8,7 @@
 #   TOTAL_SECONDS  for all steps together (default: 480)
 #   PYTHON         the interpreter (default: python3)
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 check=false
 if [[ ${1:-} == --check ]]; then check=true; shift; fi
