@@ -7,7 +7,7 @@ full; images that fill up a batch's last chunk weigh nothing. `convae.models` is
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -19,14 +19,12 @@ import tensorflow as tf
 from convae.config import SPLITS, TrialConfig
 from convae.data import ImageSet, split
 from convae.lane_operations import (
-    Variant,
     add_bias,
     conv,
     last_conv,
     narrowing_conv,
     pool,
     pooled_conv,
-    product,
     threefry,
     upsampled_conv,
     upsampled_valid_conv,
@@ -64,7 +62,6 @@ class Shape:
         chunk_size: images a lane a step.
         n_steps: chunks a slice.
         accumulates: whether a batch may be larger than a chunk.
-        variant: how gradients are computed.
     """
 
     model: str
@@ -73,7 +70,6 @@ class Shape:
     chunk_size: int
     n_steps: int
     accumulates: bool = True
-    variant: Variant = field(default_factory=Variant)
 
     @classmethod
     def for_trials(
@@ -85,7 +81,6 @@ class Shape:
         batch_sizes: Iterable[int],
         n_train: int,
         chunk_size: int | None = None,
-        variant: Variant | None = None,
     ) -> "Shape":
         """The shape for all trials of a plan.
 
@@ -100,7 +95,6 @@ class Shape:
             batch_sizes: batch sizes that occur.
             n_train: training images of the longest epoch.
             chunk_size: images a lane a step; None for the rule's.
-            variant: how gradients are computed.
         """
         batch_sizes = [min(size, n_train) for size in batch_sizes]
         chunk_size = chunk_size or min(MAX_CHUNK_SIZE, *batch_sizes)
@@ -112,7 +106,6 @@ class Shape:
             chunk_size=chunk_size,
             n_steps=math.ceil(longest / SLICES_PER_EPOCH),
             accumulates=max(batch_sizes) > chunk_size,
-            variant=variant or Variant(),
         )
 
 
@@ -190,7 +183,7 @@ _Dropout = Callable[[tf.Tensor], tf.Tensor]
 _Network = Callable[[list[tf.Tensor], tf.Tensor, _Hidden, _Dropout], tf.Tensor]
 
 
-def _conv_network(variant: Variant) -> _Network:
+def _conv_network() -> _Network:
     """The convolutional autoencoder. Filters that a lane lacks are 0, and stay so through ReLU."""
 
     def reconstruct(
@@ -200,18 +193,18 @@ def _conv_network(variant: Variant) -> _Network:
         first, second, third, fourth, fifth, sixth, last = zip(
             weights[::2], weights[1::2], strict=True
         )
-        x = pooled_conv(images, *first, variant)
-        x = pool(tf.nn.relu(add_bias(narrowing_conv(x, second[0], variant), second[1])))
-        x = pool(tf.nn.relu(add_bias(conv(x, third[0], variant), third[1])))
-        x = tf.nn.relu(add_bias(conv(x, fourth[0], variant), fourth[1]))
-        x = upsampled_conv(x, *fifth, variant)
-        x = upsampled_valid_conv(x, *sixth, variant)
-        return tf.sigmoid(last_conv(x, *last, variant))
+        x = pooled_conv(images, *first)
+        x = pool(tf.nn.relu(add_bias(narrowing_conv(x, second[0]), second[1])))
+        x = pool(tf.nn.relu(add_bias(conv(x, third[0]), third[1])))
+        x = tf.nn.relu(add_bias(conv(x, fourth[0]), fourth[1]))
+        x = upsampled_conv(x, *fifth)
+        x = upsampled_valid_conv(x, *sixth)
+        return tf.sigmoid(last_conv(x, *last))
 
     return reconstruct
 
 
-def _dense_network(variant: Variant) -> _Network:
+def _dense_network() -> _Network:
     """The dense autoencoder. Units that a lane lacks are masked: a sigmoid of 0 is not 0."""
 
     def reconstruct(
@@ -219,19 +212,19 @@ def _dense_network(variant: Variant) -> _Network:
     ) -> tf.Tensor:
         encoder, encoder_bias, decoder, decoder_bias = weights
         x = tf.reshape(images, (*images.shape[:2], -1))
-        x = add_bias(product(x, encoder, variant), encoder_bias)
+        x = add_bias(tf.matmul(x, encoder), encoder_bias)
         x = tf.where(hidden.sigmoid[:, tf.newaxis, tf.newaxis], tf.sigmoid(x), tf.nn.relu(x))
         in_use = tf.range(x.shape[-1]) < hidden.width[:, tf.newaxis]
         x = dropout(tf.where(in_use[:, tf.newaxis], x, 0.0))
-        x = add_bias(product(x, decoder, variant), decoder_bias)
+        x = add_bias(tf.matmul(x, decoder), decoder_bias)
         return tf.reshape(tf.sigmoid(x), images.shape)
 
     return reconstruct
 
 
-def _network(model: str, variant: Variant) -> _Network:
+def _network(model: str) -> _Network:
     build = {"conv": _conv_network, "dense": _dense_network}[model]
-    return build(variant)
+    return build()
 
 
 def _errors(outputs: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
@@ -265,7 +258,7 @@ class Program:
         self.weight_shapes = weight_shapes(build_model(widest_trial(shape)))
         self._pixels = images.pixels
         self._n_images = images.n_train
-        self._network = _network(shape.model, shape.variant)
+        self._network = _network(shape.model)
         self._train_slice = _by_xla(self._slice)
         self.place = _by_xla(_with_lane)
         self.shuffle = _by_xla(_with_order)
@@ -426,7 +419,7 @@ class Evaluator:
 
     def __init__(self, model: str, images: DeviceImages) -> None:
         """Compiles nothing yet: the first call for a width does."""
-        self._network = _network(model, Variant())
+        self._network = _network(model)
         self._pixels = images.pixels
         self._chunk_size = min(EVAL_CHUNK_SIZES[model], images.n_eval)
         self._n_steps = math.ceil(images.n_eval / self._chunk_size)
