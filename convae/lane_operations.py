@@ -5,6 +5,7 @@ and w rows and columns at the lower of a part's two resolutions; kernels and bia
 shapes with a lane axis in front. Each part equals a Keras layer or a few.
 """
 
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -13,6 +14,8 @@ import tensorflow as tf
 
 from convae.operations import BLOCK, STAMP_TAPS, TAPS, VALID_TAPS, join_stamps, tap_places
 
+# (row, column) -> an array, see `pooled_conv`
+_Seen = Callable[[int, int], tf.Tensor]
 # Upsampled row r is low-resolution row r // 2: through tap k, output row 2i + phase of a "same"
 # convolution sees low-resolution row i + (phase + k − 1) // 2, one of i − 1, i and i + 1.
 SAME_TAPS = tap_places(2, 3, lambda phase, k: (phase + k - 1) // 2 + 1)
@@ -83,12 +86,57 @@ def narrowing_conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return convolve(x, kernel)
 
 
-def pooled_conv(images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+def relu_of_largest(block: list[tf.Tensor], bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """ReLU of a 2×2 block's largest value and the bias (k, channels).
+
+    Also int8, which pixel that is: of equals the first, as Keras has it, and -1 where ReLU is off.
+    """
+    largest = reduce(tf.maximum, block)
+    winners = tf.fill(largest.shape, tf.constant(len(BLOCK) - 1, tf.int8))
+    for pixel in reversed(range(len(BLOCK) - 1)):
+        winners = tf.where(block[pixel] == largest, tf.constant(pixel, tf.int8), winners)
+    outputs = tf.nn.relu(add_bias(largest, bias))
+    return outputs, tf.where(outputs > 0, winners, tf.constant(-1, tf.int8))
+
+
+def tap_sums(seen: _Seen, winners: tf.Tensor, g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The gradients of the first convolution's taps, (k, 9, filters), and its bias.
+
+    Args:
+        seen: as in `pooled_conv`.
+        winners: of `relu_of_largest`.
+        g: of the outputs, 0 where ReLU is off.
+    """
+    sums = []
+    for k, m in TAPS:
+        factor = 0.0
+        for pixel, (r, c) in enumerate(BLOCK):
+            factor = tf.where(winners == pixel, seen(r + k, c + m), factor)
+        sums.append(tf.reduce_sum(g * factor, axis=3))  # by row first, which a CPU does faster
+    by_row = tf.stack(sums, axis=1)
+    by_row = tf.reshape(by_row, (*by_row.shape[:2], -1, by_row.shape[-1]))
+    return tf.reduce_sum(by_row, axis=2), tf.reduce_sum(g, axis=(1, 2, 3))
+
+
+def pooled_conv(
+    images: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    keep: Callable[..., Any] = lambda *x: x,
+    tap_sums: Callable[[_Seen, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]] = tap_sums,
+) -> tf.Tensor:
     """A "same" 3×3 convolution of one channel, its bias, ReLU and 2×2 max pooling.
 
     For images (k, n, 2h, 2w), kernel (k, 3, 3, 1, filters) and bias (k, filters) it returns
     (k, n, h, w, filters). XLA makes one loop of it, so that what is not pooled yet never passes
     memory. The images get no gradient.
+
+    Args:
+        images: of all lanes.
+        kernel: by lane.
+        bias: by lane.
+        keep: of outputs and winners, so that the gradient does not compute them again.
+        tap_sums: the gradients of taps and bias.
     """
     n_lanes, n_images, rows, columns = images.shape
     height, width, filters = rows // 2, columns // 2, kernel.shape[-1]
@@ -102,40 +150,16 @@ def pooled_conv(images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Ten
     @tf.custom_gradient
     def convolve(kernel: tf.Tensor, bias: tf.Tensor) -> Any:
         taps = tf.reshape(kernel, (n_lanes, 3, 3, 1, 1, 1, filters))
-        sums = [tf.add_n([seen(r + k, c + m) * taps[:, k, m] for k, m in TAPS]) for r, c in BLOCK]
-        largest = reduce(tf.maximum, sums)
-        winners = tf.fill(largest.shape, tf.constant(len(BLOCK) - 1, tf.int8))
-        for pixel in reversed(range(len(BLOCK) - 1)):  # of equals the first, as Keras has it
-            winners = tf.where(sums[pixel] == largest, tf.constant(pixel, tf.int8), winners)
-        outputs = tf.nn.relu(add_bias(largest, bias))
-        winners = tf.where(outputs > 0, winners, tf.constant(-1, tf.int8))
+        block = [tf.add_n([seen(r + k, c + m) * taps[:, k, m] for k, m in TAPS]) for r, c in BLOCK]
+        outputs, winners = keep(*relu_of_largest(block, bias))
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            none = tf.zeros((), g.dtype)
-            g = tf.where(winners < 0, none, g)
-            of_kernel = _tap_sums(seen, winners, g)
-            # Long sums in float32, whatever the layers compute in.
-            of_bias = tf.reduce_sum(tf.cast(g, tf.float32), axis=(1, 2, 3))
-            return tf.reshape(of_kernel, kernel.shape), tf.cast(of_bias, bias.dtype)
+            of_taps, of_bias = tap_sums(seen, winners, tf.where(winners < 0, 0.0, g))
+            return tf.reshape(of_taps, kernel.shape), of_bias
 
         return outputs, gradient
 
     return convolve(kernel, bias)
-
-
-def _tap_sums(seen: Any, winners: tf.Tensor, g: tf.Tensor) -> tf.Tensor:
-    """The gradient of the first convolution's taps, (k, 9, filters), as a sum each."""
-    none = tf.zeros((), g.dtype)
-    sums = []
-    for k, m in TAPS:
-        factor = none
-        for pixel, (r, c) in enumerate(BLOCK):
-            factor = tf.where(winners == pixel, seen(r + k, c + m), factor)
-        # In two stages: one long sum would be done by few of a GPU's threads.
-        sums.append(tf.reduce_sum(tf.cast(g * factor, tf.float32), axis=3))
-    by_row = tf.stack(sums, axis=1)
-    by_row = tf.reshape(by_row, (*by_row.shape[:2], -1, by_row.shape[-1]))
-    return tf.cast(tf.reduce_sum(by_row, axis=2), g.dtype)
 
 
 def pool(x: tf.Tensor) -> tf.Tensor:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from convae import banded
 from convae.config import SPLITS, TrialConfig
 from convae.data import ImageSet, split
 from convae.lane_operations import (
@@ -33,6 +34,9 @@ from convae.models import build_model
 
 # The largest chunk a lane works on at once; larger batches are several chunks.
 MAX_CHUNK_SIZE = 256
+# How the conv model is computed: pixel by pixel on a CPU (`convae.lane_operations`), whole rows and
+# images at once on a GPU (`convae.banded`).
+Form = Literal["pixels", "rows"]
 # An epoch of all training images is so many slices, one of the search's five sixths a whole number
 # too.
 SLICES_PER_EPOCH = 6
@@ -41,6 +45,11 @@ EVAL_CHUNK_SIZES: Mapping[str, int] = MappingProxyType({"conv": 1000, "dense": 1
 N_PIXELS = 28 * 28  # of an image
 # Which field of a trial is its width.
 WIDTHS: Mapping[str, str] = MappingProxyType({"conv": "latent_filters", "dense": "hidden_units"})
+
+
+def form_on(device: str) -> Form:
+    """The form for a device, by TensorFlow's name of it."""
+    return "rows" if "GPU" in device else "pixels"
 
 
 def n_chunks(n_images: int, batch_size: int, chunk_size: int) -> int:
@@ -63,6 +72,7 @@ class Shape:
         chunk_size: images a lane a step.
         n_steps: chunks a slice.
         accumulates: whether a batch may be larger than a chunk.
+        form: of the conv model; None for the device's.
     """
 
     model: str
@@ -71,6 +81,7 @@ class Shape:
     chunk_size: int
     n_steps: int
     accumulates: bool = True
+    form: Form | None = None
 
     @classmethod
     def for_trials(
@@ -184,48 +195,55 @@ _Dropout = Callable[[tf.Tensor], tf.Tensor]
 _Network = Callable[[list[tf.Tensor], tf.Tensor, _Hidden, _Dropout], tf.Tensor]
 
 
-def _conv_network() -> _Network:
+def _conv(
+    weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
+) -> tf.Tensor:
     """The convolutional autoencoder. Filters that a lane lacks are 0, and stay so through ReLU."""
-
-    def reconstruct(
-        weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
-    ) -> tf.Tensor:
-        del hidden, dropout
-        first, second, third, fourth, fifth, sixth, last = zip(
-            weights[::2], weights[1::2], strict=True
-        )
-        x = pooled_conv(images, *first)
-        x = pool(tf.nn.relu(add_bias(narrowing_conv(x, second[0]), second[1])))
-        x = pool(tf.nn.relu(add_bias(conv(x, third[0]), third[1])))
-        x = tf.nn.relu(add_bias(conv(x, fourth[0]), fourth[1]))
-        x = upsampled_conv(x, *fifth)
-        x = upsampled_valid_conv(x, *sixth)
-        return tf.sigmoid(last_conv(x, *last))
-
-    return reconstruct
+    del hidden, dropout
+    first, second, third, fourth, fifth, sixth, last = zip(weights[::2], weights[1::2], strict=True)
+    x = pooled_conv(images, *first)
+    x = pool(tf.nn.relu(add_bias(narrowing_conv(x, second[0]), second[1])))
+    x = pool(tf.nn.relu(add_bias(conv(x, third[0]), third[1])))
+    x = tf.nn.relu(add_bias(conv(x, fourth[0]), fourth[1]))
+    x = upsampled_conv(x, *fifth)
+    x = upsampled_valid_conv(x, *sixth)
+    return tf.sigmoid(last_conv(x, *last))
 
 
-def _dense_network() -> _Network:
+def _conv_by_rows(
+    weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
+) -> tf.Tensor:
+    """The same for a GPU."""
+    del hidden, dropout
+    first, second, third, fourth, fifth, sixth, last = zip(weights[::2], weights[1::2], strict=True)
+    x = banded.pooled_conv(images, *first)
+    x = banded.relu_pool(banded.row_conv(x, second[0]), second[1])
+    x = banded.relu_pool(banded.same_conv(x, third[0]), third[1])
+    x = tf.nn.relu(add_bias(banded.same_conv(x, fourth[0]), fourth[1]))
+    x = tf.nn.relu(add_bias(banded.up_same_conv(x, fifth[0]), fifth[1]))
+    x = banded.relu(banded.up_valid_conv(x, sixth[0]), sixth[1])
+    return tf.sigmoid(banded.last_conv(x, *last))
+
+
+def _dense(
+    weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
+) -> tf.Tensor:
     """The dense autoencoder. Units that a lane lacks are masked: a sigmoid of 0 is not 0."""
-
-    def reconstruct(
-        weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
-    ) -> tf.Tensor:
-        encoder, encoder_bias, decoder, decoder_bias = weights
-        x = tf.reshape(images, (*images.shape[:2], -1))
-        x = add_bias(tf.matmul(x, encoder), encoder_bias)
-        x = tf.where(hidden.sigmoid[:, tf.newaxis, tf.newaxis], tf.sigmoid(x), tf.nn.relu(x))
-        in_use = tf.range(x.shape[-1]) < hidden.width[:, tf.newaxis]
-        x = dropout(tf.where(in_use[:, tf.newaxis], x, 0.0))
-        x = add_bias(tf.matmul(x, decoder), decoder_bias)
-        return tf.reshape(tf.sigmoid(x), images.shape)
-
-    return reconstruct
+    encoder, encoder_bias, decoder, decoder_bias = weights
+    x = tf.reshape(images, (*images.shape[:2], -1))
+    x = add_bias(tf.matmul(x, encoder), encoder_bias)
+    x = tf.where(hidden.sigmoid[:, tf.newaxis, tf.newaxis], tf.sigmoid(x), tf.nn.relu(x))
+    in_use = tf.range(x.shape[-1]) < hidden.width[:, tf.newaxis]
+    x = dropout(tf.where(in_use[:, tf.newaxis], x, 0.0))
+    x = add_bias(tf.matmul(x, decoder), decoder_bias)
+    return tf.reshape(tf.sigmoid(x), images.shape)
 
 
-def _network(model: str) -> _Network:
-    build = {"conv": _conv_network, "dense": _dense_network}[model]
-    return build()
+def network(model: str, form: Form) -> _Network:
+    """A model's function of weights and images."""
+    if model == "dense":
+        return _dense
+    return {"pixels": _conv, "rows": _conv_by_rows}[form]
 
 
 def _errors(outputs: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
@@ -259,7 +277,7 @@ class Program:
         self.weight_shapes = weight_shapes(build_model(widest_trial(shape)))
         self._pixels = images.pixels
         self._n_images = images.n_train
-        self._network = _network(shape.model)
+        self._network = network(shape.model, shape.form or form_on(images.pixels.device))
         self._train_slice = _by_xla(self._slice)
         self.place = _by_xla(_with_lane)
         self.shuffle = _by_xla(_with_order)
@@ -422,9 +440,9 @@ def _with_row(x: tf.Tensor, lane: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
 class Evaluator:
     """Evaluates one lane of any program of a model, compiled once."""
 
-    def __init__(self, model: str, images: DeviceImages) -> None:
-        """Compiles nothing yet: the first call for a width does."""
-        self._network = _network(model)
+    def __init__(self, model: str, images: DeviceImages, form: Form | None = None) -> None:
+        """Compiles nothing yet: the first call for a width does. `form` is as in `Shape`."""
+        self._network = network(model, form or form_on(images.pixels.device))
         self._pixels = images.pixels
         self._chunk_size = min(EVAL_CHUNK_SIZES[model], images.n_eval)
         self._n_steps = math.ceil(images.n_eval / self._chunk_size)
