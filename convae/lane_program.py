@@ -310,11 +310,25 @@ class Program:
         after: tuple[State, tf.Tensor] = self._train_slice(self._pixels, orders, state, by_lane)
         return after
 
-    def hlo(self, orders: tf.Tensor, state: State, by_lane: Arguments) -> str:
-        """What XLA makes of a slice, as text; compiles it once more."""
-        text: str = self._train_slice.experimental_get_compiler_ir(
-            self._pixels, orders, state, by_lane
-        )(stage="optimized_hlo")
+    def hlo(
+        self,
+        orders: tf.Tensor,
+        state: State,
+        by_lane: Arguments,
+        stage: str = "optimized_hlo",
+        platform: str | None = None,
+    ) -> str:
+        """What XLA makes of a slice, as text; compiles it once more.
+
+        Args:
+            orders: as those of `train`.
+            state: of any values.
+            by_lane: of any values.
+            stage: of TensorFlow's `experimental_get_compiler_ir`, such as "stablehlo".
+            platform: "GPU" for one that is not there, up to that stage; None for this device.
+        """
+        lower = self._train_slice.experimental_get_compiler_ir(self._pixels, orders, state, by_lane)
+        text: str = lower(stage=stage, platform_name=platform)
         return text
 
     def _slice(
