@@ -214,6 +214,12 @@ def _conv_by_rows(
     weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
 ) -> tf.Tensor:
     """The same for a GPU."""
+    n_lanes, n_images = images.shape[:2]
+    if n_lanes == 1 and n_images % 2 == 0:
+        # Of a single lane XLA transposes more, and takes half as many kernels again: two halves.
+        halves = tf.reshape(images, (2, n_images // 2, *images.shape[2:]))
+        twice = [tf.concat([x, x], axis=0) for x in weights]
+        return tf.reshape(_conv_by_rows(twice, halves, hidden, dropout), images.shape)
     del hidden, dropout
     first, second, third, fourth, fifth, sixth, last = zip(weights[::2], weights[1::2], strict=True)
     x = banded.pooled_conv(images, *first)
