@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.race import CONFIGS, build_parser, print_table, write_result
 from convae.config import TrialConfig
-from convae.quiet import without_native_notes
+from convae.stderr_filter import filtered_stderr
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -119,7 +119,7 @@ def measure_rates(n: int) -> tuple[list[dict[str, Any]], float]:
 def main() -> None:
     """Measures, prints three tables and writes `benchmarks/results/floors-cpu.json`."""
     options = build_parser("floors", __doc__, "each rate once").parse_args()
-    with without_native_notes():
+    with filtered_stderr():
         products, bytes_a_second = measure_rates(1 if options.short else 10)
     flop_a_second = max(product["flop_a_second"] for product in products)
     rates = [[x["size"], f"{x['flop_a_second'] / 1e9:.0f} GFLOP/s"] for x in products]

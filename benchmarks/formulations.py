@@ -31,13 +31,13 @@ def part_of_an_epoch(
 ) -> tuple[Epoch, str]:
     """An epoch over the first images, on so many threads."""
     from convae.device import open_device
-    from convae.formulations import as_defined, cheaper_on_cpu
+    from convae.formulations import as_defined, conv_on_cpu
     from convae.training import Trainer
 
     image_set = load_images(data)
     image_set = replace(image_set, train_images=image_set.train_images[:N_IMAGES])
     device = open_device(gpu=False, n_threads=n_threads)
-    form = {DEFINITION: as_defined, CHEAPER: cheaper_on_cpu}[formulation]
+    form = {DEFINITION: as_defined, CHEAPER: conv_on_cpu}[formulation]
     training = Trainer(image_set, device, form).start(config)
 
     def epoch() -> None:

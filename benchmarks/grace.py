@@ -30,7 +30,7 @@ from study.folder import schema
 from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial
 from study.tune.adapters import SearchScheduler
-from study.tune.trainable import EPOCH
+from study.tune.trainable import EPOCH, PLANNED
 
 SIZES = (6, 12, 25, 50)  # trials of a model: 12 to 100 of a study
 SHARES = (1 / 20, 1 / 10, 1 / 5, 3 / 10, 2 / 5)
@@ -82,7 +82,7 @@ def search_once(surrogate: Surrogate, spec: StudySpec, n_at_once: int = N_AT_ONC
         while search.is_open and len(at_work) < n_at_once:
             planned = search.next()
             curve = surrogate.measure(planned.config, spec.seed)
-            tune = Trial(trial_id=planned.trial_id, status="RUNNING", config=planned.to_dict())
+            tune = Trial(trial_id=planned.trial_id, status="RUNNING", config={PLANNED: planned})
             scheduler.on_trial_add(None, tune)
             at_work.append(AtWork(planned, curve, tune))
             n_whole += len(curve)

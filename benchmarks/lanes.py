@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.race import CONFIGS, build_parser, cell, print_table, write_result
 from convae.config import TrialConfig
 from convae.data import ImageSet, load_images
-from convae.quiet import without_native_notes
+from convae.stderr_filter import filtered_stderr
 from convae.xla import SWITCH
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def main() -> int:
         )
     if not options.compile_only:
         os.environ[SWITCH] = "0"
-    with without_native_notes():
+    with filtered_stderr():
         from convae.device import open_device
         from convae.lane_program import DeviceImages
 
@@ -266,7 +266,7 @@ def main() -> int:
     name = f"lanes-{'gpu' if device.jit_compile else 'cpu'}"
     asked = list(dict.fromkeys(settings(options)))
     if options.compile_only or (not at_once and len({setting.model for setting in asked}) > 1):
-        with without_native_notes():
+        with filtered_stderr():
             result["compiled_at_once"] = together = compile_at_once(asked, image_set)
         print(f"compiled at once: {together['compile_seconds']}, {together['wall_seconds']:.1f} s")
         write_result(name, result, short=options.short)

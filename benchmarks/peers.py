@@ -13,7 +13,7 @@ itself, which leaves it off where the processor lacks AVX-512. PyTorch: a `DataL
 import importlib.util
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -35,19 +35,28 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Peers' processes share a GPU: none may take all its memory.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
+MANY = 1_000_000  # epochs: more than are timed
 TRAINER, FIT, FIT_DEFAULT = "trainer", "model.fit", "model.fit, oneDNN as TensorFlow decides"
 
 
 def trainer(config: TrialConfig, data: str | None) -> tuple[Epoch, str]:
     """This project's."""
     from convae.device import open_device
-    from convae.training import Trainer
+    from convae.engine import Engine
+    from convae.sharing import DeviceSharing
 
     device = open_device()
-    training = Trainer(load_images(data), device).start(config)
+    engine = Engine.for_trial(config, load_images(data), device)
+    engine.compile()
+    config = replace(config, epochs=MANY)
+    engine.submit(
+        "trial", config, sharing=DeviceSharing.ALONE, evaluates=lambda epoch: epoch == MANY
+    )
 
     def epoch() -> None:
-        training.run_epoch(evaluate=False)
+        engine.step()
+        while not engine.report("trial", 0).epochs:
+            engine.step()
 
     return epoch, device.description
 

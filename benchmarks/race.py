@@ -21,7 +21,7 @@ from rich.table import Table
 
 from convae.config import TrialConfig
 from convae.hardware import describe_machine, versions
-from convae.quiet import without_native_notes
+from convae.stderr_filter import filtered_stderr
 
 # The report's two models at its setting.
 CONFIGS = {"conv": TrialConfig(model="conv"), "dense-512": TrialConfig(model="dense")}
@@ -72,7 +72,7 @@ class _Process:
 
 def _serve(connection: Any, peer: Peer, config: Any, data: str | None) -> None:
     try:
-        with without_native_notes():
+        with filtered_stderr():
             epoch, device = peer(config, data)
             epoch()
         connection.send(("ready", device))

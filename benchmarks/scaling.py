@@ -14,60 +14,69 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from benchmarks.race import build_parser, print_table, write_result
-from convae.config import TrialConfig
+from convae.results import EpochResult, Report, Status
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError
 from study.folder.tables import read_tables
-from study.tune.trainable import AutoencoderTrial
+from study.plan.trials import PlannedTrial
+from study.tune.trainable import WorkerSettings
 
 N_EPOCHS = 5
 MARKS = (100, 200, 500, 1000, 2000)  # trials ended
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Formula:
-    """A training that takes no time: its MSE depends on the learning rate and the epoch."""
+class FormulaEngine:
+    """In the place of `study.tune.engines.StudyEngine`, which the rest of a study takes it for.
 
-    compile_seconds = 0.0
-    n_parameters = 1
-    eval_metric = schema.VAL_MSE
+    A training that takes no time: its MSE depends on the learning rate and the epoch.
+    """
 
-    def __init__(self, config: TrialConfig) -> None:
-        self.config = config
-        self.epoch = 0
+    in_lanes = False
+    report_seconds = 1.0
 
-    def run_epoch(self, *, evaluate: bool = True) -> SimpleNamespace:
-        """The next epoch's numbers."""
-        self.epoch += 1
-        mse = 0.01 * (1 + np.log(self.config.learning_rate / 0.3) ** 2 + 1 / self.epoch)
-        return SimpleNamespace(
-            epoch=self.epoch,
-            train_mse=mse,
-            eval_mse=mse if evaluate else None,
-            train_seconds=0.001,
-            eval_seconds=0.0,
-        )
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self._epoch = self._until_epoch = 0
 
+    def describe(self) -> str:
+        """Its device."""
+        return "a formula"
 
-class FormulaTrial(AutoencoderTrial):
-    """Everything but the training is the real one's."""
+    def submit(self, attempt: Any, planned: PlannedTrial, until_epoch: int, state: Any) -> int:
+        """Takes a trial."""
+        assert state is None  # trials of no time leave no checkpoint
+        self._planned, self._epoch, self._until_epoch = planned, 0, until_epoch
+        return 1
 
-    def setup(self, config: dict[str, Any], image_set: Any = None, **settings: Any) -> None:
-        """Opens the run folder, and no device."""
-        started = time.perf_counter()
-        self._open(settings["folder"], settings["owner"])
-        device = SimpleNamespace(description="a formula")
-        self._trainer: Any = SimpleNamespace(start=Formula, device=device)
-        self._begin(config, started)
+    def advance(self, attempt: Any, until_epoch: int) -> None:
+        """Lets it train on."""
+        self._until_epoch = until_epoch
 
-    def _keep_model(self) -> None:
-        pass
+    def report(self, attempt: Any, timeout_seconds: float) -> Report:
+        """Trains until it must pause."""
+        setting = 1 + np.log(self._planned.config.learning_rate / 0.3) ** 2
+        epochs = []
+        while self._epoch < self._until_epoch:
+            self._epoch += 1
+            mse = 0.01 * (setting + 1 / self._epoch)
+            epochs.append(EpochResult(self._epoch, mse, mse, 0.001, 0.0))
+        return Report(Status.PAUSED, epochs, None)
+
+    def checkpoint(self, attempt: Any) -> tuple[Report, None]:
+        """Has none."""
+        return Report(Status.PAUSED, [], None), None
+
+    def export(self, attempt: Any) -> dict[str, bytes]:
+        """Has no model."""
+        return {}
+
+    def remove(self, attempt: Any) -> None:
+        """Nothing is left."""
 
 
 def run(folder: str, n_trials: int, sampler: str) -> None:
@@ -95,7 +104,7 @@ def run(folder: str, n_trials: int, sampler: str) -> None:
             RunFolder(folder),
             command=["benchmarks.scaling"],
             quiet=True,
-            trainable=FormulaTrial,
+            workers=WorkerSettings(engine=FormulaEngine),
         )
 
 

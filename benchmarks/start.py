@@ -16,19 +16,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.race import build_parser, cell, print_table, write_result
-from convae.data import load_images
+from convae.config import TrialConfig
+from convae.data import ImageSet, load_images
+from convae.device import open_device
+from convae.engine import Engine
+from convae.training import Trainer, Training
 from study.folder import schema
 from study.folder.storage import RunFolder
 from study.plan.spec import StudySpec
 from study.tune.driver import run_study
+from study.tune.engines import StudyEngine
 from study.tune.resources import Resources, ray_session
-from study.tune.trainable import AutoencoderTrial
+from study.tune.trainable import WorkerSettings
 
-NOTES = "notes"  # a folder of files TRIAL_ID.json in the run folder
+NOTES = "notes"  # a folder of files MODEL-SEED.json in the run folder
 N_FURTHER = 10
 N_COMMANDS = 10
 MEMORY = {
@@ -38,52 +44,65 @@ MEMORY = {
 }
 
 
-class NotedTrial(AutoencoderTrial):
-    """The study's own trainable, which notes what its trials wait for and what memory they take."""
+class NotingTrainer(Trainer):
+    """The study's trainer, which notes what its trials wait for and what memory they take."""
 
-    _prepared_seconds: float | None = None
-    _ended_at: float | None = None  # the trial before
-    _empty: dict[str, float] | None = None
+    def __init__(self, folder: RunFolder, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        assert self._images  # which are there from now on
+        self._folder = folder
+        self._empty = memory()  # TensorFlow and the images, no program yet
+        self._ended_at: float | None = None  # the trial before
 
-    def _begin(self, config: dict[str, Any], started: float) -> None:
-        assert self._trainer._images  # which are there from now on
-        self._empty = self._empty or memory()  # TensorFlow and the images, no program yet
-        super()._begin(config, started)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes over a further trial."""
+    def start(self, config: TrialConfig) -> Training:
+        """Prepares a trial and takes a step by itself."""
         started = time.perf_counter()
-        done = super().reset_config(new_config)
-        self._prepared_seconds = time.perf_counter() - started
-        return done
-
-    def step(self) -> dict[str, Any]:
-        """Takes a step by itself, then trains the epoch."""
-        started = time.perf_counter()
-        one_step(self._training)
+        training = super().start(config)
+        one_step(training)
         stepped = time.perf_counter()
-        result = super().step()
         notes: dict[str, Any] = {
-            "trial_id": self._planned.trial_id,
-            "model": self._planned.config.model,
-            "compile_seconds": self._training.compile_seconds,
+            "model": config.model,
+            "compile_seconds": training.compile_seconds,
             "memory_empty": self._empty,
-            "memory": memory(),
         }
-        if self._prepared_seconds is not None and self._ended_at is not None:
-            notes["worker_seconds"] = self._prepared_seconds + stepped - started
+        if self._ended_at is not None:
+            notes["worker_seconds"] = stepped - started
             notes["slot_seconds"] = stepped - self._ended_at
-        self._folder.write(f"{NOTES}/{self._planned.trial_id}.json", json.dumps(notes).encode())
-        self._ended_at = time.perf_counter()
-        return result
+
+        def evaluate() -> float:
+            """Which ends the trial's only epoch."""
+            value = Training.evaluate(training)
+            notes["memory"] = memory()
+            name = f"{NOTES}/{config.model}-{config.seed}.json"
+            self._folder.write(name, json.dumps(notes).encode())
+            self._ended_at = time.perf_counter()
+            return value
+
+        training.evaluate = evaluate  # type: ignore[method-assign]
+        return training
+
+
+def noting_engine(folder: RunFolder, *arguments: Any, **settings: Any) -> StudyEngine:
+    """The engine of a study's worker, with a trainer that notes.
+
+    Args:
+        folder: for the notes.
+        arguments: of `StudyEngine`.
+        settings: the same.
+    """
+
+    def open_engine(image_set: ImageSet, *_: Any, n_threads: int, **__: Any) -> tuple[str, Engine]:
+        device = open_device(gpu=False, n_threads=n_threads)
+        engine = Engine.open(image_set, {}, NotingTrainer(folder, image_set, device))
+        engine.start()
+        return device.description, engine
+
+    return StudyEngine(*arguments, **settings, open_engine=open_engine)
 
 
 def one_step(training: Any) -> None:
-    """Shuffles for an epoch and takes its first step and its last, partial one.
-
-    The weights move by nothing, because the learning rate is 0. The trainer warms up like this.
-    """
-    training._program._call_train(training._images, 0.0, 0.0, True, (0, 0), n_steps=1)
+    """Shuffles for an epoch and takes a step that changes no weight, as the trainer warms up."""
+    training._program.warm_up()
 
 
 def memory() -> dict[str, float]:
@@ -100,15 +119,16 @@ def memory() -> dict[str, float]:
 
 
 def run_trials(n_further: int, data: str | None) -> list[dict[str, Any]]:
-    """The notes of all trials, in the order in which one worker trained them."""
+    """The notes of all trials, which one worker trained."""
     image_set = load_images(data)
     spec = StudySpec(preset="start", hidden_units=(512,), epochs=1, n_seeds=1 + n_further)
     with tempfile.TemporaryDirectory(prefix="convae-bench-") as storage, ray_session(None):
         folder = RunFolder(f"{storage}/run")
         resources = Resources(n_gpus=0, cpus_per_trial=1, max_concurrent=1)
         command = ["benchmarks.start"]
+        workers = WorkerSettings(engine=partial(noting_engine, folder))
         outcome = run_study(
-            spec, resources, image_set, folder, command=command, quiet=True, trainable=NotedTrial
+            spec, resources, image_set, folder, command=command, quiet=True, workers=workers
         )
         if outcome.status != "finished" or outcome.n_failed:
             log = (folder.read(schema.LOG_FILE) or b"").decode()

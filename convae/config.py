@@ -1,8 +1,8 @@
 """The frozen description of one trial, and the one table of hyperparameters that it rests on.
 
-`HYPERPARAMETERS` says once what there is to know of each: values, default, models, the report's
-word on it, its neighbours and how it is searched. Whatever else needs one of these derives it.
-A `TrialConfig` validates itself when it is made, so whoever holds one holds a trial that can run.
+`HYPERPARAMETERS` says once of each: values, default, models, the report's
+word on it, its neighbours and how it is searched. All else derives these from it.
+A `TrialConfig` validates itself when it is made: every one that exists can be trained.
 """
 
 import json
@@ -21,14 +21,16 @@ Kind = Literal["text", "int", "float", "bool"]
 CONV: Final = "conv"
 DENSE: Final = "dense"
 MODELS: Final = (CONV, DENSE)
+IMAGE_SHAPE: Final = (28, 28, 1)  # rows, columns, channels; all else derives it from here
 # "full": all training and test images, of MNIST 60,000 and 10,000, as in the report.
 # "search": training images alone, validated on their last sixth, of MNIST 10,000; no test image.
 FULL_SPLIT: Final = "full"
 SEARCH_SPLIT: Final = "search"
 SPLITS: Final = (FULL_SPLIT, SEARCH_SPLIT)
+IMAGE_SIZE: Final = "{} × {}".format(*IMAGE_SHAPE)  # for people
 DATA_HELP: Final = (
-    "images of 28 × 28: an .npz with x_train and x_test, or a folder of IDX files; default: MNIST,"
-    " from CONVAE_DATA, a cache or a download"
+    f"images of {IMAGE_SIZE}: an .npz with x_train and x_test, or a folder of IDX files; default:"
+    " MNIST, from CONVAE_DATA, a cache or a download"
 )
 N_SEEDS: Final = 2**31  # seeds run from 0 to below this
 # Names become files' and columns' parts.
@@ -46,21 +48,13 @@ class ConfigError(UserError):
 
 @dataclass(frozen=True)
 class Range:
-    """Searched between two values, on a log scale where it acts multiplicatively.
-
-    Attributes:
-        low: lower end, included.
-        high: upper end, included.
-        grid: the values of a grid search, within the range; empty for some that are spread evenly.
-        log: whether the scale is a log one.
-        whole: whether values are whole numbers.
-    """
+    """Searched between two values, both included."""
 
     low: float
     high: float
-    grid: tuple[float, ...] = ()
-    log: bool = True
-    whole: bool = False
+    grid: tuple[float, ...] = ()  # a grid search's values; empty for some that are spread evenly
+    log: bool = True  # on a log scale, for what acts multiplicatively
+    whole: bool = False  # values are whole numbers
 
 
 @dataclass(frozen=True)
@@ -72,40 +66,25 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameter:
-    """What a person can choose of a trial's model or optimiser.
+    """One hyperparameter of a model or of its optimiser."""
 
-    Attributes:
-        name: the field of `TrialConfig` and the column of the tables.
-        kind: of its values.
-        admits: whether a value is valid.
-        takes: the valid values in words, to end the sentence "dropout is 2, but takes …".
-        models: those that have it.
-        default: the report's value, or this project's reading where the report is silent.
-        stated: whether the report states it.
-        readings: if it is not stated, the values under which the audit trains; empty if the
-            claims are not audited under it.
-        neighbours: values to which it alone is changed, beside the default's; first those that
-            a small search should know of.
-        search: how it is searched.
-        complement: searched and shown as 1 − value.
-        of_architecture: part of the architecture's name, such as "dense-512".
-    """
-
-    name: str
+    name: str  # the field of `TrialConfig` and the column of the tables
     kind: Kind
-    admits: Callable[[Any], bool]
-    takes: str
-    models: tuple[str, ...] = MODELS
-    default: Any
-    stated: bool
+    admits: Callable[[Any], bool]  # whether a value is valid
+    takes: str  # the valid values in words, to end the sentence "dropout is 2, but takes …"
+    models: tuple[str, ...] = MODELS  # those that have it
+    default: Any  # the report's value, or this project's reading where the report is silent
+    stated: bool  # whether the report states it
+    # If not: the values under which the audit trains; empty if claims are not audited under it.
     readings: tuple[Any, ...] = ()
+    # The values to which it alone is changed; first those that a small search should try.
     neighbours: tuple[Any, ...]
     search: Range | Choices
-    complement: bool = False
-    of_architecture: bool = False
+    complement: bool = False  # searched and shown as 1 − value
+    of_architecture: bool = False  # part of the architecture's name, such as "dense-512"
 
     def applies_to(self, model: str) -> bool:
-        """Whether a model has it: one of a person's own has those that both built-in ones have."""
+        """Whether a model has it: a custom model has those that all built-in ones have."""
         return model in self.models or (model not in MODELS and self.models == MODELS)
 
     @property
@@ -132,20 +111,28 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_share(value: Any) -> bool:
-    return is_number(value) and 0 <= value < 1
-
-
-_WHOLE = "a whole number from 1"
-_SHARE = "a number from 0 up to, not including, 1"
+# What a hyperparameter takes: kind, admits and takes of `Hyperparameter`.
+_COUNT: Final[dict[str, Any]] = {
+    "kind": "int",
+    "admits": lambda value: _is_int(value, 1),
+    "takes": "a whole number from 1",
+}
+_SHARE: Final[dict[str, Any]] = {
+    "kind": "float",
+    "admits": lambda value: is_number(value) and 0 <= value < 1,
+    "takes": "a number from 0 up to, not including, 1",
+}
+_FLAG: Final[dict[str, Any]] = {
+    "kind": "bool",
+    "admits": lambda value: isinstance(value, bool),
+    "takes": "true or false",
+}
 
 # What the report leaves open comes first: a small search is given the first neighbours only.
 HYPERPARAMETERS: Final = (
     Hyperparameter(
         name="batch_size",
-        kind="int",
-        admits=lambda value: _is_int(value, 1),
-        takes=_WHOLE,
+        **_COUNT,
         default=256,
         stated=False,
         readings=(128, 256, 1000),
@@ -154,9 +141,7 @@ HYPERPARAMETERS: Final = (
     ),
     Hyperparameter(
         name="latent_filters",
-        kind="int",
-        admits=lambda value: _is_int(value, 1),
-        takes=_WHOLE,
+        **_COUNT,
         models=(CONV,),
         default=8,  # the report's code is 4×4×8, though it writes 16 filters
         stated=False,
@@ -179,9 +164,7 @@ HYPERPARAMETERS: Final = (
     ),
     Hyperparameter(
         name="dropout",
-        kind="float",
-        admits=_is_share,
-        takes=_SHARE,
+        **_SHARE,
         models=(DENSE,),
         default=0.0,
         stated=False,
@@ -190,9 +173,7 @@ HYPERPARAMETERS: Final = (
     ),
     Hyperparameter(
         name="hidden_units",
-        kind="int",
-        admits=lambda value: _is_int(value, 1),
-        takes=_WHOLE,
+        **_COUNT,
         models=(DENSE,),
         default=512,
         stated=True,
@@ -213,9 +194,7 @@ HYPERPARAMETERS: Final = (
     ),
     Hyperparameter(
         name="momentum",
-        kind="float",
-        admits=_is_share,
-        takes=_SHARE,
+        **_SHARE,
         default=0.5,
         stated=True,
         neighbours=(0.9, 0.0),
@@ -225,9 +204,7 @@ HYPERPARAMETERS: Final = (
     ),
     Hyperparameter(
         name="nesterov",
-        kind="bool",
-        admits=lambda value: isinstance(value, bool),
-        takes="true or false",
+        **_FLAG,
         default=True,
         stated=True,
         neighbours=(True, False),
@@ -240,30 +217,27 @@ BY_NAME: Final[Mapping[str, Hyperparameter]] = MappingProxyType(
 
 
 def is_custom_name(name: str) -> bool:
-    """Whether a model of a person's own may be called so."""
+    """Whether a custom model may be called so."""
     return bool(_CUSTOM_NAME.fullmatch(name)) and name not in MODELS
 
 
 def argument_of(model: str, name: str, default: Any) -> Hyperparameter:
-    """An argument of a person's own builder as a hyperparameter of its model.
+    """An argument of a custom model's builder as a hyperparameter.
 
     Args:
-        model: its name.
+        model: the model's name.
         name: of the argument.
         default: a number, a text, true or false, whose kind all values have.
     """
-    kinds: dict[type, tuple[Kind, Callable[[Any], bool], str]] = {
-        bool: ("bool", lambda value: isinstance(value, bool), "true or false"),
-        int: ("int", lambda value: _is_int(value, -(2**63)), "a whole number"),
-        float: ("float", is_number, "a finite number"),
-        str: ("text", lambda value: isinstance(value, str), "a text"),
+    kinds: dict[type, dict[str, Any]] = {
+        bool: _FLAG,
+        int: {"kind": "int", "admits": lambda x: _is_int(x, -(2**63)), "takes": "a whole number"},
+        float: {"kind": "float", "admits": is_number, "takes": "a finite number"},
+        str: {"kind": "text", "admits": lambda x: isinstance(x, str), "takes": "a text"},
     }
-    kind, admits, takes = kinds[type(default)]
     return Hyperparameter(
         name=name,
-        kind=kind,
-        admits=admits,
-        takes=takes,
+        **kinds[type(default)],
         models=(model,),
         default=default,
         stated=False,
@@ -286,41 +260,27 @@ def _default(name: str) -> Any:
 class TrialConfig:
     """One trial: a model, its hyperparameters, and how long and on what it trains.
 
-    A hyperparameter that the model does not have stays None.
-
-    Attributes:
-        model: of `MODELS`, or the name of one of a person's own.
-        latent_filters: filters of the third convolution (8: a 4×4×8 latent).
-        hidden_units: of the dense hidden layer.
-        hidden_activation: of the dense hidden layer, "relu" or "sigmoid".
-        dropout: rate on the dense hidden layer.
-        arguments: of the builder of a model of a person's own, as a JSON object with sorted keys;
-            whether there are any, if only "{}", tells such a model from a built-in one.
-        learning_rate: of SGD.
-        momentum: of SGD, in [0, 1).
-        nesterov: whether the momentum is Nesterov's.
-        batch_size: images a step.
-        epochs: passes over the training images.
-        split: of `SPLITS`.
-        seed: of the initial weights, the order of the images and the dropout; below `N_SEEDS`.
+    A hyperparameter that the model does not have is None.
 
     Raises:
         ConfigError: for a value out of range or a hyperparameter of the other model.
     """
 
-    model: str
-    latent_filters: int | None = None
-    hidden_units: int | None = None
-    hidden_activation: str | None = None
-    dropout: float | None = None
+    model: str  # of `MODELS`, or a custom model's name
+    latent_filters: int | None = None  # of the third convolution (8: a 4×4×8 latent)
+    hidden_units: int | None = None  # of the dense hidden layer
+    hidden_activation: str | None = None  # of the dense hidden layer, "relu" or "sigmoid"
+    dropout: float | None = None  # rate on the dense hidden layer
+    # Of a custom model's builder, as a JSON object with sorted keys, if only "{}"; None tells a
+    # built-in model from a custom one.
     arguments: str | None = None
-    learning_rate: float = _default("learning_rate")
-    momentum: float = _default("momentum")
-    nesterov: bool = _default("nesterov")
-    batch_size: int = _default("batch_size")
-    epochs: int = 50
-    split: str = FULL_SPLIT
-    seed: int = 0
+    learning_rate: float = _default("learning_rate")  # of SGD
+    momentum: float = _default("momentum")  # of SGD, in [0, 1)
+    nesterov: bool = _default("nesterov")  # whether the momentum is Nesterov's
+    batch_size: int = _default("batch_size")  # images a step
+    epochs: int = 50  # passes over the training images
+    split: str = FULL_SPLIT  # of `SPLITS`
+    seed: int = 0  # of initial weights, order of the images and dropout; below `N_SEEDS`
 
     def __post_init__(self) -> None:
         if self.is_custom:
@@ -328,7 +288,7 @@ class TrialConfig:
         else:
             _require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
         _require(self.split in SPLITS, "split", self.split, "one of " + ", ".join(SPLITS))
-        _require(_is_int(self.epochs, 1), "epochs", self.epochs, _WHOLE)
+        _require(_is_int(self.epochs, 1), "epochs", self.epochs, _COUNT["takes"])
         in_range = _is_int(self.seed, 0) and self.seed < N_SEEDS
         _require(in_range, "seed", self.seed, "a whole number from 0 below 2**31")
         for parameter in HYPERPARAMETERS:
@@ -357,21 +317,21 @@ class TrialConfig:
 
     @property
     def is_custom(self) -> bool:
-        """Whether the model is one of a person's own."""
+        """Whether the model is a custom one."""
         return self.arguments is not None
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """The keyword arguments of the builder of a model of a person's own; else none."""
+        """The keyword arguments of a custom model's builder; else none."""
         return {} if self.arguments is None else json.loads(self.arguments)
 
     def value(self, name: str) -> Any:
-        """Of a hyperparameter, or of an argument of its own builder."""
+        """Of a hyperparameter, or of an argument of a custom model's builder."""
         keywords = self.keywords
         return keywords[name] if name in keywords else getattr(self, name)
 
     def with_values(self, values: Mapping[str, Any]) -> "TrialConfig":
-        """The same trial with other values of hyperparameters, or of its own builder's arguments.
+        """The same trial with other values of hyperparameters, or of its builder's arguments.
 
         Raises:
             ConfigError: for a value out of range.
@@ -434,7 +394,7 @@ def n_parameters(config: TrialConfig) -> int:
         code = config.latent_filters or 0
         channels = (1, 16, 8, code, 8, 8, 16, 1)
         return sum((9 * before + 1) * after for before, after in pairwise(channels))
-    pixels, hidden = 28 * 28, config.hidden_units or 0
+    pixels, hidden = math.prod(IMAGE_SHAPE), config.hidden_units or 0
     return (pixels + 1) * hidden + (hidden + 1) * pixels
 
 

@@ -1,4 +1,4 @@
-"""Tries a builder of a person's own: `convae.custom_models` runs this in another process.
+"""Checks a custom model's builder: `convae.custom_models` runs this in another process.
 
     python -m convae.custom_check read|count REQUEST ANSWER
 
@@ -21,12 +21,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convae.config import FIELD_KINDS, TrialConfig, as_arguments
+from convae.config import FIELD_KINDS, IMAGE_SHAPE, TrialConfig, as_arguments
 from convae.custom_models import CustomModel, FolderModules
-from convae.models import IMAGE_SHAPE, build_model, count_trainable
+from convae.models import build_model, count_trainable
 
 MOST_LETTERS = 400  # of an error's message; Keras' may be a page
-_SHAPE = "images (28, 28, 1)"
+_SHAPE = f"images {IMAGE_SHAPE}"
 
 
 class BuilderError(Exception):
@@ -134,7 +134,7 @@ def _defaults(function: Any) -> dict[str, Any]:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise BuilderError(
-                f"the argument {name} has no name of its own; take keyword arguments only"
+                f"the argument {name} cannot be given by name; take keyword arguments only"
             )
         value = parameter.default
         if value is parameter.empty:

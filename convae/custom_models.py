@@ -1,8 +1,10 @@
-"""A Keras model of a person's own: a builder in a Python file, which travels as its text.
+"""Custom models: a user's builder in a Python file, which is shipped as its text.
 
 A builder is a function whose keyword arguments are the model's hyperparameters, and which returns
-a model of images (28, 28, 1) in [0, 1] to the same. Another process tries it (convae.custom_check),
-so that whoever reads one needs no TensorFlow, and what the builder prints or ends does no harm.
+a Keras model of images of `IMAGE_SHAPE` in [0, 1] to the same. Another process checks it
+(`convae.custom_check`): so the study's driver needs no TensorFlow, and a builder that prints, hangs
+or kills its process does no harm. The text is in `study.json`: `--resume` needs no file of the
+user's, on whatever machine.
 """
 
 import importlib
@@ -42,23 +44,17 @@ class CustomModelError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class CustomModel:
-    """A builder, with all that it needs to be run on another machine.
+    """A builder, with all that it needs to be run on another machine."""
 
-    Attributes:
-        name: of the model, as `TrialConfig.model` has it.
-        function: the builder's name in the first of the files.
-        files: path and text of the Python files that it takes from its own folder, relative to it.
-        defaults: of its keyword arguments, as `TrialConfig.arguments` has them.
-    """
-
-    name: str
-    function: str
+    name: str  # of the model, as `TrialConfig.model` has it
+    function: str  # the builder's name in the first of the files
+    # Path and text of the Python files that it imports from its folder, relative to that.
     files: tuple[tuple[str, str], ...]
-    defaults: str
+    defaults: str  # of its keyword arguments, as `TrialConfig.arguments` has them
 
     @property
     def build(self) -> str:
-        """The builder as people write it, but relative to its own folder."""
+        """The builder as a study file names it, but relative to its folder."""
         return f"{self.files[0][0]}:{self.function}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,13 +67,16 @@ class CustomModel:
         return cls(**{**values, "files": tuple(values["files"].items())})
 
 
-def read_custom_model(name: str, build: str, folder: Path) -> CustomModel:
-    """Reads a builder with the files that it needs, and has it tried at its defaults.
+def read_custom_model(
+    name: str, build: str, folder: Path, seconds: float = CHECK_SECONDS
+) -> CustomModel:
+    """Reads a builder with the files that it needs, and has it checked at its defaults.
 
     Args:
         name: of the model.
         build: "file.py:function".
         folder: to which the file is relative.
+        seconds: after which the check is given up.
 
     Raises:
         CustomModelError: it is missing, or is no builder of such a model.
@@ -93,11 +92,11 @@ def read_custom_model(name: str, build: str, folder: Path) -> CustomModel:
         what = f"there is no file {file}; name one relative to {folder}"
         raise CustomModelError.of(name, build, what)
     request = {"name": name, "file": str(file.resolve()), "function": function}
-    return CustomModel.from_dict(_ask("read", request, name, build, CHECK_SECONDS))
+    return CustomModel.from_dict(_ask("read", request, name, build, seconds))
 
 
 def count_parameters(custom: CustomModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The trainable parameters that a model has at each setting, which is tried by that.
+    """The trainable parameters that a model has at each setting, which checks the setting.
 
     Args:
         custom: the model.
@@ -118,9 +117,9 @@ def count_parameters(custom: CustomModel, settings: Sequence[Mapping[str, Any]])
 def load_builder(custom: CustomModel) -> Callable[..., Any]:
     """The builder, imported from copies of its files.
 
-    It builds one model at a time; the modules that it imports are its own, whatever their names.
+    It builds one model at a time, and finds its modules whatever others have the same names.
     """
-    folder = process_folder("convae-own-")
+    folder = process_folder("convae-custom-")
     for path, text in custom.files:
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -139,24 +138,22 @@ def load_builder(custom: CustomModel) -> Callable[..., Any]:
 
 
 class FolderModules:
-    """The modules of a folder, which can be imported and found only while they are asked for.
+    """The modules of a folder, which can be imported and found only in a block of `present`.
 
-    So two folders may have modules of the same names, and none of them hides anybody else's.
-
-    Attributes:
-        loaded: those imported so far, by name.
+    So two folders may have modules of the same names, and they hide no installed ones.
     """
 
     def __init__(self, folder: Path, tops: Collection[str]) -> None:
-        """Takes the folder, and its top-level names, which go before others' while present."""
+        """Takes the folder, and its top-level names, which hide others' in such a block."""
         self._folder, self._tops = folder, tops
-        self.loaded: dict[str, ModuleType] = {}
+        self.loaded: dict[str, ModuleType] = {}  # those imported so far, by name
 
     @contextmanager
     def present(self) -> Iterator[None]:
-        """While the block runs, the folder's modules are there, as a script beside them has it."""
+        """While the block runs, the modules are found as by a script in the folder."""
         with _IMPORTING:
-            displaced = {name: sys.modules.pop(name) for name in _under(self._tops)}
+            hidden = [name for name in sys.modules if name.partition(".")[0] in self._tops]
+            displaced = {name: sys.modules.pop(name) for name in hidden}
             others = {name.partition(".")[0] for name in sys.modules}
             sys.modules.update(self.loaded)
             sys.path.insert(0, str(self._folder))
@@ -173,10 +170,6 @@ class FolderModules:
     def _has(self, name: str, module: ModuleType) -> bool:
         base = self._folder.joinpath(*name.split("."))
         return getattr(module, "__file__", None) in (f"{base}.py", f"{base}/__init__.py")
-
-
-def _under(tops: Collection[str]) -> list[str]:
-    return [name for name in sys.modules if name.partition(".")[0] in tops]
 
 
 def _ask(task: str, request: Mapping[str, Any], name: str, build: str, seconds: float) -> Any:

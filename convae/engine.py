@@ -1,119 +1,72 @@
-"""Fills a device's lanes: trials come, train, pause, end, and the next take their places at once.
+"""Fills a device's lanes: trials come, train, pause and end, and the next take their lanes at once.
 
 Inference servers call it continuous batching; here it trains. A `Scheduler` holds the queues and
 knows no device, `Lanes` hold the device and know no queue, and a step of the `Engine` is: give free
-lanes to those who wait, train each program's lanes for a slice, and let go who must wait or has
-ended. Slices are fractions of a second, so nobody waits long for a lane. No Ray.
+lanes to waiting trials, train each program's lanes for a slice, and free the lanes of trials that
+pause or end. Slices are fractions of a second, so that a lane is soon free. `convae/README.md` is
+the map.
 """
 
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import TracebackType
 from typing import NamedTuple
 
-from convae.config import TrialConfig
-from convae.custom_lane import CustomLane
+import keras
+
+from convae.config import MODELS, TrialConfig
+from convae.custom_models import CustomModel
 from convae.data import ImageSet
-from convae.lane_program import DeviceImages, Evaluator, Shape
+from convae.device import Device
+from convae.errors import EngineError, TrialError
+from convae.lane_program import WIDTHS, DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
-from convae.place import Place
-from convae.training import EpochResult, Trainer
+from convae.models import build_model
+from convae.results import EpochResult, Report, Status
+from convae.sharing import DeviceSharing
+from convae.trainer_lane import TrainerLane
+from convae.training import Trainer
 from convae.xla import cached_programs
 
 
 class ProgramId(NamedTuple):
-    """A model's program: its lanes, or the one lane for what is timed alone or comes last alone."""
+    """A model's program: that of many lanes, or the single lane for trials that are timed alone."""
 
     model: str
     single: bool
 
 
-class Status(StrEnum):
-    """Where a trial stands. PAUSED waits for `Engine.advance`; REMOVED is no longer there."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    PAUSED = "paused"
-    COMPLETED = "completed"
-    DIVERGED = "diverged"
-    FAILED = "failed"
-    REMOVED = "removed"
-
-
-class EngineError(RuntimeError):
-    """The engine has failed, and every trial in it; the cause is chained."""
-
-
-class TrialError(RuntimeError):
-    """A trial has failed, and it alone; the cause is chained."""
-
-
-class Report(NamedTuple):
-    """What a trial has to tell since its last report.
-
-    Attributes:
-        status: where it stands.
-        epochs: completed since.
-        diverged_epoch: the epoch whose loss was not finite, from 1.
-        train_seconds: its share of the device in this engine so far, an epoch that it has not ended
-            or in which it diverged included.
-        compile_seconds: of a program for it alone, since.
-    """
-
-    status: Status
-    epochs: list[EpochResult]
-    diverged_epoch: int | None
-    train_seconds: float
-    compile_seconds: float = 0.0
-
-
 @dataclass(eq=False)
 class Trial:
-    """A trial in the engine.
+    """A trial in the engine."""
 
-    Attributes:
-        trial_id: unique among those in the engine.
-        config: what to train.
-        place: where.
-        until_epoch: it pauses after so many epochs.
-        evaluates: whether it is evaluated at the end of an epoch, counted from 1.
-        state: from which it goes on when it gets a lane; None for its beginning.
-        status: where it stands.
-        lane: its lane, of no account if it is not running.
-        epochs: completed since the last report.
-        diverged_epoch: set when it has diverged.
-        failure: set when it has failed.
-        train_seconds: its share of the device so far.
-        compile_seconds: for it alone, since the last report.
-    """
-
-    trial_id: str
+    trial_id: str  # unique among those in the engine
     config: TrialConfig
-    place: Place
-    until_epoch: int
-    evaluates: Callable[[int], bool]
+    sharing: DeviceSharing
+    until_epoch: int  # it pauses after so many epochs
+    evaluates: Callable[[int], bool]  # whether at the end of an epoch, counted from 1
+    # From which it goes on when it gets a lane; None for its beginning.
     state: LaneState | None = None
     status: Status = Status.WAITING
-    lane: int = 0
-    epochs: list[EpochResult] = field(default_factory=list)
+    lane: int = 0  # while it runs
+    epochs: list[EpochResult] = field(default_factory=list)  # completed since the last report
     diverged_epoch: int | None = None
     failure: Exception | None = None
-    train_seconds: float = 0.0
-    compile_seconds: float = 0.0
+    train_seconds: float = 0.0  # its share of the device so far
+    compile_seconds: float = 0.0  # for it alone, since the last report
     _epoch_seconds: float = 0.0
     _sharing: float = 0.0
 
     @property
     def program(self) -> ProgramId:
         """The program that trains it."""
-        return ProgramId(self.config.model, self.place is not Place.LANES)
+        return ProgramId(self.config.model, self.sharing is not DeviceSharing.LANES)
 
     def report(self) -> Report:
         """What is new since the last one."""
@@ -145,21 +98,8 @@ class Trial:
                 self.status = Status.PAUSED
 
 
-class Arrival(NamedTuple):
-    """A trial that gets a lane of a program."""
-
-    program: ProgramId
-    lane: int
-    trial: Trial
-
-
 class Scheduler:
-    """Queues for lanes, first come, first served; who goes on after a pause comes before.
-
-    Attributes:
-        waiting: by program, in their order.
-        running: by program and lane.
-    """
+    """Queues for lanes: first come, first served, those that go on after a pause before others."""
 
     def __init__(self, n_lanes: Mapping[ProgramId, int]) -> None:
         self.waiting: dict[ProgramId, deque[Trial]] = {program: deque() for program in n_lanes}
@@ -175,21 +115,20 @@ class Scheduler:
         else:
             queue.append(trial)
 
-    def schedule(self, ready: Collection[ProgramId], *, quiet: bool) -> list[Arrival]:
-        """Gives free lanes to waiting trials.
+    def schedule(self, ready: Collection[ProgramId], *, compiling: bool) -> list[Trial]:
+        """Gives free lanes to waiting trials, and returns those that got one.
 
         Args:
             ready: programs that are compiled.
-            quiet: whether nothing else, such as a compiler, uses the device.
+            compiling: whether a compiler uses the device too, so that no trial is alone there.
         """
         arrivals = []
         for program in ready:
-            for trial in self._next(program, quiet=quiet):
-                lane = self._free[program].popleft()
+            for trial in self._next(program, compiling=compiling):
+                trial.status, trial.lane = Status.RUNNING, self._free[program].popleft()
                 self.waiting[program].remove(trial)
-                self.running[program][lane] = trial
-                trial.status, trial.lane = Status.RUNNING, lane
-                arrivals.append(Arrival(program, lane, trial))
+                self.running[program][trial.lane] = trial
+                arrivals.append(trial)
         return arrivals
 
     def leave(self, trial: Trial) -> None:
@@ -201,7 +140,8 @@ class Scheduler:
         """The programs to run next: one whose trial is alone, or all that have trials."""
         programs = [program for program, trials in self.running.items() if trials]
         for program in programs:
-            if any(trial.place is Place.ALONE for trial in self.running[program].values()):
+            trials = self.running[program].values()
+            if any(trial.sharing is DeviceSharing.ALONE for trial in trials):
                 return [program]
         return programs
 
@@ -210,13 +150,14 @@ class Scheduler:
         running = [trial for trials in self.running.values() for trial in trials.values()]
         return [trial for trial in running if trial.status is Status.REMOVED]
 
-    def has_work(self, ready: Collection[ProgramId], *, quiet: bool) -> bool:
+    def has_work(self, ready: Collection[ProgramId], *, compiling: bool) -> bool:
         """Whether a step would do anything."""
-        return any(self.running[p] or self._next(p, quiet=quiet) for p in ready)
+        return any(self.running[p] or self._next(p, compiling=compiling) for p in ready)
 
-    def _next(self, program: ProgramId, *, quiet: bool) -> list[Trial]:
-        """Who gets the program's free lanes."""
-        waiting = [t for t in self.waiting[program] if quiet or t.place is not Place.ALONE]
+    def _next(self, program: ProgramId, *, compiling: bool) -> list[Trial]:
+        """The trials that get the program's free lanes."""
+        alone = DeviceSharing.ALONE
+        waiting = [t for t in self.waiting[program] if not compiling or t.sharing is not alone]
         return waiting[: len(self._free[program])]
 
 
@@ -224,18 +165,24 @@ class Engine:
     """Owns a device, its programs and the queues for them.
 
     Its methods may be called from any thread and wait for a slice at most, but for `report`. Either
-    `start` lets it work in threads of its own, or a caller drives it by `compile` and `step`.
+    `start` lets it work in two threads, or a caller drives it by `compile` and `step`.
 
-    Attributes:
-        compile_seconds: of each program that is ready.
+    Methods that take a trial's name raise KeyError where there is no such trial, EngineError once
+    the engine has failed, and TrialError once the trial has.
     """
 
-    def __init__(self, programs: Mapping[ProgramId, Lanes | CustomLane]) -> None:
+    def __init__(
+        self,
+        programs: Mapping[ProgramId, Lanes | TrainerLane],
+        custom_models: Iterable[CustomModel] = (),
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         """Takes programs that are not compiled yet; `open` makes them."""
-        self.compile_seconds: dict[ProgramId, float] = {}
+        self._clock = clock
+        self.compile_seconds: dict[ProgramId, float] = {}  # of each program that is ready
         self._programs = dict(programs)
-        n_lanes = {program: lanes.shape.n_lanes for program, lanes in programs.items()}
-        self._scheduler = Scheduler(n_lanes)
+        self._custom_models = tuple(custom_models)
+        self._scheduler = Scheduler({id_: lanes.n_lanes for id_, lanes in programs.items()})
         self._trials: dict[str, Trial] = {}
         self._changed = threading.Condition()  # guards all that follows, and the trials
         self._in_slice: ProgramId | None = None
@@ -258,21 +205,44 @@ class Engine:
         Args:
             image_set: the images.
             shapes: of the programs.
-            trainer: of the same device, for a person's own models: it has their builders.
+            trainer: of the same device; it trains all models that have no shape here, its custom
+                models among them, one trial of each at a time.
         """
-        images = DeviceImages(image_set)
-        evaluators: dict[str, Evaluator] = {}
-        programs: dict[ProgramId, Lanes | CustomLane] = {}
+        programs: dict[ProgramId, Lanes | TrainerLane] = {}
+        custom_models = () if trainer is None else trainer.custom_models
         if trainer is not None:
-            for custom in trainer.custom_models:
-                programs[ProgramId(custom.name, single=True)] = CustomLane(custom.name, trainer)
+            known = {program.model for program in shapes}
+            for model in (*MODELS, *(custom.name for custom in custom_models)):
+                if model not in known:
+                    programs[ProgramId(model, single=True)] = TrainerLane(model, trainer)
+        if shapes:
+            images = DeviceImages(image_set)
+            evaluators = {
+                model: Evaluator(model, images)
+                for model in dict.fromkeys(shape.model for shape in shapes.values())
+            }
         for program, shape in shapes.items():
-            if shape.model not in evaluators:
-                evaluators[shape.model] = Evaluator(shape.model, images)
             programs[program] = Lanes(shape, images, evaluators[shape.model])
             # Here, not in the threads that compile: XLA's cache knows functions by their order.
             programs[program].trace()
-        return cls(programs)
+        return cls(programs, custom_models)
+
+    @classmethod
+    def for_trial(cls, config: TrialConfig, image_set: ImageSet, device: Device) -> "Engine":
+        """An engine for one trial of a built-in model, to `submit` as not `DeviceSharing.LANES`.
+
+        On a GPU it trains in a program of one lane, on a CPU by the plain trainer.
+        """
+        if not device.jit_compile:
+            return cls.open(image_set, {}, Trainer(image_set, device))
+        shape = Shape.for_trials(
+            config.model,
+            n_lanes=1,
+            widths=[config.value(WIDTHS[config.model])],
+            batch_sizes=[config.batch_size],
+            n_train=len(image_set.train_images),
+        )
+        return cls.open(image_set, {ProgramId(config.model, single=True): shape})
 
     def __enter__(self) -> "Engine":
         self.start()
@@ -292,7 +262,7 @@ class Engine:
         return self._failure
 
     def start(self) -> None:
-        """Compiles and works in threads of its own, until `close`."""
+        """Compiles and works in two threads, until `close`."""
         for work in (self.compile, self._serve):
             # As daemons, so that nothing outlives the process.
             thread = threading.Thread(target=self._guarded, args=(work,), daemon=True)
@@ -312,7 +282,7 @@ class Engine:
         trial_id: str,
         config: TrialConfig,
         *,
-        place: Place = Place.LANES,
+        sharing: DeviceSharing = DeviceSharing.LANES,
         until_epoch: int | None = None,
         evaluates: Callable[[int], bool] = lambda _: True,
         state: LaneState | None = None,
@@ -322,18 +292,17 @@ class Engine:
         Args:
             trial_id: unique among the trials in the engine.
             config: what to train.
-            place: where the plan has it trained.
+            sharing: how it shares the device, by the plan.
             until_epoch: it pauses after so many epochs; None for its end.
             evaluates: whether it is evaluated at the end of an epoch, counted from 1.
             state: from which it goes on, of `state` of an engine with programs of the same shapes.
 
         Raises:
-            EngineError: the engine has failed.
             ValueError: the name is taken, no program can train the trial or take its state, or it
                 is there already.
         """
         until_epoch = config.epochs if until_epoch is None else until_epoch
-        trial = Trial(trial_id, config, place, until_epoch, evaluates, state)
+        trial = Trial(trial_id, config, sharing, until_epoch, evaluates, state)
         with self._changed:
             self._check()
             if trial_id in self._trials:
@@ -350,8 +319,6 @@ class Engine:
         """Lets a trial train on until it has completed so many epochs.
 
         Raises:
-            EngineError: the engine has failed.
-            KeyError: there is no such trial.
             ValueError: it has completed them already, or has not so many.
         """
         with self._changed:
@@ -364,23 +331,12 @@ class Engine:
                 self._changed.notify_all()
 
     def report(self, trial_id: str, timeout_seconds: float | None = None) -> Report:
-        """Waits until the trial has paused or ended, or so long, and tells what is new.
-
-        Raises:
-            EngineError: the engine has failed.
-            KeyError: there is no such trial.
-            TrialError: it has failed.
-        """
-
-        def stands_still() -> bool:
-            return self._failure is not None or trial.status not in (
-                Status.WAITING,
-                Status.RUNNING,
-            )
-
+        """Waits until the trial has paused or ended, or so long, and tells what is new."""
         with self._changed:
             trial = self._trials[trial_id]
-            self._changed.wait_for(stands_still, timeout_seconds)
+            self._changed.wait_for(
+                lambda: self._failure is not None or trial.status.stands_still, timeout_seconds
+            )
             self._check(trial)
             return trial.report()
 
@@ -388,33 +344,36 @@ class Engine:
         """All that training has changed, to go on from exactly; None before its first slice.
 
         Of a running trial, as it is after the slice in progress. A diverged one has none.
-
-        Raises:
-            EngineError: the engine has failed.
-            KeyError: there is no such trial.
-            TrialError: it has failed.
         """
         with self._between_slices(self._trials[trial_id]) as state:
             return state
 
     def checkpoint(self, trial_id: str) -> tuple[Report, LaneState | None]:
-        """A report without waiting for a pause, and the state that belongs to it.
-
-        Raises:
-            EngineError: the engine has failed.
-            KeyError: there is no such trial.
-            TrialError: it has failed.
-        """
+        """A report without waiting for a pause, and the state that belongs to it."""
         trial = self._trials[trial_id]
         with self._between_slices(trial) as state:
             return trial.report(), state
 
-    def remove(self, trial_id: str) -> None:
-        """Ends a trial, wherever it stands, and forgets it. Its lane is free after the slice.
+    def model(self, trial_id: str) -> keras.Model:
+        """A new Keras model with the weights that `state` has.
 
         Raises:
-            KeyError: there is no such trial.
+            ValueError: it has no state.
         """
+        config, state = self._trials[trial_id].config, self.state(trial_id)
+        if state is None:
+            raise ValueError(f"{trial_id} has no weights.")
+        model = build_model(config, self._custom_models)
+        variables, values = model.trainable_variables, state.weights
+        if config.is_custom:
+            variables = [*variables, *model.non_trainable_variables]
+            values = [*values, *state.others]
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        return model
+
+    def remove(self, trial_id: str) -> None:
+        """Ends a trial, wherever it stands, and forgets it. Its lane is free after the slice."""
         with self._changed:
             trial = self._trials.pop(trial_id)
             if trial.status is Status.WAITING:
@@ -432,7 +391,7 @@ class Engine:
                         list(pool.map(self._compile, programs))
 
     def step(self) -> bool:
-        """Fills free lanes and trains a slice; returns whether anything was at work."""
+        """Fills free lanes and trains a slice; returns whether any trial was at work."""
         with self._changed:
             n_asked = self._n_asked  # those come first, or they would hardly ever get a turn
             self._changed.wait_for(lambda: self._n_answered >= n_asked)
@@ -447,24 +406,24 @@ class Engine:
         return bool(programs)
 
     def _move(self) -> None:
-        """Clears the lanes of removed trials and gives free ones to those who wait."""
+        """Clears the lanes of removed trials and gives free ones to waiting trials."""
         for trial in self._scheduler.removed():
             self._programs[trial.program].clear(trial.lane)
             self._scheduler.leave(trial)
-        for program, lane, trial in self._scheduler.schedule(self._ready, quiet=self._quiet):
-            lanes = self._programs[program]
-            lanes.put(lane, trial.config, trial.state or lanes.start(trial.config))
+        for trial in self._scheduler.schedule(self.compile_seconds, compiling=self._compiling):
+            lanes = self._programs[trial.program]
+            lanes.put(trial.lane, trial.config, trial.state or lanes.start(trial.config))
             trial.state = None
 
     def _train(self, program: ProgramId, n_sharing: int) -> None:
-        """Trains a program's lanes for a slice and lets go who must wait or has ended."""
+        """Trains a program's lanes for a slice and frees those of trials that pause or end."""
         lanes = self._programs[program]
         with self._changed:
             trials = dict(self._scheduler.running[program])
             self._in_slice = program
-        started = time.perf_counter()
+        started = self._clock()
         results = lanes.run()
-        trained = time.perf_counter()
+        trained = self._clock()
         due = [
             lane
             for lane, result in results.items()
@@ -473,7 +432,7 @@ class Engine:
             and trials[lane].evaluates(result.epoch)
         ]
         eval_mses = lanes.evaluate(due)
-        eval_seconds = (time.perf_counter() - trained) / max(1, len(due))
+        eval_seconds = (self._clock() - trained) / max(1, len(due))
         with self._changed:
             for lane, trial in trials.items():
                 if trial.status is Status.REMOVED:
@@ -509,12 +468,8 @@ class Engine:
                 self._changed.notify_all()
 
     @property
-    def _ready(self) -> Collection[ProgramId]:
-        return self.compile_seconds.keys()
-
-    @property
-    def _quiet(self) -> bool:
-        return len(self.compile_seconds) == len(self._programs)
+    def _compiling(self) -> bool:
+        return len(self.compile_seconds) < len(self._programs)
 
     def _compile(self, program: ProgramId) -> None:
         seconds = self._programs[program].compile()
@@ -525,7 +480,9 @@ class Engine:
     def _serve(self) -> None:
         def must_act() -> bool:
             ended = self._stopped or self._failure is not None
-            return ended or self._scheduler.has_work(self._ready, quiet=self._quiet)
+            return ended or self._scheduler.has_work(
+                self.compile_seconds, compiling=self._compiling
+            )
 
         while True:
             with self._changed:

@@ -1,4 +1,4 @@
-"""Errors that are for people, by their root, and what can happen to a trial that is a result."""
+"""The errors that more than one module raises or catches, without TensorFlow."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from typing import Any
 class UserError(Exception):
     """For people: the message is a sentence that names the thing and the remedy.
 
-    Command lines print it and exit with its code. Whatever else is raised is a fault of this code.
+    Command lines print it and exit with its code. Anything else that is raised is a fault in here.
     """
 
-    exit_code = 2  # a bad request, unless a kind of its own says otherwise
+    exit_code = 2  # a bad request, unless a subclass says otherwise
 
     def __reduce__(self) -> Any:
-        # Kinds of their own have constructors of their own, which a pickle cannot call.
+        # Subclasses have constructors of other arguments, which a pickle cannot call.
         return _restore, (type(self), self.args)
 
 
@@ -23,12 +23,16 @@ def _restore(kind: type[UserError], args: tuple[Any, ...]) -> UserError:
 
 
 class DivergenceError(ArithmeticError):
-    """The loss stopped being finite: a result about the setting, not a fault.
-
-    Attributes:
-        epoch: the epoch it happened in, from 1.
-    """
+    """The loss stopped being finite: a result about the setting, not a fault."""
 
     def __init__(self, epoch: int) -> None:
         super().__init__(f"The loss stopped being finite in epoch {epoch}.")
-        self.epoch = epoch
+        self.epoch = epoch  # from 1
+
+
+class EngineError(RuntimeError):
+    """The engine has failed, and every trial in it; the cause is chained."""
+
+
+class TrialError(RuntimeError):
+    """A trial has failed, and it alone; the cause is chained."""

@@ -1,9 +1,9 @@
 """A cheaper way for a CPU to compute exactly what a Keras model computes, with the same weights.
 
 The Keras model stays the definition; the tests hold the cheaper form to it, gradients included.
-`benchmarks/README.md` tells what was tried, and `python -m benchmarks.formulations` measures it. A
-CPU uses it by rule, not by a race: formulations round differently, so a choice by timing at run
-time would make the same seed give other numbers on another day.
+`convae.models.BUILT_IN` says which form a CPU uses of which model: a rule, not a race, because
+formulations round differently, and a choice by timing would make the same seed give other numbers
+on another day. `benchmarks/README.md` tells what was tried; `benchmarks.formulations` measures it.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import layers
 
 from convae.operations import (
     add_stamps,
@@ -31,8 +30,8 @@ def as_defined(model: keras.Model) -> Reconstruct:
     return lambda images, training: model(images, training=training)
 
 
-def cheaper_on_cpu(model: keras.Model) -> Reconstruct:
-    """The convolutional autoencoder in fewer passes over memory; any other as it is.
+def conv_on_cpu(model: keras.Model) -> Reconstruct:
+    """`convae.models.build_conv_autoencoder` in fewer passes over memory.
 
     - The first convolution, its ReLU and pooling are one loop over the pooled pixels: what is not
       pooled yet, four times as much, never passes memory, and no gradient of it is written.
@@ -43,21 +42,28 @@ def cheaper_on_cpu(model: keras.Model) -> Reconstruct:
       column parity) of the output pixel.
     - With the last upsampling and convolution, every low-resolution pixel leaves a 4×4 stamp on
       the output, two pixels apart: a matrix product makes the stamps, XLA adds them up.
+
+    Raises:
+        ValueError: the model has other layers than these.
     """
-    last_layer = model.layers[-1]
-    if not isinstance(last_layer, layers.Conv2D):
-        return as_defined(model)
-    _, first, _, second, *middle, upsample, valid, last_upsample, last = model.layers
-    assert isinstance(upsample, layers.UpSampling2D)
-    assert isinstance(last_upsample, layers.UpSampling2D)
-    assert valid.padding == "valid"
+    layers = {layer.name: layer for layer in model.layers}
+    middle = (
+        *("encoder_pool_2", "encoder_conv_3", "latent"),
+        *("decoder_conv_1", "decoder_upsampling_1", "decoder_conv_2"),
+    )
+    before = ("image", "encoder_conv_1", "encoder_pool_1", "encoder_conv_2")
+    after = ("decoder_upsampling_2", "decoder_conv_3", "decoder_upsampling_3", "output")
+    if tuple(layers) != (expected := (*before, *middle, *after)):
+        raise ValueError(f"The layers are {', '.join(layers)}, not {', '.join(expected)}.")
+    first, second = layers["encoder_conv_1"], layers["encoder_conv_2"]
+    valid, last = layers["decoder_conv_3"], layers["output"]
 
     def reconstruct(images: tf.Tensor, training: bool) -> tf.Tensor:
         x = pooled_conv(images, *_weights(first))
         kernel, bias = _weights(second)
         x = second.activation(tf.nn.bias_add(conv_swapped(x, kernel), bias))
-        for layer in middle:
-            x = layer(x, training=training)
+        for name in middle:
+            x = layers[name](x, training=training)
         x = upsampled_valid_conv(x, *_weights(valid))
         kernel, bias = _weights(last)
         stamps = tf.matmul(tf.reshape(x, (-1, valid.filters)), stamp(kernel))

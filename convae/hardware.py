@@ -4,6 +4,7 @@ import importlib.metadata
 import math
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,14 @@ def cpu_features() -> str:
     return ""
 
 
-def usable_cpus() -> int:
+def usable_cpus(quotas: Iterable[tuple[Path, Path | None]] = CPU_QUOTAS) -> int:
     """The cores that this process may use: by its affinity, and by its container's quota.
 
     The quota is that of its control group, version 2 or 1 (Linux' Documentation/admin-guide:
     cgroup-v2.rst, `cpu.max`; scheduler/sched-bwc.rst); a part of a core counts as one.
     """
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for quota_file, period_file in CPU_QUOTAS:
+    for quota_file, period_file in quotas:
         try:
             words = quota_file.read_text().split()
             period = int(period_file.read_text() if period_file else words[1])

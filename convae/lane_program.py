@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from convae import banded
-from convae.config import SPLITS, TrialConfig
+from convae.config import CONV, DENSE, SPLITS, TrialConfig
 from convae.data import ImageSet, split
 from convae.lane_operations import (
     add_bias,
@@ -41,10 +41,10 @@ Form = Literal["pixels", "rows"]
 # too.
 SLICES_PER_EPOCH = 6
 # Large enough to keep a GPU busy with one lane, small enough for its memory.
-EVAL_CHUNK_SIZES: Mapping[str, int] = MappingProxyType({"conv": 1000, "dense": 10_000})
+EVAL_CHUNK_SIZES: Mapping[str, int] = MappingProxyType({CONV: 1000, DENSE: 10_000})
 N_PIXELS = 28 * 28  # of an image
 # Which field of a trial is its width.
-WIDTHS: Mapping[str, str] = MappingProxyType({"conv": "latent_filters", "dense": "hidden_units"})
+WIDTHS: Mapping[str, str] = MappingProxyType({CONV: "latent_filters", DENSE: "hidden_units"})
 
 
 def form_on(device: str) -> Form:
@@ -64,24 +64,15 @@ class Shape:
 
     Trials' numbers are equal to the bit between programs of one shape, and within rounding between
     shapes: which shape trains a trial must follow from the plan, never from the load.
-
-    Attributes:
-        model: "conv" or "dense".
-        n_lanes: trials at once.
-        width: hidden units or latent filters of the widest trial; narrower ones are masked.
-        chunk_size: images a lane a step.
-        n_steps: chunks a slice.
-        accumulates: whether a batch may be larger than a chunk.
-        form: of the conv model; None for the device's.
     """
 
-    model: str
-    n_lanes: int
-    width: int
-    chunk_size: int
-    n_steps: int
-    accumulates: bool = True
-    form: Form | None = None
+    model: str  # of `MODELS`
+    n_lanes: int  # trials at once
+    width: int  # hidden units or latent filters of the widest trial; narrower ones are masked
+    chunk_size: int  # images a lane a step
+    n_steps: int  # chunks a slice
+    accumulates: bool = True  # whether a batch may be larger than a chunk
+    form: Form | None = None  # of the conv model; None for the device's
 
     @classmethod
     def for_trials(
@@ -101,7 +92,7 @@ class Shape:
         in chunks of 64 (`benchmarks/README.md`).
 
         Args:
-            model: "conv" or "dense".
+            model: of `MODELS`.
             n_lanes: trials at once.
             widths: hidden units or latent filters that occur.
             batch_sizes: batch sizes that occur.
@@ -121,47 +112,35 @@ class Shape:
         )
 
 
-class Part(NamedTuple):
+class SplitSizes(NamedTuple):
     """How many images a trial trains on, the first ones, and how many after them evaluate it."""
 
     n_train: int
     n_eval: int
-    eval_metric: str
 
 
 class DeviceImages:
-    """The images on the current device: the training images, then the test images.
-
-    Attributes:
-        pixels: (n, 28, 28) uint8; batches are scaled on the device.
-        image_set: the same in the host's memory.
-        n_train: images of the longest epoch.
-        n_eval: images of the largest evaluation.
-    """
+    """The images on the current device."""
 
     def __init__(self, image_set: ImageSet) -> None:
-        self.image_set = image_set
+        self.image_set = image_set  # in the host's memory
+        # (n, rows, columns) uint8, training images first; batches are scaled on the device.
         self.pixels = tf.constant(np.concatenate([image_set.train_images, image_set.test_images]))
-        parts = [self.part(name) for name in SPLITS]
-        self.n_train = max(part.n_train for part in parts)
-        self.n_eval = max(part.n_eval for part in parts)
+        sizes = [self.sizes(name) for name in SPLITS]
+        self.n_train = max(size.n_train for size in sizes)  # of the longest epoch
+        self.n_eval = max(size.n_eval for size in sizes)  # of the largest evaluation
 
-    def part(self, split_name: str) -> Part:
-        """The images of a split, which lie side by side here."""
-        part = split(self.image_set, split_name)
-        return Part(len(part.train_images), len(part.eval_images), part.eval_metric)
+    def sizes(self, split_name: str) -> SplitSizes:
+        """Of a split, whose evaluation images follow its training images here."""
+        images = split(self.image_set, split_name)
+        return SplitSizes(len(images.train_images), len(images.eval_images))
 
 
-class _Hidden(NamedTuple):
-    """A dense model's hidden layer, by lane.
+class HiddenLayer(NamedTuple):
+    """A dense model's hidden layer, by lane."""
 
-    Attributes:
-        width: (k,) int32, units in use.
-        sigmoid: (k,) bool, whether that is the activation, and not ReLU.
-    """
-
-    width: tf.Tensor
-    sigmoid: tf.Tensor
+    width: tf.Tensor  # (k,) int32, units in use
+    sigmoid: tf.Tensor  # (k,) bool, whether that is the activation, and not ReLU
 
 
 class Arguments(NamedTuple):
@@ -172,12 +151,12 @@ class Arguments(NamedTuple):
     nesterov: Any
     batch_size: Any
     n_train: Any
-    first_step: Any
+    first_step: Any  # chunks of the epoch that are done
     dropout: Any
     width: Any
     sigmoid: Any
     seed: Any
-    epoch: Any
+    epoch: Any  # from 1
 
     @classmethod
     def by_lane(cls, rows: "Iterable[Arguments | None]") -> "Arguments":
@@ -191,12 +170,12 @@ class Arguments(NamedTuple):
 
 
 _Dropout = Callable[[tf.Tensor], tf.Tensor]
-# (weights, images (k, n, 28, 28) in [0, 1], hidden layer, dropout) -> reconstructions
-_Network = Callable[[list[tf.Tensor], tf.Tensor, _Hidden, _Dropout], tf.Tensor]
+# (weights, images (k, n, rows, columns) in [0, 1], hidden layer, dropout) -> reconstructions
+_Network = Callable[[list[tf.Tensor], tf.Tensor, HiddenLayer, _Dropout], tf.Tensor]
 
 
 def _conv(
-    weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
+    weights: list[tf.Tensor], images: tf.Tensor, hidden: HiddenLayer, dropout: _Dropout
 ) -> tf.Tensor:
     """The convolutional autoencoder. Filters that a lane lacks are 0, and stay so through ReLU."""
     del hidden, dropout
@@ -211,7 +190,7 @@ def _conv(
 
 
 def _conv_by_rows(
-    weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
+    weights: list[tf.Tensor], images: tf.Tensor, hidden: HiddenLayer, dropout: _Dropout
 ) -> tf.Tensor:
     """The same for a GPU."""
     n_lanes, n_images = images.shape[:2]
@@ -232,7 +211,7 @@ def _conv_by_rows(
 
 
 def _dense(
-    weights: list[tf.Tensor], images: tf.Tensor, hidden: _Hidden, dropout: _Dropout
+    weights: list[tf.Tensor], images: tf.Tensor, hidden: HiddenLayer, dropout: _Dropout
 ) -> tf.Tensor:
     """The dense autoencoder. Units that a lane lacks are masked: a sigmoid of 0 is not 0."""
     encoder, encoder_bias, decoder, decoder_bias = weights
@@ -245,9 +224,9 @@ def _dense(
     return tf.reshape(tf.sigmoid(x), images.shape)
 
 
-def network(model: str, form: Form) -> _Network:
-    """A model's function of weights and images."""
-    if model == "dense":
+def lane_network(model: str, form: Form) -> _Network:
+    """What reconstructs the images of all lanes of a model."""
+    if model == DENSE:
         return _dense
     return {"pixels": _conv, "rows": _conv_by_rows}[form]
 
@@ -270,20 +249,16 @@ class State(NamedTuple):
 
 
 class Program:
-    """The compiled functions of a shape; pure, of tensors that they never change.
-
-    Attributes:
-        shape: what it is compiled for.
-        weight_shapes: of the widest trial's weights, in the order of the Keras model's.
-    """
+    """The compiled functions of a shape; pure, of tensors that they never change."""
 
     def __init__(self, shape: Shape, images: DeviceImages) -> None:
         """Compiles nothing yet: a function's first call does."""
         self.shape = shape
+        # Of the widest trial, in the order of the Keras model's.
         self.weight_shapes = weight_shapes(build_model(widest_trial(shape)))
         self._pixels = images.pixels
         self._n_images = images.n_train
-        self._network = network(shape.model, shape.form or form_on(images.pixels.device))
+        self._network = lane_network(shape.model, shape.form or form_on(images.pixels.device))
         self._train_slice = _by_xla(self._slice)
         self.place = _by_xla(_with_lane)
         self.shuffle = _by_xla(_with_order)
@@ -305,9 +280,9 @@ class Program:
 
     def trace(self, orders: tf.Tensor, state: State, by_lane: Arguments) -> None:
         """Traces what the first calls would; XLA compiles then."""
-        custom = State(*([np.zeros(x.shape[1:], np.float32) for x in part] for part in state))
+        of_lane = State(*([np.zeros(x.shape[1:], np.float32) for x in part] for part in state))
         self._train_slice.get_concrete_function(self._pixels, orders, state, by_lane)
-        self.place.get_concrete_function(state, np.int32(0), custom)
+        self.place.get_concrete_function(state, np.int32(0), of_lane)
         seed = np.zeros(2, np.int32)
         self.shuffle.get_concrete_function(orders, np.int32(0), seed, np.int32(0))
 
@@ -365,7 +340,7 @@ class Program:
             dropout = partial(_drop, by_lane=by_lane, positions=positions)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(weights)
-                hidden = _Hidden(by_lane.width, by_lane.sigmoid)
+                hidden = HiddenLayer(by_lane.width, by_lane.sigmoid)
                 outputs = self._network(weights, images, hidden, dropout)
             difference = outputs - images
             # Of the mean squared error of a batch. By hand, so that no sum by image is needed:
@@ -387,12 +362,12 @@ class Program:
         return State(*after), sums
 
 
-def _with_lane(state: State, lane: tf.Tensor, custom: State) -> State:
+def _with_lane(state: State, lane: tf.Tensor, of_lane: State) -> State:
     """The state with that of one trial, (…) each, in a lane."""
     return State(
         *(
             [_with_row(x, lane, row) for x, row in zip(*parts, strict=True)]
-            for parts in zip(state, custom, strict=True)
+            for parts in zip(state, of_lane, strict=True)
         )
     )
 
@@ -462,38 +437,40 @@ class Evaluator:
 
     def __init__(self, model: str, images: DeviceImages, form: Form | None = None) -> None:
         """Compiles nothing yet: the first call for a width does. `form` is as in `Shape`."""
-        self._network = network(model, form or form_on(images.pixels.device))
+        self._network = lane_network(model, form or form_on(images.pixels.device))
         self._pixels = images.pixels
         self._chunk_size = min(EVAL_CHUNK_SIZES[model], images.n_eval)
         self._n_steps = math.ceil(images.n_eval / self._chunk_size)
         self._evaluate = _by_xla(self._error_sum)
 
-    def __call__(self, weights: Sequence[tf.Tensor], config: TrialConfig, part: Part) -> tf.Tensor:
+    def __call__(
+        self, weights: Sequence[tf.Tensor], config: TrialConfig, sizes: SplitSizes
+    ) -> tf.Tensor:
         """Σ over the evaluation images of their mean squared error, as a scalar on the device.
 
         Args:
             weights: of the lane, each (1, …).
             config: the trial's.
-            part: says which images.
+            sizes: of its split.
         """
-        return self._evaluate(*self._arguments(weights, config, part))
+        return self._evaluate(*self._arguments(weights, config, sizes))
 
-    def trace(self, weights: Sequence[tf.Tensor], config: TrialConfig, part: Part) -> None:
+    def trace(self, weights: Sequence[tf.Tensor], config: TrialConfig, sizes: SplitSizes) -> None:
         """Traces what the first such call would; XLA compiles then."""
-        self._evaluate.get_concrete_function(*self._arguments(weights, config, part))
+        self._evaluate.get_concrete_function(*self._arguments(weights, config, sizes))
 
     def _arguments(
-        self, weights: Sequence[tf.Tensor], config: TrialConfig, part: Part
+        self, weights: Sequence[tf.Tensor], config: TrialConfig, sizes: SplitSizes
     ) -> tuple[Any, ...]:
-        hidden = _Hidden(*(np.array([x]) for x in hidden_layer(config)))
-        first, n = np.int32(part.n_train), np.int32(part.n_eval)
+        hidden = HiddenLayer(*(np.array([x]) for x in hidden_layer(config)))
+        first, n = np.int32(sizes.n_train), np.int32(sizes.n_eval)
         return self._pixels, list(weights), hidden, first, n
 
     def _error_sum(
         self,
         pixels: tf.Tensor,
         weights: list[tf.Tensor],
-        hidden: _Hidden,
+        hidden: HiddenLayer,
         first: tf.Tensor,
         n_images: tf.Tensor,
     ) -> tf.Tensor:
@@ -510,7 +487,7 @@ def _by_xla(function: Callable[..., Any]) -> Any:
     """The function, to be compiled at its first call."""
     # AutoGraph would translate Python that depends on tensors' values, of which there is none. A
     # partial, because TensorFlow counts the traces of each function, and warns when there are five:
-    # here every program has its own.
+    # here every program has one.
     return tf.function(partial(function), jit_compile=True, autograph=False)
 
 

@@ -20,9 +20,9 @@ from convae.lane_program import (
     Arguments,
     DeviceImages,
     Evaluator,
-    Part,
     Program,
     Shape,
+    SplitSizes,
     State,
     hidden_layer,
     lane_of,
@@ -35,23 +35,18 @@ from convae.models import build_model, reset
 
 @dataclass(frozen=True)
 class LaneState:
-    """All that training has changed, from which it goes on exactly; shapes are the trial's own.
+    """All that training has changed, from which it goes on exactly.
 
-    Attributes:
-        epoch: epochs completed.
-        step: chunks done of the next one.
-        error_sum: Σ over that epoch's images so far of their mean squared error.
-        weights: in the order of the Keras model's trainable variables.
-        velocities: of the momentum.
-        others: gradients of a batch in progress, none where a chunk is a batch; of a person's own
-            model its statistics, random states and the like.
+    Arrays have the shapes of the trial's own Keras model, without what fills up a wider program.
     """
 
-    epoch: int
-    step: int
-    error_sum: float
-    weights: list[np.ndarray]
-    velocities: list[np.ndarray]
+    epoch: int  # epochs completed
+    step: int  # chunks done of the next one
+    error_sum: float  # Σ over that epoch's images so far of their mean squared error
+    weights: list[np.ndarray]  # in the order of the Keras model's trainable variables
+    velocities: list[np.ndarray]  # of the momentum
+    # In lanes the gradients of a batch in progress, none where a chunk is a batch; by the plain
+    # trainer all variables that are not trained, such as random states.
     others: list[np.ndarray]
 
     def to_arrays(self) -> list[np.ndarray]:
@@ -67,33 +62,24 @@ class LaneState:
 
 
 class SliceResult(NamedTuple):
-    """What a slice brought a lane.
+    """What a slice brought a lane."""
 
-    Attributes:
-        epoch: the epoch it belongs to, from 1.
-        train_mse: of that epoch if the slice ended it, the mean over its batches while the weights
-            move; else None.
-        finite: whether the losses were.
-        train_seconds: that it trained; None for the whole slice.
-        compile_seconds: for the trial before that.
-        failure: what the trial has failed over.
-    """
-
-    epoch: int
+    epoch: int  # the epoch it belongs to, from 1
+    # Of that epoch if the slice ended it, the mean over its batches while the weights move.
     train_mse: float | None
-    finite: bool
-    train_seconds: float | None = None
-    compile_seconds: float = 0.0
-    failure: Exception | None = None
+    finite: bool  # whether the losses were
+    train_seconds: float | None = None  # that it trained; None for the whole slice
+    compile_seconds: float = 0.0  # for the trial before that
+    failure: Exception | None = None  # what the trial has failed over
 
 
 @dataclass(frozen=True)
 class _Occupant:
-    """A trial in a lane, and how far it is."""
+    """A trial in a lane, and how far it is, as in `LaneState`."""
 
     config: TrialConfig
-    part: Part
-    shapes: list[tuple[int, ...]]
+    sizes: SplitSizes
+    shapes: list[tuple[int, ...]]  # of its weights
     epoch: int
     step: int
     error_sum: float
@@ -104,9 +90,6 @@ class Lanes:
 
     The state is never changed in place but replaced whole, so that `get` in one thread finds a
     consistent one while `run` in another computes the next. All else is for one thread at a time.
-
-    Attributes:
-        shape: what the program is compiled for.
     """
 
     def __init__(self, shape: Shape, images: DeviceImages, evaluator: Evaluator) -> None:
@@ -117,7 +100,8 @@ class Lanes:
             images: on the device.
             evaluator: of the same model.
         """
-        self.shape = shape
+        self.shape = shape  # what the program is compiled for
+        self.n_lanes = shape.n_lanes
         self._images = images
         self._evaluator = evaluator
         self._program = Program(shape, images)
@@ -133,7 +117,7 @@ class Lanes:
         state, occupants = self._now
         widest = widest_trial(self.shape)
         self._program.trace(self._orders, state, self._arguments(occupants))
-        self._evaluator.trace(lane_of(state, 0), widest, self._images.part(widest.split))
+        self._evaluator.trace(lane_of(state, 0), widest, self._images.sizes(widest.split))
 
     def compile(self) -> float:
         """Compiles all that a trial needs and returns the seconds it took."""
@@ -144,7 +128,7 @@ class Lanes:
         self.clear(0)
         state, occupants = self._now
         self._program.train(self._orders, state, self._arguments(occupants))
-        self._evaluator(lane_of(state, 0), widest, self._images.part(widest.split)).numpy()
+        self._evaluator(lane_of(state, 0), widest, self._images.sizes(widest.split)).numpy()
         return time.perf_counter() - start
 
     def hlo(self) -> str:
@@ -159,7 +143,7 @@ class Lanes:
             ValueError: it cannot, and why.
         """
         shape = self.shape
-        n_train = self._images.part(config.split).n_train
+        n_train = self._images.sizes(config.split).n_train
         width = getattr(config, WIDTHS[shape.model])
         batch_fits = shape.accumulates or min(config.batch_size, n_train) <= shape.chunk_size
         for name, fits in (
@@ -178,7 +162,7 @@ class Lanes:
             raise ValueError(f"The state's shapes are not those of {config.architecture}.")
 
     def start(self, config: TrialConfig) -> LaneState:
-        """A trial's state before its first epoch: the initial weights of its own Keras model."""
+        """A trial's state before its first epoch: the initial weights of its Keras model."""
         model = self._model(config)
         with tf.device("/CPU:0"):
             reset(model, config.seed)
@@ -198,16 +182,16 @@ class Lanes:
         if occupants[lane] is not None:
             raise ValueError(f"Lane {lane} is taken.")
         parts = (state.weights, state.velocities, state.others)
-        custom = State(
+        padded = State(
             *(
                 [_padded(x, to) for x, to in zip(part, self._program.weight_shapes, strict=False)]
                 for part in parts
             )
         )
-        part = self._images.part(config.split)
+        sizes = self._images.sizes(config.split)
         shapes = weight_shapes(self._model(config))
-        occupant = _Occupant(config, part, shapes, state.epoch, state.step, state.error_sum)
-        after = self._program.place(now, np.int32(lane), custom)
+        occupant = _Occupant(config, sizes, shapes, state.epoch, state.step, state.error_sum)
+        after = self._program.place(now, np.int32(lane), padded)
         self._now = after, _replaced(occupants, lane, occupant)
         if state.step:
             self._begin_epoch(lane)
@@ -220,11 +204,11 @@ class Lanes:
         """
         state, occupants = self._now
         occupant = _taken(occupants, lane)
-        custom = [
+        arrays = [
             [x[lane].numpy()[_corner(of)] for x, of in zip(part, occupant.shapes, strict=False)]
             for part in state
         ]
-        return LaneState(occupant.epoch, occupant.step, occupant.error_sum, *custom)
+        return LaneState(occupant.epoch, occupant.step, occupant.error_sum, *arrays)
 
     def clear(self, lane: int) -> None:
         """Takes the trial out of a lane. What is left there is computed on, but never counted."""
@@ -250,7 +234,7 @@ class Lanes:
             train_mse, epoch = None, occupant.epoch + 1
             after = replace(occupant, step=occupant.step + self.shape.n_steps, error_sum=total)
             if after.step >= self._n_chunks(occupant):
-                train_mse = total / occupant.part.n_train
+                train_mse = total / occupant.sizes.n_train
                 after = replace(occupant, epoch=epoch, step=0, error_sum=0.0)
             occupants = _replaced(occupants, lane, after)
             results[lane] = SliceResult(epoch, train_mse, math.isfinite(total))
@@ -266,13 +250,13 @@ class Lanes:
         state, occupants = self._now
         trials = {lane: _taken(occupants, lane) for lane in lanes}
         sums = {
-            lane: self._evaluator(lane_of(state, lane), trial.config, trial.part)
+            lane: self._evaluator(lane_of(state, lane), trial.config, trial.sizes)
             for lane, trial in trials.items()
         }
-        return {lane: float(sums[lane].numpy()) / trials[lane].part.n_eval for lane in trials}
+        return {lane: float(sums[lane].numpy()) / trials[lane].sizes.n_eval for lane in trials}
 
     def _n_chunks(self, occupant: _Occupant) -> int:
-        return n_chunks(occupant.part.n_train, occupant.config.batch_size, self.shape.chunk_size)
+        return n_chunks(occupant.sizes.n_train, occupant.config.batch_size, self.shape.chunk_size)
 
     def _model(self, config: TrialConfig) -> keras.Model:
         """A Keras model of the trial's architecture, for shapes and initial weights."""
@@ -285,7 +269,7 @@ class Lanes:
     def _begin_epoch(self, lane: int) -> None:
         occupant = _taken(self._now[1], lane)
         seed = np.array([occupant.config.seed, occupant.epoch + 1], np.int32)
-        n_train = np.int32(occupant.part.n_train)
+        n_train = np.int32(occupant.sizes.n_train)
         self._orders = self._program.shuffle(self._orders, np.int32(lane), seed, n_train)
 
     def _arguments(self, occupants: Sequence[_Occupant | None]) -> Arguments:
@@ -301,8 +285,8 @@ def _arguments_of(occupant: _Occupant) -> Arguments:
         learning_rate=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov,
-        batch_size=min(config.batch_size, occupant.part.n_train),
-        n_train=occupant.part.n_train,
+        batch_size=min(config.batch_size, occupant.sizes.n_train),
+        n_train=occupant.sizes.n_train,
         first_step=occupant.step,
         dropout=config.dropout or 0.0,
         width=width,

@@ -1,24 +1,26 @@
 """The report's two autoencoders as Keras models: the definition that all faster code must equal.
 
-Both map images of shape (batch, 28, 28, 1) with pixels in [0, 1] to the same shape, in (0, 1). A
-model of a person's own, which its builder defines, is made here too.
+Both map images of `IMAGE_SHAPE` with pixels in [0, 1] to images of that shape, in (0, 1). Custom
+models, which a user's builder defines, are made here too.
 """
 
 import math
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import keras
 import numpy as np
 from keras import layers
 
-from convae.config import TrialConfig
+from convae.config import CONV, DENSE, IMAGE_SHAPE, TrialConfig
 from convae.custom_models import CustomModel, CustomModelError, load_builder
+from convae.formulations import Formulation, as_defined, conv_on_cpu
 
-IMAGE_SHAPE = (28, 28, 1)
-LATENT = "latent"  # name of the layer whose output is the code
+LATENT: Final = "latent"  # name of the layer whose output is the code
 _BUILDING = threading.RLock()  # builders draw from random states that the whole process shares
 
 
@@ -31,43 +33,65 @@ def build_conv_autoencoder(latent_filters: int = 8) -> keras.Model:
     """
     image = keras.Input(IMAGE_SHAPE, name="image")
     x = image
-    for filters, name in ((16, None), (8, None), (latent_filters, LATENT)):
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-        x = layers.MaxPooling2D(2, padding="same", name=name)(x)
-    for filters, padding in ((8, "same"), (8, "same"), (16, "valid")):
-        x = layers.Conv2D(filters, 3, padding=padding, activation="relu")(x)
-        x = layers.UpSampling2D(2)(x)
-    x = layers.Conv2D(1, 3, padding="same", activation="sigmoid")(x)
+    for i, (filters, pool) in enumerate(
+        ((16, "encoder_pool_1"), (8, "encoder_pool_2"), (latent_filters, LATENT)), start=1
+    ):
+        conv = layers.Conv2D(
+            filters, 3, padding="same", activation="relu", name=f"encoder_conv_{i}"
+        )
+        x = layers.MaxPooling2D(2, padding="same", name=pool)(conv(x))
+    for i, (filters, padding) in enumerate(((8, "same"), (8, "same"), (16, "valid")), start=1):
+        conv = layers.Conv2D(
+            filters, 3, padding=padding, activation="relu", name=f"decoder_conv_{i}"
+        )
+        x = layers.UpSampling2D(2, name=f"decoder_upsampling_{i}")(conv(x))
+    x = layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="output")(x)
     return keras.Model(image, x, name="conv_autoencoder")
 
 
 def build_dense_autoencoder(
-    hidden_units: int = 512,
-    hidden_activation: str = "relu",
-    dropout: float = 0.0,
+    hidden_units: int = 512, hidden_activation: str = "relu", dropout: float = 0.0
 ) -> keras.Model:
     """The dense autoencoder: one hidden layer; 804,112 parameters with 512 units.
 
     The activation of the hidden layer and the absence of dropout are this project's reading.
     """
     image = keras.Input(IMAGE_SHAPE, name="image")
-    x = layers.Flatten()(image)
+    x = layers.Flatten(name="pixels")(image)
     x = layers.Dense(hidden_units, activation=hidden_activation, name=LATENT)(x)
     if dropout > 0:
-        x = layers.Dropout(dropout)(x)
-    x = layers.Dense(image.shape[1] * image.shape[2], activation="sigmoid")(x)
-    x = layers.Reshape(IMAGE_SHAPE)(x)
+        x = layers.Dropout(dropout, name="dropout")(x)
+    x = layers.Dense(math.prod(IMAGE_SHAPE), activation="sigmoid", name="output_pixels")(x)
+    x = layers.Reshape(IMAGE_SHAPE, name="output")(x)
     return keras.Model(image, x, name="dense_autoencoder")
+
+
+class BuiltIn(NamedTuple):
+    """A built-in model."""
+
+    build: Callable[..., keras.Model]
+    hyperparameters: tuple[str, ...]  # the fields of `TrialConfig` that `build` takes
+    on_cpu: Formulation  # how a CPU computes it
+
+
+BUILT_IN: Final[Mapping[str, BuiltIn]] = MappingProxyType(
+    {
+        CONV: BuiltIn(build_conv_autoencoder, ("latent_filters",), conv_on_cpu),
+        DENSE: BuiltIn(
+            build_dense_autoencoder, ("hidden_units", "hidden_activation", "dropout"), as_defined
+        ),
+    }
+)
 
 
 def build_model(config: TrialConfig, custom_models: Iterable[CustomModel] = ()) -> keras.Model:
     """The model that a trial trains.
 
-    A built-in one has Keras' default initial weights, whatever they are; all variables of a
-    person's own are a pure function of the trial's seed.
+    A built-in one has Keras' default initial weights, of no fixed seed; all variables of a custom
+    one are a pure function of the trial's seed.
 
     Raises:
-        CustomModelError: the model is not among a person's own.
+        CustomModelError: a custom model is not among these.
     """
     if config.is_custom:
         with _BUILDING, _seeded(config.seed):
@@ -75,16 +99,9 @@ def build_model(config: TrialConfig, custom_models: Iterable[CustomModel] = ()) 
             if not getattr(model, "built", True):
                 model(keras.Input(IMAGE_SHAPE))
         return model
+    built_in = BUILT_IN[config.model]
     with _BUILDING:
-        if config.model == "conv":
-            assert config.latent_filters is not None
-            return build_conv_autoencoder(config.latent_filters)
-        assert config.hidden_units is not None
-        assert config.hidden_activation is not None
-        assert config.dropout is not None
-        return build_dense_autoencoder(
-            config.hidden_units, config.hidden_activation, config.dropout
-        )
+        return built_in.build(**{name: getattr(config, name) for name in built_in.hyperparameters})
 
 
 def count_trainable(model: keras.Model) -> int:
@@ -95,7 +112,7 @@ def count_trainable(model: keras.Model) -> int:
 def reset_custom(
     model: keras.Model, config: TrialConfig, custom_models: Iterable[CustomModel]
 ) -> None:
-    """Sets all variables of a person's own model as `build_model` makes them."""
+    """Sets all variables of a custom model as `build_model` makes them."""
     # A second model, since initialisers are what layers make of them; on one device for all.
     with keras.device("cpu:0"):
         fresh = build_model(config, custom_models)

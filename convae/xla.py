@@ -1,7 +1,7 @@
 """Keeps what XLA compiled in the user's cache folder, for the processes to come.
 
 TensorFlow has such a cache, but writes a file in place, runs one that is torn, and fails over one
-that does not fit. So it gets a folder of this process's own, filled with the whole programs of
+that does not fit. So it gets a folder of this process alone, filled with the whole programs of
 earlier ones; what is new there goes back under a digest. It finds a program by its functions'
 names, which count what the process has made: trace in one thread, in a fixed order, to be found.
 """
@@ -32,15 +32,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class _Cache:
-    """Of a process.
+    """Of a process."""
 
-    Attributes:
-        folder: TensorFlow's own; empty unless something compiles.
-        device: that programs are compiled for; None until it is open.
-    """
-
-    folder: Path
-    device: str | None = None
+    folder: Path  # TensorFlow's; empty unless something compiles
+    device: str | None = None  # that programs are compiled for; None until it is open
 
 
 _cache: _Cache | None = None
@@ -65,7 +60,7 @@ def offered_cache(*, gpu_only: bool) -> Iterator[None]:
     os.environ["TF_XLA_FLAGS"] = flags
     try:
         yield
-    finally:  # a process that this one starts has a folder of its own
+    finally:  # a process that this one starts gets another folder
         os.environ["TF_XLA_FLAGS"] = given
     _cache = _Cache(folder)
 

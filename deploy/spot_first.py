@@ -7,12 +7,24 @@ not come up (CloudResourceMonitor); the first one notes each refusal for half an
 `cluster.yaml` names it in the head's start command. Seen on a simulated EC2 that refuses spot
 (n = 1 each): either autoscaler asked 114 times in 95 s and got nothing, the first one with this
 scorer turned to on-demand in 5 s.
+
+This reaches into Ray's private modules, since a scorer can be given and asked for through them
+alone. So it works with the Ray that it was checked with, and refuses any other.
 """
 
+import ray
 from ray.autoscaler._private.node_provider_availability_tracker import NodeAvailabilitySummary
 from ray.autoscaler._private.resource_demand_scheduler import (
     _default_utilization_scorer as fit_of,
 )
+
+CHECKED = "2.60."
+if not ray.__version__.startswith(CHECKED):
+    raise RuntimeError(
+        f"spot_first.py was checked with Ray {CHECKED}x, not {ray.__version__}: run the tests in"
+        " tests/test_cluster_files.py with it and change CHECKED, or leave"
+        " RAY_AUTOSCALER_UTILIZATION_SCORER out of the head's start command."
+    )
 
 
 def score(

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import runpy
 import stat
 import subprocess
 import sys
@@ -418,6 +419,12 @@ def test_without_the_scorer_ray_asks_for_spot_for_ever(autoscaler):
     autoscaler.resource_demand_scheduler.utilization_scorer = _default_utilization_scorer
     autoscaler.provider.ec2_fail_fast = SpotRefused(autoscaler.provider.ec2_fail_fast)
     assert launched(autoscaler, 5) == []
+
+
+def test_the_scorer_refuses_a_ray_that_it_was_not_checked_with(monkeypatch):
+    monkeypatch.setattr("ray.__version__", "2.99.0")
+    with pytest.raises(RuntimeError, match=r"checked with Ray 2\.60\.x, not 2\.99\.0"):
+        runpy.run_path(str(ROOT / "deploy/spot_first.py"))
 
 
 def test_a_worker_gets_the_token_from_the_head_by_rsync_alone(autoscaler, up):

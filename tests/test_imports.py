@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 GROUND = ("study", "study.folder")
 GROUND_OF_CONVAE = {"convae", "convae.config", "convae.errors", "convae.hardware"}
 OTHERS = ("ray", "optuna")
-MEND = "tune/mend.py"  # where Ray Tune is mended
+PATCHES = "tune/ray_patches.py"  # the one place where it is done
 
 
 def modules(package):
@@ -39,7 +39,7 @@ def loaded_by(*names):
         (modules("study/plan"), (HEAVY - {"optuna"}) | {"matplotlib", "analysis"}),
         (modules("study"), {"tensorflow", "keras", "matplotlib", "analysis"}),
         (["study.folder.schema"], HEAVY | {"numpy", "pandas", "pyarrow"}),
-        (["study.tune.lane_trial"], {"tensorflow", "keras"}),
+        (["study.tune.trainable"], {"tensorflow", "keras"}),
         (["study.plan.lanes"], HEAVY),
         (["study.run"], HEAVY | {"pandas", "pyarrow", "matplotlib"}),
         (["convae.config"], HEAVY | {"numpy", "study"}),
@@ -143,10 +143,10 @@ def test_code_with_private_names_of_its_own_reaches_into_nobody():
     assert reaches_into(code, {"_mine"}) == []
 
 
-def test_nothing_but_the_mend_reaches_into_ray_or_optuna():
+def test_nothing_but_the_patches_reaches_into_ray_or_optuna():
     folder = ROOT / "study"
     codes = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.py")}
-    mend = codes.pop(MEND)
+    patches = codes.pop(PATCHES)
     custom = custom_names(*codes.values())
     assert {name: found for name in codes if (found := reaches_into(codes[name], custom))} == {}
-    assert reaches_into(mend, custom)
+    assert reaches_into(patches, custom)

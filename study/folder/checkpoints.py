@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from convae.results import EpochResult
 from study.folder import schema
 from study.folder.storage import RunFolder
 
@@ -19,37 +20,13 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Spent:
-    """A trial's seconds so far, as the tables have them.
-
-    Attributes:
-        shared_seconds: of training, each times the trials that were at work on the device.
-    """
-
-    train_seconds: float = 0.0
-    eval_seconds: float = 0.0
-    compile_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    shared_seconds: float = 0.0
-
-    def __add__(self, other: "Spent") -> "Spent":
-        mine, yours = asdict(self), asdict(other)
-        return Spent(**{name: mine[name] + yours[name] for name in mine})
-
-
-@dataclass(frozen=True)
 class Checkpoint:
-    """A trial in the middle.
+    """A trial in the middle."""
 
-    Attributes:
-        epochs: the rows of all its epochs so far.
-        spent: its seconds so far.
-        state: `convae.training.Training.get_state`.
-    """
-
-    epochs: Sequence[dict[str, Any]]
-    spent: Spent
-    state: Sequence[np.ndarray]
+    epochs: Sequence[EpochResult]  # all so far
+    compile_seconds: float  # so far
+    wall_seconds: float  # so far
+    state: Sequence[np.ndarray]  # of the engine that trained it, to go on from
 
 
 def checkpoint_name(trial_id: str) -> str:
@@ -65,7 +42,7 @@ def save_checkpoint(
     Args:
         folder: the run folder.
         trial_id: whose.
-        setting: its config; a checkpoint of another one is not loaded.
+        setting: its config, and the like; a checkpoint of another one is not loaded.
         checkpoint: its state.
 
     Raises:
@@ -73,8 +50,9 @@ def save_checkpoint(
     """
     rest = {
         "trial": dict(setting),
-        "epochs": list(checkpoint.epochs),
-        "spent": asdict(checkpoint.spent),
+        "epochs": [asdict(epoch) for epoch in checkpoint.epochs],
+        "compile_seconds": checkpoint.compile_seconds,
+        "wall_seconds": checkpoint.wall_seconds,
     }
     content = io.BytesIO()
     np.savez(content, *checkpoint.state, rest=np.array(json.dumps(rest)))
@@ -98,7 +76,8 @@ def load_checkpoint(
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             rest = json.loads(str(arrays["rest"]))
             state = [arrays[f"arr_{i}"] for i in range(len(arrays.files) - 1)]
-        checkpoint = Checkpoint(rest["epochs"], Spent(**rest["spent"]), state)
+        epochs = [EpochResult(**epoch) for epoch in rest["epochs"]]
+        checkpoint = Checkpoint(epochs, rest["compile_seconds"], rest["wall_seconds"], state)
     except Exception:  # a damaged zip raises anything from KeyError to zlib.error
         _log.warning("%s/%s is torn; the trial starts anew", folder, checkpoint_name(trial_id))
         return None

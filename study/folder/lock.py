@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -32,25 +32,21 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # another one for each start 
 _log = logging.getLogger(__name__)
 
 
+def _now() -> float:
+    """Seconds that go on while the machine sleeps, where the system has such a clock."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 @dataclass(frozen=True)
 class Lease:
-    """Who drives a study.
+    """Who drives a study."""
 
-    Attributes:
-        owner: unique to the driver.
-        host: its machine's name.
-        machine: unique to its machine since that started.
-        pid: its process.
-        since_utc: when it began.
-        beat: counts its renewals.
-    """
-
-    owner: str
-    host: str
-    machine: str
+    owner: str  # unique to the driver
+    host: str  # its machine's name
+    machine: str  # unique to its machine since that started
     pid: int
     since_utc: str
-    beat: int = 0
+    beat: int = 0  # counts its renewals
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since_utc}"
@@ -78,6 +74,9 @@ class DriverLock:
         lease_seconds: without renewal, after which a driver that cannot be asked counts as dead.
         beat_seconds: between renewals.
         confirm_seconds: after which two that took a lease at once know whose it is.
+        os_lock: lock a file, too, where there is a disk.
+        clock: tells seconds.
+        sleep: waits for so many.
 
     Raises:
         FolderInUseError: another driver has it.
@@ -93,24 +92,28 @@ class DriverLock:
         lease_seconds: float = LEASE_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
         confirm_seconds: float = CONFIRM_SECONDS,
+        os_lock: bool = True,
+        clock: Callable[[], float] = _now,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._folder = folder
         self._bare = RunFolder(folder.where)  # without the guard
         self._lease_seconds, self._beat_seconds = lease_seconds, beat_seconds
+        self._clock, self._sleep = clock, sleep
         self.lease = Lease(
             owner or new_owner(), socket.gethostname(), _machine(), os.getpid(), utc_now()
         )
         folder.create()
-        self._file_lock = self._lock_file()
-        try:
-            self._wait_for_another(tell)
+        with ExitStack() as locked:
+            file_lock = self._lock_file() if os_lock else None
+            if file_lock is not None:
+                locked.callback(file_lock.release)
+            self._wait_for_another(tell, alone_here=file_lock is not None)
             self._renew()
-            if self._file_lock is None:
-                time.sleep(confirm_seconds)
-                self._confirm_now()
-        except BaseException:
-            self._unlock_file()
-            raise
+            if file_lock is None:
+                sleep(confirm_seconds)
+                self._confirm()
+            self._locked = locked.pop_all()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
@@ -124,7 +127,7 @@ class DriverLock:
         with suppress(RunFolderError):
             if (now := read_lease(self._bare)) and now.owner == self.lease.owner:
                 self._bare.delete(schema.LOCK_FILE)
-        self._unlock_file()
+        self._locked.close()
 
     def _lock_file(self) -> FileLock | None:
         """The operating system's lock; None where there is none to be had."""
@@ -142,22 +145,18 @@ class DriverLock:
             return None
         return lock
 
-    def _unlock_file(self) -> None:
-        if self._file_lock is not None:
-            self._file_lock.release()
-
-    def _wait_for_another(self, tell: Callable[[str], None]) -> None:
-        """Returns once no other driver lives."""
+    def _wait_for_another(self, tell: Callable[[str], None], *, alone_here: bool) -> None:
+        """Returns once no other driver lives; `alone_here`: none does on this machine."""
         other = read_lease(self._bare)
         if other is None:
             return
-        if self._file_lock is not None and other.machine == self.lease.machine:
+        if alone_here and other.machine == self.lease.machine:
             tell(f"taking over from {other}, which has died")
             return
         tell(f"waiting up to {self._lease_seconds:.0f} s for a sign of life of {other}")
-        deadline = time.monotonic() + self._lease_seconds
-        while time.monotonic() < deadline:
-            time.sleep(min(1.0, self._beat_seconds))
+        deadline = self._clock() + self._lease_seconds
+        while self._clock() < deadline:
+            self._sleep(min(1.0, self._beat_seconds))
             now = read_lease(self._bare)
             if now is None:
                 return
@@ -168,29 +167,29 @@ class DriverLock:
     def _renew(self) -> None:
         self.lease = replace(self.lease, beat=self.lease.beat + 1)
         self._bare.write(schema.LOCK_FILE, json.dumps(asdict(self.lease)).encode())
-        self._confirmed = _now()
+        self._confirmed = self._clock()
 
     def _beat(self) -> None:
         while not self._ended.wait(self._beat_seconds):
             try:
-                self._confirm_now()
+                self._confirm()
                 self._renew()
             except FolderInUseError:
                 return  # the next write finds out
             except RunFolderError as error:  # the study's own writes will tell
                 _log.warning("the lease was not renewed: %s", error)
 
-    def _confirm_now(self) -> None:
+    def _confirm(self) -> None:
         now = read_lease(self._bare)
         if now is not None and now.owner != self.lease.owner:
             self._confirmed = -self._lease_seconds
             raise FolderInUseError(self._folder, now)
-        self._confirmed = _now()
+        self._confirmed = self._clock()
 
     def _guard(self) -> None:
         # A process that was stopped for a while does not know what happened meanwhile.
-        if _now() - self._confirmed > self._lease_seconds / 3:
-            self._confirm_now()
+        if self._clock() - self._confirmed > self._lease_seconds / 3:
+            self._confirm()
 
 
 def new_owner() -> str:
@@ -199,7 +198,7 @@ def new_owner() -> str:
 
 
 def read_lease(folder: RunFolder) -> Lease | None:
-    """Who drives the study at the moment, or did when it died; None if nobody says so.
+    """The lease of the driver at work, or of one that died; None if there is none.
 
     Raises:
         RunFolderError: it cannot be read.
@@ -228,8 +227,3 @@ def guard_for(folder: RunFolder, owner: str) -> None:
 
 def _machine() -> str:
     return BOOT_ID.read_text().strip() if BOOT_ID.exists() else socket.gethostname()
-
-
-def _now() -> float:
-    """Seconds that go on while the machine sleeps, where the system has such a clock."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -6,32 +6,20 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import convae
 from convae.hardware import versions
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError, without_secrets
-from study.folder.tables import OTHER_VERSION, RESTORE
+from study.folder.tables import ABSENT, RESTORE
 
-# The keys that a manifest must have to be read; a dictionary must have keys of these names.
-KEYS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "schema_version": (),
-        "name": (),
-        "status": (),
-        "started_utc": (),
-        "finished_utc": (),
-        "wall_seconds": (),
-        "command": (),
-        "spec": ("preset",),
-        "code": ("version", "git_commit", "git_dirty"),
-        "versions": (),
-        "hardware": ("cpu", "n_cpus", "memory_gib", "gpus"),
-        "resources": ("cpus_per_trial", "gpus_per_trial", "max_concurrent"),
-        "data": ("source",),
-    }
+# What a manifest must have to be read; a dot leads into a dictionary.
+KEYS: Final = (
+    *("name", "status", "started_utc", "finished_utc", "wall_seconds", "command", "versions"),
+    *("spec.preset", "code.version", "code.git_commit", "code.git_dirty", "data.source"),
+    *("hardware.cpu", "hardware.n_cpus", "hardware.memory_gib", "hardware.gpus"),
+    *("resources.cpus_per_trial", "resources.gpus_per_trial", "resources.max_concurrent"),
 )
 
 
@@ -39,31 +27,29 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     """What was run: spec, code, versions, hardware, data and command line.
 
     Raises:
-        RunFolderError: it is absent or torn, lacks one of `KEYS`, or is of another version.
+        RunFolderError: it is absent or torn, of another form of run folder, or lacks one of `KEYS`.
     """
     name = f"{folder}/{schema.MANIFEST_FILE}"
     if (content := folder.read(schema.MANIFEST_FILE)) is None:
-        raise RunFolderError(
-            f"{name} does not exist; give a run folder STORAGE/NAME that python -m study.run has"
-            " written."
-        )
+        raise RunFolderError(f"{name} {ABSENT}.")
     try:
         manifest: dict[str, Any] = json.loads(content)
     except ValueError as error:
         raise RunFolderError(f"{name} is not whole JSON ({error}); {RESTORE}.") from error
     if not isinstance(manifest, dict):
         raise RunFolderError(f"{name} does not hold a JSON object; {RESTORE}.")
-    for key, parts in KEYS.items():
-        if key not in manifest:
-            raise RunFolderError(f"{name} has no {key!r}; {RESTORE}.")
-        for part in parts:
-            if not isinstance(manifest[key], dict) or part not in manifest[key]:
-                raise RunFolderError(f"{name} has no '{key}.{part}'; {RESTORE}.")
-    if manifest["schema_version"] != schema.SCHEMA_VERSION:
+    if (form := manifest.get("form", 1)) != schema.FORM:
         raise RunFolderError(
-            f"{name} has schema version {manifest['schema_version']}, but this code reads"
-            f" {schema.SCHEMA_VERSION}; {OTHER_VERSION}."
+            f"{name} is that of a run folder of form {form}, but this code reads form"
+            f" {schema.FORM}; read it with the code that wrote it, form 1 with that of commit"
+            f" {schema.COMMIT_OF_FORM_1}."
         )
+    for key in KEYS:
+        found: Any = manifest
+        for part in key.split("."):
+            if not isinstance(found, dict) or part not in found:
+                raise RunFolderError(f"{name} has no {key!r}; {RESTORE}.")
+            found = found[part]
     return manifest
 
 
@@ -74,10 +60,7 @@ class Manifest:
         folder: the run folder.
         command: the command line of this session. That of the first session stays the study's own.
         earlier: the manifest of an earlier session to go on with; times add up over sessions.
-        entries: further entries.
-
-    Attributes:
-        earlier_seconds: of wall time that earlier sessions have spent.
+        entries: further entries; `code` and `versions` in place of what is found here.
 
     Raises:
         RunFolderError: it cannot be written.
@@ -95,11 +78,12 @@ class Manifest:
         self._started = time.monotonic()
         self._written = False
         earlier = earlier or {}
+        # Of wall time that earlier sessions have spent.
         self.earlier_seconds: float = earlier.get("wall_seconds") or 0.0
-        code = _code()
+        code = entries.get("code") or _code()
         session = {"started_utc": utc_now(), "command": command, "git_commit": code["git_commit"]}
         self._entries: dict[str, Any] = {
-            "schema_version": schema.SCHEMA_VERSION,
+            "form": schema.FORM,
             "name": folder.name,
             "status": "running",
             "command": earlier.get("command", command),
@@ -107,7 +91,7 @@ class Manifest:
             "finished_utc": None,
             "sessions": [*earlier.get("sessions", []), session],
             "code": code,
-            "versions": versions(),
+            "versions": entries.get("versions") or versions(),
             **entries,
         }
         self.write()

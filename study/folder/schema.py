@@ -37,7 +37,8 @@ __all__ = [
     "hyperparameters_of",
 ]
 
-SCHEMA_VERSION: Final = 1
+FORM: Final = 2  # of a run folder, in its manifest
+COMMIT_OF_FORM_1: Final = "fb18ede"  # the last one that reads the older form
 
 # Metrics. All three are mean squared errors over all pixels, in units of (pixel / 255)².
 TRAIN_MSE: Final = "train_mse"
@@ -85,7 +86,6 @@ TRIALS_CSV_FILE: Final = "trials.csv"
 EPOCHS_FILE: Final = "epochs.parquet"
 EPOCHS_CSV_FILE: Final = "epochs.csv"
 OPTUNA_FILE: Final = "optuna.db"
-WARM_START_FILE: Final = "warm_start.json"  # what --warm-start took from an older run
 MODELS_FOLDER: Final = "models"  # TRIAL_ID.keras
 RECONSTRUCTIONS_FOLDER: Final = "reconstructions"  # TRIAL_ID.parquet
 CHECKPOINTS_FOLDER: Final = "checkpoints"  # TRIAL_ID.npz, of trials that run
@@ -95,8 +95,6 @@ LOG_FILE: Final = "study.log"  # what would else flood the terminal, and every t
 
 # A trial's setting: the fields of convae.config.TrialConfig.
 CONFIG_COLUMNS: Final = FIELD_KINDS
-# Columns that run folders of before they existed lack, and what they stand for there.
-LATER_COLUMNS: Final = MappingProxyType[str, str | None]({"n_sharing": None, "arguments": None})
 
 # trials.parquet: a row a trial. What was not measured or does not apply is missing, never 0.
 TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](

@@ -210,7 +210,7 @@ class RunFolder:
 
 
 def temporary_name() -> str:
-    """A new name for a file that is in nobody's way."""
+    """A name that no other file has."""
     return f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
 
 

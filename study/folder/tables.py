@@ -6,6 +6,7 @@ to which number it holds the journal, so that a reader finds the same whenever a
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from convae.config import IMAGE_SHAPE
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError, first_line
 
@@ -28,24 +30,21 @@ ARROW_TYPES: Final[Mapping[schema.Kind, pa.DataType]] = {
     "bool": pa.bool_(),
 }
 RESTORE: Final = "restore it from a copy, or run the study again"
+ABSENT: Final = (
+    "does not exist; give a run folder STORAGE/NAME that python -m study.run has written"
+)
 OTHER_VERSION: Final = "use the version of the code that wrote it"
-N_PIXELS: Final = 28 * 28
+N_PIXELS: Final = math.prod(IMAGE_SHAPE)
 JOURNAL_KEY: Final = b"journal"  # of a table's metadata
 
 
 @dataclass(frozen=True)
 class Change:
-    """What became of a trial.
+    """What became of a trial."""
 
-    Attributes:
-        trial: its row in the table of trials.
-        after: of the epochs that it is known to have, so many stay; None if all do.
-        epochs: rows of the epochs after these, in order.
-    """
-
-    trial: Row
-    after: int | None = None
-    epochs: Sequence[Row] = ()
+    trial: Row  # in the table of trials
+    after: int | None = None  # of the epochs that it is known to have, so many stay; None: all do
+    epochs: Sequence[Row] = ()  # the epochs after these, in order
 
 
 def arrow_schema(columns: Mapping[str, schema.Kind]) -> pa.Schema:
@@ -96,7 +95,7 @@ class TableWriter:
             RunFolderError: a file cannot be written; what was known before still is.
         """
         metadata = {JOURNAL_KEY: str(self._number)}
-        # Trials first: whoever reads them last finds the trial of every epoch.
+        # Trials first: a reader that reads them last finds the trial of every epoch.
         for rows, columns, parquet, csv in (
             (trials, TRIALS, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE),
             (epochs, EPOCHS, schema.EPOCHS_FILE, schema.EPOCHS_CSV_FILE),
@@ -127,10 +126,7 @@ def read_tables(folder: RunFolder) -> tuple[pa.Table, pa.Table]:
     trials = _read_table(folder, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE, TRIALS)
     for table, name in ((trials, schema.TRIALS_FILE), (epochs, schema.EPOCHS_FILE)):
         if table is None:
-            raise RunFolderError(
-                f"{folder}/{name} does not exist; give a run folder STORAGE/NAME that"
-                " python -m study.run has written."
-            )
+            raise RunFolderError(f"{folder}/{name} {ABSENT}.")
     try:
         trials = _with_trials(trials, [c for n, cs in journal if n > _held(trials) for c in cs])
         epochs = _with_epochs(epochs, [c for n, cs in journal if n > _held(epochs) for c in cs])
@@ -171,29 +167,26 @@ def read_reconstructions(folder: RunFolder) -> pa.Table:
 
 
 def _number(name: str) -> int:
-    """The number of a file of the journal; 0 of one by an older version, named after its trial."""
-    stem = PurePosixPath(name).stem
-    return int(stem) if stem.isdecimal() else 0
+    """The number of a file of the journal."""
+    return int(PurePosixPath(name).stem)
 
 
-def _read_journal(folder: RunFolder) -> list[tuple[float, list[Change]]]:
-    """Its changes by number, in order. Those without a number are in no table."""
-    journal: list[tuple[float, list[Change]]] = []
-    for name in sorted(folder.names(schema.JOURNAL_FOLDER), key=_number):
+def _read_journal(folder: RunFolder) -> list[tuple[int, list[Change]]]:
+    """Its changes by number, in order."""
+    journal: list[tuple[int, list[Change]]] = []
+    for name in folder.names(schema.JOURNAL_FOLDER):
         content = folder.read(name)
         if content is None:  # a writer has cleared it since, and written the tables before
             continue
         try:
             entry = json.loads(content)
-            if isinstance(entry, dict):  # by an older version: a trial that has ended, whole
-                entry = [{"after": 0, **entry}]
             changes = [Change(c["trial"], c["after"], c["epochs"]) for c in entry]
         except (ValueError, TypeError, KeyError) as error:
             raise RunFolderError(
                 f"{folder}/{name} is torn; delete it, and its trials go on from what is known"
                 " besides."
             ) from error
-        journal.append((_number(name) or float("inf"), changes))
+        journal.append((_number(name), changes))
     return journal
 
 
@@ -249,10 +242,6 @@ def _read_table(folder: RunFolder, parquet: str, csv: str, columns: pa.Schema) -
             raise RunFolderError(f"{folder}/{csv} is torn ({error}); {RESTORE}.") from error
     else:
         return None
-    for column, value in schema.LATER_COLUMNS.items():
-        if column in columns.names and column not in table.column_names:
-            kind = columns.field(column).type
-            table = table.append_column(column, pa.array([value] * len(table), kind))
     _check_columns(folder, name, table, columns.names)
     metadata, table = table.schema.metadata, table.select(columns.names)
     for i, field in enumerate(columns):

@@ -7,10 +7,12 @@ says nothing of seed, split and epochs, and one setting has one label in every g
 
 import json
 import re
+from hashlib import sha256
 from typing import Any, Final
 
 from convae.config import DENSE, TrialConfig, hyperparameters_of
 
+LONGEST_NAME: Final = 150  # characters: a file's name has 255 bytes
 _PLAIN_TEXT: Final = re.compile(r"[\w.+-]+")
 
 
@@ -46,3 +48,13 @@ def _word(value: Any) -> str:
     if isinstance(value, str):
         return value if _PLAIN_TEXT.fullmatch(value) else json.dumps(value, ensure_ascii=False)
     return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def file_name_of(label: str) -> str:
+    """A label as a part of a file's name, which belongs to no other label."""
+    words = label.replace(" ", "-")
+    plain = re.sub(r"[^\w.=+-]", "_", words, flags=re.ASCII)
+    if plain == words and len(words) <= LONGEST_NAME:
+        return words
+    digest = sha256(label.encode()).hexdigest()[:8]
+    return f"{plain[: LONGEST_NAME - len(digest) - 1]}-{digest}"

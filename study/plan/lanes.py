@@ -8,31 +8,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convae.config import DENSE, MODELS, TrialConfig
-from convae.place import Place, choose_n_lanes
+from convae.sharing import DeviceSharing, choose_n_lanes
 from study.folder import schema
 from study.plan.spec import StudySpec
-from study.plan.trials import fixed_trials, reference_config, searching_trials, winner_place
+from study.plan.trials import fixed_trials, reference_config, searching_trials, winner_sharing
 
 
 @dataclass(frozen=True)
 class ModelLanes:
-    """A model's programs.
+    """A model's programs."""
 
-    Attributes:
-        n_lanes: of the program that trials share; 0 if there is none.
-        single: whether there is a program of one lane, too.
-        widths: hidden units or latent filters that may occur.
-        batch_sizes: that may occur.
-    """
+    n_lanes: int  # of the program that trials share; 0 if there is none
+    single: bool  # there is a program of one lane, too
+    widths: tuple[int, ...]  # hidden units or latent filters that may occur
+    batch_sizes: tuple[int, ...]  # that may occur
 
-    n_lanes: int
-    single: bool
-    widths: tuple[int, ...]
-    batch_sizes: tuple[int, ...]
-
-    def place(self, planned: Place) -> Place:
+    def sharing(self, planned: DeviceSharing) -> DeviceSharing:
         """Where a trial goes: one that may share trains in the one lane if there are no more."""
-        return Place.SINGLE if planned is Place.LANES and not self.n_lanes else planned
+        return (
+            DeviceSharing.SINGLE if planned is DeviceSharing.LANES and not self.n_lanes else planned
+        )
 
 
 def lanes_of(
@@ -42,7 +37,7 @@ def lanes_of(
 
     Args:
         spec: the study.
-        lanes: at most, as a person asks for them; None for the rule's.
+        lanes: the most that --lanes allows; None for as many as the rule gives.
         gpu: whether the device is one.
         kept: of an earlier session, by model, which stay.
     """
@@ -55,16 +50,16 @@ def _model_lanes(
     if model not in MODELS:  # nothing is known of its layers: its trials follow one another
         return ModelLanes(0, single=True, widths=(), batch_sizes=())
     fixed = [planned for planned in fixed_trials(spec) if planned.config.model == model]
-    places = [planned.place for planned in fixed]
+    places = [planned.sharing for planned in fixed]
     if model in spec.models:
         place_of = {
-            schema.SEARCH: Place.ALONE if spec.timed else Place.LANES,
-            schema.FINALIST: Place.LANES,
-            schema.WINNER: winner_place(spec),
+            schema.SEARCH: DeviceSharing.ALONE if spec.timed else DeviceSharing.LANES,
+            schema.FINALIST: DeviceSharing.LANES,
+            schema.WINNER: winner_sharing(spec),
         }
         for group, n in searching_trials(spec).items():
             places += [place_of[group]] * n
-    n_sharing = places.count(Place.LANES)
+    n_sharing = places.count(DeviceSharing.LANES)
     n_lanes = min(lanes, n_sharing) if lanes else choose_n_lanes(model, n_sharing, gpu=gpu)
     if kept is not None and model in kept:
         n_lanes = kept[model]

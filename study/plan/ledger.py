@@ -37,7 +37,7 @@ WRITE_SHARE = 0.05
 
 
 class Listener:
-    """Hears of what is entered, after it is; whoever derives something overrides what it needs."""
+    """Is told of each entry after it is made; subclasses override what they need."""
 
     def planned(self, planned: PlannedTrial, row: Row) -> None:
         """A trial is to be trained, for the first time or again."""
@@ -54,18 +54,13 @@ class Listener:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a trial tells of itself at a moment.
+    """What a trial tells of itself at a moment."""
 
-    Attributes:
-        n_epochs: that it has trained so far, in this attempt and those that it goes on from.
-        epochs: rows of the latest of them, those that were not told yet, without the trial's
-            name. After a restart from a checkpoint, of all.
-        totals: values for `TOTALS`, of the trial so far.
-    """
-
-    n_epochs: int
+    n_epochs: int  # trained so far, in this attempt and those that it goes on from
+    # Rows of the latest of them, those that were not told yet, without the trial's name. After a
+    # restart from a checkpoint, of all.
     epochs: list[Row]
-    totals: Mapping[str, Any]
+    totals: Mapping[str, Any]  # values for `TOTALS`, of the trial so far
 
 
 def decide_state(row: Mapping[str, Any], *, failed: bool, stopping: bool) -> str:
@@ -74,7 +69,7 @@ def decide_state(row: Mapping[str, Any], *, failed: bool, stopping: bool) -> str
     Args:
         row: the trial's, with its last result.
         failed: with an error, after its retries.
-        stopping: because the whole study stops, so that nobody judged the trial.
+        stopping: because the whole study stops, not by a decision on the trial.
 
     Returns:
         One of `schema.STATES`: "running" for a trial that a later session goes on with.
@@ -97,6 +92,8 @@ class Ledger:
     Args:
         folder: the run folder; it exists.
         resume: go on with what an earlier session entered there.
+        write_seconds: between two writes of what was only measured, at least.
+        clock: tells seconds.
 
     Attributes:
         folder: the run folder.
@@ -108,11 +105,19 @@ class Ledger:
         RunFolderError: what is there is torn, or cannot be read or written.
     """
 
-    def __init__(self, folder: RunFolder, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        resume: bool = False,
+        write_seconds: float = WRITE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.folder = folder
         self.listeners: list[Listener] = []
         self.trouble: RunFolderError | None = None
         self.on_write: Callable[[], None] = lambda: None
+        self._write_seconds, self._clock = write_seconds, clock
         self._trials: dict[str, Row] = {}
         self._epochs: dict[str, list[Row]] = {}
         self._dirty: dict[str, float] = {}  # how many epochs the journal has, by trial
@@ -233,11 +238,11 @@ class Ledger:
     # The run folder.
 
     def write(self) -> None:
-        """Writes what there is, to the tables."""
+        """Writes the tables."""
         self._save(rewrite=True)
 
     def close(self) -> None:
-        """Writes what there is, and deletes the checkpoints that nobody needs."""
+        """Writes the tables, and deletes the checkpoints of trials that have ended."""
         self._save(rewrite=True)
         with self._noting_trouble():
             for name in self.folder.names(schema.CHECKPOINTS_FOLDER):
@@ -248,24 +253,24 @@ class Ledger:
     def _enter(self, trial_id: str, after: float = math.inf, *, at_once: bool = False) -> None:
         self._dirty[trial_id] = min(after, self._dirty.get(trial_id, math.inf))
         self._tables_stale = True
-        now = time.monotonic()
+        now = self._clock()
         if at_once or now >= self._next_append:
             self._save(rewrite=now >= self._next_rewrite)
 
     def _save(self, *, rewrite: bool) -> None:
-        started = time.monotonic()
+        started = self._clock()
         with self._noting_trouble():
             if self._dirty:
                 self._writer.append(self._change(*item) for item in self._dirty.items())
                 self._dirty.clear()
-            self._next_append = time.monotonic() + WRITE_SECONDS
+            self._next_append = self._clock() + self._write_seconds
             if rewrite and self._tables_stale:
                 epochs = [row for history in self._epochs.values() for row in history]
                 self._writer.rewrite(self.rows(), epochs)
                 self._tables_stale = False
                 self.on_write()
-                took = time.monotonic() - started
-                self._next_rewrite = time.monotonic() + max(WRITE_SECONDS, took / WRITE_SHARE)
+                took = self._clock() - started
+                self._next_rewrite = self._clock() + max(self._write_seconds, took / WRITE_SHARE)
             elif rewrite:
                 self.on_write()
             self.trouble = None

@@ -1,7 +1,7 @@
 """`optuna.db`: a picture of the searches, for Optuna Dashboard and for `optuna.load_study`.
 
-Optuna works in the memory of this process. The file is a copy, made again whenever there is time:
-whatever becomes of it, or whoever locks it, is no concern of the study.
+Optuna works in the memory of this process. The file is a copy, made again at intervals: a file that
+is locked, damaged or deleted does not affect the study.
 """
 
 import logging
@@ -17,20 +17,28 @@ from study.folder.storage import RunFolder, RunFolderError
 from study.folder.tables import Row
 from study.plan.ledger import WRITE_SECONDS, WRITE_SHARE, Listener
 
-WAIT_SECONDS = 10.0  # at the end, for another program to let go of the file
+WAIT_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
 
 class OptunaFile(Listener):
-    """Optuna's storage, and its copy in a run folder; close it at the end.
+    """Optuna's `storage`, and its copy in a run folder; close it at the end.
 
-    Attributes:
-        storage: what Optuna works with.
+    Args:
+        folder: the run folder; it exists.
+        wait_seconds: at the end, for another program to let go of the file.
+        copy_seconds: between two copies, at least.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        wait_seconds: float = WAIT_SECONDS,
+        copy_seconds: float = WRITE_SECONDS,
+    ) -> None:
+        self._folder, self._wait_seconds, self._copy_seconds = folder, wait_seconds, copy_seconds
         self._connection = sqlite3.connect(":memory:", check_same_thread=False)
         self.storage = optuna.storages.RDBStorage(
             "sqlite://",
@@ -42,21 +50,21 @@ class OptunaFile(Listener):
         """Copies what Optuna has learned, unless the last time was a moment ago."""
         started = time.monotonic()
         if row["group"] == schema.SEARCH and started >= self._next_copy:
-            self._try_to_copy(wait_seconds=0.0)
+            self._try_to_copy(0.0)
             took = time.monotonic() - started
-            self._next_copy = started + took + max(WRITE_SECONDS, took / WRITE_SHARE)
+            self._next_copy = started + took + max(self._copy_seconds, took / WRITE_SHARE)
 
     def close(self) -> None:
         """Leaves a whole copy: if the file cannot be written to, another one in its place."""
         try:
-            if not self._try_to_copy(wait_seconds=WAIT_SECONDS):
+            if not self._try_to_copy(self._wait_seconds):
                 self._replace()
         except RunFolderError as error:  # the study's own files will tell
             _log.warning("%s", error)
         self.storage.engine.dispose()
         self._connection.close()
 
-    def _try_to_copy(self, *, wait_seconds: float) -> bool:
+    def _try_to_copy(self, wait_seconds: float) -> bool:
         """Whether it succeeded; the old file stays as it was if not."""
         try:
             try:

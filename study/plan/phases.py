@@ -7,14 +7,13 @@ beside the reference setting, before one of them is the winner.
 import itertools
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import optuna
-from optuna.trial import FrozenTrial
 
 from convae.config import TrialConfig
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import Ledger, Listener, config_of_row
@@ -23,9 +22,11 @@ from study.plan.spec import StudySpec
 from study.plan.trials import (
     PlannedTrial,
     fixed_trials,
+    plan_trial,
     reference_config,
     searching_trials,
-    winner_place,
+    setting_of,
+    winner_sharing,
 )
 
 # After the searches, in this order: each waits until the one before has ended.
@@ -33,7 +34,7 @@ STAGES = (schema.SEARCH, schema.FINALIST, schema.WINNER)
 
 
 class Plan(Listener):
-    """Hands out a study's trials, entered in the ledger before anybody sees them.
+    """Hands out a study's trials, each entered in the ledger first.
 
     It goes on where the ledger stands. Each architecture has its own search and an equal share of
     the search trials; finalists wait until no search trial runs, winners until no finalist does.
@@ -42,9 +43,8 @@ class Plan(Listener):
         spec: the study.
         ledger: of the study; the plan listens to it.
         storage: for Optuna's studies; None for one that ends with the plan.
-        known: trials of an older run by architecture, which the samplers learn from.
-        quiet: whether nothing is handed out beside a trial that must be alone; without, whoever
-            trains sees to that.
+        enforce_alone: hand out nothing beside a trial that must be alone; False if the engines
+            see to that.
     """
 
     def __init__(
@@ -52,18 +52,17 @@ class Plan(Listener):
         spec: StudySpec,
         ledger: Ledger,
         storage: optuna.storages.BaseStorage | None = None,
-        known: Mapping[str, Sequence[FrozenTrial]] | None = None,
         *,
-        quiet: bool = True,
+        enforce_alone: bool = True,
     ) -> None:
-        self._quiet = quiet
+        self._enforce_alone = enforce_alone
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces each new study
         self._spec, self._ledger = spec, ledger
         storage = storage or optuna.storages.InMemoryStorage()
         self.fixed = fixed_trials(spec)
         self._fixed = deque(trial for trial in self.fixed if not ledger.is_done(trial.trial_id))
         self._searches = {
-            model: Search(model, spec, ledger, storage, (known or {}).get(model, ()))
+            model: Search(model, spec, ledger, storage)
             for model in (spec.models if spec.n_search_trials else ())
         }
         # Finalists and winners, once they are known.
@@ -89,10 +88,14 @@ class Plan(Listener):
 
     def _next(self) -> PlannedTrial | None:
         at_work = self._at_work.values()
-        if self._quiet and any(planned.place is Place.ALONE for planned in at_work):
+        if self._enforce_alone and any(
+            planned.sharing is DeviceSharing.ALONE for planned in at_work
+        ):
             return None
         if self._fixed:
-            must_wait = self._quiet and self._fixed[0].place is Place.ALONE and at_work
+            must_wait = (
+                self._enforce_alone and self._fixed[0].sharing is DeviceSharing.ALONE and at_work
+            )
             return None if must_wait else self._fixed.popleft()
         if searches := [search for search in self._searches.values() if search.is_open]:
             return min(searches, key=lambda search: search.n_planned).next()
@@ -119,24 +122,28 @@ class Plan(Listener):
 
         Those that an earlier session began belong to them, whatever is known better by now.
         """
-        name = self._finalists if group == schema.FINALIST else self._winners
-        configs = {i: config for model in self._searches for i, config in name(model).items()}
-        for row in self._ledger.rows():
-            if row["group"] == group:
-                configs.setdefault(row["trial_id"], config_of_row(row))
+        of_model = self._finalists if group == schema.FINALIST else self._winners
+        configs = {i: config for model in self._searches for i, config in of_model(model).items()}
+        for row in self._rows(group):
+            configs.setdefault(row["trial_id"], config_of_row(row))
         is_winner = group == schema.WINNER
         return [
-            PlannedTrial(
-                trial_id,
+            plan_trial(
+                self._spec,
                 group,
+                trial_id,
                 config,
                 keep_model=is_winner and config.seed == self._spec.seed,
-                eval_every=self._spec.eval_every,
-                place=winner_place(self._spec) if is_winner else Place.LANES,
+                sharing=winner_sharing(self._spec) if is_winner else DeviceSharing.LANES,
             )
             for trial_id, config in configs.items()
             if not self._ledger.is_done(trial_id)
         ]
+
+    def _rows(self, group: str, model: str | None = None) -> list[Row]:
+        """What the ledger has of a group, in the order in which it was planned."""
+        rows = (row for row in self._ledger.rows() if row["group"] == group)
+        return [row for row in rows if model in (None, row["model"])]
 
     def _finalists(self, model: str) -> dict[str, TrialConfig]:
         """By trial."""
@@ -150,12 +157,14 @@ class Plan(Listener):
 
     def _best(self, model: str) -> TrialConfig | None:
         """The setting to be trained on all images; None if none has been found."""
-        if finalists := self._finalists(model):
-            rows: dict[TrialConfig, list[Row]] = {}
-            for trial_id, config in finalists.items():
-                setting = replace(config, seed=self._spec.seed)
-                rows.setdefault(setting, []).append(self._ledger.row(trial_id))
-            return min(rows, key=lambda setting: _rank(rows[setting]))
+        if self._finalists(model):
+            rows = self._rows(schema.FINALIST, model)
+
+            def rank(config: TrialConfig) -> tuple[int, float]:
+                setting = setting_of(config, self._spec)
+                return _rank([row for row in rows if row["setting"] == setting])
+
+            return min(self._settings(model).values(), key=rank)
         best = self._searches[model].best(1)
         return best[0][1] if best else None
 
@@ -163,18 +172,15 @@ class Plan(Listener):
         """By trial."""
         if (best := self._best(model)) is None:
             return {}
-        configs = [replace(best, split=schema.FULL_SPLIT, seed=seed) for seed in self._spec.seeds]
         # More may be known than when a winner was named before: then there is another one.
-        for number in itertools.count(1):
-            name = f"{schema.WINNER}-{model}" + (f"-{number}" if number > 1 else "")
-            trials = {f"{name}-s{config.seed}": config for config in configs}
-            if all(self._is_free(*trial) for trial in trials.items()):
-                return trials
-        raise AssertionError
-
-    def _is_free(self, trial_id: str, config: TrialConfig) -> bool:
-        """Whether this is the name of this trial, or of none yet."""
-        return trial_id not in self._ledger or config_of_row(self._ledger.row(trial_id)) == config
+        settings = dict.fromkeys(row["setting"] for row in self._rows(schema.WINNER, model))
+        settings.setdefault(setting_of(best, self._spec))
+        number = list(settings).index(setting_of(best, self._spec)) + 1
+        name = f"{schema.WINNER}-{model}" + (f"-{number}" if number > 1 else "")
+        return {
+            f"{name}-s{seed}": replace(best, split=schema.FULL_SPLIT, seed=seed)
+            for seed in self._spec.seeds
+        }
 
     # What the ledger tells.
 

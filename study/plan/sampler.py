@@ -103,7 +103,7 @@ def make_sampler(spec: StudySpec, model: str, number: int) -> BaseSampler:
         model: the architecture.
         number: of the trial in its search.
     """
-    # Of an own model by its name, so that another one beside it changes nothing.
+    # of a custom model by its name, so that another one beside it changes nothing.
     custom = MODELS.index(model) if model in MODELS else zlib.crc32(model.encode())
     stream = np.random.SeedSequence((spec.seed, custom, number))
     return _Exact(_make(spec, int(stream.generate_state(1)[0])), spec.space_of(model))

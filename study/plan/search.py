@@ -6,20 +6,20 @@ session begins; between the two it listens.
 
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from convae.config import TrialConfig
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import ENDS, Ledger, Listener, config_of_row
 from study.plan.sampler import make_sampler
 from study.plan.spec import StudySpec
-from study.plan.trials import PlannedTrial, first_points, search_config
+from study.plan.trials import PlannedTrial, first_points, plan_trial, search_config
 
 # Optuna has no state for a diverged trial: it is failed there, with this attribute.
 DIVERGED_EPOCH = "diverged_epoch"
@@ -39,11 +39,10 @@ class Search(Listener):
         spec: the study.
         ledger: what earlier sessions entered is told to Optuna.
         storage: Optuna's, without a study of this name.
-        known: trials of an older run, which the sampler learns from; they come first in Optuna's
-            study and are not in the ledger.
 
     Attributes:
-        study: Optuna's.
+        study: Optuna's; its trials have the numbers of their names.
+        n_planned: trials so far.
     """
 
     def __init__(
@@ -52,36 +51,30 @@ class Search(Listener):
         spec: StudySpec,
         ledger: Ledger,
         storage: optuna.storages.BaseStorage,
-        known: Sequence[FrozenTrial] = (),
     ) -> None:
         self._model, self._spec, self._ledger = model, spec, ledger
         self._space = spec.space_of(model)
-        self._prefix = f"{schema.SEARCH}-{model}-"
         metrics = [schema.OBJECTIVE, schema.TIME_OBJECTIVE][: 1 + spec.timed]
         self.study = optuna.create_study(
             storage=storage, study_name=model, directions=["minimize"] * len(metrics)
         )
-        self.study.add_trials(known)
-        self._n_known = len(known)
-        # At most half of the trials are given, so that the sampler has a say in small searches
-        # too. An older run knows the neighbours.
-        n_given = 1 if known else (spec.share + 1) // 2
-        self._given = first_points(model, spec, n_given)
+        # At most half of the trials are given, so that the sampler has a say in small searches too.
+        self._given = first_points(model, spec, (spec.share + 1) // 2)
         self._reference = first_points(model, spec, 1)
         if spec.sampler == "grid":
             self._given = list(self._space.grid)
             random.Random(spec.seed).shuffle(self._given)
         self._trials: dict[str, optuna.Trial] = {}  # those that Optuna knows as running
         self._n_told: dict[str, int] = {}  # the last epoch that Optuna has heard of
-        rows = [row for row in ledger.rows() if row["trial_id"].startswith(self._prefix)]
-        rows.sort(key=self._number)
+        rows = [
+            row for row in ledger.rows() if (row["group"], row["model"]) == (schema.SEARCH, model)
+        ]
         self._unfinished = [row for row in rows if row["state"] not in ENDS]
         for row in rows:
             if row["state"] in ENDS:
                 self._recall(row)
             else:
                 self._enqueue(row["trial_id"], self._space.params_of(config_of_row(row)))
-        self._next_number = self._number(rows[-1]) + 1 if rows else self._n_known
         self.n_planned = len(rows)
 
     @property
@@ -94,13 +87,12 @@ class Search(Listener):
         if self._unfinished:
             row = self._unfinished.pop(0)
             return self._planned(row["trial_id"], config_of_row(row))
-        trial_id = f"{self._prefix}{self._next_number:03d}"
-        self.study.sampler = make_sampler(self._spec, self._model, self._next_number)
+        trial_id = f"{schema.SEARCH}-{self._model}-{self.n_planned:03d}"
+        self.study.sampler = make_sampler(self._spec, self._model, self.n_planned)
         if self.n_planned < len(self._given):
             params = self._enqueue(trial_id, self._given[self.n_planned])
         else:
             params = self._ask(trial_id)
-        self._next_number += 1
         self.n_planned += 1
         return self._planned(trial_id, search_config(self._model, params, self._spec))
 
@@ -140,15 +132,15 @@ class Search(Listener):
         self.study.tell(trial, values, _STATES[row["state"]])
 
     def _planned(self, trial_id: str, config: TrialConfig) -> PlannedTrial:
-        return PlannedTrial(
-            trial_id,
+        return plan_trial(
+            self._spec,
             schema.SEARCH,
+            trial_id,
             config,
             # The setting that all others are measured by has a final value.
             prunable=self._space.params_of(config) not in self._reference,
             report_epochs=self._spec.rungs,
-            eval_every=self._spec.eval_every,
-            place=Place.ALONE if self._spec.timed else Place.LANES,
+            sharing=DeviceSharing.ALONE if self._spec.timed else DeviceSharing.LANES,
         )
 
     def _enqueue(self, trial_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,9 +182,6 @@ class Search(Listener):
         return [row[name] for name in (schema.OBJECTIVE, schema.TIME_OBJECTIVE)][
             : 1 + self._spec.timed
         ]
-
-    def _number(self, row: Row) -> int:
-        return int(row["trial_id"].removeprefix(self._prefix))
 
 
 def _attributes(row: Row) -> dict[str, Any]:

@@ -23,15 +23,14 @@ from convae.config import (
     is_number,
     n_parameters,
 )
-from convae.errors import UserError
-from study.plan.sentences import listed, repetition, unknown_keys
+from study.plan.errors import SpecError, check_keys, checked_values, listed
 
 if TYPE_CHECKING:  # Optuna takes a second to import, and a spec needs none of it
     from optuna.distributions import BaseDistribution
 
 SCALES: Final = ("linear", "log")
 N_GRID: Final = 5  # points of a range in a grid search that names none
-# Under a limit on parameters every size is counted; those of an own model by building it.
+# Under a limit on parameters every size is counted; those of a custom model by building it.
 MOST_SIZES: Final = 10_000
 MOST_CUSTOM_SIZES: Final = 200
 LIMIT: Final = "max_parameters"
@@ -40,26 +39,15 @@ _BY_PARAMETER: Final = {p.parameter: p for p in HYPERPARAMETERS}
 Counter = Callable[[Sequence[Mapping[str, Any]]], Sequence[int]]
 
 
-class SpaceError(UserError):
-    """A space that cannot be searched; the message names the table and the key."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What is searched of a model.
-
-    Attributes:
-        model: its name.
-        searched: how, by parameter, in the order of the model's hyperparameters.
-        fixed: hyperparameters that have this value throughout, and not the reference setting's.
-        max_parameters: weights that a setting may have, at most; None for no limit.
-        sizes: the weights of a person's own model, by its builder's arguments, under a limit.
-    """
+    """What is searched of a model."""
 
     model: str
-    searched: tuple[tuple[str, Range | Choices], ...]
-    fixed: tuple[tuple[str, Any], ...] = ()
-    max_parameters: int | None = None
+    searched: tuple[tuple[str, Range | Choices], ...]  # by parameter, in the model's order
+    fixed: tuple[tuple[str, Any], ...] = ()  # hyperparameters with a value of their own throughout
+    max_parameters: int | None = None  # weights that a setting may have; None for no limit
+    # The weights of a custom model by its builder's arguments, under a limit.
     sizes: tuple[tuple[str, int], ...] = ()
 
     @cached_property
@@ -169,38 +157,38 @@ def space_from(
         model: whose.
         table: by parameter or hyperparameter: a range (a table with `low`, `high`, `scale` and
             perhaps `grid`), a list, or a fixed value; and perhaps `max_parameters`.
-        parameters: those of the model; of a person's own, its builder's arguments first.
-        count: how many weights a person's own model has with these arguments of its builder;
+        parameters: those of the model; of a custom one, its builder's arguments first.
+        count: how many weights a custom model has with these arguments of its builder;
             None for a built-in model.
 
     Raises:
-        SpaceError: it cannot be searched.
+        SpecError: it cannot be searched.
     """
     where = f"[search.{model}]"
     known = {name: p for p in parameters for name in (p.parameter, p.name)}
-    if problem := unknown_keys(where, table, (*known, LIMIT)):
-        raise SpaceError(problem)
+    check_keys(where, table, (*known, LIMIT))
     searched: dict[str, Range | Choices] = {}
     fixed: dict[str, Any] = {}
     for p in parameters:
         given = [name for name in dict.fromkeys((p.parameter, p.name)) if name in table]
         if len(given) > 1:
-            raise SpaceError(f"{where} has both {' and '.join(given)}; give one of them.")
+            raise SpecError(f"{where} has both {' and '.join(given)}; give one of them.")
         for name in given:
-            read = _read(f"{where} {name}", name, table[name], p)
+            turned = name != p.name
+            read = _read(f"{where} {name}", table[name], _as_parameter(p) if turned else p)
             if isinstance(read, Range | Choices):
                 searched[name] = read
             else:
-                fixed[p.name] = p.from_parameter(read) if name != p.name else read
+                fixed[p.name] = p.from_parameter(read) if turned else read
     if not searched:
-        raise SpaceError(
+        raise SpecError(
             f"{where} searches nothing; give a parameter a range or a list of several values."
         )
     space = Space(model=model, searched=tuple(searched.items()), fixed=tuple(fixed.items()))
     if (limit := table.get(LIMIT)) is None:
         return space
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise SpaceError(f"{where} {LIMIT} is {limit!r}, but takes a whole number from 1.")
+        raise SpecError(f"{where} {LIMIT} is {limit!r}, but takes a whole number from 1.")
     defaults = {p.name: p.default for p in parameters if p.of_architecture}
     return _limited(replace(space, max_parameters=limit), defaults, count)
 
@@ -218,7 +206,7 @@ def _limited(space: Space, defaults: Mapping[str, Any], count: Counter | None) -
             n_sizes *= len(values[name])
     most = MOST_CUSTOM_SIZES if count else MOST_SIZES
     if n_sizes > most:
-        raise SpaceError(
+        raise SpecError(
             f"{where} {LIMIT} needs the sizes of {n_sizes:,} settings, but counts at most {most:,};"
             " give shorter lists or ranges."
         )
@@ -229,7 +217,7 @@ def _limited(space: Space, defaults: Mapping[str, Any], count: Counter | None) -
         sizes = [n_parameters(TrialConfig(model=space.model, **setting)) for setting in settings]
     small = [s for s, size in zip(settings, sizes, strict=True) if size <= limit]
     if not small:
-        raise SpaceError(
+        raise SpecError(
             f"{where} {LIMIT} is {limit:,}, but its smallest setting has {min(sizes):,}; raise it,"
             " or search smaller values."
         )
@@ -258,49 +246,49 @@ def _all_values(where: str, how: Range | Choices) -> Sequence[Any]:
     if isinstance(how, Choices):
         return how.grid
     if not how.whole:
-        raise SpaceError(
+        raise SpecError(
             f"{where} is a range of fractions, whose sizes {LIMIT} cannot count; give a list."
         )
     return range(int(how.low), int(how.high) + 1)
 
 
-def _read(where: str, name: str, value: Any, p: Hyperparameter) -> Any:
+def _as_parameter(p: Hyperparameter) -> Hyperparameter:
+    """A hyperparameter by the values of its parameter, which is its complement."""
+
+    def admits(value: Any) -> bool:
+        return is_number(value) and p.admits(p.from_parameter(value))
+
+    return replace(p, admits=admits, takes=f"1 − {p.name}, which takes {p.takes}")
+
+
+def _read(where: str, value: Any, p: Hyperparameter) -> Any:
     """A range, a list of several values as choices, or a fixed value."""
 
-    def checked(where: str, value: Any) -> Any:
-        plain = p.from_parameter(value) if name != p.name and is_number(value) else value
-        if not p.admits(plain):
-            takes = f"1 − {p.name}, which takes {p.takes}" if name != p.name else p.takes
-            raise SpaceError(f"{where} is {value!r}, but takes {takes}.")
-        return float(value) if p.kind == "float" else value
+    def one(key: str, number: Any) -> Any:
+        return checked_values(f"{where}.{key}", [number], p)[0]
 
-    if isinstance(value, list):
-        values = [checked(where, item) for item in value]
-        if problem := repetition(where, values):
-            raise SpaceError(problem)
-        return Choices(tuple(values)) if len(values) > 1 else values[0]
     if not isinstance(value, dict):
-        return checked(where, value)
+        values = checked_values(where, value, p)
+        return Choices(tuple(values)) if len(values) > 1 else values[0]
     if p.kind not in ("int", "float"):
-        raise SpaceError(f"{where} is a range, but takes a list or {p.takes}.")
-    if problem := unknown_keys(where, value, ("low", "high", "scale", "grid")):
-        raise SpaceError(problem)
+        raise SpecError(f"{where} is a range, but takes a list or {p.takes}.")
+    check_keys(where, value, ("low", "high", "scale", "grid"))
     if not {"low", "high"} <= value.keys():
-        raise SpaceError(f"{where} is a range without low or high; give both.")
+        raise SpecError(f"{where} is a range without low or high; give both.")
     scale = value.get("scale", SCALES[0])
     if scale not in SCALES:
-        raise SpaceError(f"{where}.scale is {scale!r}, but takes {listed(SCALES)}.")
-    low, high = (checked(f"{where}.{end}", value[end]) for end in ("low", "high"))
+        raise SpecError(f"{where}.scale is {scale!r}, but takes {listed(SCALES)}.")
+    low, high = (one(end, value[end]) for end in ("low", "high"))
     if low >= high:
-        raise SpaceError(f"{where} goes from {low} to {high}; give a low that is below its high.")
+        raise SpecError(f"{where} goes from {low} to {high}; give a low that is below its high.")
     if scale == "log" and low <= 0:
-        raise SpaceError(f"{where}.low is {low}, but a log scale starts above 0.")
+        raise SpecError(f"{where}.low is {low}, but a log scale starts above 0.")
     grid = value.get("grid", [])
     if not isinstance(grid, list):
-        raise SpaceError(f"{where}.grid is {grid!r}, but takes a list.")
-    points = tuple(checked(f"{where}.grid", point) for point in grid)
+        raise SpecError(f"{where}.grid is {grid!r}, but takes a list.")
+    points = tuple(one("grid", point) for point in grid)
     if any(not low <= point <= high for point in points):
-        raise SpaceError(f"{where}.grid leaves its range; give values from {low} to {high}.")
+        raise SpecError(f"{where}.grid leaves its range; give values from {low} to {high}.")
     return Range(low, high, points, log=scale == "log", whole=p.kind == "int")
 
 

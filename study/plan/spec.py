@@ -18,10 +18,10 @@ from convae.config import (
     hyperparameters_of,
 )
 from convae.custom_models import CustomModel
-from convae.errors import UserError
 from study.folder import schema
-from study.plan.custom_trials import CustomTrials
+from study.plan.errors import SpecError as SpecError
 from study.plan.space import Space, built_in
+from study.plan.trial_tables import MOST_SEEDS, TrialTable
 
 SAMPLERS = ("tpe", "gp", "random", "grid")
 SCHEDULERS = ("asha", "median", "none")
@@ -34,11 +34,7 @@ RAISABLE = (
     "time_budget_seconds",
 )
 # More would fill the driver's memory before the first trial.
-MOST_EPOCHS, MOST_SEEDS, MOST_TRIALS = 100_000, 1_000, 100_000
-
-
-class SpecError(UserError):
-    """A study that cannot run; the message names the option and what it takes."""
+MOST_EPOCHS, MOST_TRIALS = 100_000, 100_000
 
 
 def _option(
@@ -111,9 +107,6 @@ class StudySpec:
     objective: str = _option(
         schema.MSE_ALONE, "--objective", "of the search", choices=schema.OBJECTIVES
     )
-    warm_start: str | None = _option(
-        None, "--warm-start", "an older run folder whose search trials to learn from"
-    )
     sampler: str = _option("tpe", "--sampler", "of the search", choices=SAMPLERS)
     scheduler: str = _option("asha", "--scheduler", "ends search trials early", choices=SCHEDULERS)
     grace_epochs: int | None = _option(
@@ -129,7 +122,7 @@ class StudySpec:
     )
     # What only a study file has, and `--trial`.
     custom_models: tuple[CustomModel, ...] = ()
-    custom_trials: tuple[CustomTrials, ...] = ()
+    trial_tables: tuple[TrialTable, ...] = ()
     spaces: tuple[Space, ...] = ()  # in place of the built-in ones
 
     def __post_init__(self) -> None:
@@ -143,18 +136,14 @@ class StudySpec:
                 f"--objective {self.objective} needs --scheduler none: a trial that was ended early"
                 " has no training time to compare."
             )
-        if self.timed and self.warm_start is not None:
-            raise SpecError(
-                f"--objective {self.objective} cannot go with --warm-start: the times of another"
-                " run are not comparable."
-            )
         if self.grace > self.epochs:
             raise SpecError(
                 f"--grace-epochs is {self.grace}, but --epochs is {self.epochs}; give at most as"
                 " many."
             )
+        n_seeds = max([self.n_seeds, *(table.n_seeds or 0 for table in self.trial_tables)])
         last = self.finalist_seeds[-1] if self.n_search_trials and self.n_finalists else 0
-        if max(self.seeds[-1], last) >= N_SEEDS:
+        if max(self.seed + n_seeds - 1, last) >= N_SEEDS:
             raise SpecError(
                 f"--seed {self.seed} with --seeds {self.n_seeds} or the finalists' seeds runs past"
                 f" {N_SEEDS - 1}, the last seed there is; start lower."
@@ -167,18 +156,16 @@ class StudySpec:
 
     @property
     def known_models(self) -> tuple[str, ...]:
-        """The built-in models, and the study's own ones."""
+        """The built-in models, and the study's custom ones."""
         return (*schema.MODELS, *(custom.name for custom in self.custom_models))
 
     @property
     def all_models(self) -> tuple[str, ...]:
         """Every model that the study trains."""
-        return tuple(
-            dict.fromkeys((*self.models, *(custom.model for custom in self.custom_trials)))
-        )
+        return tuple(dict.fromkeys((*self.models, *(table.model for table in self.trial_tables))))
 
     def hyperparameters(self, model: str) -> tuple[Hyperparameter, ...]:
-        """Those of a model; of an own one, its builder's arguments first."""
+        """Those of a model; of a custom one, its builder's arguments first."""
         return hyperparameters(model, self.custom_models)
 
     def space_of(self, model: str) -> Space:
@@ -256,22 +243,19 @@ class StudySpec:
             for name, value in values.items()
         }
         for name, kind in _PARTS.items():
-            plain[name] = tuple(kind.from_dict(part) for part in plain.get(name, ()))
-        if "n_finalists" not in plain:  # of before there were any: it goes on as it was planned
-            plain["n_finalists"] = 0
-            plain["grace_epochs"] = plain.get("grace_epochs") or max(1, plain["epochs"] // 10)
+            plain[name] = tuple(kind.from_dict(part) for part in plain[name])
         return cls(**plain)
 
 
 _PARTS: Mapping[str, Any] = {
     "custom_models": CustomModel,
-    "custom_trials": CustomTrials,
+    "trial_tables": TrialTable,
     "spaces": Space,
 }
 
 
 def hyperparameters(model: str, custom_models: Sequence[CustomModel]) -> tuple[Hyperparameter, ...]:
-    """Those of a model; of an own one, its builder's arguments first."""
+    """Those of a model; of a custom one, its builder's arguments first."""
     for custom in custom_models:
         if custom.name == model:
             arguments = json.loads(custom.defaults).items()

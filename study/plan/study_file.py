@@ -19,10 +19,11 @@ import tomlkit
 from convae.config import MODELS, as_arguments, is_custom_name
 from convae.custom_models import CustomModel, count_parameters, read_custom_model
 from convae.errors import UserError
-from study.plan.custom_trials import custom_trials_from
-from study.plan.sentences import unknown_keys
+from study.plan.errors import SpecError, check_keys
 from study.plan.space import built_in, space_from
-from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
+from study.plan.spec import StudySpec, hyperparameters, spec_options
+from study.plan.trial_tables import trial_table_from
+from study.plan.trials import reference_config, tables_of
 
 PRESET_NAMES: Final = ("quick", "reference", "standard", "audit", "full")
 TEXTS: Final = ("question", "data")  # keys of a file that are no options of the spec
@@ -30,15 +31,10 @@ TEXTS: Final = ("question", "data")  # keys of a file that are no options of the
 
 @dataclass(frozen=True)
 class StudyFile:
-    """What a study file says.
-
-    Attributes:
-        spec: the study.
-        data: where its images are; None for MNIST from wherever it is.
-    """
+    """What a study file says."""
 
     spec: StudySpec
-    data: str | None = None
+    data: str | None = None  # where its images are; None for MNIST from wherever it is
 
 
 def read_study(path: Path) -> StudyFile:
@@ -80,8 +76,7 @@ def parse_study(text: str, where: str, name: str, folder: Path) -> StudyFile:
 def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
     options = {key_of(option): option for option in spec_options()}
     known = (*options, *TEXTS, "trial", "search", "model")
-    if problem := unknown_keys("the file", table, known):
-        raise SpecError(problem)
+    check_keys("the file", table, known)
     values: dict[str, Any] = {"preset": name}
     for key, option in options.items():
         if key in table:
@@ -90,8 +85,6 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
         if not isinstance(table.get(key, ""), str):
             raise SpecError(f"{key} is {table[key]!r}, but takes a text.")
     values["question"] = table.get("question", "")
-    if "warm_start" in values:
-        values["warm_start"] = _beside(folder, values["warm_start"])
     custom = tuple(
         _custom_model(model, part, folder) for model, part in _tables(table, "model").items()
     )
@@ -100,8 +93,8 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
     trials = table.get("trial", [])
     if not isinstance(trials, list):
         raise SpecError("[trial] is one table, but takes several: write [[trial]].")
-    custom_trials = tuple(
-        custom_trials_from(
+    tables = tuple(
+        trial_table_from(
             f"[[trial]] {i}", part, models, lambda model: hyperparameters(model, custom)
         )
         for i, part in enumerate(trials, 1)
@@ -117,15 +110,13 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
         space = space_from(model, part, hyperparameters(model, custom), count)
         if space != built_in(model):  # spelled out, it is the same study
             spaces.append(space)
-    spec = StudySpec(
-        **values, custom_models=custom, custom_trials=custom_trials, spaces=tuple(spaces)
-    )
+    spec = StudySpec(**values, custom_models=custom, trial_tables=tables, spaces=tuple(spaces))
     data = table.get("data")
     return StudyFile(spec, None if data is None else _beside(folder, data))
 
 
 def check_builders(spec: StudySpec) -> None:
-    """Builds a person's own models with all values of their arguments that are known beforehand.
+    """Builds custom models with all values of their arguments that are known beforehand.
 
     Raises:
         UserError: a builder does not take one of them.
@@ -133,10 +124,10 @@ def check_builders(spec: StudySpec) -> None:
     for custom in spec.custom_models:
         names = {p.name: p.default for p in spec.hyperparameters(custom.name) if p.of_architecture}
         settings = [
-            {name: setting.get(name, default) for name, default in names.items()}
-            for trials in spec.custom_trials
-            if trials.model == custom.name
-            for setting in trials.settings
+            config.keywords
+            for table in spec.trial_tables
+            if table.model == custom.name
+            for config in table.configs(reference_config(custom.name, spec))
         ]
         space = spec.space_of(custom.name)
         if not space.sizes:  # else all were built, to be counted
@@ -164,11 +155,19 @@ def to_toml(spec: StudySpec, data: str | None = None) -> str:
             continue
         item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
         document.add(key_of(option), item.comment(help_))
-    if spec.custom_trials:
-        trials = tomlkit.aot()
-        for custom in spec.custom_trials:
-            trials.append(_table(custom.to_table()))
-        document.add("trial", trials)
+    lines = [
+        "What hidden, readings and neighbours stand for. A table of your own takes the place of",
+        "those of its group and model.",
+    ]
+    for table in tables_of(spec):
+        if table not in spec.trial_tables:
+            lines += ["[[trial]]", *tomlkit.dumps(_table(table.to_table())).splitlines()]
+    for line in lines:
+        document.add(tomlkit.comment(line))
+    if spec.trial_tables:
+        document.add("trial", tomlkit.aot())
+        for table in spec.trial_tables:
+            document["trial"].append(_table(table.to_table()))
     for model in spec.custom_models:
         table = _table({"build": model.build})
         document.setdefault("model", tomlkit.table(is_super_table=True))[model.name] = table
@@ -214,8 +213,7 @@ def _value(key: str, value: Any, option: Field[Any]) -> Any:
 
 def _custom_model(name: str, part: Mapping[str, Any], folder: Path) -> CustomModel:
     where = f"[model.{name}]"
-    if problem := unknown_keys(where, part, ("build",)):
-        raise SpecError(problem)
+    check_keys(where, part, ("build",))
     if not is_custom_name(name):
         raise SpecError(
             f"{where} is no name for a model; give one of letters, digits and _, at most 40, that"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, getsignal, signal
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import cloudpickle, tune
@@ -25,11 +25,15 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search import Searcher
 
+from convae.results import EpochResult
 from study.folder import schema
-from study.plan.ledger import TOTALS, Ledger, Measurement
+from study.folder.tables import Row
+from study.plan.ledger import TOTALS, Ledger, Listener, Measurement
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
-from study.tune.trainable import EPOCH, NODE
+from study.plan.trials import PlannedTrial
+from study.tune.trainable import EPOCH, NODE, PLANNED
+from study.view.progress import Progress
 
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
 MAX_LOST_NODES = 10  # that a trial may lose without using up its retries
@@ -46,22 +50,16 @@ class _Uncopied:
 
 
 class PlanSearcher(_Uncopied, Searcher):
-    """Hands out the plan's trials.
+    """Hands out the plan's trials."""
 
-    Args:
-        plan: of the study.
-        tell: called with the name of each trial that is handed out.
-    """
-
-    def __init__(self, plan: Plan, tell: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__(metric=schema.OBJECTIVE, mode=schema.MODE)
-        self._plan, self._tell = plan, tell
+        self._plan = plan
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial; None if there is none at present; FINISHED at the end."""
         if planned := self._plan.next():
-            self._tell(planned.trial_id)
-            return planned.to_dict()
+            return {PLANNED: planned}
         return str(Searcher.FINISHED) if self._plan.is_finished else None
 
     def on_trial_complete(self, *_: Any, **__: Any) -> None:
@@ -84,6 +82,9 @@ class _EndedTrial:
     status: str = Trial.TERMINATED
 
 
+_UNDECIDED = FIFOScheduler()  # lets every trial go on
+
+
 class SearchScheduler(_Uncopied, FIFOScheduler):
     """Lets the named scheduler decide on prunable trials, apart for each architecture.
 
@@ -100,64 +101,50 @@ class SearchScheduler(_Uncopied, FIFOScheduler):
 
     def _learn(self, spec: StudySpec, model: str, trial_id: str, ledger: Ledger) -> None:
         scheduler, trial = self._schedulers[model], _EndedTrial(trial_id)
-        for epoch in ledger.epochs_of(trial_id):
-            value = epoch.get(schema.OBJECTIVE)
-            if epoch["epoch"] in spec.rungs and value is not None:
-                result = {EPOCH: epoch["epoch"], schema.OBJECTIVE: value}
+        for row in ledger.epochs_of(trial_id):
+            if row["epoch"] in spec.rungs and row.get(schema.OBJECTIVE) is not None:
+                result = {EPOCH: row["epoch"], schema.OBJECTIVE: row[schema.OBJECTIVE]}
                 scheduler.on_trial_add(None, trial)
                 scheduler.on_trial_complete(None, trial, result)  # which decides nothing
 
-    def _of(self, trial: Trial) -> TrialScheduler | None:
-        if not trial.config["prunable"]:
-            return None
-        return self._schedulers[trial.config["config"]["model"]]
+    def _of(self, trial: Trial) -> TrialScheduler:
+        planned = planned_of(trial)
+        return self._schedulers[planned.config.model] if planned.prunable else _UNDECIDED
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Passes a prunable trial on."""
-        if scheduler := self._of(trial):
-            scheduler.on_trial_add(tune_controller, trial)
+        self._of(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Passes a prunable trial's error on."""
-        if scheduler := self._of(trial):
-            scheduler.on_trial_error(tune_controller, trial)
+        self._of(trial).on_trial_error(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether the trial goes on."""
-        scheduler = self._of(trial)
         # An epoch whose loss was not finite has no value to compare.
-        if scheduler is None or result.get(schema.OBJECTIVE) is None:
+        if result.get(schema.OBJECTIVE) is None:
             return str(TrialScheduler.CONTINUE)
-        decision = str(scheduler.on_trial_result(tune_controller, trial, result))
+        decision = str(self._of(trial).on_trial_result(tune_controller, trial, result))
         # No trial waits for others to be compared with: a paused one would lose its worker.
         return str(TrialScheduler.CONTINUE) if decision == TrialScheduler.PAUSE else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Passes a prunable trial's end on."""
-        scheduler = self._of(trial)
-        if scheduler is not None and result.get(schema.OBJECTIVE) is not None:
-            scheduler.on_trial_complete(tune_controller, trial, result)
+        if result.get(schema.OBJECTIVE) is not None:
+            self._of(trial).on_trial_complete(tune_controller, trial, result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         """Passes a prunable trial's removal on."""
-        if scheduler := self._of(trial):
-            scheduler.on_trial_remove(tune_controller, trial)
+        self._of(trial).on_trial_remove(tune_controller, trial)
 
 
 def _make_scheduler(spec: StudySpec) -> TrialScheduler:
-    settings: dict[str, Any] = {
-        "time_attr": EPOCH,
-        "metric": schema.OBJECTIVE,
-        "mode": schema.MODE,
-        "grace_period": spec.grace,
-    }
+    settings: dict[str, Any] = {"time_attr": EPOCH, "grace_period": spec.grace}
+    settings |= {"metric": schema.OBJECTIVE, "mode": schema.MODE}
     if spec.scheduler == "asha":
-        return AsyncHyperBandScheduler(
-            **settings, max_t=spec.epochs, reduction_factor=spec.reduction_factor
-        )
-    if spec.scheduler == "median":
-        return MedianStoppingRule(**settings)
-    return FIFOScheduler()
+        factor = spec.reduction_factor
+        return AsyncHyperBandScheduler(**settings, max_t=spec.epochs, reduction_factor=factor)
+    return MedianStoppingRule(**settings) if spec.scheduler == "median" else FIFOScheduler()
 
 
 class StudyStopper(_Uncopied, tune.Stopper):
@@ -166,17 +153,22 @@ class StudyStopper(_Uncopied, tune.Stopper):
     Args:
         ledger: of the study.
         budget_seconds: from now on; None for no limit.
-
-    Attributes:
-        stopping: whether the study stops, so that nobody judges the trials that are cut off.
-        interrupted: by a person or the system.
-        out_of_time: its budget is spent.
     """
+
+    stopping = False  # the study stops, so that nobody judges the trials that are cut off
+    interrupted = False  # by a person or the system
+    out_of_time = False  # its budget is spent
 
     def __init__(self, ledger: Ledger, budget_seconds: float | None) -> None:
         self._ledger = ledger
         self._deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
-        self.stopping = self.interrupted = self.out_of_time = False
+
+    @property
+    def status(self) -> str:
+        """How the study ended, if nothing broke."""
+        if self.interrupted:
+            return "interrupted"
+        return "out of time" if self.out_of_time else "finished"
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """No single trial is ended here."""
@@ -212,61 +204,63 @@ class StudyStopper(_Uncopied, tune.Stopper):
                 signal(number, handler)
 
 
-class Watcher(Protocol):
-    """Who watches the study, beside what the ledger tells."""
-
-    def started(self, trial_id: str) -> None:
-        """A trial has a worker."""
-
-    def tick(self, *, stopping: bool) -> None:
-        """Called again and again."""
+def nodes_alive() -> set[str]:
+    """The ids of Ray's nodes."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-class LedgerCallback(_Uncopied, tune.Callback):
-    """Enters in the ledger what becomes of trials; the only place where Ray Tune reaches it."""
+class LedgerCallback(_Uncopied, tune.Callback, Listener):
+    """Enters in the ledger what becomes of trials; the only place where Ray Tune reaches it.
 
-    def __init__(self, ledger: Ledger, stopper: StudyStopper, watcher: Watcher) -> None:
-        self._ledger, self._stopper, self._watcher = ledger, stopper, watcher
+    Args:
+        ledger: of the study; the callback listens to it.
+        stopper: of the study.
+        progress: is told of workers, and of time that passes.
+        nodes_alive: the ids of Ray's nodes at this moment.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        stopper: StudyStopper,
+        progress: Progress,
+        nodes_alive: Callable[[], set[str]] = nodes_alive,
+    ) -> None:
+        self._ledger, self._stopper, self._progress = ledger, stopper, progress
+        self._nodes_alive = nodes_alive
         self._nodes: dict[str, set[str]] = {}  # that a trial's latest attempt may be on
         self._node_of: dict[str, str] = {}  # of the trials at work
         self._shared: dict[str, list[int]] = {}  # trials at work on its node, at each result
+        ledger.listeners.append(self)
 
-    def note_nodes(self, trial_id: str) -> None:
+    def planned(self, planned: PlannedTrial, row: Row) -> None:
         """Notes which nodes there are as an attempt begins, should one of them be lost."""
-        self._nodes[trial_id] = nodes_alive()
+        self._nodes[planned.trial_id] = self._nodes_alive()
 
-    def on_trial_start(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
+    def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
         """Tells of the worker; that of another trial may have been taken for it."""
-        self._watcher.started(trial_id_of(trial))
-        self.note_nodes(trial_id_of(trial))
+        self._progress.started(trial_id_of(trial))
+        self._nodes[trial_id_of(trial)] = self._nodes_alive()
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
+    def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **info: Any) -> None:
         """Enters the epochs that a result brings."""
         trial_id = trial_id_of(trial)
         self._node_of[trial_id] = result[NODE]
         totals = {name: result[name] for name in TOTALS if name in result}
-        if "n_sharing" not in totals:  # a CPU's trials share the machine with those beside them
+        if "n_sharing" not in totals:  # without lanes, trials share the CPUs of their node
             at_once = list(self._node_of.values()).count(result[NODE])
             seen = self._shared.setdefault(trial_id, [])
             seen.append(at_once)
             totals["n_sharing"] = sum(seen) / len(seen)
-        measurement = Measurement(result[EPOCH], result["history"], totals)
-        self._ledger.measure(trial_id, measurement)
+        rows = [row_of(epoch, planned_of(trial)) for epoch in result["history"]]
+        self._ledger.measure(trial_id, Measurement(result[EPOCH], rows, totals))
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
+    def on_trial_complete(self, *, trial: Trial, **info: Any) -> None:
         """Ends the trial; one that is cut off because the study stops goes on later."""
         self._forget(trial_id_of(trial))
         self._ledger.end(trial_id_of(trial), stopping=self._stopper.stopping)
 
-    def on_trial_recover(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
+    def on_trial_recover(self, *, trial: Trial, **info: Any) -> None:
         """Enters a failed attempt. A lost node is no fault of the trial's: it gets another one.
 
         Except the trial that has used up its retries already: Ray decides before it asks here.
@@ -275,33 +269,59 @@ class LedgerCallback(_Uncopied, tune.Callback):
         note = f"failed, retry {trial.num_failures - n_lost} of {MAX_RETRIES}"
         trial_id = trial_id_of(trial)
         # A worker that never told where it is was on a node that was there as its attempt began.
-        its_own = self._node_of.pop(trial_id, None)
-        nodes = self._nodes[trial_id] if its_own is None else {its_own}
-        if n_lost < MAX_LOST_NODES and _lost_one_of(nodes, trial):
+        known = self._node_of.pop(trial_id, None)
+        nodes = self._nodes[trial_id] if known is None else {known}
+        if n_lost < MAX_LOST_NODES and self._lost_one_of(nodes, trial):
             trial.max_failures += 1
             note = "lost its node, starts again"
-        self.note_nodes(trial_id)
+        self._nodes[trial_id] = self._nodes_alive()
         self._ledger.fail_once(trial_id, _error_of(trial), note)
 
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
+    def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
         """Ends the trial as failed."""
         self._forget(trial_id_of(trial))
         self._ledger.end(trial_id_of(trial), error=_error_of(trial))
+
+    def on_step_end(self, **info: Any) -> None:
+        """Lets the view look at the clock."""
+        self._progress.tick(stopping=self._stopper.stopping)
 
     def _forget(self, trial_id: str) -> None:
         for known in (self._nodes, self._node_of, self._shared):
             known.pop(trial_id, None)
 
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Lets the view look at the clock."""
-        self._watcher.tick(stopping=self._stopper.stopping)
+    def _lost_one_of(self, nodes: set[str], trial: Trial) -> bool:
+        """Whether the loss of one of these nodes ended the trial's latest attempt."""
+        if trial.pickled_error_file is None:
+            return False
+        with Path(trial.pickled_error_file).open("rb") as file:  # this process wrote it just now
+            error = cloudpickle.load(file)
+        if isinstance(error, ActorUnavailableError):  # its node does not answer, Ray knows not why
+            return True
+        return isinstance(error, ActorDiedError) and not self._nodes_alive() >= nodes
+
+
+def planned_of(trial: Trial) -> PlannedTrial:
+    """The plan of one of Ray Tune's trials."""
+    planned: PlannedTrial = trial.config[PLANNED]
+    return planned
 
 
 def trial_id_of(trial: Trial) -> str:
     """The plan's name of a trial; Ray Tune has one of its own."""
-    return str(trial.config["trial_id"])
+    return planned_of(trial).trial_id
+
+
+def row_of(epoch: EpochResult, planned: PlannedTrial) -> Row:
+    """An epoch as the ledger has it."""
+    metric = schema.TEST_MSE if planned.config.split == schema.FULL_SPLIT else schema.VAL_MSE
+    return {
+        "epoch": epoch.epoch,
+        schema.TRAIN_MSE: epoch.train_mse,
+        metric: epoch.eval_mse,
+        "train_seconds": epoch.train_seconds,
+        "eval_seconds": None if epoch.eval_mse is None else epoch.eval_seconds,
+    }
 
 
 def _error_of(trial: Trial) -> str:
@@ -313,19 +333,3 @@ def _error_of(trial: Trial) -> str:
     lines = text.rstrip().splitlines()[1:]
     indented = [i for i, line in enumerate(lines) if line.startswith((" ", "\t"))]
     return lines[min(max(indented, default=-1) + 1, len(lines) - 1)].strip()
-
-
-def nodes_alive() -> set[str]:
-    """The ids of Ray's nodes."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-
-
-def _lost_one_of(nodes: set[str], trial: Trial) -> bool:
-    """Whether the loss of one of these nodes ended the trial's latest attempt."""
-    if trial.pickled_error_file is None:
-        return False
-    with Path(trial.pickled_error_file).open("rb") as file:  # this process's own, of just now
-        error = cloudpickle.load(file)
-    if isinstance(error, ActorUnavailableError):  # its node does not answer, Ray knows not yet why
-        return True
-    return isinstance(error, ActorDiedError) and not nodes_alive() >= nodes

@@ -6,9 +6,10 @@ lines on the terminal `study.view`'s; this module builds the Tuner and says how 
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,10 +20,9 @@ from convae.data import ImageSet
 from convae.errors import UserError
 from convae.hardware import describe_machine
 from study.folder import schema
-from study.folder.lock import DriverLock, new_owner
-from study.folder.manifest import Manifest
+from study.folder.lock import DriverLock
+from study.folder.manifest import Manifest, read_manifest
 from study.folder.storage import RunFolder, RunFolderError
-from study.plan import warm_start
 from study.plan.lanes import ModelLanes, lanes_of
 from study.plan.ledger import Ledger
 from study.plan.optuna_file import OptunaFile
@@ -37,11 +37,11 @@ from study.tune.adapters import (
     StudyStopper,
     trial_id_of,
 )
-from study.tune.engines import start_first_engine, start_keeper
-from study.tune.lane_trial import LaneTrial
-from study.tune.mend import mended_reuse
-from study.tune.resources import Resources, Slots, check_storage, claim, fits_now, uses_gpus
-from study.tune.trainable import AutoencoderTrial, FolderTrial
+from study.tune.engine_actors import RemoteEngine, start_first_engine, start_keeper
+from study.tune.engines import StudyEngine
+from study.tune.ray_patches import patched_reuse
+from study.tune.resources import Resources, Slots, check_storage, find_slots, fits_now, uses_gpus
+from study.tune.trainable import StudyTrial, WorkerSettings
 from study.view.log import logging_to
 from study.view.mlflow import MlflowLogger, open_experiment
 from study.view.progress import Progress, describe_plan
@@ -66,15 +66,10 @@ class StudyFailedError(UserError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a study ended.
+    """How a study ended."""
 
-    Attributes:
-        status: "finished", "interrupted" or "out of time".
-        n_failed: trials that failed with an error, after all retries.
-    """
-
-    status: str
-    n_failed: int
+    status: str  # "finished", "interrupted" or "out of time"
+    n_failed: int  # trials that failed with an error, after all retries
 
 
 def run_study(
@@ -84,11 +79,10 @@ def run_study(
     folder: RunFolder,
     *,
     command: list[str],
-    earlier: Mapping[str, Any] | None = None,
     lock: DriverLock | None = None,
     quiet: bool = False,
     mlflow: str | None = None,
-    trainable: type[FolderTrial] | None = None,
+    workers: WorkerSettings | None = None,
 ) -> Outcome:
     """Runs a study inside a Ray session and leaves its results in the run folder.
 
@@ -98,40 +92,31 @@ def run_study(
         image_set: the images, put into Ray's object store once.
         folder: the run folder, to be made, or that of an earlier session of the study.
         command: the command line, for the manifest.
-        earlier: the manifest of an earlier session, to go on where it stopped: trials it ended are
-            not run again, others go on from their checkpoints.
-        lock: of the folder, if the caller has it already and releases it.
+        lock: of an earlier session's folder, to go on where it stopped: trials that it ended are
+            not run again, others go on from their checkpoints. The caller releases it. None for a
+            new study.
         quiet: print the plan and failures only; the log file has the rest.
         mlflow: URI of an MLflow store to tell of each trial; None for none.
-        trainable: what trains where nobody asks for lanes; None for engines on GPUs, and a CPU's
-            trainer. The tests give a closed form.
+        workers: how trials' workers train and report.
 
     Raises:
         UserError: the request is impossible; nothing was written.
         StudyFailedError: the run folder can no longer be written.
     """
+    workers = workers or WorkerSettings()
+    earlier = read_manifest(folder) if lock else None
     check_sampler(spec)
-    slots, lanes = claim_for(spec, resources, earlier, engines=trainable is None)
-    known = warm_start.kept(folder, spec) if earlier else warm_start.earlier_trials(spec)
+    slots, lanes = slots_for(spec, resources, earlier, gpus_have_lanes=workers.engine is None)
     check_storage(folder.parent)
     experiment = open_experiment(mlflow, folder) if mlflow else None
     widths = widths_of(lanes)
     plan_line = describe_plan(spec, slots.n_slots, slots.needs, widths)
-    owner = lock.lease.owner if lock else new_owner()
-    gpu = None
     with ExitStack() as stack:
-        if lanes:
-            settings = {"lanes": lanes, "custom_models": spec.custom_models}
-            keeper = start_keeper(slots, image_set, folder=folder, owner=owner, **settings)
-            stack.callback(ray.kill, keeper)
-            if fits_now(slots):
-                device = start_first_engine(keeper, slots)
-                gpu = device if slots.gpus_per_trial else None
+        engine, gpu = _prepare_engine(stack, spec, slots, lanes, image_set, workers)
         if lock is None:
-            lock = DriverLock(folder, owner=owner)
+            lock = DriverLock(folder)
             stack.callback(lock.release)
         ledger = Ledger(folder, resume=earlier is not None)
-        warm_start.keep(folder, known)
         manifest = Manifest(
             folder,
             command,
@@ -147,150 +132,166 @@ def run_study(
                 "address": resources.address,
             },
         )
-        ledger.on_write = manifest.write
-        optuna_file = OptunaFile(folder)
-        plan = Plan(
-            spec, ledger, optuna_file.storage, warm_start.as_optuna(known, spec), quiet=not lanes
-        )
-        budget = spec.time_budget_seconds
-        seconds_left = None if budget is None else budget - manifest.earlier_seconds
-        stopper = StudyStopper(ledger, seconds_left)
-        progress = Progress(
-            ledger,
-            plan,
-            spec,
-            slots.n_slots,
-            slots.needs,
-            seconds_left=seconds_left,
-            quiet=quiet,
-        )
-        ledger.listeners += [optuna_file, progress]
+        session = _Session(spec, slots, manifest, ledger, in_lanes=bool(lanes), quiet=quiet)
         if experiment:
             ledger.listeners.append(MlflowLogger(experiment, ledger))
-        for_all: dict[str, Any] = {"folder": folder, "owner": owner}
-        if lanes:
-            gpus = bool(slots.gpus_per_trial)
-            ready = tune.with_parameters(LaneTrial, keeper=keeper, gpu=gpus, **for_all)
-        else:
-            ready = tune.with_parameters(
-                trainable or AutoencoderTrial,
-                image_set=image_set,
-                n_threads=slots.cpus_per_trial,
-                custom_models=spec.custom_models,
-                **for_all,
-            )
-        status = "failed"
-        try:
-            with (
-                stopper.catching_interrupts(),
-                logging_to(folder),
-                closing(optuna_file),
-                progress.live(),
-            ):
-                progress.say(plan_line, always=True)
-                try:
-                    _train(ready, slots, spec, ledger, plan, stopper, progress)
-                except OSError:  # of Ray Tune's, such as no space for its temporary files
-                    _log.exception("the study stops")
-                    raise
-            status = "finished"
-            if stopper.interrupted:
-                status = "interrupted"
-            elif stopper.out_of_time:
-                status = "out of time"
-        except KeyboardInterrupt:
-            status = "interrupted"
-        except OSError as error:
-            log = f"{folder}/{schema.LOG_FILE}"
-            raise StudyFailedError(f"The study stopped: {error} (in full: {log}).") from error
-        except RunFolderError as error:  # the log file's, say
-            ledger.trouble = ledger.trouble or error
-        finally:
-            trouble = ledger.trouble
-            ledger.close()
-            trouble = trouble or ledger.trouble
-            try:
-                manifest.finish("storage failed" if trouble else status)
-            except RunFolderError as error:
-                trouble = trouble or error
-    if trouble:
-        raise StudyFailedError(str(trouble))
-    return Outcome(status, ledger.count(schema.FAILED))
+        trainable = tune.with_parameters(
+            StudyTrial, engine=engine, folder=folder, owner=lock.lease.owner, settings=workers
+        )
+        return session.run(trainable, plan_line)
 
 
-def claim_for(
+def slots_for(
     spec: StudySpec,
     resources: Resources,
     earlier: Mapping[str, Any] | None = None,
     *,
-    engines: bool = True,
+    gpus_have_lanes: bool = True,
 ) -> tuple[Slots, dict[str, ModelLanes] | None]:
-    """What a study trains on, and the lanes of its engines; see `run_study`.
+    """What a study trains on, and the lanes of its engines; None where each trial trains by itself.
 
     Args:
         spec: the study.
         resources: what was asked for.
         earlier: the manifest of an earlier session, whose lanes stay.
-        engines: whether GPUs have them by themselves, and not only if lanes were asked for.
+        gpus_have_lanes: whether GPUs have lanes by themselves, and not only if they were asked for.
 
     Raises:
         SpecError: the request is impossible.
     """
-    lanes = _lanes_of(spec, resources, earlier, engines=engines)
-    per_engine = max(1, sum(custom.n_lanes for custom in lanes.values())) if lanes else 0
-    return claim(resources, timed=spec.timed, per_engine=per_engine), lanes
+    gpu = uses_gpus(resources)
+    kept = earlier["resources"].get("lanes") if earlier else None
+    if resources.lanes is None and kept is None and not (gpu and gpus_have_lanes):
+        return find_slots(resources, timed=spec.timed), None
+    lanes = lanes_of(spec, lanes=1 if spec.timed else resources.lanes, gpu=gpu, kept=kept)
+    per_engine = max(1, sum(programs.n_lanes for programs in lanes.values()))
+    return find_slots(resources, timed=spec.timed, per_engine=per_engine), lanes
 
 
 def widths_of(lanes: Mapping[str, ModelLanes] | None) -> dict[str, int] | None:
     """How many lanes each model has, for people and the manifest."""
-    return {model: custom.n_lanes for model, custom in lanes.items()} if lanes else None
+    return {model: programs.n_lanes for model, programs in lanes.items()} if lanes else None
 
 
-def _lanes_of(
-    spec: StudySpec, resources: Resources, earlier: Mapping[str, Any] | None, *, engines: bool
-) -> dict[str, ModelLanes] | None:
-    """The lanes of the study's engines; None where trials train by themselves, on a CPU."""
-    gpu = uses_gpus(resources)
-    kept = earlier["resources"].get("lanes") if earlier else None
-    if resources.lanes is None and kept is None and not (gpu and engines):
-        return None
-    return lanes_of(spec, lanes=1 if spec.timed else resources.lanes, gpu=gpu, kept=kept)
-
-
-def _train(
-    trainable: type[FolderTrial],
-    slots: Slots,
+def _prepare_engine(
+    stack: ExitStack,
     spec: StudySpec,
-    ledger: Ledger,
-    plan: Plan,
-    stopper: StudyStopper,
-    progress: Progress,
-) -> None:
-    """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
-    callback = LedgerCallback(ledger, stopper, progress)
-    with _environment(TUNE_SETTINGS), mended_reuse(), TemporaryDirectory() as elsewhere:
-        tune.Tuner(
-            tune.with_resources(trainable, slots.share),
-            tune_config=tune.TuneConfig(
-                search_alg=PlanSearcher(plan, callback.note_nodes),
-                scheduler=SearchScheduler(spec, ledger),
-                num_samples=-1,  # the plan says when it is finished
-                max_concurrent_trials=slots.n_slots,
-                reuse_actors=True,
-                trial_name_creator=trial_id_of,
-                trial_dirname_creator=trial_id_of,
-            ),
-            run_config=tune.RunConfig(
-                # Nobody reads Ray Tune's own files, a folder a trial: they stay out of the run's.
-                storage_path=elsewhere,
-                callbacks=[callback],
-                stop=stopper,
-                # Trials keep checkpoints of their own, see study.folder.checkpoints.
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
-                verbose=0,
-            ),
-        ).fit()
+    slots: Slots,
+    lanes: dict[str, ModelLanes] | None,
+    image_set: ImageSet,
+    workers: WorkerSettings,
+) -> tuple[Callable[[], Any], str | None]:
+    """What makes the engine of each worker, and the GPU, if one was opened.
+
+    The engines that are actors start now, and end when the stack is closed.
+
+    Raises:
+        SpecError: TensorFlow cannot open the device.
+    """
+    if not lanes:
+        make = workers.engine or StudyEngine
+        return partial(make, image_set, spec.custom_models, n_threads=slots.cpus_per_trial), None
+    keeper = start_keeper(slots, image_set, lanes=lanes, custom_models=spec.custom_models)
+    stack.callback(ray.kill, keeper)
+    gpu = slots.gpus_per_trial > 0
+    device = start_first_engine(keeper, slots) if fits_now(slots) else None
+    return partial(RemoteEngine, keeper, gpu=gpu), device if gpu else None
+
+
+class _Session:
+    """A session of a study, from its first trial to the manifest's last entry."""
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        slots: Slots,
+        manifest: Manifest,
+        ledger: Ledger,
+        *,
+        in_lanes: bool,
+        quiet: bool,
+    ) -> None:
+        self._spec, self._slots, self._manifest, self._ledger = spec, slots, manifest, ledger
+        self._optuna_file = OptunaFile(ledger.folder)
+        storage = self._optuna_file.storage
+        self._plan = plan = Plan(spec, ledger, storage, enforce_alone=not in_lanes)
+        budget = spec.time_budget_seconds
+        left = None if budget is None else budget - manifest.earlier_seconds
+        self._stopper = StudyStopper(ledger, left)
+        self._progress = Progress(
+            ledger, plan, spec, slots.n_slots, slots.needs, seconds_left=left, quiet=quiet
+        )
+        ledger.on_write = manifest.write
+        ledger.listeners += [self._optuna_file, self._progress]
+
+    def run(self, trainable: Any, plan_line: str) -> Outcome:
+        """Trains until no trial is left or the study stops; see `run_study`."""
+        status, ledger = "failed", self._ledger
+        try:
+            with (
+                self._stopper.catching_interrupts(),
+                logging_to(ledger.folder),
+                closing(self._optuna_file),
+                self._progress.live(),
+            ):
+                self._progress.say(plan_line, always=True)
+                self._train(trainable)
+            status = self._stopper.status
+        except KeyboardInterrupt:
+            status = "interrupted"
+        except OSError as error:
+            log = f"{ledger.folder}/{schema.LOG_FILE}"
+            raise StudyFailedError(f"The study stopped: {error} (in full: {log}).") from error
+        except RunFolderError as error:  # the log file's, say
+            ledger.trouble = ledger.trouble or error
+        finally:
+            trouble = self._close(status)
+        if trouble:
+            raise StudyFailedError(str(trouble))
+        return Outcome(status, ledger.count(schema.FAILED))
+
+    def _train(self, trainable: Any) -> None:
+        """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
+        callback = LedgerCallback(self._ledger, self._stopper, self._progress)
+        with _environment(TUNE_SETTINGS), patched_reuse(), TemporaryDirectory() as elsewhere:
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, self._slots.share),
+                tune_config=tune.TuneConfig(
+                    search_alg=PlanSearcher(self._plan),
+                    scheduler=SearchScheduler(self._spec, self._ledger),
+                    num_samples=-1,  # the plan says when it is finished
+                    max_concurrent_trials=self._slots.n_slots,
+                    reuse_actors=True,
+                    trial_name_creator=trial_id_of,
+                    trial_dirname_creator=trial_id_of,
+                ),
+                run_config=tune.RunConfig(
+                    # Nobody reads Ray Tune's own files: they stay out of the run folder.
+                    storage_path=elsewhere,
+                    callbacks=[callback],
+                    stop=self._stopper,
+                    # Trials keep checkpoints of their own, see study.folder.checkpoints.
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
+                    verbose=0,
+                ),
+            )
+            try:
+                tuner.fit()
+            except OSError:  # of Ray Tune's, such as no space for its temporary files
+                _log.exception("the study stops")
+                raise
+
+    def _close(self, status: str) -> RunFolderError | None:
+        """Enters how the study ended; returns why the run folder could not be written, if so."""
+        trouble = self._ledger.trouble
+        self._ledger.close()
+        trouble = trouble or self._ledger.trouble
+        try:
+            self._manifest.finish("storage failed" if trouble else status)
+        except RunFolderError as error:
+            trouble = trouble or error
+        return trouble
 
 
 @contextmanager

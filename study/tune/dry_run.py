@@ -1,33 +1,22 @@
 """What `--dry-run` prints: the trials that a study would run, and an estimate of their time.
 
-The estimate rests on a measurement: every shape of trial that is known beforehand trains for a
-moment on the very resources that the study would use. Nothing is written.
+The estimate rests on one epoch of each model, trained at the study's reference setting on a device
+of the kind that the study would use. Nothing is written.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import ray
-from rich.console import Console
-from rich.table import Table
 
-from convae.config import TrialConfig
-from convae.custom_models import CustomModel
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.plan.sampler import check_sampler
 from study.plan.spec import StudySpec
-from study.plan.trials import (
-    PlannedTrial,
-    first_points,
-    fixed_trials,
-    reference_config,
-    search_config,
-    searching_trials,
-)
-from study.plan.warm_start import earlier_trials
-from study.tune.driver import claim_for, widths_of
+from study.plan.trials import fixed_trials, reference_config, searching_trials
+from study.tune.driver import slots_for, widths_of
 from study.tune.resources import Resources, Slots
 from study.view.pace import Pace, Remaining, duration
 from study.view.progress import describe_plan
@@ -35,195 +24,100 @@ from study.view.progress import describe_plan
 if TYPE_CHECKING:
     from convae.data import ImageSet
 
-N_MEASURED_EPOCHS = 3
-# A part of an epoch is enough on a CPU; on a GPU the calls themselves would weigh too much.
-CPU_SHARE_OF_IMAGES = 1 / 12
+GENTLE_RATE = 0.01  # a trial that diverges would end before its epoch is measured
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a shape of trial costs.
+    """What a model costs."""
 
-    Attributes:
-        epoch_seconds: training and evaluation, on all images.
-        compile_seconds: once in each worker.
-    """
-
-    epoch_seconds: float
-    compile_seconds: float
+    epoch_seconds: float  # training and evaluation
+    compile_seconds: float  # once in each worker
 
 
 def print_plan(spec: StudySpec, resources: Resources, image_set: "ImageSet") -> None:
-    """Prints what the study would run; needs a Ray session.
+    """Prints what the study would run, and its time; needs a Ray session.
 
     Raises:
         SpecError: the study could not run.
     """
     check_sampler(spec)
-    slots, lanes = claim_for(spec, resources)
-    earlier_trials(spec)  # which refuses what it cannot read
-    console = Console(highlight=False, soft_wrap=True)
+    slots, lanes = slots_for(spec, resources)
     plan = describe_plan(spec, slots.n_slots, slots.needs, widths_of(lanes))
-    console.print(plan, markup=False)
-
-    fixed = fixed_trials(spec)
-    points = {model: _given(model, spec) for model in spec.models}
-    configs = [planned.config for planned in fixed]
-    configs += [config for given in points.values() for config in given]
-    costs = _measure(_shapes(configs), slots, image_set, spec.custom_models)
-    console.print(_table(spec, fixed, points, costs))
-    for line in estimate(spec, slots, fixed, points, costs):
-        console.print(line, markup=False)
+    print(plan, *list_trials(spec), sep="\n", flush=True)
+    # In a slot of the study, not in this process, which may be on another machine.
+    task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)
+    costs = ray.get(task(measure).remote(spec, slots, image_set))
+    print(*estimate(spec, slots, costs), sep="\n")
 
 
-def estimate(
-    spec: StudySpec,
-    slots: Slots,
-    fixed: Sequence[PlannedTrial],
-    points: dict[str, list[TrialConfig]],
-    costs: dict[TrialConfig, Cost],
-) -> list[str]:
-    """The study's time in sentences, from the measured costs of its shapes."""
+def list_trials(spec: StudySpec) -> list[str]:
+    """A line for each setting that is known beforehand, and for the trials of each search."""
+    counts = Counter((trial.group, trial.setting) for trial in fixed_trials(spec))
+    for model in spec.models:
+        for group, n in searching_trials(spec).items():
+            how = f" by {spec.sampler}" if group == schema.SEARCH else ""
+            counts[group, model + how] = n
+    return [f"{n:>5} × {group:<9}  {setting}" for (group, setting), n in counts.items()]
 
-    def trials(configs: Iterable[tuple[str, float]], n: int, n_epochs: int) -> list[Remaining]:
-        return [Remaining(model, n_epochs, cost) for model, cost in configs for _ in range(n)]
 
-    # Lanes are not measured here, but one trial at a time on each device, which takes longer.
-    known = [(p.config.model, costs[_shape(p.config)].epoch_seconds) for p in fixed]
-    searched = [(model, _mean_cost(given, costs)) for model, given in points.items()]
-    bounds = []
-    for n_epochs in (spec.epochs, min((*spec.rungs, spec.epochs))):
-        first = trials(known, 1, spec.epochs) + trials(searched, spec.share, n_epochs)
-        later = [
-            trials(searched, n, spec.epochs)
-            for group, n in searching_trials(spec).items()
-            if group != schema.SEARCH
-        ]
-        bounds.append(Pace().seconds_left([first, *later], slots.n_devices) or 0.0)
-    most, least = map(duration, bounds)
-    lines = [f"estimate: {most} of training and evaluation"]
-    if bounds[1] < bounds[0]:
-        lines = [
-            f"estimate: at most {most} of training and evaluation; {least} if the scheduler ended"
-            f" every search trial after {min(spec.rungs)} epochs"
-        ]
-    if slots.per_engine > 1:
-        lines.append("trials in lanes take less: this is measured one trial at a time")
+def estimate(spec: StudySpec, slots: Slots, costs: Mapping[str, Cost]) -> list[str]:
+    """The study's time in sentences, from the costs of its models."""
+
+    def trials(model: str, n: int, n_epochs: int = spec.epochs) -> list[Remaining]:
+        return [Remaining(model, n_epochs, costs[model].epoch_seconds)] * n
+
+    def searched(n: int, n_epochs: int = spec.epochs) -> list[Remaining]:
+        return [trial for model in spec.models for trial in trials(model, n, n_epochs)]
+
+    def seconds(n_search_epochs: int) -> str:
+        """Until the study ends, if each trial of the search has so many epochs."""
+        first = [trial for p in fixed_trials(spec) for trial in trials(p.config.model, 1)]
+        first += searched(groups.get(schema.SEARCH, 0), n_search_epochs)
+        later = [searched(n) for group, n in groups.items() if group != schema.SEARCH]
+        return duration(Pace().seconds_left([first, *later], slots.n_devices) or 0.0)
+
+    groups = searching_trials(spec)
+    most, least = seconds(spec.epochs), seconds(min((*spec.rungs, spec.epochs)))
+    epochs = ", ".join(f"{model} {cost.epoch_seconds:.2g} s" for model, cost in costs.items())
+    total = f"estimate: {most} of training and evaluation, if all settings took as long"
+    if least != most:
+        ended = f"if the scheduler ended every search trial after {min(spec.rungs)} epochs"
+        total = f"estimate: at most {most} of training and evaluation; {least} {ended}"
     compilation = duration(sum(cost.compile_seconds for cost in costs.values()))
-    lines.append(f"besides: {compilation} of compilation in each worker, and a few seconds' start")
+    lines = [
+        f"an epoch: {epochs}; measured once each at the reference setting, with no trial beside it",
+        total,
+        f"besides: {compilation} of compilation in each worker, and a few seconds' start",
+    ]
+    if slots.per_engine > 1:
+        lines.append("trials in lanes take less")
     if spec.time_budget_seconds is not None:
         lines.append(f"the time budget stops it after {duration(spec.time_budget_seconds)}")
     return lines
 
 
-def _given(model: str, spec: StudySpec) -> list[TrialConfig]:
-    """The points of the search that are known beforehand; at least the reference stands for it."""
-    points = first_points(model, spec, max(1, (spec.share + 1) // 2))
-    if not points:
-        return [reference_config(model, spec)]
-    return [search_config(model, params, spec) for params in points]
-
-
-def _shape(config: TrialConfig) -> TrialConfig:
-    """The config with everything set to its default that does not change an epoch's cost.
-
-    The split does: a sixth of the images. It is left out all the same, so that costs err high.
-    """
-    names = ("learning_rate", "momentum", "nesterov", "epochs", "split", "seed")
-    defaults: dict[str, Any] = {field.name: field.default for field in fields(TrialConfig)}
-    return replace(config, **{name: defaults[name] for name in names})
-
-
-def _shapes(configs: Iterable[TrialConfig]) -> list[TrialConfig]:
-    return list(dict.fromkeys(_shape(config) for config in configs))
-
-
-def _mean_cost(configs: Sequence[TrialConfig], costs: dict[TrialConfig, Cost]) -> float:
-    return sum(costs[_shape(config)].epoch_seconds for config in configs) / len(configs)
-
-
-def _measure(
-    shapes: Sequence[TrialConfig],
-    slots: Slots,
-    image_set: "ImageSet",
-    custom_models: tuple[CustomModel, ...],
-) -> dict[TrialConfig, Cost]:
-    """Trains each shape for a moment in every slot at once, as the study would."""
-    task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(
-        _measure_here
-    )
-    n_tasks = 1 if slots.gpus_per_trial else slots.n_devices
-    images = ray.put(image_set)
-    configs = [shape.to_dict() for shape in shapes]
-    measured = ray.get(
-        [
-            task.remote(
-                configs, images, slots.cpus_per_trial, bool(slots.gpus_per_trial), custom_models
-            )
-            for _ in range(n_tasks)
-        ]
-    )
-    return {
-        shape: Cost(
-            median(costs[i].epoch_seconds for costs in measured),
-            median(costs[i].compile_seconds for costs in measured),
-        )
-        for i, shape in enumerate(shapes)
-    }
-
-
-def _measure_here(
-    configs: list[dict[str, Any]],
-    image_set: "ImageSet",
-    n_threads: int,
-    gpu: bool,
-    custom_models: tuple[CustomModel, ...],
-) -> list[Cost]:
+def measure(spec: StudySpec, slots: Slots, image_set: "ImageSet") -> dict[str, Cost]:
+    """Trains an epoch of each model, on the device of this process."""
     from convae.device import open_device
+    from convae.engine import Engine
     from convae.training import Trainer
 
-    share = 1.0 if gpu else CPU_SHARE_OF_IMAGES
-    n_train, n_test = (int(share * len(i)) for i in (image_set.train_images, image_set.test_images))
-    part = replace(image_set, train_images=image_set.train_images[:n_train])
-    part = replace(part, test_images=image_set.test_images[:n_test])
-    device = open_device(gpu=gpu, n_threads=n_threads)
-    trainer = Trainer(part, device, custom_models=custom_models)
-    costs = []
-    for values in configs:
-        # A gentle step: what diverges would end before it is measured.
-        training = trainer.start(replace(TrialConfig.from_dict(values), learning_rate=0.01))
-        epochs = [training.run_epoch() for _ in range(1 + N_MEASURED_EPOCHS)]
-        seconds = median(epoch.train_seconds + epoch.eval_seconds for epoch in epochs[1:])
-        costs.append(Cost(seconds / share, training.compile_seconds))
+    device = open_device(gpu=slots.gpus_per_trial > 0, n_threads=slots.cpus_per_trial)
+    trainer = Trainer(image_set, device, custom_models=spec.custom_models)
+    costs = {}
+    for model in spec.all_models:
+        trial = reference_config(model, spec, epochs=1, learning_rate=GENTLE_RATE)
+        if trial.is_custom:
+            engine = Engine.open(image_set, {}, trainer)
+        else:
+            engine = Engine.for_trial(trial, image_set, device)
+        engine.compile()
+        engine.submit(model, trial, sharing=DeviceSharing.ALONE)
+        while engine.step():
+            pass
+        report = engine.report(model)
+        (epoch,) = report.epochs
+        compile_seconds = report.compile_seconds + sum(engine.compile_seconds.values())
+        costs[model] = Cost(epoch.train_seconds + epoch.eval_seconds, compile_seconds)
     return costs
-
-
-def _table(
-    spec: StudySpec,
-    fixed: Sequence[PlannedTrial],
-    points: dict[str, list[TrialConfig]],
-    costs: dict[TrialConfig, Cost],
-) -> Table:
-    """A row a setting, its seeds together."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("trials")
-    for name in ("n", "epochs", "an epoch", "each"):
-        table.add_column(name, justify="right")
-
-    def add(label: str, n: int, epoch_seconds: float) -> None:
-        each = duration(spec.epochs * epoch_seconds)
-        table.add_row(label, str(n), str(spec.epochs), f"{epoch_seconds:.2g} s", each)
-
-    settings: dict[str, list[TrialConfig]] = {}
-    for planned in fixed:
-        settings.setdefault(planned.trial_id.rpartition("-s")[0], []).append(planned.config)
-    for label, configs in settings.items():
-        add(label, len(configs), costs[_shape(configs[0])].epoch_seconds)
-    for model in spec.models if spec.share else ():
-        cost = _mean_cost(points[model], costs)
-        n_given = 0 if spec.sampler == "grid" else min(spec.share, len(points[model]))
-        given = f", {n_given} of them given" if n_given else ""
-        for group, n in searching_trials(spec).items():
-            how = f" ({spec.sampler}{given})" if group == schema.SEARCH else ""
-            add(f"{group}-{model}{how}", n, cost)
-    return table

@@ -32,53 +32,39 @@ SHORT_TMPDIR = "set RAY_TMPDIR to a short folder that can be written to, such as
 class Resources:
     """What to run a study on.
 
-    Attributes:
-        n_gpus: GPUs to use; None for those that Ray sees, 0 for the CPU.
-        lanes: trials of a model at once in one program of a device; None for the rule on a GPU and
-            none on a CPU, 1 for one trial at a time on a device.
-        cpus_per_trial: also the threads that TensorFlow uses, of an engine if there are lanes; None
-            to choose by the machine.
-        address: of a Ray cluster that runs already; None starts Ray on this machine.
-        max_concurrent: trials at once, at most; None for as many as there is room for.
-
     Raises:
         SpecError: a number out of range.
     """
 
-    n_gpus: int | None = None
+    n_gpus: int | None = None  # None for those that Ray sees, 0 for the CPU
+    # Trials of a model at once in one program of a device; None for the rule on a GPU and none on a
+    # CPU, 1 for one trial at a time on a device.
     lanes: int | None = None
+    # Also the threads that TensorFlow uses, of an engine if there are lanes; None to choose by the
+    # machine.
     cpus_per_trial: int | None = None
-    address: str | None = None
-    max_concurrent: int | None = None
+    address: str | None = None  # of a Ray cluster that runs already; None starts Ray here
+    max_concurrent: int | None = None  # trials at once, at most; None for as many as fit
 
     def __post_init__(self) -> None:
-        if self.n_gpus is not None and self.n_gpus < 0:
-            raise SpecError(f"--gpus is {self.n_gpus}, but takes a whole number from 0.")
-        for option, value in (
-            ("--lanes", self.lanes),
-            ("--cpus-per-trial", self.cpus_per_trial),
-            ("--max-concurrent", self.max_concurrent),
+        for option, value, least in (
+            ("--gpus", self.n_gpus, 0),
+            ("--lanes", self.lanes, 1),
+            ("--cpus-per-trial", self.cpus_per_trial, 1),
+            ("--max-concurrent", self.max_concurrent, 1),
         ):
-            if value is not None and value < 1:
-                raise SpecError(f"{option} is {value}, but takes a whole number from 1.")
+            if value is not None and value < least:
+                raise SpecError(f"{option} is {value}, but takes a whole number from {least}.")
 
 
 @dataclass(frozen=True)
 class Slots:
-    """Resources as they were found.
+    """Resources as they were found."""
 
-    Attributes:
-        n_slots: trials that train at once.
-        cpus_per_trial: of each, or of each engine.
-        gpus_per_trial: the same.
-        per_engine: trials that share these as lanes of an engine; 0 if each has a worker that
-            trains by itself.
-    """
-
-    n_slots: int
-    cpus_per_trial: int
-    gpus_per_trial: int = 0
-    per_engine: int = 0
+    n_slots: int  # trials that train at once
+    cpus_per_trial: int  # of each, or of each engine with lanes
+    gpus_per_trial: int = 0  # the same
+    per_engine: int = 0  # trials that share these in lanes; 0 if each has them for itself
 
     @property
     def n_devices(self) -> int:
@@ -95,12 +81,9 @@ class Slots:
     def share(self) -> dict[str, float]:
         """What Ray sets aside for a trial, so that an engine's trials together fill its device."""
         n = max(1, self.per_engine)
-
-        def part(whole: int) -> float:
-            # Ray counts ten-thousandths; rounded up, the last lane would find no room.
-            return whole if n == 1 else math.floor(whole / n * 10_000) / 10_000
-
-        return {"cpu": part(self.cpus_per_trial), "gpu": part(self.gpus_per_trial)}
+        whole = {"cpu": self.cpus_per_trial, "gpu": self.gpus_per_trial}
+        # Ray counts ten-thousandths; rounded up, the last lane would find no room.
+        return {name: math.floor(value / n * 10_000) / 10_000 for name, value in whole.items()}
 
 
 @contextmanager
@@ -138,10 +121,9 @@ def ray_session(address: str | None) -> Iterator[None]:
 
 @contextmanager
 def _ignoring_hangups() -> Iterator[None]:
-    """What starts in the block ignores SIGHUP for good.
+    """What starts in the block ignores SIGHUP for good: Ray's processes outlive a lost terminal.
 
-    A terminal that goes away sends it to Ray's processes too, which this one still needs to stop
-    the study in an orderly way.
+    This one needs them to stop the study in an orderly way.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -166,12 +148,7 @@ def _remedy(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of Ray's.
-
-    Attributes:
-        cpus: that it has.
-        gpus: that it has.
-    """
+    """A machine of Ray's, and what it has."""
 
     cpus: float
     gpus: float
@@ -195,7 +172,7 @@ def uses_gpus(resources: Resources) -> bool:
     return resources.n_gpus > 0
 
 
-def claim(resources: Resources, *, timed: bool = False, per_engine: int = 0) -> Slots:
+def find_slots(resources: Resources, *, timed: bool = False, per_engine: int = 0) -> Slots:
     """Matches what was asked for with what Ray has.
 
     A running cluster may grow: there an explicit number of GPUs is believed, and of trials at once
@@ -203,9 +180,9 @@ def claim(resources: Resources, *, timed: bool = False, per_engine: int = 0) -> 
 
     Args:
         resources: what was asked for.
-        timed: trials must have a device of their own, all of one kind, so that their times are
-            comparable: a whole GPU each, or one trial at a time on CPUs.
-        per_engine: trials that share an engine; 0 for workers that train by themselves.
+        timed: no two trials may share a device, and all devices must be of one kind, so that times
+            are comparable: a whole GPU each, or one trial at a time on CPUs.
+        per_engine: trials that share an engine's lanes; 0 without lanes.
 
     Raises:
         SpecError: more than there is was asked for, or what no node can hold, or cannot be timed.
@@ -297,20 +274,18 @@ def check_storage(storage: RunFolder) -> None:
 
 
 def _check_timed(resources: Resources, n_gpus: int, seen: Mapping[str, float]) -> None:
+    kinds = [name for name in sorted(seen) if name.startswith(ACCELERATOR_PREFIX)]
+    trouble = None
     if (resources.lanes or 1) > 1:
-        raise SpecError(
-            f"--lanes {resources.lanes} lets trials share a device, so that their times would not"
-            " be comparable; leave it out with --objective mse,time."
-        )
-    kinds = sorted(name for name in seen if name.startswith(ACCELERATOR_PREFIX))
-    if n_gpus and len(kinds) > 1:
+        trouble = f"--lanes {resources.lanes} lets trials share a device"
+    elif n_gpus and len(kinds) > 1:
         listed = ", ".join(kind.removeprefix(ACCELERATOR_PREFIX) for kind in kinds)
+        trouble = f"The cluster has several kinds of GPU ({listed})"
+    elif not n_gpus and (resources.max_concurrent or 1) > 1:
+        trouble = f"--max-concurrent {resources.max_concurrent} lets trials share the CPU"
+    if trouble:
+        remedy = "use one kind" if trouble.startswith("The cluster") else "leave it out"
         raise SpecError(
-            f"The cluster has several kinds of GPU ({listed}), so times would not be comparable;"
-            " use one kind with --objective mse,time."
-        )
-    if not n_gpus and (resources.max_concurrent or 1) > 1:
-        raise SpecError(
-            f"--max-concurrent {resources.max_concurrent} lets trials share the CPU, so that their"
-            " times would not be comparable; leave it out with --objective mse,time."
+            f"{trouble}, so that their times would not be comparable; {remedy} with"
+            " --objective mse,time."
         )

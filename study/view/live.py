@@ -9,6 +9,8 @@ from rich.rule import Rule
 from rich.table import Table
 
 from study.folder import schema
+from study.plan.trials import PlannedTrial
+from study.view.pace import Remaining
 
 # Of which trials the best are shown, and by which metric.
 BEST = ((schema.SEARCH, schema.VAL_MSE), (schema.REFERENCE, schema.TEST_MSE))
@@ -18,34 +20,33 @@ GAP = 2  # between columns
 LABEL_WIDTH = 6
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunningTrial:
-    """A trial that runs, after its latest epoch; `mse` as text that names the metric."""
+    """A trial that runs, after its latest epoch."""
 
-    trial_id: str
-    epoch: int
-    epochs: int
-    mse: str
+    planned: PlannedTrial
+    epoch: int = 0
+    mse: str = "starting"  # as text that names the metric
+    n_measured: int = 0  # epochs; fewer than `epoch` if it goes on where it stopped earlier
+    seconds: float = 0.0  # that these took
+
+    def remaining(self) -> Remaining:
+        """What is left of it."""
+        config = self.planned.config
+        epoch_seconds = self.seconds / self.n_measured if self.n_measured else None
+        return Remaining(config.model, config.epochs - self.epoch, epoch_seconds)
 
 
 @dataclass(frozen=True)
 class Status:
-    """A study at a moment.
+    """A study at a moment."""
 
-    Attributes:
-        states: how many trials are in each state, or still to come.
-        spent: epochs and device seconds, without attempts that failed, as text.
-        left: the time left, as text.
-        best: the lowest MSE of an architecture's completed trials and whose it is, by model and
-            group; architectures and groups without any are in it as None.
-        running: the trials that run, in the order in which they started.
-    """
-
-    states: Mapping[str, int]
-    spent: str
-    left: str
+    states: Mapping[str, int]  # how many trials are in each state, or still to come
+    spent: str  # epochs and device seconds, without attempts that failed
+    left: str  # the time left
+    # The lowest MSE of completed trials and whose it is, by model and group; None for none.
     best: Mapping[str, Mapping[str, tuple[float, str] | None]]
-    running: Sequence[RunningTrial]
+    running: Sequence[RunningTrial]  # in the order in which they started
 
     def line(self) -> str:
         """In one line, without what is zero."""
@@ -99,7 +100,8 @@ def _head(status: Status) -> Iterator[Rule | Table]:
 
 
 def _running(trials: Sequence[RunningTrial], width: int) -> Table:
-    epochs = [f"{trial.epoch}/{trial.epochs}" for trial in trials]
+    totals = [trial.planned.config.epochs for trial in trials]
+    epochs = [f"{trial.epoch}/{total}" for trial, total in zip(trials, totals, strict=True)]
     bar_width = min(BAR_WIDTH, width // 4)
     # A long name gives way to the numbers.
     numbers_width = max(map(len, epochs)) + max(len(trial.mse) for trial in trials)
@@ -109,7 +111,7 @@ def _running(trials: Sequence[RunningTrial], width: int) -> Table:
     table.add_column(width=bar_width)
     table.add_column(no_wrap=True, justify="right")
     table.add_column(no_wrap=True)
-    for trial, epoch in zip(trials, epochs, strict=True):
-        bar = ProgressBar(total=trial.epochs, completed=trial.epoch, width=bar_width)
-        table.add_row(trial.trial_id, bar, epoch, trial.mse)
+    for trial, total, epoch in zip(trials, totals, epochs, strict=True):
+        bar = ProgressBar(total=total, completed=trial.epoch, width=bar_width)
+        table.add_row(trial.planned.trial_id, bar, epoch, trial.mse)
     return table

@@ -18,7 +18,7 @@ DEAF_LOGGER = "ray.tune.analysis"
 def logging_to(folder: RunFolder) -> Iterator[None]:
     """While the block runs, what is logged or printed goes to the end of the folder's log file.
 
-    Whoever means the terminal must have taken hold of sys.stdout before. A bucket gets its log
+    What is meant for the terminal goes to a sys.stdout that was kept before. A bucket gets its log
     file at the end: nothing can be added to what lies there.
     """
     if folder.local is not None:

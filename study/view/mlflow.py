@@ -1,27 +1,26 @@
-"""Tells MLflow of each trial when it ends, for whoever keeps their experiments there.
+"""Logs each trial to an MLflow tracking store when it ends (`--mlflow`).
 
 The run folder stays the record: a tracking server that fails costs its own entries, no trial.
 """
 
 import logging
 import os
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from study.folder import schema
-from study.folder.storage import RunFolder, without_secrets
+from study.folder.storage import RunFolder, first_line, without_secrets
 from study.folder.tables import Row
 from study.plan.ledger import ENDS, Ledger, Listener
 from study.plan.spec import SpecError
 
 METRICS_A_CALL = 1000  # as many as MLflow takes
+TAGS = ("state", "group", "setting", "base", "device", "error")
 TOTALS = ("train_seconds", "eval_seconds", "compile_seconds", "wall_seconds", "n_parameters")
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Experiment:
+class Experiment(NamedTuple):
     """An MLflow experiment that is there: the client of its store, and its id."""
 
     client: Any
@@ -41,35 +40,25 @@ def open_experiment(uri: str, folder: RunFolder) -> Experiment:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ImportError as error:
-        raise SpecError("--mlflow needs MLflow; install it with pip install -e '.[mlflow]'.") from (
-            error
-        )
+        remedy = "install it with pip install -e '.[mlflow]'"
+        raise SpecError(f"--mlflow needs MLflow; {remedy}.") from error
     for name in ("mlflow", "alembic"):  # they tell of every table they make
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(folder.name)
-        return Experiment(
-            client, found.experiment_id if found else client.create_experiment(folder.name)
-        )
+        number = found.experiment_id if found else client.create_experiment(folder.name)
+        return Experiment(client, number)
     except MlflowException as error:
-        first_line = str(error).partition("\n")[0]
-        raise SpecError(
-            f"--mlflow {without_secrets(uri)} cannot be used: {without_secrets(first_line)}"
-        ) from error
+        told = f"--mlflow {uri} cannot be used: {first_line(error)}"
+        raise SpecError(without_secrets(told)) from error
 
 
 class MlflowLogger(Listener):
-    """A run for each trial that ends: its setting, its epochs, its totals and its state.
-
-    Args:
-        experiment: where to.
-        ledger: of the study.
-    """
+    """A run for each trial that ends: its setting, its epochs, its totals and its state."""
 
     def __init__(self, experiment: Experiment, ledger: Ledger) -> None:
-        self._experiment = experiment
-        self._ledger = ledger
+        self._experiment, self._ledger = experiment, ledger
 
     def ended(self, row: Row) -> None:
         """Logs a trial that has ended, not one that only stops."""
@@ -86,12 +75,8 @@ class MlflowLogger(Listener):
         from mlflow.entities import Metric, Param
 
         client = self._experiment.client
-        tags = {
-            "state": row["state"],
-            "group": row["group"],
-            "run_folder": str(self._ledger.folder),
-        }
-        tags |= {name: str(row[name]) for name in ("device", "error") if row.get(name)}
+        tags = {name: str(row[name]) for name in TAGS if row.get(name)}
+        tags["run_folder"] = str(self._ledger.folder)
         run = client.create_run(self._experiment.experiment_id, run_name=trial_id, tags=tags)
         run_id, now = run.info.run_id, run.info.start_time
         epochs = self._ledger.epochs_of(trial_id)
@@ -101,16 +86,10 @@ class MlflowLogger(Listener):
             for name in schema.METRICS
             if epoch.get(name) is not None
         ]
-        metrics += [
-            Metric(name, row[name], now, len(epochs))
-            for name in TOTALS
-            if row.get(name) is not None
-        ]
-        params = [
-            Param(name, str(row[name]))
-            for name in schema.CONFIG_COLUMNS
-            if row.get(name) is not None
-        ]
+        totals = [name for name in TOTALS if row.get(name) is not None]
+        metrics += [Metric(name, row[name], now, len(epochs)) for name in totals]
+        setting = [name for name in schema.CONFIG_COLUMNS if row.get(name) is not None]
+        params = [Param(name, str(row[name])) for name in setting]
         client.log_batch(run_id, params=params)
         for start in range(0, len(metrics), METRICS_A_CALL):
             client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_CALL])

@@ -10,17 +10,11 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Remaining:
-    """What is left of a trial that runs or is still to come.
-
-    Attributes:
-        model: of `schema.MODELS`.
-        epochs: still to train.
-        epoch_seconds: of its own epochs so far; None before there are any.
-    """
+    """What is left of a trial that runs or is still to come."""
 
     model: str
-    epochs: int
-    epoch_seconds: float | None = None
+    epochs: int  # still to train
+    epoch_seconds: float | None = None  # of its own epochs so far; None before there are any
 
 
 class Pace:

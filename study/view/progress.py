@@ -8,9 +8,9 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from textwrap import shorten
 from typing import Any
 
@@ -34,22 +34,6 @@ TO_COME = "to come"  # what has not started; no state of a trial
 _log = logging.getLogger(__name__)
 
 
-@dataclass
-class _Running:
-    """A trial that runs: its epochs so far, and what they took."""
-
-    planned: PlannedTrial
-    epoch: int = 0
-    n_measured: int = 0  # epochs; fewer than `epoch` if it goes on where it stopped earlier
-    seconds: float = 0.0
-    mse: str = "starting"
-
-    def remaining(self) -> Remaining:
-        config = self.planned.config
-        custom = self.seconds / self.n_measured if self.n_measured else None
-        return Remaining(config.model, config.epochs - self.epoch, custom)
-
-
 class Progress(Listener):
     """Tells, a line a trial, what happens; in a terminal also what runs.
 
@@ -60,8 +44,9 @@ class Progress(Listener):
         n_slots: trials that train at once.
         needs: what a trial takes, in words, to say what it waits for.
         seconds_left: of the study's time budget, from now on; None without one.
-        quiet: print the failures and what is said with `always`, no more.
+        quiet: print failures and what is said with `always`, no more.
         console: where to print; None for standard output.
+        clock: tells seconds.
     """
 
     def __init__(
@@ -75,6 +60,7 @@ class Progress(Listener):
         seconds_left: float | None = None,
         quiet: bool = False,
         console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._plan = plan
@@ -82,13 +68,14 @@ class Progress(Listener):
         self._n_slots = n_slots
         self._needs = needs
         self._quiet = quiet
+        self._clock = clock
         self._console = console or Console(file=sys.stdout, highlight=False)
         self._groups = count_trials(spec)
         self._n_trials = sum(self._groups.values())
-        self._started = self._status_said = self._idle_since = self._wait_said = time.monotonic()
+        self._started = self._status_said = self._idle_since = self._wait_said = clock()
         self._deadline = None if seconds_left is None else self._started + seconds_left
         self._waiting: dict[str, PlannedTrial] = {}  # until there is room for them
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, RunningTrial] = {}
         self._pace = Pace()
         self._device_said = self._stopping = False
 
@@ -124,7 +111,7 @@ class Progress(Listener):
         recorded = self._ledger.rows()
         n_epochs = sum(row.get("epochs_completed") or 0 for row in recorded)
         device_seconds = sum(map(_epoch_seconds, recorded))
-        trials = list(self._running.values())
+        trials = [replace(trial) for trial in self._running.values()]
         running_ids = {trial.planned.trial_id for trial in trials}
         # What an interrupt cut off is "running" in the tables, but it does not run.
         rows = [
@@ -134,25 +121,15 @@ class Progress(Listener):
         ]
         states = Counter(dict.fromkeys(schema.STATES, 0))
         states.update(row["state"] for row in rows)
-        running = []
-        for trial in trials:
-            planned = trial.planned
-            running.append(
-                RunningTrial(planned.trial_id, trial.epoch, planned.config.epochs, trial.mse)
-            )
         return Status(
             states={**states, TO_COME: self._n_trials - len(rows)},
             spent=f"{_epochs(n_epochs)}, {device_seconds:,.0f} device seconds",
             left=self._left(rows, trials),
             best={
-                model: {
-                    group: _best(rows, model, group, metric)
-                    for group, metric in BEST
-                    if group in self._groups
-                }
+                model: {g: _best(rows, model, g, metric) for g, metric in BEST if g in self._groups}
                 for model in self._spec.models
             },
-            running=running,
+            running=trials,
         )
 
     def planned(self, planned: PlannedTrial, row: Row) -> None:
@@ -162,7 +139,7 @@ class Progress(Listener):
     def started(self, trial_id: str) -> None:
         """Notes that it has a worker."""
         if trial_id in self._waiting:
-            self._running[trial_id] = _Running(self._waiting.pop(trial_id))
+            self._running[trial_id] = RunningTrial(self._waiting.pop(trial_id))
 
     def measured(self, row: Row, epochs: list[Row]) -> None:
         """Notes the epochs and what they took."""
@@ -195,16 +172,10 @@ class Progress(Listener):
         self._running.pop(row["trial_id"], None)
         self._waiting.pop(row["trial_id"], None)
         state, error = row["state"], row.get("error")
-        metrics = [
-            f"{name} {row[name]:.5f}" for name in schema.METRICS if row.get(name) is not None
-        ]
-        seconds = row.get("train_seconds")
-        details = [
-            state,
-            _epochs(row.get("epochs_completed") or 0),
-            *metrics,
-            *([f"trained {seconds:.1f} s"] if seconds else []),
-        ]
+        details = [state, _epochs(row.get("epochs_completed") or 0)]
+        details += [f"{m} {row[m]:.5f}" for m in schema.METRICS if row.get(m) is not None]
+        if seconds := row.get("train_seconds"):
+            details.append(f"trained {seconds:.1f} s")
         if state == schema.FAILED:
             details.append(self._explain(error))
         elif state == schema.DIVERGED:
@@ -223,7 +194,7 @@ class Progress(Listener):
         if stopping and not self._stopping:
             self._stopping = True
             self.say("stopping; --resume goes on with the trials that run")
-        now = time.monotonic()
+        now = self._clock()
         if self._running:
             self._idle_since = self._wait_said = now
         elif now - self._wait_said >= WAIT_SECONDS:
@@ -234,7 +205,7 @@ class Progress(Listener):
             self._status_said = now
             self.say(self.status().line())
 
-    def _left(self, rows: list[dict[str, Any]], running: list[_Running]) -> str:
+    def _left(self, rows: list[Row], running: list[RunningTrial]) -> str:
         """The time left, as text."""
         if self._stopping:
             return "stopping"
@@ -244,7 +215,7 @@ class Progress(Listener):
         phases = [first, *later.values()]
         seconds = self._pace.seconds_left(phases, self._n_slots)
         if self._deadline is not None:
-            budget = max(0.0, self._deadline - time.monotonic())
+            budget = max(0.0, self._deadline - self._clock())
             if seconds is None or seconds > budget:
                 return f"at most {duration(budget)} left, by --time-budget"
         if seconds is None:
@@ -253,9 +224,7 @@ class Progress(Listener):
         at_most = "at most " if prunable and self._spec.scheduler != "none" else ""
         return f"{at_most}about {duration(seconds)} left"
 
-    def _to_come(
-        self, rows: list[dict[str, Any]]
-    ) -> tuple[list[Remaining], dict[str, list[Remaining]]]:
+    def _to_come(self, rows: list[Row]) -> tuple[list[Remaining], dict[str, list[Remaining]]]:
         """What has not started: fixed trials, and by group those that wait for another group."""
         entered = {row["trial_id"] for row in rows}
         n_entered = Counter((row["group"], row["model"]) for row in rows)
@@ -272,7 +241,7 @@ class Progress(Listener):
         return [Remaining(config.model, config.epochs) for config in fixed], later
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self._started
+        return self._clock() - self._started
 
     def _explain(self, error: str | None) -> str:
         log = f"{self._ledger.folder}/{schema.LOG_FILE}"
@@ -308,12 +277,10 @@ def _epoch_seconds(row: Mapping[str, Any]) -> float:
     return (row.get("train_seconds") or 0.0) + (row.get("eval_seconds") or 0.0)
 
 
-def _best(
-    rows: list[dict[str, Any]], model: str, group: str, metric: str
-) -> tuple[float, str] | None:
-    """The lowest value among completed trials, and the trial's name within its group."""
+def _best(rows: list[Row], model: str, group: str, metric: str) -> tuple[float, str] | None:
+    """The lowest value among completed trials, and the trial's name."""
     values = [
-        (row[metric], row["trial_id"].removeprefix(f"{group}-"))
+        (row[metric], row["trial_id"])
         for row in rows
         if (row["model"], row["group"], row["state"]) == (model, group, schema.COMPLETED)
         and row.get(metric) is not None  # the row may be half-way through its last report

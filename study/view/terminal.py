@@ -1,4 +1,4 @@
-"""The terminal of a command that outlives it: nobody's terminal is needed to train."""
+"""Standard output and error that may be closed while a study runs: it goes on without them."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 
-class _Forgiving(io.TextIOBase):
+class _ForgivingStream:
     """A text stream that shows ? for what it cannot show, and falls silent once it is closed.
 
     A reader that goes (`| head -1`), or a connection that drops, is no reason to stop.
@@ -20,43 +20,26 @@ class _Forgiving(io.TextIOBase):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
-    def write(self, text: str) -> int:
-        """Writes if it still can."""
-        try:
-            self._stream.write(text)
-        except (OSError, ValueError):
-            self._fall_silent()
-        return len(text)
-
-    def flush(self) -> None:
-        """Flushes if it still can."""
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            self._fall_silent()
-
-    def _fall_silent(self) -> None:
-        # What is buffered would fail again, at the latest when the interpreter ends.
-        with contextlib.suppress(OSError, ValueError):
-            devnull = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(devnull, self._stream.fileno())
-            os.close(devnull)
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def isatty(self) -> bool:
-        """Whether people watch."""
-        return not self._stream.closed and self._stream.isatty()
+    def write(self, text: str) -> int:
+        with self._falling_silent():
+            self._stream.write(text)
+        return len(text)
 
-    def fileno(self) -> int:
-        """The stream's own."""
-        return self._stream.fileno()
+    def flush(self) -> None:
+        with self._falling_silent():
+            self._stream.flush()
 
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """The stream's own."""
-        return self._stream.encoding
+    @contextlib.contextmanager
+    def _falling_silent(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):
+            # What is buffered would fail again, at the latest when the interpreter ends.
+            with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 @contextlib.contextmanager
@@ -64,10 +47,10 @@ def forgiving_terminal() -> Iterator[None]:
     """While the block runs, standard output and error may go away or lack characters."""
     streams = sys.stdout, sys.stderr
     with Path(os.devnull).open("w") as nowhere:  # for a stream that was closed before
-        sys.stdout, sys.stderr = (_Forgiving(stream or nowhere) for stream in streams)
+        sys.stdout, sys.stderr = (_ForgivingStream(stream or nowhere) for stream in streams)
         try:
             yield
         finally:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+            sys.stdout.flush()
+            sys.stderr.flush()
             sys.stdout, sys.stderr = streams

@@ -28,7 +28,7 @@ NUMBERS = {
 PARAMETERS = {("conv", 8): 4_385, ("dense", 512): 804_112}
 
 MANIFEST = {
-    "schema_version": 1,
+    "form": 2,
     "name": "quick-20261123-1",
     "status": "finished",
     "started_utc": "2026-11-23T21:00:00+00:00",

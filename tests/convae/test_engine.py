@@ -4,31 +4,32 @@ import random
 import threading
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from keras_fit import noise
 
-from convae import engine as engine_module
 from convae.config import TrialConfig
-from convae.data import ImageSet
-from convae.engine import Engine, EngineError, ProgramId, Status
+from convae.engine import Engine, ProgramId
+from convae.errors import EngineError
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
-from convae.place import Place, choose_n_lanes
+from convae.results import Status
+from convae.sharing import DeviceSharing, choose_n_lanes
 
+pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
 CONV, DENSE = ProgramId("conv", single=False), ProgramId("dense", single=False)
 CONV_SINGLE, DENSE_SINGLE = ProgramId("conv", single=True), ProgramId("dense", single=True)
 N_LANES = {CONV: 3, DENSE: 2, CONV_SINGLE: 1, DENSE_SINGLE: 1}
 
 
 class Clock:
-    """Stands for the module time, and stands still unless somebody works."""
+    """Tells a time that stands still unless somebody works."""
 
     def __init__(self):
         self.seconds = 0.0
 
-    def perf_counter(self):
+    def __call__(self):
         return self.seconds
 
 
@@ -39,7 +40,7 @@ class FakeLanes:
     """
 
     def __init__(self, n_lanes, clock=None, on_run=lambda: None):
-        self.shape = SimpleNamespace(n_lanes=n_lanes)
+        self.n_lanes = n_lanes
         self.lanes = {}
         self.clock = clock or Clock()
         self.on_run = on_run
@@ -57,7 +58,7 @@ class FakeLanes:
 
     def put(self, lane, config, state):
         assert lane not in self.lanes
-        assert 0 <= lane < self.shape.n_lanes
+        assert 0 <= lane < self.n_lanes
         self.lanes[lane] = config, state
 
     def get(self, lane):
@@ -103,18 +104,17 @@ def random_config(rng, model):
 class Simulation:
     """Random arrivals, pauses, ends and removals, with what must hold checked at every slice."""
 
-    def __init__(self, seed, monkeypatch):
+    def __init__(self, seed):
         self.rng = random.Random(seed)
         clock = Clock()
-        monkeypatch.setattr(engine_module, "time", clock)
         self.lanes = {
             program: FakeLanes(n, clock, lambda program=program: self.check_slice(program))
             for program, n in N_LANES.items()
         }
-        self.engine = Engine(self.lanes)
+        self.engine = Engine(self.lanes, clock=clock)
         self.engine.compile()
         self.told = {}  # epochs reported, by trial
-        self.configs, self.places = {}, {}
+        self.configs, self.sharing = {}, {}
         self.live = set()
         self.removed_seconds = 0.0
 
@@ -128,7 +128,7 @@ class Simulation:
             trial
             for trials in scheduler.running.values()
             for trial in trials.values()
-            if trial.place is Place.ALONE
+            if trial.sharing is DeviceSharing.ALONE
         ]
         if alone:
             assert program in [trial.program for trial in alone], "not alone"
@@ -136,13 +136,15 @@ class Simulation:
     def submit(self):
         trial_id = f"t{len(self.configs)}"
         config = random_config(self.rng, self.rng.choice(["conv", "dense"]))
-        place = self.rng.choice([Place.LANES] * 8 + [Place.SINGLE, Place.ALONE])
+        sharing = self.rng.choice(
+            [DeviceSharing.LANES] * 8 + [DeviceSharing.SINGLE, DeviceSharing.ALONE]
+        )
         until = self.rng.randint(1, config.epochs)
         self.engine.submit(
-            trial_id, config, place=place, until_epoch=until, evaluates=lambda epoch: epoch % 2
+            trial_id, config, sharing=sharing, until_epoch=until, evaluates=lambda epoch: epoch % 2
         )
         self.configs[trial_id], self.told[trial_id] = config, []
-        self.places[trial_id] = place
+        self.sharing[trial_id] = sharing
         self.live.add(trial_id)
 
     def tend(self, trial_id):
@@ -176,8 +178,8 @@ class Simulation:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_trial_gets_its_epochs_and_no_lane_idles(seed, monkeypatch):
-    simulation = Simulation(seed, monkeypatch)
+def test_every_trial_gets_its_epochs_and_no_lane_idles(seed):
+    simulation = Simulation(seed)
     simulation.run(n_steps=150)
     seconds = simulation.removed_seconds
     statuses = set()
@@ -189,7 +191,7 @@ def test_every_trial_gets_its_epochs_and_no_lane_idles(seed, monkeypatch):
             expected = loss(config, epoch.epoch) + 1 if epoch.epoch % 2 else None
             assert epoch.eval_mse == expected
             assert (epoch.eval_seconds > 0) == (epoch.eval_mse is not None)
-            alone = simulation.places[trial_id] is Place.ALONE
+            alone = simulation.sharing[trial_id] is DeviceSharing.ALONE
             assert epoch.n_sharing == 1 if alone else epoch.n_sharing >= 1
         if trial_id not in simulation.live:
             continue
@@ -221,10 +223,9 @@ def dense(epochs=3, **changes):
     return TrialConfig(model="dense", epochs=epochs, batch_size=1, **changes)
 
 
-def test_shares_add_up_to_what_the_device_spent(monkeypatch):
+def test_shares_add_up_to_what_the_device_spent():
     clock = Clock()
-    monkeypatch.setattr(engine_module, "time", clock)
-    engine = Engine({CONV: FakeLanes(2, clock), DENSE: FakeLanes(4, clock)})
+    engine = Engine({CONV: FakeLanes(2, clock), DENSE: FakeLanes(4, clock)}, clock=clock)
     engine.compile()
     for i in range(3):
         engine.submit(f"d{i}", dense(epochs=2))
@@ -269,8 +270,8 @@ def test_nothing_is_alone_while_something_compiles():
 
     engine._programs[CONV_SINGLE].compile = compile_slowly
     with engine:
-        engine.submit("alone", dense(), place=Place.ALONE)
-        engine.submit("single", dense(), place=Place.SINGLE)
+        engine.submit("alone", dense(), sharing=DeviceSharing.ALONE)
+        engine.submit("single", dense(), sharing=DeviceSharing.SINGLE)
         engine.submit("beside", dense())
         assert engine.report("beside", 20).status is Status.COMPLETED
         assert engine.report("single", 20).status is Status.COMPLETED
@@ -329,7 +330,7 @@ def test_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="no program"):
         engine.submit("b", TrialConfig(model="conv"))
     with pytest.raises(ValueError, match="no program"):
-        engine.submit("b", dense(), place=Place.ALONE)
+        engine.submit("b", dense(), sharing=DeviceSharing.ALONE)
     with pytest.raises(ValueError, match="until epoch 4: it has completed 0 of 3"):
         engine.submit("b", dense(), until_epoch=4)
     with pytest.raises(ValueError, match="completed 3 of 3"):
@@ -363,10 +364,7 @@ def test_lanes_by_rule(n_trials, gpu, expected):
 @pytest.fixture(scope="module")
 def programs():
     """Lanes for dense models, compiled once by whichever engine comes first."""
-    rng = np.random.default_rng(0)
-    train, test = (rng.integers(0, 256, (n, 28, 28)).astype(np.uint8) for n in (200, 50))
-    labels = [np.zeros(n, np.uint8) for n in (200, 50)]
-    images = DeviceImages(ImageSet(train, labels[0], test, labels[1], "noise"))
+    images = DeviceImages(noise(200, 50))
     evaluator = Evaluator("dense", images)
     shape = Shape.for_trials("dense", n_lanes=3, widths=[24], batch_sizes=[16, 64], n_train=200)
     return {
@@ -482,7 +480,7 @@ def test_order_pauses_and_removals_change_no_number(programs, expected, seed):
 
 
 def test_many_ask_at_once(programs, expected):
-    """As trials' actors do, each from a thread of its own; one has the device to itself."""
+    """As trials' actors do, each from its thread; one has the device to itself."""
     found = {}
     states = {trial_id: first_state(programs, trial_id) for trial_id in CONFIGS}
 
@@ -498,7 +496,7 @@ def test_many_ask_at_once(programs, expected):
             engine.advance(trial_id, len(epochs) + 1)
 
     with Engine(programs) as engine:
-        engine.submit("alone", CONFIGS["t0"], place=Place.ALONE)
+        engine.submit("alone", CONFIGS["t0"], sharing=DeviceSharing.ALONE)
         threads = [threading.Thread(target=actor, args=(trial_id,)) for trial_id in CONFIGS]
         for thread in threads:
             thread.start()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from convae import hardware
+from convae.hardware import usable_cpus
 
 PRINT = "from convae.hardware import usable_cpus; print(usable_cpus())"
 
@@ -36,6 +36,5 @@ def test_a_containers_quota_counts(tmp_path, monkeypatch, version_2, version_1, 
         if content is not None:
             (tmp_path / name).write_text(content + "\n")
     quotas = ((tmp_path / "cpu.max", None), (tmp_path / "quota", tmp_path / "period"))
-    monkeypatch.setattr(hardware, "CPU_QUOTAS", quotas)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert hardware.usable_cpus() == expected
+    assert usable_cpus(quotas) == expected

@@ -1,15 +1,13 @@
 """Trials in lanes against Keras' own `model.fit`, and that a lane knows its own trial alone."""
 
 from dataclasses import replace
-from functools import cache
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_fit import digits, fit, pixels
 
 from convae.config import TrialConfig
-from convae.data import ImageSet
 from convae.lane_operations import threefry
 from convae.lane_program import DeviceImages, Evaluator, Shape, form_on, n_chunks
 from convae.lanes import Lanes
@@ -23,22 +21,7 @@ CHUNK, BATCH_SIZES = 16, (16, 32, 64, 128, 250)
 SPACE = (64, 128, 256, 512, 1000)
 
 
-def digits(n, seed):
-    """Images with structure: smooth blobs, mostly black as MNIST is."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:28, :28]
-    centre = rng.uniform(8, 20, (2, n, 1, 1))
-    blob = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / rng.uniform(8, 40, (n, 1, 1)))
-    return np.where(blob > 0.2, blob * 255, 0).astype(np.uint8)
-
-
-MNIST = ImageSet(
-    train_images=digits(N_TRAIN, 1),
-    train_labels=np.zeros(N_TRAIN, np.uint8),
-    test_images=digits(N_TEST, 2),
-    test_labels=np.zeros(N_TEST, np.uint8),
-    source="made by the test",
-)
+MNIST = digits(N_TRAIN, N_TEST)
 CONV = TrialConfig(model="conv", batch_size=32, seed=5)
 DENSE = TrialConfig(model="dense", hidden_units=48, batch_size=32, seed=5)
 KINDS = [
@@ -102,7 +85,7 @@ def programs(images):
 def lanes(programs):
     """The same, empty."""
     for program in programs.values():
-        for lane in range(program.shape.n_lanes):
+        for lane in range(program.n_lanes):
             program.clear(lane)
     return programs
 
@@ -130,35 +113,6 @@ def assert_same(one, other):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@cache
-def fit(config):
-    """Losses of `model.fit`, and the weights, over the trainer's batches in their order."""
-    search = config.split == "search"
-    train = (MNIST.train_images[..., None] / 255).astype(np.float32)
-    test = (MNIST.test_images[..., None] / 255).astype(np.float32)
-    n_train = N_SEARCH if search else N_TRAIN
-    held_out = train[N_SEARCH:] if search else test
-    model = build_model(config)
-    reset(model, config.seed)
-    optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
-    model.compile(optimizer, loss="mse")
-    losses = []
-    for epoch in range(1, N_EPOCHS + 1):
-        seed = (config.seed, epoch)
-        keys = tf.random.stateless_uniform((n_train,), seed, None, None, tf.int32, alg="philox")
-        x = train[np.argsort(keys.numpy(), kind="stable")]
-        history = model.fit(
-            x,
-            x,
-            batch_size=config.batch_size,
-            shuffle=False,
-            verbose=0,
-            validation_data=(held_out, held_out),
-        ).history
-        losses.append((history["loss"][0], history["val_loss"][0]))
-    return losses, model.get_weights()
-
-
 @pytest.fixture(scope="module")
 def trained(programs):
     """What every kind of trial gives, of which the lanes are full as long as there are any."""
@@ -168,7 +122,7 @@ def trained(programs):
         queue = [config for config in kinds if config.model == lanes.shape.model]
         at_work = {}
         while queue or at_work:
-            for lane in range(lanes.shape.n_lanes):
+            for lane in range(lanes.n_lanes):
                 if lane not in at_work and queue:
                     at_work[lane] = queue.pop(0), []
                     lanes.put(lane, at_work[lane][0], lanes.start(at_work[lane][0]))
@@ -190,9 +144,9 @@ def trained(programs):
 )
 def test_equals_model_fit(trained, program, config):
     losses, weights = trained[program, config]
-    expected_losses, expected = fit(config)
+    expected_losses, expected = fit(config, MNIST, N_EPOCHS)
     np.testing.assert_allclose(losses, expected_losses, rtol=2e-5)
-    for ours, theirs in zip(weights, expected, strict=True):
+    for ours, theirs in zip(weights, expected.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
 
 
@@ -200,7 +154,7 @@ def test_equals_model_fit(trained, program, config):
 def test_place_and_neighbours_change_nothing(lanes, program):
     """Also a neighbour that diverges, and what it leaves behind in a lane."""
     lanes, config = lanes[program], replace(DENSE, dropout=0.3) if program == "dense" else CONV
-    last = lanes.shape.n_lanes - 1
+    last = lanes.n_lanes - 1
     alone = curve(lanes, 0, config)
     for lane, rate in enumerate((0.1, 1e30, 2.0)[:last]):
         neighbour = replace(
@@ -267,7 +221,7 @@ def test_dropout_is_keras_in_distribution(lanes):
     losses, _ = curve(lanes["dense"], 0, config, n_epochs=8)
     model = build_model(config)
     reset(model, config.seed)
-    x = (MNIST.train_images[..., None] / 255).astype(np.float32)
+    x = pixels(MNIST.train_images)
     drawn = [float(np.mean((model(x, training=True).numpy() - x) ** 2)) for _ in range(8)]
     ours = np.array([train_mse for train_mse, _ in losses])
     assert len(set(ours)) == len(ours)
@@ -275,7 +229,7 @@ def test_dropout_is_keras_in_distribution(lanes):
     assert abs(ours.mean() - np.mean(drawn)) < 4 * spread
     still = float(np.mean((model(x, training=False).numpy() - x) ** 2))
     assert abs(ours.mean() - still) > 10 * spread  # so that the test would notice none
-    held_out = (MNIST.test_images[..., None] / 255).astype(np.float32)
+    held_out = pixels(MNIST.test_images)
     expected = np.mean((model(held_out, training=False).numpy() - held_out) ** 2)
     np.testing.assert_allclose([eval_mse for _, eval_mse in losses], expected, rtol=1e-5)
 

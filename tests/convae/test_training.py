@@ -1,107 +1,91 @@
 """The trainer against Keras' own `model.fit`, and the promises it makes about itself."""
 
+from dataclasses import replace
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_fit import digits, epoch_order, fit
 
 from convae.config import TrialConfig
-from convae.data import ImageSet
 from convae.device import Device
+from convae.engine import Engine
 from convae.errors import DivergenceError
-from convae.formulations import as_defined, cheaper_on_cpu
-from convae.models import build_conv_autoencoder, build_dense_autoencoder, build_model
+from convae.formulations import as_defined, conv_on_cpu
+from convae.models import BUILT_IN, build_conv_autoencoder
+from convae.sharing import DeviceSharing
 from convae.training import EpochProgram, Trainer
 
+pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
 N_TRAIN, N_TEST, BATCH = 400, 150, 64  # six full batches and one of 16
 GRAPH = Device("/CPU:0", "CPU as TensorFlow's graph", jit_compile=False)
 THREADS = Device("/CPU:0", "CPU, batches in parts", jit_compile=False, n_threads=2)
 XLA = Device("/CPU:0", "CPU by XLA, the way a GPU runs", jit_compile=True)
 
 
-def digits(n, seed):
-    """Images with structure: smooth blobs, mostly black as MNIST is."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:28, :28]
-    centre = rng.uniform(8, 20, (2, n, 1, 1))
-    blob = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / rng.uniform(8, 40, (n, 1, 1)))
-    return np.where(blob > 0.2, blob * 255, 0).astype(np.uint8)
-
-
 @pytest.fixture(scope="module")
 def image_set():
-    return ImageSet(
-        train_images=digits(N_TRAIN, 1),
-        train_labels=np.zeros(N_TRAIN, np.uint8),
-        test_images=digits(N_TEST, 2),
-        test_labels=np.zeros(N_TEST, np.uint8),
-        source="made by the test",
-    )
+    return digits(N_TRAIN, N_TEST)
 
 
-def keras_epochs(training, image_set, orders):
-    """`model.fit` from the training's initial weights, over the same batches in the same order."""
-    model = build_model(training.config)
-    model.set_weights(training.model.get_weights())
-    config = training.config
-    optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
-    model.compile(optimizer, loss="mse")
-    train = (image_set.train_images[..., None] / 255).astype(np.float32)
-    test = (image_set.test_images[..., None] / 255).astype(np.float32)
-    losses = []
-    for order in orders:
-        history = model.fit(
-            train[order],
-            train[order],
-            batch_size=config.batch_size,
-            epochs=1,
-            shuffle=False,
-            verbose=0,
-            validation_data=(test, test),
-        )
-        losses.append((history.history["loss"][0], history.history["val_loss"][0]))
-    return model, np.array(losses)
+def by_trainer(config, image_set, device, formulation=None):
+    """The losses of the trainer's epochs, and the weights."""
+    training = Trainer(image_set, device, formulation).start(config)
+    results = [training.run_epoch() for _ in range(config.epochs)]
+    return [(r.train_mse, r.eval_mse) for r in results], training.model.get_weights()
 
 
-def epoch_order(seed, epoch, n):
-    """The order in which the trainer takes the images, from the same public random function."""
-    keys = tf.random.stateless_uniform((n,), (seed, epoch), None, None, tf.int32, alg="philox")
-    return np.argsort(keys.numpy(), kind="stable")
+def by_engine(config, image_set, device):
+    """The same of an engine for this trial alone."""
+    engine = Engine.for_trial(config, image_set, device)
+    engine.compile()
+    engine.submit("trial", config, sharing=DeviceSharing.ALONE)
+    while engine.step():
+        pass
+    epochs = engine.report("trial").epochs
+    return [(r.train_mse, r.eval_mse) for r in epochs], engine.model("trial").get_weights()
 
 
 WAYS = {
-    "as defined": (GRAPH, as_defined),
-    "cheaper": (GRAPH, cheaper_on_cpu),
-    "in parts": (THREADS, cheaper_on_cpu),
-    "in a lane": (XLA, cheaper_on_cpu),
+    "as defined": partial(by_trainer, device=GRAPH, formulation=as_defined),
+    "by rule": partial(by_trainer, device=GRAPH),
+    "in parts": partial(by_trainer, device=THREADS),
+    "in a lane": partial(by_engine, device=XLA),
 }
 
 
 @pytest.mark.parametrize(
     ("model", "nesterov", "way"),
     [
-        *(("conv", True, way) for way in WAYS),
+        *(("conv", True, way) for way in ("as defined", "by rule", "in parts")),
         ("conv", False, "in parts"),
-        ("dense", True, "cheaper"),
+        ("dense", True, "by rule"),
         ("dense", True, "in parts"),
         ("dense", True, "in a lane"),
-        ("dense", False, "cheaper"),
+        ("dense", False, "by rule"),
         ("dense", False, "in a lane"),
     ],
 )
 def test_equals_model_fit(image_set, model, nesterov, way):
-    device, formulation = WAYS[way]
     config = TrialConfig(model=model, nesterov=nesterov, batch_size=BATCH, epochs=2, seed=5)
-    training = Trainer(image_set, device, formulation).start(config)
-    orders = [epoch_order(config.seed, epoch, N_TRAIN) for epoch in (1, 2)]
-    expected_model, expected = keras_epochs(training, image_set, orders)
-    results = [training.run_epoch() for _ in orders]
-    losses = np.array([(result.train_mse, result.eval_mse) for result in results])
-    np.testing.assert_allclose(losses, expected, rtol=2e-5)
-    for ours, theirs in zip(
-        training.model.get_weights(), expected_model.get_weights(), strict=True
-    ):
+    expected_losses, expected = fit(config, image_set, 2)
+    losses, weights = WAYS[way](config, image_set)
+    np.testing.assert_allclose(losses, expected_losses, rtol=2e-5)
+    for ours, theirs in zip(weights, expected.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+def test_an_engine_trains_on_a_cpu_what_the_trainer_does(image_set):
+    """To the bit."""
+    config = TrialConfig(model="conv", batch_size=BATCH, epochs=2)
+    (losses, weights), (expected, those) = (
+        by(config, image_set, GRAPH) for by in (by_engine, by_trainer)
+    )
+    assert losses == expected
+    for ours, theirs in zip(weights, those, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_every_image_is_used_once_an_epoch():
@@ -124,13 +108,7 @@ def test_train_mse_weighs_the_partial_batch_by_its_size(image_set):
 def test_search_split_never_reads_a_test_image(image_set):
     """A split of the training images alone: poisoned test images change nothing."""
     config = TrialConfig(model="dense", split="search", batch_size=BATCH, epochs=1)
-    poisoned = ImageSet(
-        train_images=image_set.train_images,
-        train_labels=image_set.train_labels,
-        test_images=255 - image_set.test_images,
-        test_labels=image_set.test_labels,
-        source="poisoned",
-    )
+    poisoned = replace(image_set, test_images=255 - image_set.test_images)
     clean, dirty = (Trainer(data, GRAPH).start(config) for data in (image_set, poisoned))
     assert clean.eval_metric == "val_mse"
     one, other = clean.run_epoch(), dirty.run_epoch()
@@ -160,7 +138,7 @@ def test_same_seed_same_numbers(image_set, settings):
 
 def test_initial_weights_are_keras_defaults():
     """Glorot uniform kernels, each of its own stream, and zero biases."""
-    images = tf.constant(digits(BATCH, 3)[..., None])
+    images = tf.constant(digits(BATCH, 1).train_images[..., None])
     program = EpochProgram(TrialConfig(model="conv", batch_size=BATCH), images, BATCH, images)
     program.reset(seed=0)
     weights = program.model.get_weights()
@@ -231,14 +209,50 @@ def test_the_cheaper_form_equals_the_model(latent_filters):
             loss = tf.reduce_mean(tf.square(outputs - images))
         return outputs, tape.gradient(loss, weights)
 
-    outputs, gradients = run(cheaper_on_cpu(model))
+    outputs, gradients = run(conv_on_cpu(model))
     expected_outputs, expected = run(as_defined(model))
     np.testing.assert_allclose(outputs, expected_outputs, atol=1e-6)
     for ours, theirs in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
-def test_dense_models_are_computed_as_defined():
-    model = build_dense_autoencoder(hidden_units=8)
-    images = tf.zeros((2, 28, 28, 1))
-    np.testing.assert_array_equal(cheaper_on_cpu(model)(images, False), model(images))
+def test_the_cheaper_form_refuses_a_model_of_other_layers():
+    model = build_conv_autoencoder()
+    image = keras.Input(model.input_shape[1:], name="image")
+    x = keras.layers.Dropout(0.5, name="more")(image)
+    with pytest.raises(ValueError, match="more, not image, encoder_conv_1"):
+        conv_on_cpu(keras.Model(image, x))
+    assert BUILT_IN["dense"].on_cpu is as_defined
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrialConfig(model="conv", learning_rate=0.5, batch_size=BATCH),
+        TrialConfig(model="dense", hidden_units=16, dropout=0.3, batch_size=BATCH),
+    ],
+    ids=["conv", "dense with dropout"],
+)
+def test_a_resumed_trial_goes_on_as_if_nothing_had_happened(image_set, config):
+    def curve(training, n_epochs):
+        return [
+            (r.epoch, r.train_mse, r.eval_mse)
+            for _ in range(n_epochs)
+            for r in [training.run_epoch()]
+        ]
+
+    one, other = Trainer(image_set, GRAPH), Trainer(image_set, GRAPH)
+    whole = curve(one.start(config), 4)
+    first = one.start(config)
+    start, state = curve(first, 2), first.get_state()
+    curve(other.start(config), 3)  # the other process has trained something else before
+    second = other.start(config)
+    second.resume(2, state)
+    assert start + curve(second, 2) == whole
+
+
+def test_a_state_of_another_shape_is_refused(image_set):
+    trainer = Trainer(image_set, GRAPH)
+    dense, other = (trainer.start(TrialConfig(model="dense", hidden_units=n)) for n in (16, 8))
+    with pytest.raises(ValueError, match="shape"):
+        other.resume(1, dense.get_state())

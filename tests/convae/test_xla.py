@@ -17,8 +17,9 @@ import numpy as np
 from convae.config import TrialConfig
 from convae.data import ImageSet
 from convae.device import open_device
-from convae.engine import Engine, Place, ProgramId
+from convae.engine import Engine, ProgramId
 from convae.lane_program import Shape
+from convae.sharing import DeviceSharing
 
 open_device(gpu=False, lanes=True)
 train, test = (np.random.default_rng(n).integers(0, 256, (n, 28, 28), np.uint8) for n in (200, 50))
@@ -29,9 +30,9 @@ engine = Engine.open(image_set, {
     for n in (2, 1)
 })
 engine.compile()
-for seed, place in enumerate((Place.LANES, Place.LANES, Place.SINGLE)):
+for seed, sharing in enumerate((DeviceSharing.LANES, DeviceSharing.LANES, DeviceSharing.SINGLE)):
     config = TrialConfig(model="dense", hidden_units=24, batch_size=64, epochs=2, seed=seed)
-    engine.submit(str(seed), config, place=place)
+    engine.submit(str(seed), config, sharing=sharing)
 while engine.step():
     pass
 digest = hashlib.sha256()

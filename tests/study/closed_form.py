@@ -1,4 +1,4 @@
-"""A Trainable whose training is a formula: the whole driver in milliseconds a trial.
+"""Engines whose training is a formula: the whole driver in milliseconds a trial.
 
 The validation MSE falls with the epochs to a floor that depends on the setting alone and is lowest
 at learning rate 0.3 and momentum 0.8; the other factors are best as in the reference. With 128
@@ -9,13 +9,12 @@ import math
 import os
 import signal
 import time
-from types import SimpleNamespace
 
 import numpy as np
 
-from convae.errors import DivergenceError
+from convae.results import EpochResult, Report, Status
 from study.folder import schema
-from study.tune.trainable import AutoencoderTrial
+from study.tune.trainable import WorkerSettings
 
 BEST = 0.01
 
@@ -32,101 +31,110 @@ def final_mse(config):
     return BEST * (1 + distance)
 
 
-class ClosedFormTraining:
-    compile_seconds = 0.0
-    n_parameters = 1
+class ClosedFormEngine:
+    """In the place of `study.tune.engines.StudyEngine`: trains when it is asked for a report."""
 
-    def __init__(self, config):
-        self.config = config
-        self.epoch = 0
-        self.eval_metric = "val_mse" if config.split == "search" else "test_mse"
+    in_lanes = False
+    report_seconds = 1.0
 
-    def run_epoch(self, *, evaluate=True):
-        if self.config.hidden_units == 128 and self.epoch == 1:
-            raise DivergenceError(2)
-        self.epoch += 1
-        mse = final_mse(self.config) * (1 + 1 / self.epoch)
-        return SimpleNamespace(
-            epoch=self.epoch,
-            train_mse=2 * mse,
-            eval_mse=mse if evaluate else None,
-            train_seconds=0.001,
-            eval_seconds=0.0,
-        )
+    def __init__(self, *_, device="a formula", epoch_seconds=0.0, **__):
+        self._device, self._epoch_seconds = device, epoch_seconds
 
-    def get_state(self):
-        return [np.array(self.epoch)]
+    def describe(self):
+        return self._device
 
-    def resume(self, epoch, state):
-        assert [epoch] == [int(array) for array in state]
-        self.epoch = epoch
+    def submit(self, attempt, planned, until_epoch, state):
+        self._planned, self._until_epoch = planned, until_epoch
+        self._epoch = 0 if state is None else int(state[0])
+        return 1
 
+    def advance(self, attempt, until_epoch):
+        self._until_epoch = until_epoch
 
-class ClosedFormTrial(AutoencoderTrial):
-    """Everything but the training is the real Trainable's."""
+    def report(self, attempt, timeout_seconds):
+        deadline, epochs = time.monotonic() + timeout_seconds, []
+        while self._epoch < self._until_epoch:
+            time.sleep(self._epoch_seconds)
+            if self._planned.config.hidden_units == 128 and self._epoch == 1:
+                return Report(Status.DIVERGED, epochs, 2)
+            self._epoch += 1
+            mse = final_mse(self._planned.config) * (1 + 1 / self._epoch)
+            eval_mse = mse if self._planned.evaluates(self._epoch) else None
+            epochs.append(EpochResult(self._epoch, 2 * mse, eval_mse, 0.001, 0.0))
+            if time.monotonic() >= deadline:
+                break
+        return self._report(epochs)
 
-    training = ClosedFormTraining
+    def checkpoint(self, attempt):
+        return self._report([]), [np.array(self._epoch)]
 
-    def setup(self, config, image_set=None, n_threads=1, folder=None, owner="", custom_models=()):
-        self._open(folder, owner)
-        self._trainer = SimpleNamespace(
-            start=self.training, device=SimpleNamespace(description="a formula")
-        )
-        self._begin(config, time.perf_counter())
+    def export(self, attempt):
+        return {f"{schema.MODELS_FOLDER}/{attempt.trial_id}.keras": b""}
 
-    def _keep_model(self):
+    def remove(self, attempt):
         pass
 
+    def _report(self, epochs):
+        paused = self._epoch >= self._until_epoch
+        return Report(Status.PAUSED if paused else Status.RUNNING, epochs, None)
 
-class SlowToStart(ClosedFormTrial):
+
+class SlowToStart(ClosedFormEngine):
     """Its workers start for longer than its trials take, and are told of as the device."""
 
-    def setup(self, config, **settings):
+    def __init__(self, *_, **__):
         time.sleep(1.0)
-        super().setup(config, **settings)
-        self._trainer.device.description = f"worker {os.getpid()}"
+        super().__init__(device=f"worker {os.getpid()}")
 
-    def step(self):
+    def report(self, attempt, timeout_seconds):
         time.sleep(0.3)  # for longer than Ray takes to find room for the second worker
-        return super().step()
+        return super().report(attempt, timeout_seconds)
 
 
-class FileInTheWay(ClosedFormTrial):
-    """Where the models' folder should be, so that every attempt fails at its end."""
+class CannotStart(ClosedFormEngine):
+    """As with a device that cannot be opened."""
 
-    def _keep_model(self):
-        (self._folder.local / schema.MODELS_FOLDER).write_text("in the way")
-        self._folder.write(f"{schema.MODELS_FOLDER}/it.keras", b"")
+    def __init__(self, *_, **__):
+        raise OSError("no device")
 
 
-class AlwaysFails(ClosedFormTrial):
-    """In its worker's set-up with the first seed, in its training with any other."""
-
-    def setup(self, config, **settings):
-        if config["config"]["seed"] == 0:
-            raise OSError("no device")
-        super().setup(config, **settings)
-
-    def step(self):
+class CannotTrain(ClosedFormEngine):
+    def report(self, attempt, timeout_seconds):
         raise ValueError("no number")
 
 
-class DiesBetweenTrials(ClosedFormTrial):
-    """Its first worker is killed while it takes over its second trial."""
+class FileInTheWay(ClosedFormEngine):
+    """Makes a file at a place, where the models' folder should be: attempts fail at their end."""
 
-    def reset_config(self, new_config):
-        sign = self._folder.local / "failed"
-        if not sign.exists():
-            sign.touch()
-            self.fail()
-        return super().reset_config(new_config)
+    def __init__(self, *_, place, **__):
+        super().__init__()
+        self._place = place
 
-    def fail(self):
-        os.kill(os.getpid(), signal.SIGKILL)
+    def export(self, attempt):
+        self._place.write_text("in the way")
+        return super().export(attempt)
 
 
-class RaisesBetweenTrials(DiesBetweenTrials):
-    """The same, with an error instead."""
+class BreaksBetweenTrials(ClosedFormEngine):
+    """Its first worker is killed while it takes over its second trial, or raises an error.
 
-    def fail(self):
-        raise OSError("no such trial")
+    Args:
+        sign: a path, where a file says that it has happened.
+        killed: which of the two.
+    """
+
+    def __init__(self, *_, sign, killed, **__):
+        super().__init__()
+        self._sign, self._killed, self._asked = sign, killed, False
+
+    def describe(self):  # before each trial
+        if self._asked and not self._sign.exists():
+            self._sign.touch()
+            if self._killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError("no such trial")
+        self._asked = True
+        return super().describe()
+
+
+CLOSED_FORM = WorkerSettings(engine=ClosedFormEngine)

@@ -2,39 +2,23 @@
 
     python noise_study.py [options of study.run]
 
-Trials are slowed down to be caught in the middle, and leave a checkpoint with every result. The
-environment says how many IMAGES to train on.
+Trials leave a checkpoint with every result. Without lanes they are slowed down, to be caught in the
+middle. The environment says how many IMAGES to train on.
 """
 
 import os
 import sys
 import time
-from functools import partial
 
 import numpy as np
 
 import convae.data
 import study.run
 from convae.data import ImageSet
-from study.tune import driver
-from study.tune.lane_trial import LaneTrial
-from study.tune.trainable import AutoencoderTrial
+from study.tune.engines import StudyEngine, open_engine
+from study.tune.trainable import WorkerSettings
 
 N_TRAIN, N_TEST = int(os.environ.get("IMAGES", "200")), 50
-
-
-class SlowTrial(AutoencoderTrial):
-    report_seconds = 0.0  # every epoch
-    checkpoint_seconds = 0.0
-
-    def step(self):
-        time.sleep(0.5)
-        return super().step()
-
-
-class TalkativeLaneTrial(LaneTrial):
-    report_seconds = 0.1
-    checkpoint_seconds = 0.0
 
 
 def noise(_):
@@ -43,8 +27,24 @@ def noise(_):
     return ImageSet(train, np.zeros(N_TRAIN, np.uint8), test, np.zeros(N_TEST, np.uint8), "noise")
 
 
+def slow_engine(*arguments, **settings):
+    """Makes the study's own, with a break before each epoch."""
+
+    def open_slowly(*arguments, **settings):
+        device, engine = open_engine(*arguments, **settings)
+        step = engine.step
+
+        def step_slowly():
+            time.sleep(0.5)
+            return step()
+
+        engine.step = step_slowly
+        return device, engine
+
+    return StudyEngine(*arguments, **settings, open_engine=open_slowly)
+
+
 if __name__ == "__main__":
     convae.data.load_images = noise
-    driver.LaneTrial = TalkativeLaneTrial
-    driver.run_study = partial(driver.run_study, trainable=SlowTrial)
-    sys.exit(study.run.main([*sys.argv[1:], "--no-report"]))
+    workers = WorkerSettings(engine=slow_engine, report_seconds=0.1, checkpoint_seconds=0.0)
+    sys.exit(study.run.main([*sys.argv[1:], "--no-report"], workers=workers))

@@ -16,7 +16,7 @@ from study.folder import schema
 HERE = Path(__file__).parent
 RESUME = "resume with: python -m study.run "
 # What Ray calls the processes of a study, after "ray::".
-TRIAL, ENGINE, KEEPER = "ResourceTrainable", "DeviceEngine", "EngineKeeper"
+TRIAL, ENGINE, KEEPER = "ResourceTrainable", "StudyEngine", "EngineKeeper"
 
 STARTED = []  # studies that nobody has waited for or killed
 

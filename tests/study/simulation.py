@@ -4,6 +4,7 @@ Trials train in a random order on a few slots, and are pruned, diverge, fail and
 process dies in the middle of any write, or the study is interrupted, and a later session goes on.
 """
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -11,15 +12,23 @@ from dataclasses import dataclass, field
 
 from closed_form import final_mse
 
-from convae.place import Place
+from convae.config import TrialConfig
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.manifest import Manifest, read_manifest
 from study.folder.storage import RunFolder
 from study.folder.tables import read_tables
+from study.plan.labels import label_of
 from study.plan.ledger import ENDS, Ledger, Measurement, config_of_row
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
-from study.plan.trials import count_trials, reference_config, searching_trials
+from study.plan.trials import (
+    PlannedTrial,
+    count_trials,
+    reference_config,
+    searching_trials,
+    setting_of,
+)
 
 AS_OPTUNA = {
     schema.COMPLETED: "COMPLETE",
@@ -101,11 +110,14 @@ class Executor:
         """Runs or resumes the study; returns the plan and the ledger. Death passes through."""
         resume = folder.read(schema.MANIFEST_FILE) is not None
         earlier = read_manifest(folder) if resume else None
-        ledger = Ledger(folder, resume=resume)
+        # A quarter of a second goes by whenever it looks, so that tables come now and then.
+        ledger = Ledger(folder, resume=resume, clock=itertools.count(0, 0.25).__next__)
         manifest = Manifest(
             folder,
             ["simulated"],
             earlier=earlier,
+            code=dict.fromkeys(("version", "git_commit", "git_dirty")),
+            versions={"simulated": "1"},
             spec=self.spec.to_dict(),
             data={"source": "none"},
             hardware=dict.fromkeys(("cpu", "n_cpus", "memory_gib", "gpus")),
@@ -129,7 +141,9 @@ class Executor:
         if len(self.running) < self.n_slots and (planned := plan.next()):
             assert planned.trial_id not in self.running
             at_work = [planned, *(trial for trial, *_ in self.running.values())]
-            assert len(at_work) == 1 or Place.ALONE not in {trial.place for trial in at_work}
+            assert len(at_work) == 1 or DeviceSharing.ALONE not in {
+                trial.sharing for trial in at_work
+            }
             kept = self.checkpoints.get(planned.trial_id, [])
             self.running[planned.trial_id] = [planned, list(kept), list(kept)]
             return True
@@ -152,9 +166,7 @@ class Executor:
                 return
             happens -= chance
         epoch = len(epochs) + 1
-        metric = schema.VAL_MSE if planned.config.split == "search" else schema.TEST_MSE
-        value = final_mse(planned.config) * (1 + 1 / epoch)
-        row = {"epoch": epoch, schema.TRAIN_MSE: value, metric: value, "train_seconds": 1.0}
+        row = epoch_row(planned.config, epoch, final_mse(planned.config) * (1 + 1 / epoch))
         epochs.append(row)
         unsent.append(row)
         self.n_trained[trial_id, epoch] += 1
@@ -187,17 +199,37 @@ class Executor:
         del self.running[trial_id]
 
 
-def totals(n_epochs, diverged_epoch=None):
-    seconds = dict.fromkeys(("eval_seconds", "compile_seconds"), 0.0)
-    return {
-        "diverged_epoch": diverged_epoch,
-        "n_parameters": 1,
-        "train_seconds": float(n_epochs),
-        "wall_seconds": float(n_epochs),
-        "n_sharing": 1.0,
-        "device": "none",
-        **seconds,
-    }
+def planned(trial_id, group, config, **more):
+    """A trial that no study has planned, labelled beside the report's setting."""
+    setting = label_of(config, TrialConfig(model=config.model, arguments=config.arguments))
+    return PlannedTrial(trial_id, group, config, setting, "", **more)
+
+
+def metric_of(config):
+    """What the trial is judged by."""
+    return schema.VAL_MSE if config.split == schema.SEARCH_SPLIT else schema.TEST_MSE
+
+
+def epoch_row(config, epoch, mse, train_mse=None, *, seconds=1.0, eval_seconds=0.0):
+    """An epoch of a trial; `mse` is what the evaluation finds, None where it did not look."""
+    row = {"epoch": epoch, schema.TRAIN_MSE: mse if train_mse is None else train_mse}
+    times = {"train_seconds": seconds, "eval_seconds": eval_seconds}
+    return row | {metric_of(config): mse} | times
+
+
+def totals(n_epochs, diverged_epoch=None, **changes):
+    """A trial's totals after so many epochs, of a second each."""
+    found = {"diverged_epoch": diverged_epoch, "n_parameters": 1, "n_sharing": 1.0}
+    found |= dict.fromkeys(("train_seconds", "wall_seconds"), float(n_epochs))
+    found |= dict.fromkeys(("eval_seconds", "compile_seconds"), 0.0)
+    return found | {"device": "a formula"} | changes
+
+
+def measured(*rows, overhead=0.0, **changes):
+    """What a trial tells after these epochs, from the first."""
+    seconds = {name: sum(row[name] for row in rows) for name in ("train_seconds", "eval_seconds")}
+    seconds["wall_seconds"] = sum(seconds.values()) + overhead
+    return Measurement(len(rows), list(rows), totals(len(rows), **seconds | changes))
 
 
 def known_ends(folder):
@@ -209,6 +241,11 @@ def known_ends(folder):
         if epoch["trial_id"] in rows:
             histories[epoch["trial_id"]].append(epoch)
     return {trial_id: (rows[trial_id], histories[trial_id]) for trial_id in rows}
+
+
+def reference_label(model, spec):
+    """The label of a model's reference setting."""
+    return setting_of(reference_config(model, spec), spec)
 
 
 def assert_whole(spec, folder, plan):
@@ -228,15 +265,14 @@ def assert_whole(spec, folder, plan):
         if not completed:
             expected[schema.WINNER] -= spec.n_seeds
         if per_model := searching_trials(spec).get(schema.FINALIST):
-            reference = reference_config(model, spec, split=schema.SEARCH_SPLIT, seed=spec.seed)
-            settings = {config_of_row(row) for row in completed} - {reference}
+            settings = {row["setting"] for row in completed} - {reference_label(model, spec)}
             n_settings = min(spec.n_finalists, len(settings)) + 1 if completed else 0
             expected[schema.FINALIST] -= per_model - n_settings * spec.n_finalist_seeds
     if schema.FINALIST in expected:
         # Finalists that failed train again in a later session, which may name a second winner: it
         # has all seeds, the first one those that had begun.
         winners = [row for row in rows if row["group"] == schema.WINNER]
-        names = Counter(row["trial_id"].rpartition("-s")[0] for row in winners)
+        names = Counter(row["setting"] for row in winners)
         n_whole = list(names.values()).count(spec.n_seeds)
         assert n_whole * spec.n_seeds >= expected[schema.WINNER]
         expected[schema.WINNER] = counts[schema.WINNER]

@@ -12,13 +12,12 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from simulation import MemoryFolder, totals
 
+from convae.results import EpochResult
 from study.folder import schema
 from study.folder.storage import RunFolderError
-from study.plan.ledger import Ledger
+from study.plan.ledger import Ledger, Listener
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
-from study.plan.trials import PlannedTrial
-from study.tune import adapters
 from study.tune.adapters import (
     INTERRUPTS,
     MAX_LOST_NODES,
@@ -28,19 +27,19 @@ from study.tune.adapters import (
     SearchScheduler,
     StudyStopper,
 )
-from study.tune.trainable import EPOCH, NODE
+from study.tune.trainable import EPOCH, NODE, PLANNED
 
 SPEC = StudySpec(
     preset="test", models=("conv",), epochs=9, n_search_trials=8, grace_epochs=3, n_finalists=0
 )
 
 
-def result(n_epochs, mse, node="a", metric=schema.VAL_MSE, n_sharing=1.0):
+def result(n_epochs, mse, node="a", n_sharing=1.0):
     """What a trial reports that has trained so far, all of its epochs.
 
     A trial on a CPU says nothing of others.
     """
-    history = [{"epoch": epoch, metric: mse} for epoch in range(1, n_epochs + 1)]
+    history = [EpochResult(epoch, 0.1, mse, 1.0, 0.0) for epoch in range(1, n_epochs + 1)]
     values = {EPOCH: n_epochs, NODE: node, "history": history, schema.OBJECTIVE: mse}
     values |= totals(n_epochs) | {"n_sharing": n_sharing}
     return {name: value for name, value in values.items() if (name, value) != ("n_sharing", None)}
@@ -56,44 +55,32 @@ class Trial(SimpleNamespace):
 CONTROLLER = SimpleNamespace(get_live_trials=lambda: [Trial(status="PENDING")])
 
 
-class Tune:
+class Tune(Listener):
     """Ray Tune's side of a study."""
 
-    def __init__(self, spec, folder, files=None):
+    def __init__(self, spec, folder, files=None, alive=()):
         self.folder = folder
         self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
-        self.searcher = PlanSearcher(Plan(spec, self.ledger, quiet=False), self._handed_out)
+        self.searcher = PlanSearcher(Plan(spec, self.ledger, enforce_alone=False))
         self.scheduler = SearchScheduler(spec, self.ledger)
         self.stopper = StudyStopper(self.ledger, None)
         watcher = SimpleNamespace(started=lambda _: None)
-        self.callback = LedgerCallback(self.ledger, self.stopper, watcher)
+        self.callback = LedgerCallback(self.ledger, self.stopper, watcher, lambda: set(alive))
         self.notes = []
         self.ledger.listeners.append(self)
-
-    def _handed_out(self, trial_id):
-        self.callback.note_nodes(trial_id)
-
-    def planned(self, planned, row):
-        pass
-
-    def measured(self, row, epochs):
-        pass
-
-    def ended(self, row):
-        pass
 
     def failed_once(self, row, note):
         self.notes.append(note)
 
     def start(self):
         trial = self.hand_out()
-        self.callback.on_trial_start(0, [], trial)
+        self.callback.on_trial_start(trial=trial)
         return trial
 
     def hand_out(self):
         config = self.searcher.suggest("a name of Tune's")
         trial = Trial(
-            trial_id=PlannedTrial.from_dict(config).trial_id,
+            trial_id=config[PLANNED].trial_id,
             status="RUNNING",
             config=config,
             last_result={},
@@ -108,15 +95,15 @@ class Tune:
     def report(self, trial, *reported, **more):
         """Returns whether the trial goes on."""
         trial.last_result = result(*reported, **more)
-        self.callback.on_trial_result(0, [], trial, trial.last_result)
+        self.callback.on_trial_result(trial=trial, result=trial.last_result)
         return self.scheduler.on_trial_result(CONTROLLER, trial, trial.last_result)
 
     def end(self, trial):
         self.scheduler.on_trial_complete(CONTROLLER, trial, trial.last_result)
-        self.callback.on_trial_complete(0, [], trial)
+        self.callback.on_trial_complete(trial=trial)
 
     def complete(self, trial):
-        self.report(trial, 9, 0.02, metric=schema.TEST_MSE)
+        self.report(trial, 9, 0.02)
         self.end(trial)
 
     def fail(self, trial, error):
@@ -127,20 +114,18 @@ class Tune:
             file.write(f"{error}\n\n")
         with open(trial.pickled_error_file, "wb") as file:  # noqa: PTH123
             cloudpickle.dump(error, file)
-        self.callback.on_trial_recover(0, [], trial)
-
-
-@pytest.fixture(autouse=True)
-def alive(monkeypatch):
-    """The nodes that Ray has: to be changed by the test."""
-    nodes = {"a", "b"}
-    monkeypatch.setattr(adapters, "nodes_alive", lambda: set(nodes))
-    return nodes
+        self.callback.on_trial_recover(trial=trial)
 
 
 @pytest.fixture
-def tune(tmp_path):
-    return Tune(SPEC, tmp_path)
+def alive():
+    """The nodes that Ray has: to be changed by the test."""
+    return {"a", "b"}
+
+
+@pytest.fixture
+def tune(tmp_path, alive):
+    return Tune(SPEC, tmp_path, alive=alive)
 
 
 def died():
@@ -156,8 +141,8 @@ def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(tune, alive,
     trial = tune.hand_out()
     for n_lost in range(1, MAX_LOST_NODES + 3):
         alive.add("a")  # anew
-        tune.callback.on_trial_start(0, [], trial)
-        tune.report(trial, n_lost, 0.5, metric=schema.TEST_MSE)
+        tune.callback.on_trial_start(trial=trial)
+        tune.report(trial, n_lost, 0.5)
         if known:
             alive.remove("a")
         tune.fail(trial, died() if known else unavailable())
@@ -174,7 +159,7 @@ def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(tune, alive,
 def test_a_worker_that_dies_alone_costs_a_retry(tune, alive, told):
     trial = tune.start()
     if told:
-        tune.report(trial, 1, 0.5, metric=schema.TEST_MSE)
+        tune.report(trial, 1, 0.5)
         alive.remove("b")  # another node's end is not the cause
     tune.fail(trial, died())
     assert tune.notes == ["failed, retry 1 of 2"]
@@ -187,7 +172,7 @@ def test_a_worker_that_dies_alone_costs_a_retry(tune, alive, told):
 def test_a_node_may_be_lost_before_the_worker_has_started(tune, alive):
     """In the trial's first attempt and in a later one, which may be elsewhere than the first."""
     trial = tune.hand_out()
-    tune.report(trial, 1, 0.5, metric=schema.TEST_MSE)
+    tune.report(trial, 1, 0.5)
     alive.remove("a")
     tune.fail(trial, died())
     tune.fail(trial, died())  # of the nodes that are left, none is lost
@@ -279,7 +264,7 @@ def test_a_trial_whose_loss_was_not_finite_has_nothing_to_compare(tune):
     tune.start()
     trial = tune.start()
     trial.last_result = result(0, None) | {"history": [], "diverged_epoch": 1}
-    tune.callback.on_trial_result(0, [], trial, trial.last_result)
+    tune.callback.on_trial_result(trial=trial, result=trial.last_result)
     decision = tune.scheduler.on_trial_result(CONTROLLER, trial, trial.last_result)
     assert decision == TrialScheduler.CONTINUE
     tune.end(trial)

@@ -44,35 +44,31 @@ def read(files):
         assert told is None or ("/simulated/study" in told and "\n" not in told)
 
 
-@settings(max_examples=400, deadline=None)
-@given(data=st.data())
-def test_a_file_torn_at_any_byte_is_read_or_named(data):
-    files = dict(files_of_a_study())
-    name = data.draw(st.sampled_from(sorted(files)))
-    files[name] = files[name][: data.draw(st.integers(0, len(files[name])))]
-    read(files)
+def torn(data, content):
+    return content[: data.draw(st.integers(0, len(content)))]
 
 
-@settings(max_examples=400, deadline=None)
-@given(data=st.data())
-def test_a_file_with_other_bytes_in_it_is_read_or_named(data):
-    files = dict(files_of_a_study())
-    name = data.draw(st.sampled_from(sorted(files)))
-    at = data.draw(st.integers(0, len(files[name]) - 1))
+def changed(data, content):
+    at = data.draw(st.integers(0, len(content) - 1))
     other = data.draw(st.binary(min_size=1, max_size=8))
-    files[name] = files[name][:at] + other + files[name][at + len(other) :]
-    read(files)
+    return content[:at] + other + content[at + len(other) :]
 
 
-@settings(max_examples=100, deadline=None)
-@given(data=st.data())
-def test_a_file_that_is_gone_or_anything_else_is_read_or_named(data):
-    files = dict(files_of_a_study())
-    name = data.draw(st.sampled_from(sorted(files)))
-    del files[name]
-    if data.draw(st.booleans()):
-        files[name] = data.draw(st.binary(max_size=64) | st.sampled_from([b"{}", b"[]", b"1", b""]))
-    read(files)
+def replaced(data, _):
+    return data.draw(st.binary(max_size=64) | st.sampled_from([b"{}", b"[]", b"1", b"", None]))
+
+
+@pytest.mark.parametrize("broken", [torn, changed, replaced])
+def test_a_file_that_is_broken_is_read_or_named(broken):
+    @settings(max_examples=400, deadline=None)
+    @given(data=st.data())
+    def read_or_named(data):
+        files = dict(files_of_a_study())
+        name = data.draw(st.sampled_from(sorted(files)))
+        files[name] = broken(data, files[name])
+        read({name: content for name, content in files.items() if content is not None})
+
+    read_or_named()
 
 
 @pytest.fixture(scope="module")

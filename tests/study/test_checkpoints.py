@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from convae.results import EpochResult
 from study.folder.checkpoints import (
     Checkpoint,
-    Spent,
     checkpoint_name,
     load_checkpoint,
     save_checkpoint,
@@ -16,8 +16,9 @@ from study.folder.storage import RunFolder
 
 SETTING = {"model": "conv", "seed": 0}
 SAVED = Checkpoint(
-    epochs=[{"epoch": 1, "train_mse": 0.1}, {"epoch": 2, "train_mse": 1 / 3}],
-    spent=Spent(train_seconds=1.5, wall_seconds=2.0),
+    epochs=[EpochResult(1, 0.1, None, 1.5, 0.0), EpochResult(2, 1 / 3, 0.2, 1.5, 0.1, 2.5)],
+    compile_seconds=1.5,
+    wall_seconds=2.0,
     state=[np.arange(12, dtype=np.float32).reshape(3, 4), np.array(7)],
 )
 
@@ -30,7 +31,8 @@ def folder(tmp_path):
 
 
 def assert_saved(found):
-    assert (found.epochs, found.spent) == (SAVED.epochs, SAVED.spent)
+    for name in ("epochs", "compile_seconds", "wall_seconds"):
+        assert getattr(found, name) == getattr(SAVED, name)
     for array, expected in zip(found.state, SAVED.state, strict=True):
         np.testing.assert_array_equal(array, expected, strict=True)
 

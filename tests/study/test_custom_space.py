@@ -10,9 +10,9 @@ from convae.config import Choices, Range
 from convae.custom_models import CustomModel
 from study.folder import schema
 from study.plan import sampler, study_file
-from study.plan.custom_trials import custom_trials_from
-from study.plan.space import SpaceError, space_from
-from study.plan.spec import StudySpec, hyperparameters
+from study.plan.space import space_from
+from study.plan.spec import SpecError, StudySpec, hyperparameters
+from study.plan.trial_tables import TrialTable
 
 DEFAULTS = {"width": 8, "depth": 2, "rate": 0.5, "norm": False, "kind": "relu"}
 OWN = CustomModel(
@@ -52,7 +52,7 @@ def test_arguments_come_first_and_have_the_kinds_of_their_defaults():
     for name, values in valid.items():
         assert all(map(by_name[name].admits, values))
     for name, (value, takes) in invalid.items():
-        with pytest.raises(SpaceError, match=rf"{name} is .*, but takes {takes}"):
+        with pytest.raises(SpecError, match=rf"{name} is .*, but takes {takes}"):
             space(**{name: [DEFAULTS[name], value]})
 
 
@@ -89,7 +89,7 @@ def test_a_limit_takes_what_is_too_large_whatever_the_others_are():
     ],
 )
 def test_what_cannot_be_searched_is_refused_with_a_sentence(limit, table, told):
-    with pytest.raises(SpaceError, match=told):
+    with pytest.raises(SpecError, match=told):
         space(limit, **table)
 
 
@@ -124,14 +124,12 @@ def test_a_builder_is_tried_with_what_the_study_will_ask_of_it(monkeypatch):
     tried = []
     monkeypatch.setattr(study_file, "count_parameters", lambda _, settings: tried.extend(settings))
     table = {"width": {"low": 2, "high": 9}, "depth": [1, 3], "kind": "x"}
-    custom = custom_trials_from(
-        "it", {"model": "mine", "width": 7}, ("mine",), lambda _: PARAMETERS
-    )
+    custom = TrialTable(model="mine", values=(("width", (7,)),))
     for limit, searched in ((None, [(2, 2), (9, 2), (8, 1), (8, 3)]), (10**9, [])):
         tried.clear()
         spaces = (space(limit, **table),)
         study_file.check_builders(
-            StudySpec(preset="test", spaces=spaces, custom_trials=(custom,), **MINE)
+            StudySpec(preset="test", spaces=spaces, trial_tables=(custom,), **MINE)
         )
         pairs = [(one["width"], one["depth"]) for one in tried if one["kind"] == "x"]
         assert sorted(set(pairs) - {(8, 2)}) == sorted(searched)

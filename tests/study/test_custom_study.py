@@ -1,7 +1,6 @@
 """A study of one's own, as a file, wherever it runs: the same plan, and complete tables."""
 
 import shutil
-import signal
 from collections import Counter
 from textwrap import dedent
 
@@ -135,16 +134,6 @@ def test_a_file_runs_the_trials_that_it_plans(alone, file):
 def test_two_nodes_run_the_same_plan(alone, file, tmp_path, cluster):
     there = finish(start(cluster, FORMULA, tmp_path, str(file), epoch_seconds=0.01))
     pd.testing.assert_frame_equal(setting(there), setting(alone))
-
-
-def test_a_resumed_study_needs_no_file_and_runs_the_same_plan(alone, file, tmp_path, cluster):
-    study = start(cluster, FORMULA, tmp_path, "--max-concurrent", "1", str(file))
-    study.wait_for("search-small-000")
-    study.process.send_signal(signal.SIGINT)
-    code, _ = study.rest()
-    assert code == 130
-    resumed = finish(start(cluster, FORMULA, tmp_path, "--max-concurrent", "1", "--resume"))
-    pd.testing.assert_frame_equal(setting(resumed), setting(alone))
 
 
 @pytest.mark.parametrize(

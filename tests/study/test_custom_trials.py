@@ -5,14 +5,15 @@ Its files are on no disk: the workers have their text.
 
 import io
 import json
-import sys
+from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 import ray
-from ray import cloudpickle, tune
+from ray import tune
 
 from convae.config import TrialConfig
 from convae.custom_models import CustomModel
@@ -22,11 +23,11 @@ from study.folder.storage import RunFolder
 from study.plan.lanes import ModelLanes, lanes_of
 from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial
-from study.tune.dry_run import _measure
-from study.tune.engines import start_keeper
-from study.tune.lane_trial import LaneTrial
+from study.tune.dry_run import measure
+from study.tune.engine_actors import RemoteEngine, start_keeper
+from study.tune.engines import StudyEngine
 from study.tune.resources import Slots
-from study.tune.trainable import AutoencoderTrial
+from study.tune.trainable import PLANNED, StudyTrial, WorkerSettings
 
 pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
 FILES = {
@@ -54,7 +55,9 @@ OWN = CustomModel(
 )
 SPEC = StudySpec(preset="test", models=("conv", "dense", "mine"), custom_models=(OWN,))
 CONFIG = TrialConfig(model="mine", arguments='{"units": 3}', batch_size=64, epochs=3)
-PLANNED = PlannedTrial("custom-mine-s0", schema.CUSTOM, CONFIG, keep_model=True)
+PLAN = PlannedTrial(
+    "custom-mine-s0", schema.CUSTOM, CONFIG, "mine units=3", "mine", keep_model=True
+)
 N_PARAMETERS = 785 * 3 + 2 * 3 + 4 * 784
 
 
@@ -80,45 +83,36 @@ def folder(tmp_path):
     return folder
 
 
-def on_cpu(folder):
-    return tune.with_parameters(
-        AutoencoderTrial, image_set=noise(), folder=folder, custom_models=SPEC.custom_models
-    )
+def on_cpu():
+    return partial(StudyEngine, noise(), SPEC.custom_models)
 
 
-class OftenTelling(LaneTrial):
-    report_seconds = 0.05
-
-
-# Or the workers would import this module, and with it TensorFlow.
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-def in_engine(folder, trainable=LaneTrial):
+def in_lanes():
     lanes = lanes_of(SPEC, lanes=1, gpu=False)
     assert lanes["mine"] == ModelLanes(0, single=True, widths=(), batch_sizes=())
-    keeper = start_keeper(
-        Slots(1, 1, 0, 1),
-        noise(),
-        lanes={"mine": lanes["mine"]},
-        folder=folder,
-        owner="",
-        custom_models=SPEC.custom_models,
-    )
-    return tune.with_parameters(trainable, keeper=keeper, folder=folder)
+    settings = {"lanes": {"mine": lanes["mine"]}, "custom_models": SPEC.custom_models}
+    keeper = start_keeper(Slots(1, 1, 0, 1), noise(), **settings)
+    return partial(RemoteEngine, keeper, gpu=False)
 
 
-@pytest.mark.parametrize("kind", [on_cpu, pytest.param(in_engine, marks=pytest.mark.cluster)])
-def test_trains_tells_and_keeps_the_model(folder, kind):
-    trial = ray.remote(num_cpus=1)(kind(folder)).remote(config=PLANNED.to_dict())
+def worker(folder, engine, **settings):
+    """A kind of actor, to be started."""
+    settings = WorkerSettings(**settings)
+    return tune.with_parameters(StudyTrial, engine=engine, folder=folder, settings=settings)
+
+
+@pytest.mark.parametrize("engine", [on_cpu, pytest.param(in_lanes, marks=pytest.mark.cluster)])
+def test_trains_tells_and_keeps_the_model(folder, engine):
+    kind = worker(folder, engine())
+    trial = ray.remote(num_cpus=1)(kind).remote(config={PLANNED: PLAN})
     rows = []
     while True:
         result = ray.get(trial.train.remote())
         rows += result["history"]
         if result["done"]:
             break
-    assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert rows[2]["train_mse"] < rows[0]["train_mse"]
+    assert [row.epoch for row in rows] == [1, 2, 3]
+    assert rows[2].train_mse < rows[0].train_mse
     assert result["n_parameters"] == N_PARAMETERS
     assert result["compile_seconds"] > 0
     assert result["diverged_epoch"] is None
@@ -128,7 +122,7 @@ def test_trains_tells_and_keeps_the_model(folder, kind):
     images = (noise().test_images[..., None] / 255).astype(np.float32)
     model = keras.models.load_model(path)
     error = np.mean((model(images, training=False) - images) ** 2)
-    assert error == pytest.approx(rows[-1]["test_mse"], rel=1e-5)
+    assert error == pytest.approx(rows[-1].eval_mse, rel=1e-5)
     table = folder.read(f"{schema.RECONSTRUCTIONS_FOLDER}/custom-mine-s0.parquet")
     assert len(pd.read_parquet(io.BytesIO(table))) == 25
     ray.get(trial.stop.remote())
@@ -137,8 +131,8 @@ def test_trains_tells_and_keeps_the_model(folder, kind):
 @pytest.mark.cluster
 def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(folder):
     """Several of one trial, on one engine with one lane: as Ray Tune has it after a failure."""
-    config = {**PLANNED.to_dict(), "config": {**CONFIG.to_dict(), "epochs": 400}}
-    kind = ray.remote(num_cpus=0)(in_engine(folder, OftenTelling))
+    config = {PLANNED: replace(PLAN, config=replace(CONFIG, epochs=400))}
+    kind = ray.remote(num_cpus=0)(worker(folder, in_lanes(), report_seconds=0.05))
     first, second, third = (kind.remote(config=config) for _ in range(3))
     ray.get(first.train.remote())
     assert ray.get(second.train.remote())["epoch"] == 0  # it waits for the lane
@@ -147,16 +141,16 @@ def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(folder):
         pass
     ray.kill(second)
     rows = []
-    while not rows or rows[-1]["epoch"] < 400:
+    while not rows or rows[-1].epoch < 400:
         rows += ray.get(third.train.remote())["history"]  # its coming sets the lane free
-    assert [row["epoch"] for row in rows] == list(range(1, 401))
+    assert [row.epoch for row in rows] == list(range(1, 401))
     ray.get(third.stop.remote())
 
 
 def test_the_dry_run_measures_it():
-    costs = _measure([CONFIG], Slots(1, 1, 0), noise(), SPEC.custom_models)
-    assert costs[CONFIG].epoch_seconds > 0
-    assert costs[CONFIG].compile_seconds > 0
+    costs = ray.get(ray.remote(measure).remote(SPEC, Slots(1, 1, 0), noise()))
+    assert costs.keys() == {"conv", "dense", "mine"}
+    assert all(cost.epoch_seconds > 0 < cost.compile_seconds for cost in costs.values())
 
 
 def test_the_spec_goes_through_json_with_the_code():

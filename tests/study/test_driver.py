@@ -1,7 +1,9 @@
 """The whole driver, Ray Tune included, with a closed form in place of the training."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import closed_form
 import numpy as np
@@ -10,10 +12,10 @@ import pandas as pd
 import pytest
 import ray
 from closed_form import (
-    AlwaysFails,
-    ClosedFormTrial,
-    DiesBetweenTrials,
-    RaisesBetweenTrials,
+    BreaksBetweenTrials,
+    CannotStart,
+    CannotTrain,
+    ClosedFormEngine,
     SlowToStart,
 )
 from ray import cloudpickle
@@ -21,12 +23,14 @@ from ray.tune.execution.tune_controller import TuneController
 
 from convae.data import ImageSet, load_images
 from study.folder import schema
+from study.folder.lock import DriverLock
 from study.folder.manifest import read_manifest
 from study.folder.storage import RunFolder, RunFolderError
 from study.plan.ledger import Ledger
-from study.plan.spec import SpecError, StudySpec
+from study.plan.spec import StudySpec
 from study.tune.driver import StudyFailedError, run_study
 from study.tune.resources import Resources, ray_session
+from study.tune.trainable import WorkerSettings
 
 # Workers cannot import from the tests' folder: the module travels with its class.
 cloudpickle.register_pickle_by_value(closed_form)
@@ -34,7 +38,7 @@ cloudpickle.register_pickle_by_value(closed_form)
 pytestmark = pytest.mark.timeout(600)  # real Ray processes, perhaps on a busy machine
 
 NO_IMAGES = np.zeros((1, 28, 28), np.uint8)
-MNIST = ImageSet(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")
+NO_MNIST = ImageSet(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,21 +52,24 @@ def one_at_a_time():
     return Resources(n_gpus=0, cpus_per_trial=int(ray.cluster_resources()["CPU"]))
 
 
-def run(folder, *, resources=None, earlier=None, **settings):
-    """Runs a sequential study of the dense model; returns its tables."""
+def run(
+    folder, *, resources=None, resume=False, images=NO_MNIST, engine=ClosedFormEngine, **settings
+):
+    """Runs a study of the dense model, by default one trial at a time and to its end.
+
+    Returns its tables.
+    """
     defaults = {"preset": "test", "models": ("dense",), "hidden_units": (64,), "epochs": 9}
     defaults["n_finalists"] = 0  # test_custom_study has some
-    spec = StudySpec(**{**defaults, **settings})
-    outcome = run_study(
-        spec,
-        resources or one_at_a_time(),
-        MNIST,
-        RunFolder(folder),
-        command=["test"],
-        earlier=earlier,
-        trainable=ClosedFormTrial,
-    )
-    assert (outcome.status, outcome.n_failed) == ("finished", 0)
+    status, n_failed = settings.pop("ends", ("finished", 0))
+    there, spec = RunFolder(folder), StudySpec(**{**defaults, **settings})
+    lock = DriverLock(there) if resume else None
+    with ExitStack() as stack:
+        if lock:
+            stack.callback(lock.release)
+        told = {"command": ["test"], "lock": lock, "workers": WorkerSettings(engine=engine)}
+        outcome = run_study(spec, resources or one_at_a_time(), images, there, **told)
+    assert (outcome.status, outcome.n_failed) == (status, n_failed)
     return [pd.read_parquet(folder / name) for name in (schema.TRIALS_FILE, schema.EPOCHS_FILE)]
 
 
@@ -115,14 +122,8 @@ def test_states_agree_between_tables_and_optuna(tmp_path):
 def test_asha_spends_less_for_as_good_a_setting(tmp_path):
     spent, best = {}, {}
     for scheduler in ("asha", "none"):
-        trials, epochs = run(
-            tmp_path / scheduler,
-            n_search_trials=40,
-            sampler="random",
-            scheduler=scheduler,
-            epochs=27,
-            grace_epochs=1,
-        )
+        settings = {"n_search_trials": 40, "sampler": "random", "epochs": 27, "grace_epochs": 1}
+        trials, epochs = run(tmp_path / scheduler, scheduler=scheduler, **settings)
         searched = search_of(trials)
         spent[scheduler] = epochs.trial_id.isin(searched.trial_id).sum()
         best[scheduler] = searched[searched.state == "completed"].val_mse.min()
@@ -155,20 +156,9 @@ def test_evaluation_only_as_often_as_asked_and_where_trials_are_compared(tmp_pat
 
 @pytest.mark.cluster
 def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
-    folder = tmp_path / "study"
-    spec = StudySpec(
-        preset="test", models=("dense",), epochs=2, n_search_trials=10_000, time_budget_seconds=7
-    )
-    outcome = run_study(
-        spec,
-        Resources(n_gpus=0),
-        MNIST,
-        RunFolder(folder),
-        command=["test"],
-        trainable=ClosedFormTrial,
-    )
-    assert outcome.status == "out of time"
-    trials = pd.read_parquet(folder / schema.TRIALS_FILE)
+    settings = {"epochs": 2, "n_search_trials": 10_000, "time_budget_seconds": 7}
+    ends, resources = ("out of time", 0), Resources(n_gpus=0)
+    trials, _ = run(tmp_path / "study", resources=resources, ends=ends, **settings)
     assert (trials.state == "completed").sum() >= 4
     assert set(trials.state) <= {"completed", "pruned", "running", "diverged"}
 
@@ -177,58 +167,10 @@ def load_optuna(folder):
     return optuna.load_study(study_name="dense", storage=f"sqlite:///{folder / 'optuna.db'}")
 
 
-def test_warm_start_tells_the_sampler_what_an_older_run_found(tmp_path):
-    old, new = tmp_path / "old", tmp_path / "new"
-    earlier, epochs = run(old, n_search_trials=20, sampler="random", neighbours=True)
-    kept = earlier[earlier.group.isin(["search", "neighbour"])].set_index("trial_id")
-    assert set(kept.state) == {"completed", "pruned", "diverged"}
-    trials, _ = run(new, n_search_trials=4, warm_start=str(old))
-    study = load_optuna(new)
-    known = {
-        trial.user_attrs["warm_start"].removeprefix(f"{old}: "): trial
-        for trial in study.trials
-        if "warm_start" in trial.user_attrs
-    }
-    assert set(known) == set(kept.index)
-    as_optuna = {"completed": "COMPLETE", "pruned": "PRUNED", "diverged": "FAIL"}
-    for trial_id, trial in known.items():
-        row = kept.loc[trial_id]
-        assert trial.state.name == as_optuna[row.state]
-        assert trial.params["learning_rate"] == row.learning_rate
-        assert trial.value == (row.val_mse if row.state == "completed" else None)
-        history = epochs[epochs.trial_id == trial_id]
-        assert trial.intermediate_values == dict(zip(history.epoch, history.val_mse, strict=True))
-    # Only its own trials are in its tables, the reference setting first.
-    searched = search_of(trials)
-    assert len(searched) == 4
-    assert searched.learning_rate.iloc[0] == 1.0
-    # The winner is the best that is known.
-    best = pd.concat([kept[kept.state == "completed"], searched[searched.state == "completed"]])
-    winner = trials[trials.group == schema.WINNER].iloc[0]
-    assert winner.learning_rate == best.sort_values("val_mse").learning_rate.iloc[0]
-
-
-def test_warm_start_refuses_what_holds_nothing_to_learn(tmp_path):
-    old = tmp_path / "old"
-    run(old, n_search_trials=2, epochs=2)
-    for settings, named in (
-        ({"warm_start": str(tmp_path / "none")}, "none/trials.parquet"),
-        ({"warm_start": str(old)}, "no search trial of 9 epochs"),
-    ):
-        with pytest.raises(SpecError, match=named):
-            run(tmp_path / "new", n_search_trials=2, **settings)
-    assert not (tmp_path / "new").exists()
-
-
 def test_time_as_an_objective_runs_one_trial_at_a_time(tmp_path):
     folder = tmp_path / "study"
-    trials, _ = run(
-        folder,
-        resources=Resources(n_gpus=0),
-        n_search_trials=8,
-        objective="mse,time",
-        scheduler="none",
-    )
+    settings = {"n_search_trials": 8, "objective": "mse,time", "scheduler": "none"}
+    trials, _ = run(folder, resources=Resources(n_gpus=0), **settings)
     assert json.loads((folder / "study.json").read_text())["resources"]["max_concurrent"] == 1
     completed = search_of(trials)[search_of(trials).state == "completed"]
     values = {tuple(trial.values) for trial in load_optuna(folder).trials if trial.values}
@@ -237,49 +179,44 @@ def test_time_as_an_objective_runs_one_trial_at_a_time(tmp_path):
 
 def test_a_worker_that_starts_is_not_dropped_for_one_that_is_free(tmp_path):
     """Two slots, and trials that are shorter than the start of a worker."""
-    folder = RunFolder(tmp_path / "study")
-    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=4)
-    resources = Resources(n_gpus=0, max_concurrent=2)
-    run_study(spec, resources, MNIST, folder, command=["test"], trainable=SlowToStart)
-    trials = pd.read_parquet(folder.local / schema.TRIALS_FILE)
+    settings = {"engine": SlowToStart, "epochs": 2, "n_seeds": 4}
+    trials, _ = run(tmp_path, resources=Resources(n_gpus=0, max_concurrent=2), **settings)
     assert list(trials.state) == ["completed"] * 4
     assert trials.device.nunique() == 2  # the second slot has got its worker
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("trainable", [DiesBetweenTrials, RaisesBetweenTrials])
-def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, trainable):
-    folder = RunFolder(tmp_path / "study")
-    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=4)
-    resources = one_at_a_time()
-    outcome = run_study(spec, resources, MNIST, folder, command=["test"], trainable=trainable)
-    trials = pd.read_parquet(folder.local / schema.TRIALS_FILE)
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, killed):
+    engine = partial(BreaksBetweenTrials, sign=tmp_path / "broke", killed=killed)
+    trials, _ = run(tmp_path / "study", engine=engine, epochs=2, n_seeds=4)
     assert list(trials.n_retries) == [0, 1, 0, 0]
     assert list(trials.state) == ["completed"] * 4
-    assert (outcome.status, outcome.n_failed) == ("finished", 0)
 
 
 @pytest.mark.cluster
-def test_a_trial_that_always_fails_is_tried_again_and_then_kept_as_failed(tmp_path, capfd):
-    spec = StudySpec(preset="test", models=("dense",), hidden_units=(64,), epochs=2, n_seeds=2)
-    folder = RunFolder(tmp_path / "failing")
-    settings = {"command": ["test"], "trainable": AlwaysFails}
-    outcome = run_study(spec, Resources(n_gpus=0), MNIST, folder, **settings)
-    assert (outcome.status, outcome.n_failed) == ("finished", 2)
+@pytest.mark.parametrize(
+    ("engine", "error"),
+    [(CannotStart, "OSError: no device"), (CannotTrain, "ValueError: no number")],
+)
+def test_a_trial_that_always_fails_is_tried_again_and_then_kept_as_failed(
+    tmp_path, capfd, engine, error
+):
+    folder = tmp_path / "failing"
+    trials, _ = run(folder, engine=engine, epochs=2, ends=("finished", 1))
     output, errors = capfd.readouterr()
     assert errors == ""
-    log = folder.local / schema.LOG_FILE
-    trials = pd.read_parquet(folder.local / schema.TRIALS_FILE).set_index("seed")
-    for seed, error in ((0, "OSError: no device"), (1, "ValueError: no number")):
-        assert (trials.state[seed], trials.n_retries[seed]) == ("failed", 2)
-        assert error in trials.error[seed]
-        told = [line for line in output.splitlines()[1:] if f"-s{seed} " in line]
-        assert len(told) == 3
-        assert all(line.endswith(f"{error} (in full: {log})") for line in told)
-        assert log.read_text().splitlines().count(error) == 3  # a traceback an attempt
-    # They are needed: --resume trains them.
-    trials, _ = run(folder.local, earlier=read_manifest(folder), epochs=2, n_seeds=2)
-    assert list(trials.state) == ["completed"] * 2
+    log = folder / schema.LOG_FILE
+    (trial,) = trials.itertuples()
+    assert (trial.state, trial.n_retries) == ("failed", 2)
+    assert error in trial.error
+    told = [line for line in output.splitlines() if trial.trial_id in line]
+    assert len(told) == 3
+    assert all(line.endswith(f"{error} (in full: {log})") for line in told)
+    assert log.read_text().splitlines().count(error) == 3  # a traceback an attempt
+    # It is needed: --resume trains it.
+    trials, _ = run(folder, resume=True, epochs=2)
+    assert list(trials.state) == ["completed"]
 
 
 def test_a_finished_study_is_prolonged_with_more_trials_and_seeds(tmp_path):
@@ -287,8 +224,7 @@ def test_a_finished_study_is_prolonged_with_more_trials_and_seeds(tmp_path):
     folder = tmp_path / "study"
     before, _ = run(folder, n_search_trials=4, sampler="random")
     (folder / schema.OPTUNA_FILE).write_bytes(b"torn" * 100)
-    earlier = read_manifest(RunFolder(folder))
-    after, _ = run(folder, earlier=earlier, n_search_trials=12, sampler="random", n_seeds=2)
+    after, _ = run(folder, resume=True, n_search_trials=12, sampler="random", n_seeds=2)
     kept = after.set_index("trial_id").loc[before.trial_id].reset_index()
     pd.testing.assert_frame_equal(kept, before)
     counts = after.groupby("group").size()
@@ -333,17 +269,11 @@ def test_poisoned_test_images_change_neither_search_nor_winner(tmp_path):
     test = {f"test_{what}": getattr(every, f"test_{what}")[:1000] for what in PARTS}
     real = replace(every, **train, **test)
     poisoned = replace(real, test_images=255 - real.test_images[::-1], source="poisoned")
-    spec = StudySpec(
-        preset="test", models=("dense",), hidden_units=(64,), epochs=1, n_search_trials=4
+    settings = {"epochs": 1, "n_search_trials": 4, "n_finalists": 1, "n_finalist_seeds": 1}
+    clean, dirty = (
+        run(tmp_path / images.source, images=images, engine=None, **settings)[0]
+        for images in (replace(real, source="real"), poisoned)
     )
-    spec = replace(spec, n_finalists=1, n_finalist_seeds=1)
-    tables = []
-    for name, image_set in (("real", real), ("poisoned", poisoned)):
-        resources = one_at_a_time()
-        run_study(spec, resources, image_set, RunFolder(tmp_path / name), command=["test"])
-        trials = pd.read_parquet(tmp_path / name / schema.TRIALS_FILE).set_index("trial_id")
-        tables.append(trials)
-    clean, dirty = tables
     settings = [*schema.CONFIG_COLUMNS, "state", schema.TRAIN_MSE, schema.VAL_MSE]
     pd.testing.assert_frame_equal(clean[settings], dirty[settings])
     # The poison was real: what is measured on the test images is another number.

@@ -15,12 +15,13 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError
 
 from convae.config import TrialConfig, n_parameters
+from convae.errors import UserError
 from convae.processes import process_exists
 from study.folder import schema
 from study.plan.lanes import ModelLanes
 from study.plan.trials import PlannedTrial
-from study.tune import engines
-from study.tune.engines import GPU_VARIABLE, Attempt, DeviceEngine, EngineKeeper, engine_here
+from study.tune.engine_actors import GPU_VARIABLE, EngineKeeper, engine_here
+from study.tune.engines import Attempt, StudyEngine
 from study.tune.resources import Slots
 
 pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
@@ -48,14 +49,6 @@ class Probe:
     def sees(self):
         """Which engine it is; whether it is to use a GPU, and which of them it sees."""
         return os.getpid(), *self._told, os.environ.get(GPU_VARIABLE)
-
-
-class ProbeKeeper(EngineKeeper):
-    """The study's own, in a process where the engine's class is the probe."""
-
-    def __init__(self, slots):
-        engines.DeviceEngine = Probe
-        super().__init__(slots)
 
 
 class Holder:
@@ -87,7 +80,7 @@ class Trials:
         self._made = []
 
     def __call__(self, n, slots):
-        keeper = ray.remote(num_cpus=0)(ProbeKeeper).remote(slots)
+        keeper = ray.remote(num_cpus=0)(EngineKeeper).remote(slots, Probe)
         share = {f"num_{name}s": value for name, value in slots.share.items()}
         holder = ray.remote(**share)(Holder)
         found = [holder.remote(keeper, slots.gpus_per_trial > 0) for _ in range(n)]
@@ -160,7 +153,7 @@ def test_an_engine_outlives_the_trial_that_asked_first_and_ends_with_its_keeper(
 
 
 class PretendedEngine:
-    """Knows who is in it."""
+    """In the place of convae's: knows who is in it."""
 
     def __init__(self):
         self.names = set()
@@ -173,39 +166,51 @@ class PretendedEngine:
         self.names.remove(name)  # a KeyError, as the engine's own
 
 
+CONFIG = TrialConfig(model="dense", hidden_units=64)
+PLAN = PlannedTrial("custom-dense-64-s0", schema.CUSTOM, CONFIG, "dense-64", "dense-512")
+LANES = {"dense": ModelLanes(1, single=False, widths=(64,), batch_sizes=(64,))}
+
+
 @pytest.fixture
-def device_engine():
-    engine = DeviceEngine.__new__(DeviceEngine)
-    engine._engine, engine._attempts, engine._custom_models = PretendedEngine(), set(), ()
-    engine._lanes = {"dense": ModelLanes(1, single=False, widths=(64,), batch_sizes=(64,))}
-    return engine
+def pretended():
+    return PretendedEngine()
 
 
-def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(device_engine):
+@pytest.fixture
+def engine(pretended):
+    return StudyEngine(None, lanes=LANES, open_engine=lambda *_, **__: ("a device", pretended))
+
+
+def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(engine, pretended):
     """Ray Tune does not wait for a failed attempt's worker before it begins the next one."""
-    config = TrialConfig(model="dense", hidden_units=64)
-    planned = PlannedTrial("custom-dense64-s0", schema.CUSTOM, config)
-    leaves, goes_on = (Attempt(planned.trial_id, pid) for pid in (os.getpid(), os.getppid()))
+    leaves, goes_on = (Attempt(PLAN.trial_id, pid) for pid in (os.getpid(), os.getppid()))
     for attempt in (leaves, goes_on):
-        assert device_engine.submit(attempt, planned, 9, None) == n_parameters(config)
-    device_engine.remove(leaves)
-    device_engine.remove(leaves)
-    (left,) = device_engine._engine.names
-    device_engine.remove(goes_on)
-    assert not device_engine._engine.names
-    assert planned.trial_id in left
+        assert engine.submit(attempt, PLAN, 9, None) == n_parameters(CONFIG)
+    engine.remove(leaves)
+    engine.remove(leaves)
+    (left,) = pretended.names
+    engine.remove(goes_on)
+    assert not pretended.names
+    assert PLAN.trial_id in left
 
 
-def test_a_worker_that_is_gone_keeps_no_lane(device_engine):
-    planned = PlannedTrial(
-        "custom-dense64-s0", schema.CUSTOM, TrialConfig(model="dense", hidden_units=64)
-    )
+def test_a_worker_that_is_gone_keeps_no_lane(engine, pretended):
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
-    device_engine.submit(Attempt("another", gone.pid), planned, 9, None)
-    device_engine.submit(Attempt(planned.trial_id, os.getpid()), planned, 9, None)
-    (left,) = device_engine._engine.names
-    assert planned.trial_id in left
+    engine.submit(Attempt("another", gone.pid), PLAN, 9, None)
+    engine.submit(Attempt(PLAN.trial_id, os.getpid()), PLAN, 9, None)
+    (left,) = pretended.names
+    assert PLAN.trial_id in left
+
+
+def test_a_device_that_cannot_be_opened_is_told_of_to_whoever_asks():
+    def refuses(*_, **__):
+        raise UserError("no GPU")
+
+    engine = StudyEngine(None, lanes=LANES, open_engine=refuses)
+    assert engine.works()
+    with pytest.raises(UserError, match="no GPU"):
+        engine.describe()
 
 
 A_GPU_OF_RAYS = """

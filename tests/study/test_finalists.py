@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from closed_form import final_mse
 from scipy import stats
-from simulation import totals
+from simulation import epoch_row, measured
 from test_plan import Hand, of
 
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
-from study.plan.ledger import Measurement
 from study.plan.spec import StudySpec
 from study.plan.trials import count_trials, reference_config
 
@@ -36,9 +35,7 @@ class Judge(Hand):
         if value is None:
             self.diverge(planned)
             return
-        metric = schema.VAL_MSE if planned.config.split == "search" else schema.TEST_MSE
-        rows = [{"epoch": 1, metric: value}]
-        self.ledger.measure(planned.trial_id, Measurement(1, rows, totals(1)))
+        self.ledger.measure(planned.trial_id, measured(epoch_row(planned.config, 1, value)))
         self.ledger.end(planned.trial_id)
 
     def run(self):
@@ -78,7 +75,7 @@ def test_all_finalists_may_train_at_once_and_winners_wait_for_them():
         hand.finish(planned)
     finalists = [planned, *(hand.plan.next() for _ in range(8))]
     assert {trial.group for trial in finalists} == {schema.FINALIST}
-    assert {trial.place for trial in finalists} == {Place.LANES}
+    assert {trial.sharing for trial in finalists} == {DeviceSharing.LANES}
     assert hand.plan.next() is None
     for trial in finalists[1:]:
         hand.finish(trial)

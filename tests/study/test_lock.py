@@ -17,6 +17,8 @@ from study.folder.lock import DriverLock, FolderInUseError, guard_for, read_leas
 from study.folder.storage import RunFolder, RunFolderError
 
 QUICK = {"lease_seconds": 1.0, "beat_seconds": 0.1, "confirm_seconds": 0.3}
+# As in a bucket, or on a shared disk that locks each machine apart.
+LEASES_ALONE = {**QUICK, "os_lock": False}
 HOLD = """
 import sys, time
 from study.folder.lock import DriverLock
@@ -41,12 +43,6 @@ def other(folder):
         process.stdout.readline()
         yield process
         process.kill()
-
-
-@pytest.fixture
-def leases_alone(monkeypatch):
-    """As in a bucket, or on a shared disk that locks each machine apart."""
-    monkeypatch.setattr(DriverLock, "_lock_file", lambda _: None)
 
 
 def test_a_second_driver_is_refused_and_told_who_the_first_is(folder, other):
@@ -109,42 +105,33 @@ def test_a_driver_that_died_elsewhere_is_taken_over_when_its_lease_has_run_out(f
     mine.release()
 
 
-def test_a_driver_that_lives_elsewhere_is_left_alone(folder, monkeypatch):
+def test_a_driver_that_lives_elsewhere_is_left_alone(folder):
     lease = lease_of_another_host(folder)
-    reads = []
 
-    def alive(where):
-        reads.append(where)
-        return replace(lease, beat=len(reads))
+    def meanwhile(_):
+        lease_of_another_host(RunFolder(folder.where), beat=lease.beat + 1)
 
-    monkeypatch.setattr(lock, "read_lease", alive)
     with pytest.raises(FolderInUseError, match="process 7 on elsewhere"):
-        DriverLock(folder, **QUICK)
+        DriverLock(folder, **QUICK, sleep=meanwhile)
     assert folder.guard is None
+    folder.delete(schema.LOCK_FILE)
+    DriverLock(folder).release()  # nor is the file locked
 
 
-@pytest.mark.usefixtures("leases_alone")
-def test_of_two_that_take_a_lease_at_once_one_has_it(folder, monkeypatch):
+def test_of_two_that_take_a_lease_at_once_one_has_it(folder):
     """The other's lease comes after this one's was written: the later one is the owner."""
-    renew = DriverLock._renew
-
-    def overtaken(self):
-        renew(self)
-        if self.lease.beat == 1:
-            lease_of_another_host(folder)
-
-    monkeypatch.setattr(DriverLock, "_renew", overtaken)
     with pytest.raises(FolderInUseError, match="elsewhere"):
-        DriverLock(folder, **QUICK)
+        DriverLock(folder, **LEASES_ALONE, sleep=lambda _: lease_of_another_host(folder))
 
 
-@pytest.mark.usefixtures("leases_alone")
 def test_a_study_whose_lease_is_taken_stops_writing(folder):
-    mine = DriverLock(folder, **QUICK)
+    mine = DriverLock(folder, **LEASES_ALONE)
     folder.write("before", b"")
     lease_of_another_host(RunFolder(folder.where))
-    mine._thread.join(10)  # the next beat finds out, and is the last
-    assert not mine._thread.is_alive()
+    deadline = time.monotonic() + 10
+    while any(thread.name == "lease" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline  # the next beat finds out, and is the last
+        time.sleep(0.05)
     with pytest.raises(FolderInUseError, match="process 7 on elsewhere"):
         folder.write("after", b"")
     with pytest.raises(FolderInUseError):
@@ -154,13 +141,13 @@ def test_a_study_whose_lease_is_taken_stops_writing(folder):
     assert RunFolder(folder.where).read("before") == b""
 
 
-@pytest.mark.usefixtures("leases_alone")
-def test_a_driver_that_was_stopped_for_long_asks_before_it_writes(folder, monkeypatch):
-    mine = DriverLock(folder, lease_seconds=30.0, beat_seconds=30.0, confirm_seconds=0.0)
+def test_a_driver_that_was_stopped_for_long_asks_before_it_writes(folder):
+    now = [0.0]
+    times = {"lease_seconds": 30.0, "beat_seconds": 30.0, "confirm_seconds": 0.0}
+    mine = DriverLock(folder, os_lock=False, clock=lambda: now[0], **times)
     lease_of_another_host(RunFolder(folder.where))
     folder.write("still", b"")  # it was confirmed a moment ago
-    now = lock._now()
-    monkeypatch.setattr(lock, "_now", lambda: now + 11)
+    now[0] += 11
     with pytest.raises(FolderInUseError):
         folder.write("later", b"")
     mine.release()
@@ -247,22 +234,18 @@ def test_who_gives_the_folder_up_is_not_waited_for_any_longer(folder):
     leaves.join()
 
 
-def test_a_lease_that_cannot_be_renewed_once_is_renewed_the_next_time(folder, monkeypatch, caplog):
+def test_a_lease_that_cannot_be_renewed_once_is_renewed_the_next_time(folder, caplog):
     mine = DriverLock(folder, **QUICK)
-    renew, failed = DriverLock._renew, threading.Event()
-
-    def once(self):
-        if not failed.is_set():
-            failed.set()
-            raise RunFolderError("the disk is away")
-        renew(self)
-
-    monkeypatch.setattr(DriverLock, "_renew", once)
-    assert failed.wait(10)
+    path = folder.local / schema.LOCK_FILE
     beat = read_lease(folder).beat
+    path.unlink()
+    path.mkdir()
     deadline = time.monotonic() + 10
-    while read_lease(folder).beat == beat:
+    while "the lease was not renewed" not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    path.rmdir()
+    while (lease := read_lease(folder)) is None or lease.beat <= beat:
+        assert time.monotonic() < deadline + 10
+        time.sleep(0.05)
     mine.release()
-    assert "the lease was not renewed: the disk is away" in caplog.text

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
-from simulation import totals
+from simulation import epoch_row, measured
 
 from study.folder import schema
 from study.folder.storage import RunFolder
-from study.plan.ledger import Ledger, Measurement
+from study.plan.ledger import Ledger
 from study.plan.spec import SpecError, StudySpec
 from study.plan.trials import fixed_trials
 from study.view.mlflow import Experiment, MlflowLogger, open_experiment
@@ -46,12 +46,9 @@ def run_trials(folder, make_logger):
         trial = replace(trial, config=replace(trial.config, epochs=2 + (state != schema.COMPLETED)))
         by_state[state] = trial
         ledger.plan(trial)
-        history = [
-            {"epoch": 1, "train_mse": 0.5, "test_mse": None},
-            {"epoch": 2, "train_mse": 0.25, "test_mse": 0.125},
-        ]
+        rows = [epoch_row(trial.config, 1, None, 0.5), epoch_row(trial.config, 2, 0.125, 0.25)]
         diverged_epoch = 3 if state == schema.DIVERGED else None
-        ledger.measure(trial.trial_id, Measurement(2, history, totals(2, diverged_epoch)))
+        ledger.measure(trial.trial_id, measured(*rows, diverged_epoch=diverged_epoch))
         assert ledger.end(trial.trial_id, **SETTINGS.get(state, {}))["state"] == state
     return by_state
 

@@ -10,7 +10,6 @@ import pytest
 
 from study.folder import schema
 from study.folder.storage import RunFolder
-from study.plan import optuna_file
 from study.plan.optuna_file import OptunaFile
 
 SEARCH_ROW = {"group": schema.SEARCH}
@@ -25,7 +24,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def file(folder):
-    file = OptunaFile(folder)
+    file = OptunaFile(folder, wait_seconds=0.2, copy_seconds=0.0)
     study = optuna.create_study(storage=file.storage, study_name="conv")
     study.tell(study.ask(), 1.0)
     return file
@@ -48,14 +47,12 @@ def test_it_is_brought_up_to_date_in_place_whatever_the_folder_is_called(folder,
     assert path.stat().st_ino == inode  # a dashboard that has it open sees it
 
 
-def test_another_program_that_locks_it_holds_up_nothing(folder, file, monkeypatch):
+def test_another_program_that_locks_it_holds_up_nothing(folder, file):
     file.ended(SEARCH_ROW)
-    monkeypatch.setattr(optuna_file, "WAIT_SECONDS", 0.2)
     path = folder.local / schema.OPTUNA_FILE
     study = optuna.load_study(study_name="conv", storage=file.storage)
     with closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
-        file._next_copy = 0.0
         started = time.monotonic()
         file.ended(SEARCH_ROW)
         assert time.monotonic() - started < 0.2

@@ -1,18 +1,16 @@
 """The plan of a study, driven by hand: phases, equal shares, Optuna's states, winners."""
 
-import itertools
 from collections import Counter
 from dataclasses import replace
 
 import optuna
-import pytest
 from closed_form import final_mse
-from simulation import MemoryFolder, totals
+from simulation import MemoryFolder, epoch_row, measured
 
-from convae.place import Place
+from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError
-from study.plan.ledger import Ledger, Measurement
+from study.plan.ledger import Ledger
 from study.plan.optuna_file import OptunaFile
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
@@ -26,10 +24,10 @@ SPEC = StudySpec(
 class Hand:
     """A plan and its ledger, whose trials end as the test says."""
 
-    def __init__(self, spec=SPEC, files=None, *, quiet=True):
+    def __init__(self, spec=SPEC, files=None, *, enforce_alone=True):
         self.folder = MemoryFolder(files)
         self.ledger = Ledger(self.folder, resume=files is not None)
-        self.plan = Plan(spec, self.ledger, quiet=quiet)
+        self.plan = Plan(spec, self.ledger, enforce_alone=enforce_alone)
 
     def again(self, spec):
         """The next session, after this one died."""
@@ -46,12 +44,9 @@ class Hand:
 
     def measure(self, planned, n_epochs=2, **changes):
         """The first epochs: the MSE falls to the objective in the second."""
-        mse = final_mse(planned.config)
-        metric = schema.VAL_MSE if planned.config.split == "search" else schema.TEST_MSE
-        rows = [{"epoch": e, metric: mse * (3 - e)} for e in range(1, n_epochs + 1)]
-        self.ledger.measure(
-            planned.trial_id, Measurement(n_epochs, rows, totals(n_epochs) | changes)
-        )
+        mse, config = final_mse(planned.config), planned.config
+        rows = [epoch_row(config, e, mse * (3 - e)) for e in range(1, n_epochs + 1)]
+        self.ledger.measure(planned.trial_id, measured(*rows, **changes))
 
     def complete(self, planned, **changes):
         self.measure(planned, **changes)
@@ -92,38 +87,11 @@ def test_phases_and_equal_shares():
     assert [trial.config.model for trial in of(planned, schema.SEARCH)] == ["conv", "dense"] * 3
 
 
-def test_an_interrupted_search_that_knew_others_goes_on_with_their_numbers():
-    spec = replace(SPEC, models=("conv",), n_search_trials=4)
-    known = {"conv": trials_of(spec)}
-    names, files = [], None
-    for n in (3, 5, 100):  # trials of each session
-        folder = MemoryFolder(files)
-        ledger = Ledger(folder, resume=files is not None)
-        plan = Plan(spec, ledger, quiet=True, known=known)
-        for planned in itertools.islice(iter(plan.next, None), n):
-            names += [planned.trial_id] * (planned.group == schema.SEARCH)
-            ledger.measure(planned.trial_id, Measurement(2, MEASURED, totals(2)))
-            ledger.end(planned.trial_id)
-        files = dict(folder.files)
-    assert names == [f"search-conv-{number:03d}" for number in (2, 3, 4, 5)]
-
-
-MEASURED = [{"epoch": e, schema.VAL_MSE: 0.1 / e, schema.TEST_MSE: 0.1 / e} for e in (1, 2)]
-
-
-def trials_of(spec):
-    """Two that another study found."""
-    hand = Hand(spec)
-    for _ in range(2):
-        hand.complete(hand.next())
-    return hand.optuna()[:2]
-
-
 def test_a_pruned_trials_value_is_its_last_as_optuna_has_it():
     hand = Hand(replace(SPEC, epochs=3))
     planned = hand.next()
-    rows = [{"epoch": e, schema.VAL_MSE: mse} for e, mse in ((1, 0.1), (2, 0.2))]
-    hand.ledger.measure(planned.trial_id, Measurement(2, rows, totals(2)))
+    rows = [epoch_row(planned.config, e, mse) for e, mse in ((1, 0.1), (2, 0.2))]
+    hand.ledger.measure(planned.trial_id, measured(*rows))
     hand.ledger.end(planned.trial_id)
     for now in (hand, hand.again(replace(SPEC, epochs=3))):
         (pruned,) = [trial for trial in now.optuna() if trial.state.name == "PRUNED"]
@@ -156,33 +124,6 @@ def test_a_grid_gives_each_of_its_points_once_and_no_more():
     found = {str(spec.space_of("conv").params_of(trial.config)) for trial in searched}
     assert len(searched) == 300
     assert found == set(map(str, spec.space_of("conv").grid))
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
-def test_same_seed_same_settings(sampler):
-    def settings(seed):
-        spec = replace(SPEC, n_search_trials=30, seed=seed, sampler=sampler)
-        return [trial.config.learning_rate for trial in of(Hand(spec).run(), schema.SEARCH)]
-
-    assert settings(0) == settings(0)
-    assert settings(0) != settings(1)
-
-
-@pytest.mark.parametrize("n_before", [0, 3], ids=["given", "sampled"])
-def test_a_setting_that_a_death_left_planned_is_taken_up_again(n_before):
-    """It is entered before the trial starts, under the same name and with the same setting."""
-    hand = Hand(replace(SPEC, models=("conv",)))
-    for _ in range(n_before):
-        hand.complete(hand.next())
-    planned = hand.next()
-    hand = hand.again(replace(SPEC, models=("conv",)))
-    assert hand.next() == planned
-    assert states(hand) == ["COMPLETE"] * n_before + ["RUNNING"]
-    hand.complete(planned)
-    searched = [planned, *of(hand.run(), schema.SEARCH)]
-    names = [f"search-conv-{number:03d}" for number in range(n_before, 6)]
-    assert [trial.trial_id for trial in searched] == names
-    assert states(hand) == ["COMPLETE"] * 6
 
 
 def test_an_end_that_the_folder_could_not_take_is_trained_again_and_counted_once():
@@ -222,11 +163,11 @@ def test_nothing_is_handed_out_beside_a_trial_that_is_alone():
     spec = replace(SPEC, models=("conv",), n_seeds=3, n_search_trials=0)
     hand = Hand(spec)
     alone = hand.plan.next()
-    assert alone.place is Place.ALONE
+    assert alone.sharing is DeviceSharing.ALONE
     assert hand.plan.next() is None
     assert not hand.plan.is_finished
     hand.ledger.end(alone.trial_id, error="no such file")
-    assert [hand.plan.next().place for _ in range(2)] == [Place.LANES] * 2
+    assert [hand.plan.next().sharing for _ in range(2)] == [DeviceSharing.LANES] * 2
     hand = hand.again(spec)
     assert hand.plan.next() == alone
     assert hand.plan.next() is None
@@ -235,18 +176,20 @@ def test_nothing_is_handed_out_beside_a_trial_that_is_alone():
 
 
 def test_engines_get_all_trials_at_once_and_see_to_those_that_are_alone_themselves():
-    hand = Hand(replace(SPEC, n_search_trials=0), quiet=False)
+    hand = Hand(replace(SPEC, n_search_trials=0), enforce_alone=False)
     planned = [hand.plan.next() for _ in range(4)]
-    assert [trial.place for trial in planned] == [Place.ALONE] * 2 + [Place.LANES] * 2
+    assert [trial.sharing for trial in planned] == [DeviceSharing.ALONE] * 2 + [
+        DeviceSharing.LANES
+    ] * 2
     assert hand.plan.next() is None
 
 
 def test_a_search_whose_times_count_is_alone_and_winners_share_only_with_one_another():
     spec = replace(SPEC, objective="mse,time", scheduler="none", n_seeds=1)
-    for n_seeds, place in ((1, Place.SINGLE), (2, Place.LANES)):
+    for n_seeds, place in ((1, DeviceSharing.SINGLE), (2, DeviceSharing.LANES)):
         planned = Hand(replace(spec, n_seeds=n_seeds)).run()
-        assert {trial.place for trial in of(planned, schema.SEARCH)} == {Place.ALONE}
-        assert {trial.place for trial in of(planned, schema.WINNER)} == {place}
+        assert {trial.sharing for trial in of(planned, schema.SEARCH)} == {DeviceSharing.ALONE}
+        assert {trial.sharing for trial in of(planned, schema.WINNER)} == {place}
 
 
 def test_optuna_knows_each_end():

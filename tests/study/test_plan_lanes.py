@@ -7,7 +7,7 @@ import pytest
 
 from convae.config import BY_NAME
 from convae.custom_models import CustomModel
-from convae.place import GPU_LANES, Place
+from convae.sharing import GPU_LANES, DeviceSharing
 from study.plan.lanes import ModelLanes, lanes_of
 from study.plan.spec import StudySpec
 from study.plan.study_file import PRESETS, parse_study
@@ -55,12 +55,15 @@ def test_a_cpu_has_lanes_only_if_they_are_asked_for():
 def test_one_lane_is_the_single_program_and_takes_all_trials():
     for custom in lanes_of(SEARCH, lanes=1, gpu=True).values():
         assert (custom.n_lanes, custom.single) == (0, True)
-        assert {custom.place(place) for place in Place} == {Place.SINGLE, Place.ALONE}
+        assert {custom.sharing(place) for place in DeviceSharing} == {
+            DeviceSharing.SINGLE,
+            DeviceSharing.ALONE,
+        }
 
 
 def test_lanes_take_the_trials_that_may_share():
     custom = ModelLanes(4, single=True, widths=(64,), batch_sizes=(64,))
-    assert [custom.place(place) for place in Place] == list(Place)
+    assert [custom.sharing(place) for place in DeviceSharing] == list(DeviceSharing)
 
 
 def test_a_resumed_study_keeps_its_widths_whatever_it_is_asked_for_or_prolonged_to():
@@ -85,8 +88,8 @@ def test_every_planned_trial_has_a_program_that_can_train_it(preset, lanes):
     programs = lanes_of(spec, lanes=lanes, gpu=True)
     for planned in fixed_trials(spec):
         custom = programs[planned.config.model]
-        place = custom.place(planned.place)
-        assert custom.n_lanes if place is Place.LANES else custom.single
+        place = custom.sharing(planned.sharing)
+        assert custom.n_lanes if place is DeviceSharing.LANES else custom.single
         width = "hidden_units" if planned.config.model == "dense" else "latent_filters"
         assert getattr(planned.config, width) in custom.widths
         assert planned.config.batch_size in custom.batch_sizes

@@ -5,14 +5,15 @@ import logging
 import re
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from simulation import epoch_row, measured, planned
 
+from convae.config import TrialConfig
 from study.folder import schema
 from study.folder.storage import RunFolder
-from study.plan.ledger import Ledger, Measurement
+from study.plan.ledger import Ledger
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
 from study.view.live import LiveView, RunningTrial, Status
@@ -71,13 +72,10 @@ def test_duration(seconds, text):
 class Watched:
     """A Progress of trials that do what the test says, a clock that stands still, its output."""
 
-    def __init__(
-        self, folder, monkeypatch, spec=SPEC, *, resume=False, terminal=False, quiet=False
-    ):
+    def __init__(self, folder, spec=SPEC, *, resume=False, terminal=False, quiet=False):
         self.now = 1000.0
-        monkeypatch.setattr("study.view.progress.time", SimpleNamespace(monotonic=lambda: self.now))
         self.ledger = Ledger(RunFolder(folder), resume=resume)
-        self.plan = Plan(spec, self.ledger, quiet=False)
+        self.plan = Plan(spec, self.ledger, enforce_alone=False)
         self.output = io.StringIO()
         console = Console(
             file=self.output,
@@ -96,6 +94,7 @@ class Watched:
             seconds_left=spec.time_budget_seconds,
             quiet=quiet,
             console=console,
+            clock=lambda: self.now,
         )
         self.ledger.listeners.append(self.progress)
 
@@ -107,29 +106,14 @@ class Watched:
 
     def measure(self, planned, epochs, mse, epoch_seconds, *, diverged=False, overhead=0.0):
         """The trial's only report: epochs, the last with this MSE."""
-        metric = schema.VAL_MSE if planned.group == schema.SEARCH else schema.TEST_MSE
-        total = epochs * epoch_seconds
+        times = {"seconds": 0.75 * epoch_seconds, "eval_seconds": 0.25 * epoch_seconds}
         rows = [
-            {
-                "epoch": epoch,
-                schema.TRAIN_MSE: 2 * mse,
-                metric: mse,
-                "train_seconds": 0.75 * epoch_seconds,
-                "eval_seconds": 0.25 * epoch_seconds,
-            }
+            epoch_row(planned.config, epoch, mse, 2 * mse, **times)
             for epoch in range(1, epochs + 1)
         ]
-        totals = {
-            "diverged_epoch": epochs + 1 if diverged else None,
-            "n_parameters": 1,
-            "train_seconds": 0.75 * total,
-            "eval_seconds": 0.25 * total,
-            "compile_seconds": 0.0,
-            "wall_seconds": total + overhead,
-            "n_sharing": 1.0,
-            "device": "a formula",
-        }
-        self.ledger.measure(planned.trial_id, Measurement(epochs, rows, totals))
+        ended = epochs + 1 if diverged else None
+        told = measured(*rows, diverged_epoch=ended, overhead=overhead)
+        self.ledger.measure(planned.trial_id, told)
 
     def end(self, planned, *measured, **more):
         self.measure(planned, *measured, **more)
@@ -140,8 +124,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path, monkeypatch):
-    return Watched(tmp_path, monkeypatch)
+def watched(tmp_path):
+    return Watched(tmp_path)
 
 
 def under_way(watched):
@@ -163,16 +147,16 @@ def test_time_left(watched):
     assert watched.progress.status().left == "at most about 60 s left"
 
 
-def test_nothing_shortens_a_study_without_scheduler(tmp_path, monkeypatch):
+def test_nothing_shortens_a_study_without_scheduler(tmp_path):
     spec = replace(SPEC, scheduler="none")
-    watched = Watched(tmp_path, monkeypatch, spec)
+    watched = Watched(tmp_path, spec)
     under_way(watched)
     assert watched.progress.status().left == "about 60 s left"
 
 
-def test_time_left_by_the_budget(tmp_path, monkeypatch):
+def test_time_left_by_the_budget(tmp_path):
     spec = replace(SPEC, time_budget_seconds=100.0)
-    watched = Watched(tmp_path, monkeypatch, spec)
+    watched = Watched(tmp_path, spec)
     assert watched.progress.status().left == "at most 2 min left, by --time-budget"
     under_way(watched)
     assert watched.progress.status().left == "at most about 60 s left"
@@ -197,32 +181,34 @@ def test_status_counts_every_state_and_takes_the_best_of_completed_trials_only(w
         "to come": 2,
     }
     assert status.best == {
-        "conv": {schema.SEARCH: (0.02, "conv-000"), schema.REFERENCE: None},
-        "dense": {schema.SEARCH: None, schema.REFERENCE: (0.01, "dense512-s0")},
+        "conv": {schema.SEARCH: (0.02, "search-conv-000"), schema.REFERENCE: None},
+        "dense": {schema.SEARCH: None, schema.REFERENCE: (0.01, "reference-dense-512-s0")},
     }
-    assert status.running == [RunningTrial("reference-conv-s0", 4, 10, "test_mse 0.03000")]
+    (running,) = status.running
+    assert running.planned.trial_id == "reference-conv-s0"
+    assert (running.epoch, running.mse) == (4, "test_mse 0.03000")
     # 4 · 2 + 10 · 0.5 + 10 + 3 + 2
     assert status.spent == "29 epochs, 28 device seconds"
 
 
-def test_a_resumed_study_counts_what_was_spent_before(tmp_path, monkeypatch, watched):
+def test_a_resumed_study_counts_what_was_spent_before(tmp_path, watched):
     under_way(watched)
     watched.ledger.write()
-    status = Watched(tmp_path, monkeypatch, resume=True).progress.status()
+    status = Watched(tmp_path, resume=True).progress.status()
     assert status.states[schema.COMPLETED] == 1
     assert status.states["to come"] == 7  # what was cut off runs again
     assert status.spent == "14 epochs, 13 device seconds"
     assert status.left == "time left not known yet"
 
 
-def test_the_time_left_counts_no_trial_twice_that_a_resumed_study_takes_up(tmp_path, monkeypatch):
+def test_the_time_left_counts_no_trial_twice_that_a_resumed_study_takes_up(tmp_path):
     """Half a search has ended earlier, and one of its trials was cut off."""
     spec = replace(SPEC, models=("conv",), scheduler="none")
-    before = Watched(tmp_path, monkeypatch, spec)
+    before = Watched(tmp_path, spec)
     for _ in range(3):  # the reference and two of the search
         before.end(before.start(), 10, 0.02, 1.0)
     before.measure(before.start(), 4, 0.02, 1.0)
-    again = Watched(tmp_path, monkeypatch, spec, resume=True)
+    again = Watched(tmp_path, spec, resume=True)
     cut_off = again.start()
     assert cut_off.trial_id == "search-conv-002"
     again.measure(cut_off, 5, 0.02, 1.0)
@@ -238,7 +224,7 @@ def test_lines_where_there_is_no_terminal(watched):
         watched.end(watched.start(), 1, 0.5, 0.5, diverged=True)
     assert watched.lines() == [
         "[    0 s] training on a formula",
-        "[    0 s] (1/8) reference-dense512-s0  completed  10 epochs"
+        "[    0 s] (1/8) reference-dense-512-s0  completed  10 epochs"
         "  train_mse 0.02000  test_mse 0.01000  trained 3.8 s",
         "[    0 s] (2/8) search-dense-000  diverged  1 epoch  train_mse 1.00000  val_mse 0.50000"
         "  trained 0.4 s  The loss stopped being finite in epoch 2.",
@@ -280,8 +266,8 @@ def test_that_a_study_is_being_stopped_is_said_once(watched):
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_a_failure_is_one_line_that_names_the_log(tmp_path, monkeypatch, quiet):
-    watched = Watched(tmp_path, monkeypatch, quiet=quiet)
+def test_a_failure_is_one_line_that_names_the_log(tmp_path, quiet):
+    watched = Watched(tmp_path, quiet=quiet)
     watched.progress.say("a plan", always=True)
     under_way(watched)
     trial_id = watched.plan.next().trial_id
@@ -308,8 +294,11 @@ def drawn(status, width=80, height=24):
 
 def test_the_view_fits_whatever_runs():
     def status(n):
-        running = [RunningTrial(f"search-conv-{i:03d}", i, 50, f"val_mse {i}") for i in range(n)]
-        running[2] = RunningTrial("neighbour-" + "dense" * 20, 13, 50, "val_mse 0.01234")
+        names = [f"search-conv-{i:03d}" for i in range(n)]
+        trials = [planned(name, schema.SEARCH, TrialConfig(model="conv")) for name in names]
+        running = [RunningTrial(trial, i, f"val_mse {i}") for i, trial in enumerate(trials)]
+        long_name = planned("neighbour-" + "dense" * 20, schema.SEARCH, TrialConfig(model="dense"))
+        running[2] = RunningTrial(long_name, 13, "val_mse 0.01234")
         states = dict.fromkeys((*schema.STATES, "to come"), 123)
         best = {model: {schema.SEARCH: (0.5, "conv-000")} for model in schema.MODELS}
         return Status(states, "1,000 epochs", "about 60 s left", best, running)
@@ -329,8 +318,8 @@ def test_the_view_fits_whatever_runs():
     assert any("123 pruned" in line for line in many)
 
 
-def test_a_terminal_gets_the_view_below_the_lines_and_its_cursor_back(tmp_path, monkeypatch):
-    watched = Watched(tmp_path, monkeypatch, terminal=True)
+def test_a_terminal_gets_the_view_below_the_lines_and_its_cursor_back(tmp_path):
+    watched = Watched(tmp_path, terminal=True)
 
     def interrupted():
         with watched.progress.live():
@@ -340,13 +329,13 @@ def test_a_terminal_gets_the_view_below_the_lines_and_its_cursor_back(tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     output = watched.output.getvalue()
-    assert "reference-dense512-s0  completed" in output
+    assert "reference-dense-512-s0  completed" in output
     assert "4/10  test_mse 0.03000" in output
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
 
 
-def test_a_quiet_terminal_gets_no_view(tmp_path, monkeypatch):
-    watched = Watched(tmp_path, monkeypatch, terminal=True, quiet=True)
+def test_a_quiet_terminal_gets_no_view(tmp_path):
+    watched = Watched(tmp_path, terminal=True, quiet=True)
     with watched.progress.live():
         under_way(watched)
     assert watched.output.getvalue() == ""

@@ -140,21 +140,6 @@ def test_a_study_that_is_killed_and_resumed_changes_no_number(tmp_path, cluster,
     assert_went_on(found[1], kept)
 
 
-def test_nor_does_one_whose_trials_train_by_themselves(tmp_path, cluster):
-    options = ["--preset", "reference", "--models", "dense", "--hidden", "64", "--epochs", "5"]
-    options += ["--batch-size", "64", *CPU]
-    whole = finish(start(cluster, tmp_path / "whole", *options))
-    assert len(whole[1]) == 5
-    study = start(cluster, tmp_path / "killed", *options)
-    study.wait_until(lambda: max(map(len, checkpointed(study.folder).values()), default=0) >= 2)
-    kill(study, cluster)
-    kept = checkpointed(study.folder)
-    assert 2 <= max(map(len, kept.values())) < 5
-    found = finish(start(cluster, tmp_path / "killed", "--resume", *CPU))
-    assert_same_numbers(found, whole)
-    assert_went_on(found[1], kept)
-
-
 def test_an_engine_that_is_killed_costs_its_trials_a_retry_and_no_number(tmp_path, cluster, whole):
     study = start(cluster, tmp_path, *OPTIONS, *LANES)
     in_the_middle(study)

@@ -18,8 +18,7 @@ from simulation import (
     known_ends,
 )
 
-from study.folder import manifest, schema
-from study.plan import ledger
+from study.folder import schema
 from study.plan.spec import StudySpec
 from study.plan.study_file import PRESETS
 
@@ -37,29 +36,6 @@ SMALL = {
 def small(preset, **changes):
     """A preset's shape, with few epochs and trials."""
     return replace(PRESETS[preset], epochs=3, **(SMALL[preset] | changes))
-
-
-class Clock:
-    """A quarter of a second goes by whenever somebody looks, so that tables come now and then."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def monotonic(self):
-        self.now += 0.25
-        return self.now
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_and_repeatable():
-    """Neither the clock nor git, nor what is installed, matters to what is simulated."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "time", Clock())
-        patch.setattr(manifest, "versions", dict)
-        patch.setattr(
-            manifest, "_code", lambda: dict.fromkeys(("version", "git_commit", "git_dirty"))
-        )
-        yield patch
 
 
 def run(executor, folder):

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import fields, replace
-from itertools import product
 
 import optuna
 import pytest
@@ -14,13 +13,9 @@ from study.plan.sampler import check_sampler, make_sampler
 from study.plan.spec import RAISABLE, SpecError, StudySpec
 from study.plan.study_file import PRESETS
 from study.plan.trials import (
-    PlannedTrial,
     count_trials,
     first_points,
     fixed_trials,
-    neighbour_trials,
-    reading_trials,
-    reference_trials,
     search_config,
 )
 
@@ -31,43 +26,12 @@ def test_schema_names_what_convae_has():
     assert list(schema.CONFIG_COLUMNS) == [field.name for field in fields(TrialConfig)]
     assert convae_config.MODELS == schema.MODELS
     assert convae_config.SPLITS == (schema.FULL_SPLIT, schema.SEARCH_SPLIT)
-    assert set(schema.LATER_COLUMNS) <= set(schema.TRIAL_COLUMNS)
-
-
-def test_standard_holds_the_reports_trials():
-    trials = reference_trials(STANDARD)
-    assert [trial.trial_id for trial in trials] == [
-        "reference-conv-s0",
-        "reference-dense512-s0",
-        "reference-dense256-s0",
-        "reference-dense128-s0",
-        "reference-dense64-s0",
-    ]
-    for trial in trials:
-        config = trial.config
-        assert trial.group == schema.REFERENCE
-        assert (config.learning_rate, config.momentum, config.nesterov) == (1.0, 0.5, True)
-        assert (config.epochs, config.batch_size, config.split) == (50, 256, "full")
-
-
-def test_seeds_repeat_each_reference_trial():
-    spec = StudySpec(preset="test", models=("conv",), n_seeds=3, seed=10)
-    assert [trial.config.seed for trial in reference_trials(spec)] == [10, 11, 12]
-    assert [trial.keep_model for trial in reference_trials(spec)] == [True, False, False]
-
-
-@pytest.mark.parametrize("model", schema.MODELS)
-def test_planned_trial_survives_json(model):
-    config = TrialConfig(model=model, epochs=7, split="search")
-    planned = PlannedTrial("a", schema.SEARCH, config, prunable=True, report_epochs=(1, 3))
-    assert PlannedTrial.from_dict(planned.to_dict()) == planned
-    assert PlannedTrial.from_dict(json.loads(json.dumps(planned.to_dict()))) == planned
 
 
 @pytest.mark.parametrize("model", schema.MODELS)
 def test_reference_and_neighbours_are_points_of_the_space(model):
     """Enqueued, they must come back as the neighbour trials, the reference first."""
-    spec = StudySpec(preset="test", models=(model,))
+    spec = StudySpec(preset="test", models=(model,), neighbours=True)
     points = first_points(model, spec, 100)
     study = optuna.create_study()
     found = []
@@ -76,7 +40,7 @@ def test_reference_and_neighbours_are_points_of_the_space(model):
         assert study.ask(dict(STANDARD.space_of(model).distributions)).params == params
         found.append(search_config(model, params, spec))
     assert found[0] == TrialConfig(model=model, split="search")
-    planned = [trial.config for trial in neighbour_trials(spec)]
+    planned = [trial.config for trial in fixed_trials(spec) if trial.group == "neighbour"]
     assert sorted(map(str, found)) == sorted(map(str, planned))
     assert first_points(model, spec, 3) == points[:3]
 
@@ -123,28 +87,11 @@ def test_no_reference_point_outside_the_space():
         ({"time_budget_seconds": float("nan")}, "--time-budget"),
         ({"objective": "time"}, "--objective"),
         ({"objective": "mse,time"}, "--scheduler none"),
-        ({"objective": "mse,time", "scheduler": "none", "warm_start": "old"}, "--warm-start"),
     ],
 )
 def test_spec_refuses_and_names_the_option(wrong, option):
     with pytest.raises(SpecError, match=option):
         StudySpec(preset="test", **wrong)
-
-
-def test_neighbours_change_one_factor_at_a_time():
-    spec = StudySpec(preset="test", neighbours=True)
-    trials = neighbour_trials(spec)
-    assert len({trial.trial_id for trial in trials}) == len(trials)
-    assert len({trial.config for trial in trials}) == len(trials)
-    for trial in trials:
-        reference = TrialConfig(model=trial.config.model, split="search").to_dict()
-        changed = {k for k, v in trial.config.to_dict().items() if v != reference[k]}
-        assert len(changed) == ("-reference-" not in trial.trial_id)
-        assert all(name in trial.trial_id for name in changed)
-    names = {trial.trial_id.split("=")[0] for trial in trials}
-    assert "neighbour-conv-latent_filters" in names
-    assert "neighbour-dense-hidden_activation" in names
-    assert "neighbour-conv-nesterov" in names
 
 
 @pytest.mark.parametrize(
@@ -206,23 +153,6 @@ def test_a_spec_survives_json(preset):
     assert StudySpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
-def test_a_study_of_before_there_were_finalists_goes_on_without_and_prunes_as_it_did():
-    older = StudySpec(preset="test", n_search_trials=6).to_dict()
-    for name in (
-        "n_finalists",
-        "n_finalist_seeds",
-        "question",
-        "custom_models",
-        "custom_trials",
-        "spaces",
-    ):
-        del older[name]
-    spec = StudySpec.from_dict(older)
-    assert schema.FINALIST not in count_trials(spec)
-    assert spec.rungs == (5, 15, 45)
-    assert StudySpec.from_dict(older | {"grace_epochs": 7}).grace == 7
-
-
 @pytest.mark.parametrize(
     ("was", "now"),
     [
@@ -254,7 +184,6 @@ def test_what_a_resumed_study_may_raise(was, now):
                 "seed": 1,
                 "readings": True,
                 "neighbours": True,
-                "warm_start": "old",
                 "sampler": "grid",
                 "scheduler": "none",
                 "grace_epochs": 1,
@@ -290,39 +219,6 @@ def test_trials_are_counted_by_group():
         group: n for group, n in counts.items() if group != schema.FINALIST
     }
     assert count_trials(replace(spec, n_search_trials=0)) == {schema.REFERENCE: 6}
-
-
-def test_readings_are_every_combination_but_the_reference():
-    spec = StudySpec(preset="test", readings=True, n_seeds=2)
-    trials = reading_trials(spec)
-    assert len({trial.trial_id for trial in trials}) == len(trials)
-    configs = [trial.config for trial in trials]
-    assert len(set(configs)) == len(configs)
-    references = [trial.config for trial in reference_trials(spec)]
-    assert not set(configs) & set(references)
-    conv = {
-        (c.batch_size, c.latent_filters) for c in configs + references if c.model == schema.CONV
-    }
-    assert conv == set(product((128, 256, 1000), (8, 16)))
-    dense = {
-        (c.batch_size, c.hidden_activation, c.hidden_units)
-        for c in configs + references
-        if c.model == schema.DENSE
-    }
-    assert dense == set(product((128, 256, 1000), ("relu", "sigmoid"), (64, 128, 256, 512)))
-    assert len(configs) + len(references) == 2 * (6 + 24)
-    assert {config.split for config in configs} == {schema.FULL_SPLIT}
-
-
-def test_fixed_trials_go_seed_by_seed():
-    trials = fixed_trials(StudySpec(preset="test", readings=True, neighbours=True, n_seeds=3))
-    seeds = [trial.config.seed for trial in trials]
-    assert seeds == sorted(seeds)
-    assert {trial.group for trial in trials[: len(trials) // 3]} == {
-        schema.REFERENCE,
-        schema.READING,
-        schema.NEIGHBOUR,
-    }
 
 
 def test_in_small_searches_the_sampler_has_a_say_before_optunas_ten_random_trials():

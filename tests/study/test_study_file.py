@@ -1,5 +1,7 @@
 """A study as a file: what it says, what it refuses and in which words, and that it prints whole."""
 
+import json
+import re
 import tomllib
 from dataclasses import replace
 
@@ -10,12 +12,17 @@ from hypothesis import strategies as st
 from convae.config import TrialConfig, hyperparameters_of
 from study import run
 from study.folder import schema
-from study.plan.custom_trials import CustomTrialError, CustomTrials, custom_trials_from, label_of
 from study.plan.phases import Plan
-from study.plan.space import SpaceError, built_in, space_from
+from study.plan.space import built_in, space_from
 from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
 from study.plan.study_file import PRESETS, key_of, parse_study, read_study, to_toml
-from study.plan.trials import custom_trials, first_points, fixed_trials, search_config
+from study.plan.trial_tables import (
+    FIXED_GROUPS,
+    KEYS,
+    TrialTable,
+    trial_table_from,
+)
+from study.plan.trials import first_points, fixed_trials, search_config
 
 SPACE = """
 [search.conv]
@@ -48,6 +55,19 @@ def test_a_study_that_spells_out_a_preset_is_the_preset(preset):
     assert given.keys() == {key_of(o) for o in spec_options()} - without | {"search"}
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_tables_that_a_study_prints_as_comments_are_its_trials(preset):
+    """With them, the options that stand for them are not needed."""
+    text = to_toml(replace(PRESETS[preset], n_seeds=2))
+    head, _, rest = text.partition("# [[trial]]")
+    tables = re.sub(r"^# ", "", "# [[trial]]" + rest, flags=re.MULTILINE)
+    off = re.sub(r"^(readings|neighbours) = true", r"\1 = false", head, flags=re.MULTILINE)
+    spec = parse(off + tables)
+    assert len(spec.trial_tables) == tables.count("[[trial]]") > 0
+    assert (spec.readings, spec.neighbours) == (False, False)
+    assert fixed_trials(spec) == fixed_trials(replace(PRESETS[preset], n_seeds=2))
+
+
 def test_a_study_with_everything_prints_as_itself():
     text = f"""
     question = "Is it so?"
@@ -62,6 +82,12 @@ def test_a_study_with_everything_prints_as_itself():
     model = "dense"
     hidden_activation = "sigmoid"
     split = "search"
+    [[trial]]
+    group = "neighbour"
+    model = "dense"
+    vary = "each"
+    seeds = 2
+    dropout = [0.1, 0.2]
     {SPACE}
     """
     spec = parse(text)
@@ -99,6 +125,10 @@ def test_a_study_with_everything_prints_as_itself():
         ("[[trial]]\nmodel = 'conv'\nlearning_rate = [1, 1]", "learning_rate names a value twice"),
         ("[[trial]]\nmodel = 'conv'\nlearning_rate = []", "learning_rate names a value twice, or"),
         ("[[trial]]\nmodel = 'conv'\nsplit = 'test'", "split is 'test', but takes full or search"),
+        ("[[trial]]\nmodel = 'conv'\ngroup = 'search'", "group is 'search', but takes custom or r"),
+        ("[[trial]]\nmodel = 'conv'\nvary = 'all'", "vary is 'all', but takes product or each"),
+        ("[[trial]]\nmodel = 'conv'\nseeds = 0", "1 seeds is 0, but takes whole numbers from 1"),
+        ("[[trial]]\nmodel = 'conv'\nseeds = true", "seeds is True, but takes whole numbers"),
         (
             f"[[trial]]\nmodel = 'conv'\nbatch_size = {HUNDRED}\nlearning_rate = {HUNDRED}",
             "makes 10,201 trials, but at most 10,000 are taken",
@@ -157,16 +187,44 @@ def test_a_file_and_a_preset_are_two_studies(tmp_path, capsys):
 
 def test_options_go_over_the_files_values_and_paths_are_the_files(tmp_path, capsys):
     path = tmp_path / "my study.toml"
-    path.write_text("epochs = 3\nseeds = 2\ndata = 'images.npz'\nwarm_start = 'old'\n" + SPACE)
+    path.write_text("epochs = 3\nseeds = 2\ndata = 'images.npz'\n" + SPACE)
     words = [str(path), "--epochs", "7", "--trial", "model=conv learning_rate=0.25,0.5"]
     assert run.main([*words, "--print-study"]) == 0
     printed = tomllib.loads(capsys.readouterr().out)
     assert (printed["epochs"], printed["seeds"]) == (7, 2)
     assert printed["data"] == str(tmp_path / "images.npz")
-    assert printed["warm_start"] == str(tmp_path / "old")
     assert printed["trial"] == [{"model": "conv", "learning_rate": [0.25, 0.5]}]
     assert printed["search"]["dense"]["hidden_units"] == {"low": 1, "high": 2, "scale": "linear"}
     assert read_study(path).spec.preset == "my_study"
+
+
+TABLES = """
+trial = [
+    {group = "reference", model = "dense", hidden_units = 77},
+    {group = "reading", model = "dense", batch_size = 128},
+    {group = "neighbour", model = "conv", vary = "each", nesterov = false},
+    {model = "dense"},
+]
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ("", "reference reading neighbour custom"),
+        ("--no-readings", "reference neighbour custom"),
+        ("--no-neighbours", "reference reading custom"),
+        ("--hidden 64", "neighbour custom"),
+        ("--models dense", "reference reading custom"),
+        ("--models conv", "neighbour custom"),
+        ("--readings --neighbours", "reference reading neighbour custom"),
+    ],
+)
+def test_options_take_tables_of_the_file_out(words, left, tmp_path, capsys):
+    (tmp_path / "my.toml").write_text(TABLES)
+    assert run.main([str(tmp_path / "my.toml"), "--print-study", *words.split()]) == 0
+    printed = tomllib.loads(capsys.readouterr().out)["trial"]
+    assert [table.get("group", "custom") for table in printed] == left.split()
 
 
 @pytest.mark.parametrize(
@@ -184,31 +242,6 @@ def test_trials_in_words_are_refused_with_a_sentence(words, told, capsys):
     assert told in capsys.readouterr().err
 
 
-def test_custom_trials_are_the_product_of_their_lists_for_each_seed():
-    spec = parse(
-        "seeds = 2\nbatch_size = 64\nepochs = 7\n[[trial]]\nmodel = 'conv'\n"
-        "learning_rate = [0.5, 2]\nnesterov = [true, false]\n[[trial]]\nmodel='dense'\n"
-    )
-    trials = custom_trials(spec)
-    assert len(trials) == len({trial.trial_id for trial in trials}) == 2 * (4 + 1)
-    assert {trial.group for trial in trials} == {schema.CUSTOM}
-    conv = {(t.config.learning_rate, t.config.nesterov) for t in trials if t.config.model == "conv"}
-    assert conv == {(0.5, True), (0.5, False), (2.0, True), (2.0, False)}
-    assert {(t.config.epochs, t.config.batch_size, t.config.split) for t in trials} == {
-        (7, 64, "full")
-    }
-    assert "custom-conv-learning_rate=0.5-nesterov=True-s1".replace("True", "true") in {
-        trial.trial_id for trial in trials
-    }
-    assert set(trials) <= set(fixed_trials(spec))
-
-
-def test_a_label_is_a_files_name_and_no_one_elses():
-    labels = {label_of("unet", {"kind": kind}) for kind in ("a/b", "a b", "a_b", "ä" * 300)}
-    assert len(labels) == 4
-    assert all(len(label) <= 150 and "/" not in label for label in labels)
-
-
 words = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | words,
@@ -217,19 +250,24 @@ values = st.recursive(
 )
 
 
-def trials_from(where, table):
-    return custom_trials_from(where, table, schema.MODELS, lambda model: hyperparameters(model, ()))
+def read(where, table):
+    return trial_table_from(where, table, schema.MODELS, lambda model: hyperparameters(model, ()))
 
 
 @settings(max_examples=300, deadline=None)
-@given(table=st.dictionaries(st.sampled_from(["model", "learning_rate", "x", "split"]), values))
+@given(
+    table=st.dictionaries(
+        st.sampled_from([*KEYS, "learning_rate", "batch_size", "x"]),
+        values | st.sampled_from(["conv", *FIXED_GROUPS, "each", "search"]),
+    )
+)
 def test_any_table_of_trials_is_read_or_refused_with_a_sentence(table):
     try:
-        trials = trials_from("[[trial]] 1", table)
-    except CustomTrialError:
+        trials = read("[[trial]] 1", {"model": "conv", **table})
+    except SpecError:
         return
-    assert trials_from("x", trials.to_table()) == trials
-    assert CustomTrials.from_dict(trials.to_dict()) == trials
+    assert read("x", trials.to_table()) == trials
+    assert TrialTable.from_dict(json.loads(json.dumps(trials.to_dict()))) == trials
 
 
 names = st.sampled_from(["learning_rate", "momentum", "one_minus_momentum", "batch_size", "y"])
@@ -244,7 +282,7 @@ range_ = st.fixed_dictionaries(
 def test_any_space_is_read_or_refused_with_a_sentence(table):
     try:
         space = space_from("conv", table, hyperparameters_of("conv"))
-    except SpaceError:
+    except SpecError:
         return
     assert space_from("conv", space.to_table(), hyperparameters_of("conv")) == space
     assert type(space).from_dict(space.to_dict()) == space

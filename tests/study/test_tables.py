@@ -4,23 +4,23 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from simulation import totals
+from simulation import epoch_row, measured, planned
 
 from convae.config import TrialConfig
 from study.folder import schema
-from study.folder.manifest import Manifest
+from study.folder.manifest import Manifest, read_manifest
 from study.folder.storage import RunFolder, RunFolderError
 from study.folder.tables import TableWriter, read_reconstructions, read_tables
-from study.plan.ledger import Ledger, Measurement
-from study.plan.trials import PlannedTrial
-from study.tune.trainable import reconstruction_table
+from study.plan.ledger import Ledger
+from study.tune.kept_model import reconstruction_table
 
-PLANNED = PlannedTrial("reference-conv-s0", schema.REFERENCE, TrialConfig(model="conv", epochs=3))
+PLANNED = planned("reference-conv-s0", schema.REFERENCE, TrialConfig(model="conv", epochs=3))
 NAME = PLANNED.trial_id
 
 DIES_WRITING = """
@@ -34,20 +34,19 @@ RunFolder(sys.argv[1]).write("journal/00000009.json", b"[]")
 
 
 def epoch(number, train, test):
-    times = {"train_seconds": 1.0, "eval_seconds": 0.1}
-    return {"epoch": number, schema.TRAIN_MSE: train, schema.TEST_MSE: test, **times}
+    return epoch_row(PLANNED.config, number, test, train)
 
 
-def measure(ledger, *epochs, diverged_epoch=None):
-    n_epochs = epochs[-1]["epoch"]
-    ledger.measure(NAME, Measurement(n_epochs, epochs, totals(n_epochs, diverged_epoch)))
+def measure(ledger, *epochs):
+    """Epochs that follow one another, not always from the first."""
+    told = measured(*epochs)
+    ledger.measure(NAME, replace(told, n_epochs=epochs[-1]["epoch"]))
 
 
 @pytest.fixture
-def ledger(tmp_path, monkeypatch):
+def ledger(tmp_path):
     """One that rewrites its tables when it is told to, however busy the machine."""
-    monkeypatch.setattr("study.plan.ledger.WRITE_SECONDS", 1000.0)
-    ledger = Ledger(RunFolder(tmp_path))
+    ledger = Ledger(RunFolder(tmp_path), write_seconds=1000.0)
     ledger.plan(PLANNED)
     return ledger
 
@@ -118,52 +117,6 @@ def test_a_lost_table_is_named_unless_its_csv_is_there(ledger, name):
         resumed(ledger)
 
 
-def test_unfinished_trials_keep_their_rows_until_they_run_again(ledger):
-    """Else a second death, before they have started again, would lose them."""
-    measure(ledger, epoch(1, 0.9, 0.5))
-    ledger.fail_once(NAME, "worker died", "failed, retry 1 of 2")
-    before = tables(ledger)
-    again = resumed(ledger)
-    assert not again.is_done(NAME)
-    assert tables(again) == before
-    again = resumed(ledger)
-    again.plan(PLANNED)
-    again.fail_once(NAME, "worker died", "failed, retry 1 of 2")
-    assert again.row(NAME)["n_retries"] == 2
-
-
-def test_an_older_sessions_rows_get_the_columns_it_lacked(ledger):
-    path = ledger.folder.local / schema.TRIALS_FILE
-    measure(ledger, epoch(1, 0.9, 0.5), epoch(2, 0.8, 0.4), epoch(3, 0.7, 0.3))
-    ledger.end(NAME)
-    ledger.write()
-    pq.write_table(pq.read_table(path).drop_columns(["n_sharing"]), path)
-    (trial,), _ = tables(resumed(ledger))
-    assert trial["n_sharing"] is None
-
-
-def test_what_ended_since_the_last_table_is_known_after_a_death(ledger):
-    ledger.write()
-    before = (ledger.folder.local / schema.TRIALS_FILE).read_bytes()
-    epochs = [epoch(number, 0.8, 0.4) for number in (1, 2, 3)]
-    measure(ledger, *epochs)
-    ledger.end(NAME)
-    assert (ledger.folder.local / schema.TRIALS_FILE).read_bytes() == before
-    again = resumed(ledger)
-    assert again.is_done(NAME)
-    assert again.row(NAME)["state"] == schema.COMPLETED
-    assert [row["test_mse"] for row in again.epochs_of(NAME)] == [0.4] * 3
-
-
-def test_a_restart_since_the_last_table_is_known_after_a_death(ledger):
-    measure(ledger, epoch(1, 0.9, 0.5), epoch(2, 0.8, 0.4))
-    ledger.write()
-    measure(ledger, epoch(1, 0.7, 0.3))
-    ledger.end(NAME, stopping=True)
-    again = resumed(ledger)
-    assert [(row["epoch"], row["train_mse"]) for row in again.epochs_of(NAME)] == [(1, 0.7)]
-
-
 def test_the_journals_numbers_go_on_after_it_was_cleared(ledger):
     """Or a reader would take a new entry for one that the tables hold."""
     ledger.write()
@@ -173,13 +126,6 @@ def test_the_journals_numbers_go_on_after_it_was_cleared(ledger):
     TableWriter(ledger.folder).append([])
     (name,) = ledger.folder.names(schema.JOURNAL_FOLDER)
     assert name > f"{schema.JOURNAL_FOLDER}/00000001.json"
-
-
-def test_what_is_planned_is_known_after_a_death(ledger):
-    """Before the trial starts, and without the tables."""
-    again = resumed(ledger)
-    assert again.row(NAME)["state"] == schema.RUNNING
-    assert again.to_do == {NAME}
 
 
 def test_a_torn_journal_is_named(ledger):
@@ -204,18 +150,6 @@ def test_a_torn_csv_is_named(ledger):
     ledger.folder.write(schema.EPOCHS_CSV_FILE, content.replace(b"0.5", b"half"))
     with pytest.raises(RunFolderError, match=r"epochs\.csv is torn"):
         read_tables(ledger.folder)
-
-
-def test_the_journal_of_an_older_version_is_read(ledger):
-    """A file an ended trial, named after it, in no table."""
-    ledger.write()
-    row = {**ledger.row(NAME), "state": schema.COMPLETED, "epochs_completed": 1}
-    entry = {"trial": row, "epochs": [{"trial_id": NAME, **epoch(1, 0.9, 0.5)}]}
-    ledger.folder.write(f"journal/{NAME}.json", json.dumps(entry).encode())
-    again = resumed(ledger)
-    assert again.is_done(NAME)
-    assert [row["test_mse"] for row in again.epochs_of(NAME)] == [0.5]
-    assert again.folder.names(schema.JOURNAL_FOLDER) == []
 
 
 def test_a_death_in_the_middle_of_a_write_stops_no_later_session(ledger):
@@ -251,6 +185,15 @@ def test_manifest_tells_how_it_ended(tmp_path):
     assert (entries["status"], entries["command"]) == ("finished", ["python"])
     assert entries["wall_seconds"] >= 0
     assert entries["versions"]["ray"]
+
+
+@pytest.mark.parametrize("entries", [{"schema_version": 1}, {"form": 1}, {"form": 3}])
+def test_a_folder_of_another_form_is_refused_with_the_commit_that_reads_it(tmp_path, entries):
+    (tmp_path / "study.json").write_text(json.dumps(entries))
+    with pytest.raises(
+        RunFolderError, match=r"of form [13], .* reads form 2; .* commit fb18ede\.$"
+    ):
+        read_manifest(RunFolder(tmp_path))
 
 
 def test_a_resumed_study_keeps_its_first_command_and_adds_its_time(tmp_path):

@@ -1,4 +1,4 @@
-"""Where a trial trains: a rule that follows from the plan, since numbers round by it.
+"""How trials share a device: a rule that follows from the plan, since numbers round by it.
 
 It needs no TensorFlow, so that plans are made without it.
 """
@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
+from convae.config import CONV, DENSE
+
 # On an H200 a trial's epoch took 28.6 ms (conv) and 3.8 ms (dense-512) in 16 lanes, 85.6 and 16.8
 # in one; no other number of lanes was measured (`benchmarks/README.md`).
-GPU_LANES: Mapping[str, int] = MappingProxyType({"conv": 16, "dense": 16})
+GPU_LANES: Mapping[str, int] = MappingProxyType({CONV: 16, DENSE: 16})
 
 
-class Place(StrEnum):
-    """Where the plan has a trial trained; its numbers depend on it within rounding.
+class DeviceSharing(StrEnum):
+    """How a trial shares its device; its numbers depend on it within rounding."""
 
-    LANES: beside others. SINGLE: in the program of one lane, which takes turns with others. ALONE:
-    in it too, with nothing else at work, not even a compiler, so that its times are its own.
-    """
-
-    LANES = "lanes"
-    SINGLE = "single"
+    LANES = "lanes"  # beside others, in a program of many lanes
+    SINGLE = "single"  # in a program of one lane, which takes turns with other programs
+    # In a program of one lane, with nothing else at work, not even a compiler: its times are those
+    # of a device to itself.
     ALONE = "alone"
 
 
@@ -28,10 +28,10 @@ def choose_n_lanes(model: str, n_trials: int, *, gpu: bool) -> int:
     """How many lanes a model's program gets.
 
     No more than the plan has trials for, because lanes cost the same empty or taken. One on a CPU,
-    where lanes gain nothing and its own trainer is faster.
+    where lanes gain nothing and the plain trainer is faster.
 
     Args:
-        model: "conv" or "dense".
+        model: of `MODELS`.
         n_trials: of the model that the plan lets share a device; from 1.
         gpu: whether the device is one.
     """

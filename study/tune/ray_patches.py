@@ -1,4 +1,4 @@
-"""Mends what Ray Tune 2.60 does with its trials' workers, which go on with one trial after another.
+"""Patches two methods of Ray Tune's controller, whose workers go on with one trial after another.
 
 With `reuse_actors` a worker goes on with another trial by a reset. If it fails or dies over that,
 Tune gives the trial up at once, however many retries it has left, because the failure finds the
@@ -10,26 +10,52 @@ that reuse is unstable and turned it off by default for that
 (https://github.com/ray-project/ray/pull/42951); no report of these faults was found there.
 """
 
-from collections.abc import Iterator
+import inspect
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from unittest.mock import patch
+from hashlib import sha256
+from typing import Any, Final
 
 import ray
 from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-MENDED_VERSIONS = ("2.60.",)  # another one may not have the faults, or not in these places
+# The methods, by digests of the code that the patches were written for: of Ray 2.60.
+DIGESTS: Final = {
+    "_trial_task_failure": "88dad0a9584cc713",
+    "_maybe_reuse_cached_actor": "c045f0ddd48fee5b",
+}
+
+_log = logging.getLogger(__name__)
+
+
+def digest_of(method: Callable[..., Any]) -> str:
+    """A digest of a method's source."""
+    return sha256(inspect.getsource(method).encode()).hexdigest()[:16]
 
 
 @contextmanager
-def mended_reuse() -> Iterator[None]:
-    """While the block runs, such a trial uses its retries like any other, and keeps its worker."""
-    if not ray.__version__.startswith(MENDED_VERSIONS):
+def patched_reuse(controller: type = TuneController) -> Iterator[None]:
+    """While the block runs, such a trial uses its retries like any other, and keeps its worker.
+
+    A Ray whose methods are not those that were patched is left as it is, which the log says.
+
+    Args:
+        controller: Ray Tune's class; tests give another.
+    """
+    originals = {name: getattr(controller, name) for name in DIGESTS}
+    if {name: digest_of(method) for name, method in originals.items()} != DIGESTS:
+        _log.warning(
+            "Ray %s has another trial controller than the one that %s patches: a trial whose worker"
+            " fails as it takes the trial over may fail without a retry.",
+            ray.__version__,
+            __name__,
+        )
         yield
         return
-    process_failure = TuneController._trial_task_failure
-    reuse = TuneController._maybe_reuse_cached_actor
+    process_failure, reuse = originals.values()
 
     def fail_once(self: TuneController, trial: Trial, exception: Exception) -> None:
         if trial in self._resetting_trials:
@@ -49,9 +75,10 @@ def mended_reuse() -> Iterator[None]:
             return False
         return bool(reuse(self, trial))
 
-    with patch.multiple(
-        TuneController,
-        _trial_task_failure=fail_once,
-        _maybe_reuse_cached_actor=reuse_unless_starting,
-    ):
+    for name, patched in zip(DIGESTS, (fail_once, reuse_unless_starting), strict=True):
+        setattr(controller, name, patched)
+    try:
         yield
+    finally:
+        for name, original in originals.items():
+            setattr(controller, name, original)

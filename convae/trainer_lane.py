@@ -1,12 +1,11 @@
-"""The one lane of a person's own model in an engine: the plain trainer, in the words of lanes.
+"""The plain trainer as one lane of an engine: for custom models, and for all models on a CPU.
 
-Its trials follow one another in the engine's process, so that nothing else opens the device. An
-epoch is their slice, and a program of theirs is made when the first trial of its shape comes.
+Its trials follow one another in the engine's process, so that nothing else opens the device. A
+slice is an epoch, and a program is compiled when the first trial of its shape comes.
 """
 
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from convae.config import TrialConfig
 from convae.errors import DivergenceError
@@ -14,36 +13,27 @@ from convae.lanes import LaneState, SliceResult
 from convae.training import Trainer, Training
 
 
-class OneLane(NamedTuple):
-    """The shape of it."""
+class TrainerLane:
+    """Has a trainer train the trial in its lane; its methods are those of `convae.lanes.Lanes`."""
 
-    n_lanes: int = 1
-
-
-class CustomLane:
-    """Has a trainer train the trial in its lane; see `convae.lanes.Lanes`.
-
-    Attributes:
-        shape: one lane.
-    """
+    n_lanes = 1
 
     def __init__(self, model: str, trainer: Trainer) -> None:
-        """Takes the model's name, and the trainer that has its builder."""
-        self.shape = OneLane()
+        """Takes the model's name, and the trainer, which has the builder of a custom one."""
         self._model = model
         self._trainer = trainer
         self._occupant: tuple[TrialConfig, LaneState] | None = None
         self._training: Training | None = None
 
     def trace(self) -> None:
-        """Nothing: what there is to trace, a trial says."""
+        """Does nothing: a program is traced for its first trial."""
 
     def compile(self) -> float:
-        """Nothing either, which takes no time."""
+        """Does nothing, in 0 s."""
         return 0.0
 
     def check(self, config: TrialConfig, state: LaneState | None = None) -> None:
-        """Whether it is a trial of the model; whether the state is, only its model can tell.
+        """Whether it is a trial of the model; a state is only checked when the trial starts.
 
         Raises:
             ValueError: it is not.
@@ -86,7 +76,7 @@ class CustomLane:
     def run(self) -> dict[int, SliceResult]:
         """Trains the trial for an epoch, and before its first one here prepares it.
 
-        What fails in a person's own code is the trial's failure, not the engine's.
+        An exception, as of a custom model's code, is the trial's failure and not the engine's.
         """
         config, state = self._taken(0)
         epoch = 1 + (self._training.epoch if self._training else state.epoch)

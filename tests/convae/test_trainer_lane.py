@@ -1,21 +1,24 @@
-"""A person's own models in an engine: beside lanes, in turn, as the plain trainer trains them."""
+"""The plain trainer in an engine: beside lanes, one trial at a time, with the same numbers."""
 
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from keras_fit import noise
 
 from convae.config import TrialConfig
 from convae.custom_models import CustomModel
-from convae.data import ImageSet
 from convae.device import Device
-from convae.engine import Engine, EngineError, ProgramId, Status, TrialError
+from convae.engine import Engine, ProgramId
+from convae.errors import EngineError, TrialError
 from convae.lane_program import Shape
 from convae.lanes import LaneState
-from convae.place import Place
+from convae.results import Status
+from convae.sharing import DeviceSharing
 from convae.training import Trainer
 
+pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
 N_TRAIN = 200
 BUILDER = """
 import keras
@@ -30,7 +33,7 @@ def build(units=4, rate=0.2, end="sigmoid"):
         layers.Dense(784, activation=end), layers.Reshape((28, 28, 1)),
     ])
 """
-OWN = [
+CUSTOM = [
     CustomModel(name=name, function="build", files=(("builder.py", BUILDER),), defaults="{}")
     for name in ("mine", "other")
 ]
@@ -50,10 +53,7 @@ def custom_config(model="mine", epochs=3, seed=0, learning_rate=1.0, **keywords)
 
 @pytest.fixture(scope="module")
 def trainer():
-    rng = np.random.default_rng(0)
-    train, test = (rng.integers(0, 256, (n, 28, 28)).astype(np.uint8) for n in (N_TRAIN, 50))
-    labels = [np.zeros(n, np.uint8) for n in (N_TRAIN, 50)]
-    return Trainer(ImageSet(train, labels[0], test, labels[1], "noise"), DEVICE, custom_models=OWN)
+    return Trainer(noise(N_TRAIN, 50), DEVICE, custom_models=CUSTOM)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def compiled(trainer):
 @pytest.fixture
 def engine(compiled):
     for lanes in compiled.values():
-        for lane in range(lanes.shape.n_lanes):
+        for lane in range(lanes.n_lanes):
             lanes.clear(lane)
     engine = Engine(compiled)
     engine.compile()
@@ -116,7 +116,7 @@ def test_trains_what_the_plain_trainer_does_beside_lanes(engine, trainer):
     for i in range(2):
         engine.submit(f"e{i}", dense(seed=i))
     for name, config in configs.items():
-        engine.submit(name, config, place=Place.SINGLE)
+        engine.submit(name, config, sharing=DeviceSharing.SINGLE)
     engine.step()
     n_running = [
         len(engine._scheduler.running[ProgramId(m, single=True)]) for m in ("mine", "other")
@@ -137,9 +137,9 @@ def test_trains_what_the_plain_trainer_does_beside_lanes(engine, trainer):
 def test_goes_on_exactly_from_a_pause_and_from_a_checkpoint_in_another_engine(engine, trainer):
     config = custom_config(epochs=4)
     whole, last = plainly(trainer, config)
-    engine.submit("a", config, place=Place.SINGLE, until_epoch=1)
+    engine.submit("a", config, sharing=DeviceSharing.SINGLE, until_epoch=1)
     engine.submit(
-        "b", custom_config(seed=9, units=6), place=Place.SINGLE
+        "b", custom_config(seed=9, units=6), sharing=DeviceSharing.SINGLE
     )  # takes the lane meanwhile
     run(engine)
     report = engine.report("a")
@@ -155,7 +155,7 @@ def test_goes_on_exactly_from_a_pause_and_from_a_checkpoint_in_another_engine(en
     other = Engine(engine._programs)
     other.compile()
     state = LaneState.from_arrays(state.to_arrays())
-    other.submit("a", config, place=Place.SINGLE, state=state)
+    other.submit("a", config, sharing=DeviceSharing.SINGLE, state=state)
     run(other)
     assert found + numbers(other.report("a")) == whole
     for ours, theirs in zip(arrays(other.state("a")), last, strict=True):
@@ -164,32 +164,34 @@ def test_goes_on_exactly_from_a_pause_and_from_a_checkpoint_in_another_engine(en
 
 def test_a_checkpoint_before_the_first_slice_starts_anew(engine, trainer):
     config = custom_config(epochs=1)
-    engine.submit("a", config, place=Place.SINGLE)
+    engine.submit("a", config, sharing=DeviceSharing.SINGLE)
     engine._move()
     _, state = engine.checkpoint("a")
     engine.remove("a")
     engine.step()
-    engine.submit("a", config, place=Place.SINGLE, state=LaneState.from_arrays(state.to_arrays()))
+    engine.submit(
+        "a", config, sharing=DeviceSharing.SINGLE, state=LaneState.from_arrays(state.to_arrays())
+    )
     run(engine)
     assert numbers(engine.report("a")) == plainly(trainer, config)[0]
 
 
 def test_evaluates_where_it_is_asked_to(engine):
     even = {"evaluates": lambda epoch: epoch % 2 == 0}
-    engine.submit("a", custom_config(), place=Place.SINGLE, **even)
+    engine.submit("a", custom_config(), sharing=DeviceSharing.SINGLE, **even)
     run(engine)
     assert [epoch.eval_mse is None for epoch in engine.report("a").epochs] == [True, False, True]
 
 
 def test_is_alone_where_the_plan_says_so_and_makes_way_for_who_is(engine):
-    engine.submit("mine", custom_config(), place=Place.ALONE)
+    engine.submit("mine", custom_config(), sharing=DeviceSharing.ALONE)
     engine.submit("dense", dense())
     engine.step()
     assert engine.report("mine", 0).epochs[0].n_sharing == 1
     assert engine.report("dense", 0).train_seconds == 0
     run(engine)
-    engine.submit("alone", dense(), place=Place.ALONE)
-    engine.submit("other", custom_config("other"), place=Place.SINGLE)
+    engine.submit("alone", dense(), sharing=DeviceSharing.ALONE)
+    engine.submit("other", custom_config("other"), sharing=DeviceSharing.SINGLE)
     engine.step()
     assert engine.report("other", 0).train_seconds == 0
     run(engine)
@@ -198,8 +200,10 @@ def test_is_alone_where_the_plan_says_so_and_makes_way_for_who_is(engine):
 
 
 def test_divergence_is_told_with_its_epoch(engine):
-    engine.submit("a", custom_config(learning_rate=1e30, end="linear"), place=Place.SINGLE)
-    engine.submit("b", custom_config(seed=1), place=Place.SINGLE)
+    engine.submit(
+        "a", custom_config(learning_rate=1e30, end="linear"), sharing=DeviceSharing.SINGLE
+    )
+    engine.submit("b", custom_config(seed=1), sharing=DeviceSharing.SINGLE)
     run(engine)
     report = engine.report("a")
     assert report.status is Status.DIVERGED
@@ -210,8 +214,8 @@ def test_divergence_is_told_with_its_epoch(engine):
 
 def test_a_builder_that_fails_costs_its_trial_and_no_other(engine):
     with Engine(engine._programs) as engine:
-        engine.submit("bad", custom_config(units=13), place=Place.SINGLE)
-        engine.submit("good", custom_config(), place=Place.SINGLE)
+        engine.submit("bad", custom_config(units=13), sharing=DeviceSharing.SINGLE)
+        engine.submit("good", custom_config(), sharing=DeviceSharing.SINGLE)
         engine.submit("dense", dense())
         for ask in (lambda name: engine.report(name, 60), engine.state, engine.checkpoint):
             with pytest.raises(TrialError, match="bad has failed: no 13") as caught:
@@ -227,4 +231,4 @@ def test_refuses_what_it_cannot_train(engine):
     with pytest.raises(ValueError, match="no program"):
         engine.submit("a", custom_config())  # no lanes
     with pytest.raises(ValueError, match="no program"):
-        engine.submit("a", custom_config("third"), place=Place.SINGLE)
+        engine.submit("a", custom_config("third"), sharing=DeviceSharing.SINGLE)

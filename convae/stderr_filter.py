@@ -17,7 +17,7 @@ _NOTE = re.compile(
 
 
 @contextmanager
-def without_native_notes() -> Iterator[None]:
+def filtered_stderr() -> Iterator[None]:
     """Drops such notes while the block runs; other lines follow when it ends.
 
     If the block raises, all lines follow: the notes may tell why.
@@ -26,17 +26,15 @@ def without_native_notes() -> Iterator[None]:
     terminal = os.dup(2)
     with tempfile.TemporaryFile("w+", errors="replace") as held:
         os.dup2(held.fileno(), 2)
-        pattern: re.Pattern[str] | None = _NOTE
+        drops = True
         try:
             yield
         except BaseException:
-            pattern = None
+            drops = False
             raise
         finally:
             sys.stderr.flush()
             os.dup2(terminal, 2)
             os.close(terminal)
             held.seek(0)
-            for line in held:
-                if pattern is None or not pattern.match(line):
-                    sys.stderr.write(line)
+            sys.stderr.writelines(line for line in held if not (drops and _NOTE.match(line)))

@@ -9,8 +9,8 @@ NOTE = "I0000 00:00:1795584651.323942   22244 port.cc:153] oneDNN custom operati
 OTHER = "corrupted size vs. prev_size"
 PROGRAM = f"""
 import os, sys
-from convae.quiet import without_native_notes
-with without_native_notes():
+from convae.stderr_filter import filtered_stderr
+with filtered_stderr():
     os.write(2, b"{NOTE}\\n{OTHER}\\n")
     print("a warning of Python's", file=sys.stderr)
     print(1 / int(sys.argv[1]))

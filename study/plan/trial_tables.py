@@ -1,0 +1,168 @@
+"""Fixed trials as data: a `[[trial]]` table of a study file, or the words of `--trial`.
+
+    [[trial]]
+    group = "custom"            # or reference, reading, neighbour; default: custom
+    model = "conv"
+    vary = "product"            # or "each": the reference setting, and each with one value changed
+    split = "full"              # or "search", the default of neighbours
+    seeds = 3                   # default: the study's
+    learning_rate = [0.25, 0.5] # a hyperparameter, or an argument of a custom model's builder
+    batch_size = 128
+
+What is not named is the reference setting's.
+"""
+
+import math
+import shlex
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any, Final
+
+from convae.config import FULL_SPLIT, SEARCH_SPLIT, SPLITS, Hyperparameter, TrialConfig
+from study.folder import schema
+from study.plan.errors import SpecError, check_keys, checked_values, listed
+
+PRODUCT: Final = "product"
+EACH: Final = "each"
+FIXED_GROUPS: Final = (schema.CUSTOM, schema.REFERENCE, schema.READING, schema.NEIGHBOUR)
+KEYS: Final = ("group", "model", "vary", "split", "seeds")
+MOST_TRIALS: Final = 10_000  # of a table, for each seed
+MOST_SEEDS: Final = 1_000
+
+Values = tuple[tuple[str, tuple[Any, ...]], ...]
+Parameters = Callable[[str], Sequence[Hyperparameter]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialTable:
+    """Some settings of a model."""
+
+    model: str
+    values: Values = ()  # by hyperparameter, in the order of the table of hyperparameters
+    group: str = schema.CUSTOM  # of `FIXED_GROUPS`
+    vary: str = PRODUCT
+    split: str = FULL_SPLIT
+    n_seeds: int | None = None  # None for the study's
+
+    def configs(self, reference: TrialConfig) -> list[TrialConfig]:
+        """Its settings, as trials of the reference setting with other values."""
+        names = [name for name, _ in self.values]
+        if self.vary == PRODUCT:
+            combinations = product(*(values for _, values in self.values))
+            changes = [dict(zip(names, values, strict=True)) for values in combinations]
+            return [reference.with_values(values) for values in changes]
+        each = [{name: value} for name, values in self.values for value in values]
+        changed = [reference.with_values(values) for values in each]
+        return [reference, *(config for config in changed if config != reference)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, in types that JSON holds."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "TrialTable":
+        """The inverse of `to_dict`, also after a trip through JSON."""
+        values = tuple((name, tuple(of_name)) for name, of_name in fields["values"])
+        return cls(**{**fields, "values": values})
+
+    def to_table(self) -> dict[str, Any]:
+        """As a study file has it, without what goes without saying."""
+        given = {key: getattr(self, key) for key in ("group", "model", "vary", "split")}
+        given |= {} if self.n_seeds is None else {"seeds": self.n_seeds}
+        defaults = {"group": schema.CUSTOM, "vary": PRODUCT, "split": split_of(self.group)}
+        values = {name: list(of) if len(of) > 1 else of[0] for name, of in self.values}
+        return {k: v for k, v in given.items() if defaults.get(k) != v} | values
+
+
+def split_of(group: str) -> str:
+    """The images of a group's tables that do not say theirs.
+
+    Neighbours are compared with one another, so the test images stay out of it.
+    """
+    return SEARCH_SPLIT if group == schema.NEIGHBOUR else FULL_SPLIT
+
+
+def trial_table_from(
+    where: str, table: Any, models: Sequence[str], parameters: Parameters
+) -> TrialTable:
+    """A table of a study file.
+
+    Args:
+        where: it stands, for people.
+        table: as TOML has it, see this module's docstring.
+        models: those that there are.
+        parameters: a model's hyperparameters.
+
+    Raises:
+        SpecError: its trials cannot be trained.
+    """
+    if not isinstance(table, dict):
+        raise SpecError(f"{where} is {table!r}, but takes a table with the key model.")
+    model = str(table.get("model"))
+    if model not in models:
+        has = f"has the model {table['model']!r}" if "model" in table else "has no model"
+        raise SpecError(f"{where} {has}; give model = {listed(models)}.")
+
+    def one_of(key: str, known: Sequence[str], default: str) -> str:
+        value = table.get(key, default)
+        if value not in known:
+            raise SpecError(f"{where} {key} is {value!r}, but takes {listed(known)}.")
+        return str(value)
+
+    group = one_of("group", FIXED_GROUPS, schema.CUSTOM)
+    vary = one_of("vary", (PRODUCT, EACH), PRODUCT)
+    split = one_of("split", SPLITS, split_of(group))
+    n_seeds = table.get("seeds")
+    if n_seeds is not None and (type(n_seeds) is not int or not 1 <= n_seeds <= MOST_SEEDS):
+        raise SpecError(
+            f"{where} seeds is {n_seeds!r}, but takes whole numbers from 1 to {MOST_SEEDS:,}."
+        )
+    known = {p.name: p for p in parameters(model)}
+    given = {name: value for name, value in table.items() if name not in KEYS}
+    check_keys(where, given, (*known, *KEYS))
+    values = tuple(
+        (name, tuple(checked_values(f"{where} {name}", given[name], p)))
+        for name, p in known.items()
+        if name in given
+    )
+    sizes = [len(of_name) for _, of_name in values]
+    n = math.prod(sizes) if vary == PRODUCT else sum(sizes)
+    if n > MOST_TRIALS:
+        raise SpecError(f"{where} makes {n:,} trials, but at most {MOST_TRIALS:,} are taken.")
+    return TrialTable(
+        model=model, values=values, group=group, vary=vary, split=split, n_seeds=n_seeds
+    )
+
+
+def table_of(words: str) -> dict[str, Any]:
+    """A table of words such as "model=conv learning_rate=0.25,0.5".
+
+    Raises:
+        SpecError: a word is not NAME=VALUE, or there twice.
+    """
+    table: dict[str, Any] = {}
+    try:
+        pairs = shlex.split(words)
+    except ValueError as error:
+        raise SpecError(f"--trial {words!r} cannot be read ({error}).") from error
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name or not value or name in table:
+            raise SpecError(
+                f"--trial has {pair!r}, but takes each name once, as in"
+                ' "model=conv learning_rate=0.25,0.5".'
+            )
+        items = value.removeprefix("[").removesuffix("]").split(",")
+        read = [_literal(item.strip()) for item in items]
+        table[name] = read if len(read) > 1 else read[0]
+    return table
+
+
+def _literal(text: str) -> Any:
+    """A number, true or false as TOML has them; else the text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text

@@ -1,0 +1,172 @@
+"""What a trial's worker tells Ray Tune, with an engine that pretends, and with the CPU's."""
+
+import os
+
+import pytest
+from closed_form import ClosedFormEngine
+from simulation import MemoryFolder
+
+from convae.config import TrialConfig
+from convae.results import EpochResult, Report, Status
+from study.folder import schema
+from study.folder.checkpoints import checkpoint_name
+from study.plan.trials import PlannedTrial
+from study.tune.engines import Attempt
+from study.tune.trainable import EPOCH, PLANNED, StudyTrial, WorkerSettings
+
+CONFIG = TrialConfig(model="dense", epochs=9, split="search")
+PLAN = PlannedTrial(
+    "search-dense-001", schema.SEARCH, CONFIG, "dense-512", "", prunable=True, report_epochs=(3, 6)
+)
+ATTEMPT = Attempt(PLAN.trial_id, os.getpid())
+
+
+class PretendedEngine:
+    """Trains whenever it is looked at: `pace` epochs for a report, one more for a checkpoint."""
+
+    in_lanes = True
+    report_seconds = 5.0
+
+    def __init__(self, pace, diverges_at=None):
+        self._pace, self._diverges_at = pace, diverges_at
+        self.targets, self.removed = [], []
+
+    def describe(self):
+        return "a device"
+
+    def submit(self, attempt, planned, until_epoch, state):
+        self.epoch = 0 if state is None else int(state[0])
+        self._told, self._diverged_epoch = self.epoch, None
+        self.targets.append(until_epoch)
+        return 7
+
+    def advance(self, attempt, until_epoch):
+        assert self.epoch == self.targets[-1] < until_epoch
+        self.targets.append(until_epoch)
+
+    def report(self, attempt, timeout_seconds):
+        return self._report(self._pace)
+
+    def checkpoint(self, attempt):
+        return self._report(1), [self.epoch]
+
+    def remove(self, attempt):
+        self.removed.append(attempt)
+
+    def _report(self, n_epochs):
+        for _ in range(n_epochs):
+            if self.epoch + 1 == self._diverges_at:
+                self._diverged_epoch = self._diverges_at
+            elif self.epoch < self.targets[-1]:
+                self.epoch += 1
+        epochs = [
+            EpochResult(epoch, 0.2, 0.1, 2.0, 0.5, n_sharing=float(epoch % 2 + 1))
+            for epoch in range(self._told + 1, self.epoch + 1)
+        ]
+        self._told = self.epoch
+        status = Status.PAUSED if self.epoch == self.targets[-1] else Status.RUNNING
+        if self._diverged_epoch is not None:
+            status = Status.DIVERGED
+        return Report(status, epochs, self._diverged_epoch)
+
+
+def begin(engine, folder, checkpoint_seconds=0.0):
+    """Begins the planned trial on an engine; by default every result leaves a checkpoint."""
+    folder.files.setdefault(schema.MANIFEST_FILE, b"{}")
+    trial = StudyTrial.__new__(StudyTrial)  # without Ray Tune's logs
+    settings = WorkerSettings(checkpoint_seconds=checkpoint_seconds)
+    trial.setup({PLANNED: PLAN}, lambda: engine, folder, settings=settings, node="a")
+    return trial
+
+
+def results_of(trial):
+    results = [trial.step()]
+    while not results[-1]["done"]:
+        results.append(trial.step())
+    return results
+
+
+def assert_told_once(results, n_epochs):
+    told = [epoch.epoch for result in results for epoch in result["history"]]
+    assert told == list(range(1, n_epochs + 1))
+    so_far = 0
+    for result in results:
+        so_far += len(result["history"])
+        assert result[EPOCH] == so_far
+        assert result["train_seconds"] == 2.0 * so_far
+
+
+@pytest.mark.parametrize("pace", [0, 1, 2, 3, 9])
+def test_every_epoch_is_told_once_and_the_scheduler_decides_at_its_epochs(pace):
+    engine = PretendedEngine(pace)
+    results = results_of(begin(engine, MemoryFolder()))
+    assert_told_once(results, 9)
+    assert {3, 6, 9} <= {result[EPOCH] for result in results}
+    assert engine.targets == [3, 6, 9]
+    assert results[-1]["n_sharing"] == pytest.approx(14 / 9)
+    assert results[-1]["n_parameters"] == 7
+
+
+@pytest.mark.parametrize("diverges_at", [1, 4, 5])
+@pytest.mark.parametrize("pace", [0, 2])
+def test_a_trial_that_diverges_ends_with_the_epochs_before(pace, diverges_at):
+    results = results_of(begin(PretendedEngine(pace, diverges_at), MemoryFolder()))
+    assert_told_once(results, diverges_at - 1)
+    assert results[-1]["diverged_epoch"] == diverges_at
+
+
+def test_a_checkpoint_goes_on_in_another_engine_and_tells_its_epochs_again():
+    folder = MemoryFolder()
+    trial = begin(PretendedEngine(1), folder)
+    trial.step()
+    trial.step()
+    other = PretendedEngine(2)
+    results = results_of(begin(other, folder))
+    assert other.epoch == 9
+    assert_told_once(results, 9)
+
+
+def test_a_lane_and_a_cpus_trainer_do_not_take_each_others_checkpoints():
+    folder = MemoryFolder()
+    kept_one = begin(ClosedFormEngine(), folder)
+    kept_one.step()
+    kept_one.cleanup()
+    assert checkpoint_name(PLAN.trial_id) in folder.files
+    engine = PretendedEngine(1)
+    assert begin(engine, folder).step()[EPOCH] == 1
+    assert engine.targets == [3]
+    assert begin(ClosedFormEngine(), folder).step()[EPOCH] == 3  # it is of a lane now
+
+
+def test_a_cpus_trial_pauses_where_the_scheduler_decides_and_says_nothing_of_others():
+    results = results_of(begin(ClosedFormEngine(), MemoryFolder(), checkpoint_seconds=1000.0))
+    assert [result[EPOCH] for result in results] == [3, 6, 9]
+    assert "n_sharing" not in results[-1]
+    assert [len(result["history"]) for result in results] == [3, 3, 3]
+
+
+def test_a_trial_that_is_cut_off_keeps_what_it_has_and_leaves_its_lane():
+    engine, folder = PretendedEngine(1), MemoryFolder()
+    trial = begin(engine, folder, checkpoint_seconds=1000.0)
+    trial.step()
+    trial.cleanup()
+    assert engine.removed == [ATTEMPT]
+    assert checkpoint_name(PLAN.trial_id) in folder.files
+    assert_told_once(results_of(begin(PretendedEngine(1), folder)), 9)
+
+
+def test_a_trial_leaves_its_lane_when_another_takes_its_place():
+    engine = PretendedEngine(1)
+    trial = begin(engine, MemoryFolder())
+    trial.step()
+    assert trial.reset_config({PLANNED: PLAN})
+    assert engine.removed == [ATTEMPT]
+
+
+def test_a_worker_that_is_dropped_before_it_trains_asks_for_no_lane():
+    """Ray Tune starts one for a trial, and drops it if another has become free meanwhile."""
+    engine, folder = PretendedEngine(1), MemoryFolder()
+    begin(engine, folder).cleanup()
+    assert not engine.targets
+    assert not engine.removed
+    assert checkpoint_name(PLAN.trial_id) not in folder.files
