@@ -21,7 +21,7 @@ CLUSTER := -m cluster --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .venv: .venv/installed
 
-# uv installs in a fraction of pip's time (benchmarks/README.md). It does not read pip's settings, so
+# uv installs in a fraction of pip's time (benchmarks/LOG.md). It does not read pip's settings, so
 # where it fails, as behind a mirror that only pip knows, pip has the last word. Python's compiled
 # files come with it, as with pip: the processes of a study would make them all at the same time.
 PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check
