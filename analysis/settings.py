@@ -7,7 +7,7 @@ ones are counted beside it.
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -306,6 +306,11 @@ def ratio(top: Setting | None, bottom: Setting | None, metric: str = "") -> Esti
         return None
     metric = metric or top.metric
     return ratio_over_seeds(top.by_seed(metric), bottom.by_seed(metric))
+
+
+def report_ratio(named: Mapping[str, Setting], metric: str = schema.TEST_MSE) -> Estimate | None:
+    """Conv ÷ dense-512 among settings by name, paired by seed."""
+    return ratio(named.get(CONV_NAME), named.get(DENSE_NAME), metric)
 
 
 def frame(settings: Iterable[Setting]) -> pd.DataFrame:

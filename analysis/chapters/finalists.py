@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import plots
 from analysis.load import Run
-from analysis.phrases import NO_VALUE, count, digits, ends, lost_words, mean_and_sd, ordinal, seeds
+from analysis.phrases import count, digits, lost_words, mean_and_sd, ordinal, seeds
 from analysis.plots import Drawing, Marks
 from analysis.settings import Setting
 from analysis.verdicts import compared
@@ -122,19 +122,14 @@ def _winner(run: Run, found: Sequence[Setting], chosen: Setting | None) -> str:
     return f"{said} {compared('It', beside, 'the reference setting', 'validation MSE')}."
 
 
-def rows(run: Run) -> list[list[str]]:
-    """A row a finalist: what one seed of the search promised, and what fresh seeds give."""
-    found, rows = promised(run), []
-    for its in by_model(run).values():
-        for one in its:
-            mean, first = one.mean(), found.get(one.label)
-            label = label_of(run, one) + (": the winner" if one is winner_among(its) else "")
-            search = f"{digits(first.value)} ({ordinal(first.rank)})" if first else NO_VALUE
-            between = ends(mean) if mean and mean.low is not None else NO_VALUE
-            cells = [search, mean_and_sd(mean), between, str(mean.n if mean else 0)]
-            setting = f"{one.architecture}: {one.whole}"
-            rows.append([label, setting, *cells, lost_words(one) or NO_VALUE])
-    return rows
+def rows(run: Run) -> list[tuple[str, Setting, Found | None]]:
+    """A row a finalist: its name, and what one seed of the search promised."""
+    found = promised(run)
+    return [
+        (label_of(run, s) + ": the winner" * (s is winner_among(its)), s, found.get(s.label))
+        for its in by_model(run).values()
+        for s in its
+    ]
 
 
 def drawing(run: Run) -> Drawing | None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from pages import chapter_of, run_of_trials
+from pages import chapter_of, run_of_trials, text_of
 from rows import Trial, trial
 from synthetic_runs import MANIFEST, finalist_trials
 
@@ -83,7 +83,7 @@ def test_a_winner_is_known_by_its_finalists_mean():
     assert winners.by_model(run) == {"conv": first}
     chosen, fresh = winners.chosen_by(run, first)
     assert (chosen.mean, chosen.n, fresh.lost) == (pytest.approx(0.0056), 3, {})
-    assert winners.rows(run)[0][3] == "0.00560 ± 0.00010 (n = 3 fresh seeds)"
+    assert "|0.00560 ± 0.00010 (n = 3 fresh seeds)|" in text_of(run, "search")
     alone = run_of(*finals([], SECOND, []), *won, lucky)
     assert winners.by_model(alone)["conv"].label == first.label
     assert winners.chosen_by(alone, winners.winners(alone)[1])[0].n == 1
