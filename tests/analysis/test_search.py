@@ -19,7 +19,7 @@ from synthetic_runs import (
 )
 
 from analysis import settings as frame
-from analysis.chapters import pareto, search, winners
+from analysis.chapters import finalists, pareto, search, winners
 from study.folder import schema
 
 TIMED = MANIFEST["spec"] | {"objective": schema.MSE_AND_TIME}

@@ -1,31 +1,18 @@
 """The search's figures: room, and that what has no value gets no height."""
 
-from collections.abc import Callable
-from io import BytesIO
-from itertools import pairwise
-from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
-import pytest
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from pages import run_of_trials
-from PIL import Image
-from rows import trial
-from synthetic_runs import finalist_trials, neighbour_trials, quick_trials, search_trials
+from synthetic_runs import neighbour_trials, quick_trials, search_trials
 
 from analysis import plots
 from analysis.chapters import (
-    finalists,
     parameters,
     pareto,
-    reconstructions,
     search,
     sensitivity,
-    times,
 )
-from analysis.importance import parameter_table
 from analysis.plots import Drawing
 from study.folder import schema
 
@@ -57,50 +44,6 @@ def of_importances() -> Drawing:
 
 def fronts() -> Drawing:
     return pareto.drawing(TIMED, pareto.pareto_trials(TIMED), "both")
-
-
-def of_slices() -> Drawing:
-    run = run_of_trials(*search_trials("dense", 40))
-    return parameters.slices(run, "dense", parameter_table(run.trials, "dense"), plots.LIGHT)
-
-
-def of_times() -> Drawing:
-    run = run_of_trials(*(trial(model, seed=s) for model in schema.MODELS for s in range(2)))
-    return times.drawing(run, times.timed(run), {"conv": 28.0})
-
-
-DRAWINGS: dict[str, Callable[[], Drawing]] = {
-    "progress": lambda: search.drawing(QUICK, "number"),
-    "progress by seconds": lambda: search.drawing(QUICK, "seconds"),
-    "finalists": lambda: finalists.drawing(run_of_trials(*finalist_trials("conv", FINALS))),
-    "importances": of_importances,
-    "slices": of_slices,
-    "sensitivity": lambda: sensitivity.drawing(NEIGHBOURS, "dense"),
-    "pareto": fronts,
-    "times": of_times,
-}
-
-
-def drawn(drawing: Drawing) -> Axes:
-    with plots.style():
-        plots.add_footnote(drawing.figure, "n = 3 seeds; batch size 256. " * 8)
-        FigureCanvasAgg(drawing.figure).draw()
-    return drawing.figure.axes[0]
-
-
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_nothing_is_clipped_and_the_axes_keep_their_room(name: str):
-    ax = drawn(DRAWINGS[name]())
-    figure = ax.get_figure()
-    box, size = figure.get_tightbbox(), figure.get_size_inches()
-    assert box.min.min() >= -0.02
-    assert (box.max <= size + 0.02).all()
-    (footnote,) = figure.texts
-    assert footnote.get_window_extent().y1 <= ax.get_tightbbox().y0
-    assert ax.get_position().width > 0.35  # labels and legend leave it that much
-    for axis in (ax.get_xticklabels(), ax.get_yticklabels()):
-        boxes = [label.get_window_extent() for label in axis if label.get_text()]
-        assert not any(one.overlaps(other) for one, other in pairwise(boxes))
 
 
 def test_trials_without_a_value_have_no_height():
@@ -148,9 +91,3 @@ def test_fronts_are_steps_from_their_own_trials():
     assert list(lines["conv, front"].get_ydata()) == front["val_mse"].tolist()
     n_dominated = ((data["model"] == "conv") & ~data["on_own_front"]).sum()
     assert len(lines["conv, dominated"].get_xdata()) == n_dominated
-
-
-def test_pictures_hold_the_images_that_they_show():
-    image = np.arange(784).reshape(28, 28) % 256
-    with urlopen(reconstructions.source(image.astype(float))) as response:
-        assert np.array_equal(np.asarray(Image.open(BytesIO(response.read()))), image)
