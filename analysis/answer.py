@@ -139,7 +139,7 @@ def _of_study(run: Run) -> dict[str, Any]:
     best = ranked(run)
     asked = custom.ranked(run.of(schema.CUSTOM))
     tuned = _tuned(run)
-    over_seeds = finalists.sentences(run)
+    over_seeds = finalists.outcomes(run)
     figure = ""
     if best:
         figure = curves.TEST

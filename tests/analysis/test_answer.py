@@ -1,10 +1,8 @@
 """The first screen: the answer is one that the run at hand can give, with n and an interval."""
 
-from typing import Any
-
 import pytest
 from golden import agrees
-from pages import run_of_trials
+from pages import screen
 from rows import Trial, trial
 from synthetic_runs import (
     MANIFEST,
@@ -16,8 +14,6 @@ from synthetic_runs import (
     search_trials,
 )
 
-from analysis import answer
-from analysis.page import Book
 from analysis.page.text import blocks, lines
 from study.folder import schema
 
@@ -31,13 +27,6 @@ def winner(model: str, ends: list[float]) -> list[Trial]:
         trial(model, seed=seed, mse=[0.06, 0.03, end], group=schema.WINNER)
         for seed, end in enumerate(ends)
     ]
-
-
-def screen(*pairs: Trial, question: str = "", **manifest: Any) -> str:
-    """The first screen as HTML."""
-    spec = MANIFEST["spec"] | {"question": question}
-    its = answer.answer(run_of_trials(*pairs, **{"spec": spec} | manifest))
-    return Book("here").chapter(f"answer_{its['kind']}", **its).html
 
 
 def short(html: str) -> str:
