@@ -341,9 +341,7 @@ def frame(settings: Iterable[Setting]) -> pd.DataFrame:
     first = ("group", "setting", "base", "model", "split", "epochs", "n_parameters", "metric", "n")
     columns = [*first, *numbers, "ratio_n", *schema.STATES, "collapsed"]
     whole = dict.fromkeys(("epochs", "n_parameters", "n", "ratio_n"), "Int64")
-    return pd.DataFrame(rows, columns=columns).astype(
-        {**whole, **dict.fromkeys(numbers, "float64")}
-    )
+    return pd.DataFrame(rows, columns=columns).astype(whole | dict.fromkeys(numbers, "float64"))
 
 
 def histories(setting: Setting, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:
