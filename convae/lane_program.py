@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from convae import banded
-from convae.config import CONV, DENSE, SPLITS, TrialConfig
+from convae.config import CONV, DENSE, IMAGE_SHAPE, SPLITS, TrialConfig
 from convae.data import ImageSet, split
 from convae.lane_operations import (
     add_bias,
@@ -42,7 +42,7 @@ Form = Literal["pixels", "rows"]
 SLICES_PER_EPOCH = 6
 # Large enough to keep a GPU busy with one lane, small enough for its memory.
 EVAL_CHUNK_SIZES: Mapping[str, int] = MappingProxyType({CONV: 1000, DENSE: 10_000})
-N_PIXELS = 28 * 28  # of an image
+N_PIXELS = math.prod(IMAGE_SHAPE)  # of an image
 # Which field of a trial is its width.
 WIDTHS: Mapping[str, str] = MappingProxyType({CONV: "latent_filters", DENSE: "hidden_units"})
 
