@@ -225,10 +225,16 @@ def _dense(
 
 
 def lane_network(model: str, form: Form) -> _Network:
-    """What reconstructs the images of all lanes of a model."""
-    if model == DENSE:
-        return _dense
-    return {"pixels": _conv, "rows": _conv_by_rows}[form]
+    """What reconstructs the images of all lanes of a model.
+
+    Raises:
+        KeyError: the model has no lanes.
+    """
+    dense, conv = (
+        dict.fromkeys(("pixels", "rows"), _dense),
+        {"pixels": _conv, "rows": _conv_by_rows},
+    )
+    return {DENSE: dense, CONV: conv}[model][form]
 
 
 def _errors(outputs: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
