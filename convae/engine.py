@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NamedTuple
 
 import keras
 
@@ -25,21 +24,15 @@ from convae.custom_models import CustomModel
 from convae.data import ImageSet
 from convae.device import Device
 from convae.errors import EngineError, TrialError
-from convae.lane_program import WIDTHS, DeviceImages, Evaluator, Shape
+from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
 from convae.models import build_model
 from convae.results import EpochResult, Report, Status
+from convae.shapes import WIDTHS, ProgramId, program_of
 from convae.sharing import DeviceSharing
 from convae.trainer_lane import TrainerLane
 from convae.training import Trainer
 from convae.xla import cached_programs
-
-
-class ProgramId(NamedTuple):
-    """A model's program: that of many lanes, or the single lane for trials that are timed alone."""
-
-    model: str
-    single: bool
 
 
 @dataclass(eq=False)
@@ -49,6 +42,7 @@ class Trial:
     trial_id: str  # unique among those in the engine
     config: TrialConfig
     sharing: DeviceSharing
+    program: ProgramId  # that trains it
     until_epoch: int  # it pauses after so many epochs
     evaluates: Callable[[int], bool]  # whether at the end of an epoch, counted from 1
     # From which it goes on when it gets a lane; None for its beginning.
@@ -62,11 +56,6 @@ class Trial:
     compile_seconds: float = 0.0  # for it alone, since the last report
     _epoch_seconds: float = 0.0
     _sharing: float = 0.0
-
-    @property
-    def program(self) -> ProgramId:
-        """The program that trains it."""
-        return ProgramId(self.config.model, self.sharing is not DeviceSharing.LANES)
 
     def report(self) -> Report:
         """What is new since the last one."""
@@ -292,7 +281,7 @@ class Engine:
         Args:
             trial_id: unique among the trials in the engine.
             config: what to train.
-            sharing: how it shares the device, by the plan.
+            sharing: how it shares the device, by the plan; see `convae.shapes.program_of`.
             until_epoch: it pauses after so many epochs; None for its end.
             evaluates: whether it is evaluated at the end of an epoch, counted from 1.
             state: from which it goes on, of `state` of an engine with programs of the same shapes.
@@ -302,7 +291,8 @@ class Engine:
                 is there already.
         """
         until_epoch = config.epochs if until_epoch is None else until_epoch
-        trial = Trial(trial_id, config, sharing, until_epoch, evaluates, state)
+        program = program_of(config, sharing, self._programs)
+        trial = Trial(trial_id, config, sharing, program, until_epoch, evaluates, state)
         with self._changed:
             self._check()
             if trial_id in self._trials:

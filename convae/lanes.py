@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from convae.config import TrialConfig
 from convae.lane_program import (
-    WIDTHS,
     Arguments,
     DeviceImages,
     Evaluator,
@@ -26,11 +25,11 @@ from convae.lane_program import (
     State,
     hidden_layer,
     lane_of,
-    n_chunks,
     weight_shapes,
     widest_trial,
 )
 from convae.models import build_model, reset
+from convae.shapes import WIDTHS, n_chunks
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,11 @@ class Lanes:
         shape = self.shape
         n_train = self._images.sizes(config.split).n_train
         width = getattr(config, WIDTHS[shape.model])
-        batch_fits = shape.accumulates or min(config.batch_size, n_train) <= shape.chunk_size
+        batch_size = min(config.batch_size, n_train)
         for name, fits in (
             (f"model {config.model}", config.model == shape.model),
-            (f"{WIDTHS[shape.model]} {width}", width is not None and width <= shape.width),
-            (f"batch size {config.batch_size}", batch_fits),
+            (f"{WIDTHS[shape.model]} {width}", shape.holds(width, 1)),
+            (f"batch size {config.batch_size}", shape.holds(shape.width, batch_size)),
         ):
             if not fits:
                 raise ValueError(f"This program cannot train {name}: {shape}.")

@@ -19,11 +19,18 @@ from ray import tune
 from convae.data import ImageSet
 from convae.errors import UserError
 from convae.hardware import describe_machine
+from convae.shapes import ProgramId, ProgramShape
 from study.folder import schema
 from study.folder.lock import DriverLock
 from study.folder.manifest import Manifest, read_manifest
 from study.folder.storage import RunFolder, RunFolderError
-from study.plan.lanes import ModelLanes, lanes_of
+from study.plan.lanes import (
+    ModelLanes,
+    lanes_of,
+    programs_from_json,
+    programs_to_json,
+    shapes_of,
+)
 from study.plan.ledger import Ledger
 from study.plan.optuna_file import OptunaFile
 from study.plan.phases import Plan
@@ -111,8 +118,12 @@ def run_study(
     experiment = open_experiment(mlflow, folder) if mlflow else None
     widths = widths_of(lanes)
     plan_line = describe_plan(spec, slots.n_slots, slots.needs, widths)
+    shapes = None
+    if lanes:
+        kept = (earlier["resources"].get("programs") if earlier else None) or []
+        shapes = shapes_of(lanes, len(image_set.train_images), programs_from_json(kept))
     with ExitStack() as stack:
-        engine, gpu = _prepare_engine(stack, spec, slots, lanes, image_set, workers)
+        engine, gpu = _prepare_engine(stack, spec, slots, shapes, image_set, workers)
         if lock is None:
             lock = DriverLock(folder)
             stack.callback(lock.release)
@@ -128,6 +139,7 @@ def run_study(
                 "cpus_per_trial": slots.cpus_per_trial,
                 "gpus_per_trial": slots.gpus_per_trial,
                 "lanes": widths,
+                "programs": None if shapes is None else programs_to_json(shapes),
                 "max_concurrent": slots.n_slots,
                 "address": resources.address,
             },
@@ -177,7 +189,7 @@ def _prepare_engine(
     stack: ExitStack,
     spec: StudySpec,
     slots: Slots,
-    lanes: dict[str, ModelLanes] | None,
+    shapes: Mapping[ProgramId, ProgramShape] | None,
     image_set: ImageSet,
     workers: WorkerSettings,
 ) -> tuple[Callable[[], Any], str | None]:
@@ -188,10 +200,10 @@ def _prepare_engine(
     Raises:
         SpecError: TensorFlow cannot open the device.
     """
-    if not lanes:
+    if shapes is None:
         make = workers.engine or StudyEngine
         return partial(make, image_set, spec.custom_models, n_threads=slots.cpus_per_trial), None
-    keeper = start_keeper(slots, image_set, lanes=lanes, custom_models=spec.custom_models)
+    keeper = start_keeper(slots, image_set, shapes=shapes, custom_models=spec.custom_models)
     stack.callback(ray.kill, keeper)
     gpu = slots.gpus_per_trial > 0
     device = start_first_engine(keeper, slots) if fits_now(slots) else None

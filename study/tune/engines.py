@@ -7,24 +7,22 @@ Ray actor that has the trials of a whole device (`study.tune.engine_actors`).
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from convae.config import MODELS
 from convae.custom_models import CustomModel
 from convae.errors import UserError
 from convae.processes import process_exists
 from convae.results import Report
-from convae.sharing import DeviceSharing
-from study.plan.lanes import ModelLanes
+from convae.shapes import ProgramId, ProgramShape
 from study.plan.trials import PlannedTrial
 
 if TYPE_CHECKING:
     import convae.engine
     from convae.data import ImageSet
 
-NO_LANES: Mapping[str, ModelLanes] = {}
 LANE_REPORT_SECONDS = 5.0
 
 
@@ -46,7 +44,7 @@ class Attempt(NamedTuple):
 def open_engine(
     image_set: "ImageSet",
     custom_models: tuple[CustomModel, ...],
-    lanes: Mapping[str, ModelLanes],
+    shapes: Mapping[ProgramId, ProgramShape] | None,
     *,
     gpu: bool,
     n_threads: int,
@@ -60,25 +58,14 @@ def open_engine(
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from convae.device import open_device
-    from convae.engine import Engine, ProgramId
+    from convae.engine import Engine
     from convae.lane_program import Shape
     from convae.training import Trainer
 
-    device = open_device(gpu=gpu, n_threads=n_threads, lanes=bool(lanes))
-    shapes = {
-        ProgramId(model, n == 1): Shape.for_trials(
-            model,
-            n_lanes=n,
-            widths=programs.widths,
-            batch_sizes=programs.batch_sizes,
-            n_train=len(image_set.train_images),
-        )
-        for model, programs in lanes.items()
-        if model in MODELS
-        for n in (programs.n_lanes, int(programs.single))
-        if n
-    }
-    engine = Engine.open(image_set, shapes, Trainer(image_set, device, custom_models=custom_models))
+    device = open_device(gpu=gpu, n_threads=n_threads, lanes=shapes is not None)
+    programs = {program: Shape(**asdict(shape)) for program, shape in (shapes or {}).items()}
+    trainer = Trainer(image_set, device, custom_models=custom_models)
+    engine = Engine.open(image_set, programs, trainer)
     engine.start()
     return device.description, engine
 
@@ -89,7 +76,8 @@ class StudyEngine:
     Args:
         image_set: the images.
         custom_models: that trials may name.
-        lanes: the programs of each model; without, every model has the plain trainer.
+        shapes: of the lanes' programs; a model without has the plain trainer. None where each trial
+            has a process to itself.
         gpu: whether to open the GPU that this process sees.
         n_threads: of the CPU.
         open_engine: tests give another.
@@ -99,25 +87,24 @@ class StudyEngine:
         self,
         image_set: "ImageSet",
         custom_models: tuple[CustomModel, ...] = (),
-        lanes: Mapping[str, ModelLanes] = NO_LANES,
+        shapes: Mapping[ProgramId, ProgramShape] | None = None,
         *,
         gpu: bool = False,
         n_threads: int = 1,
         open_engine: "Callable[..., tuple[str, convae.engine.Engine]]" = open_engine,
     ) -> None:
-        self._image_set, self._custom_models, self._lanes = image_set, custom_models, lanes
+        self._image_set, self._custom_models = image_set, custom_models
+        self._shapes = shapes or {}
         self._attempts: set[Attempt] = set()  # those in the engine
         self._told_compile_seconds: set[Any] = set()  # of these programs
-        # Whether trials share its device in one program: then it reports how many did, and a state
-        # is for a program of the same shape.
-        self.in_lanes = bool(lanes)
+        self.in_lanes = shapes is not None  # then it reports how many shared its device
         # Between two results of a trial. Ray Tune takes in some tens of results a second, and a GPU
         # may have as many trials in lanes.
-        self.report_seconds = LANE_REPORT_SECONDS if lanes else 1.0
+        self.report_seconds = LANE_REPORT_SECONDS if self.in_lanes else 1.0
         self._refusal: UserError | None = None
         try:
             self._device, self._engine = open_engine(
-                image_set, custom_models, lanes, gpu=gpu, n_threads=n_threads
+                image_set, custom_models, shapes, gpu=gpu, n_threads=n_threads
             )
         except UserError as error:
             # Kept for `describe`, since Ray reports an error here as an actor's death; and of a
@@ -163,11 +150,10 @@ class StudyEngine:
         for other in list(self._attempts):
             if not process_exists(other.pid):
                 self.remove(other)
-        programs = self._lanes.get(planned.config.model)
         self._engine.submit(
             attempt.name,
             planned.config,
-            sharing=programs.sharing(planned.sharing) if programs else DeviceSharing.SINGLE,
+            sharing=planned.sharing,
             until_epoch=until_epoch,
             evaluates=planned.evaluates,
             state=LaneState.from_arrays(state) if state else None,

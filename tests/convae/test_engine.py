@@ -10,11 +10,12 @@ import pytest
 from keras_fit import noise
 
 from convae.config import TrialConfig
-from convae.engine import Engine, ProgramId
+from convae.engine import Engine
 from convae.errors import EngineError
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
 from convae.results import Status
+from convae.shapes import ProgramId
 from convae.sharing import DeviceSharing, choose_n_lanes
 
 pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine

@@ -15,10 +15,10 @@ from convae.lane_program import (
     HiddenLayer,
     Shape,
     lane_network,
-    n_chunks,
 )
 from convae.lanes import Lanes
 from convae.models import build_model, reset
+from convae.shapes import n_chunks
 
 pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
 N_TRAIN, N_SEARCH, N_TEST, N_EPOCHS = 300, 250, 40, 2

@@ -17,8 +17,8 @@ from ray.exceptions import RayActorError
 from convae.config import TrialConfig, n_parameters
 from convae.errors import UserError
 from convae.processes import process_exists
+from convae.shapes import ProgramId, ProgramShape
 from study.folder import schema
-from study.plan.lanes import ModelLanes
 from study.plan.trials import PlannedTrial
 from study.tune.engine_actors import GPU_VARIABLE, EngineKeeper, engine_here
 from study.tune.engines import Attempt, StudyEngine
@@ -168,7 +168,8 @@ class PretendedEngine:
 
 CONFIG = TrialConfig(model="dense", hidden_units=64)
 PLAN = PlannedTrial("custom-dense-64-s0", schema.CUSTOM, CONFIG, "dense-64", "dense-512")
-LANES = {"dense": ModelLanes(1, single=False, widths=(64,), batch_sizes=(64,))}
+SHAPE = ProgramShape.for_trials("dense", n_lanes=2, widths=[64], batch_sizes=[256], n_train=512)
+SHAPES = {ProgramId("dense", single=False): SHAPE}
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def pretended():
 
 @pytest.fixture
 def engine(pretended):
-    return StudyEngine(None, lanes=LANES, open_engine=lambda *_, **__: ("a device", pretended))
+    return StudyEngine(None, shapes=SHAPES, open_engine=lambda *_, **__: ("a device", pretended))
 
 
 def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(engine, pretended):
@@ -207,7 +208,7 @@ def test_a_device_that_cannot_be_opened_is_told_of_to_whoever_asks():
     def refuses(*_, **__):
         raise UserError("no GPU")
 
-    engine = StudyEngine(None, lanes=LANES, open_engine=refuses)
+    engine = StudyEngine(None, shapes=SHAPES, open_engine=refuses)
     assert engine.works()
     with pytest.raises(UserError, match="no GPU"):
         engine.describe()
