@@ -47,6 +47,9 @@ class FormulaEngine:
         """Its device."""
         return "a formula"
 
+    def shape_of(self, planned: PlannedTrial) -> None:
+        """None, since it has no lanes."""
+
     def submit(self, attempt: Any, planned: PlannedTrial, until_epoch: int, state: Any) -> int:
         """Takes a trial."""
         assert state is None  # trials of no time leave no checkpoint

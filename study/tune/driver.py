@@ -6,7 +6,7 @@ lines on the terminal `study.view`'s; this module builds the Tuner and says how 
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -118,10 +118,11 @@ def run_study(
     experiment = open_experiment(mlflow, folder) if mlflow else None
     widths = widths_of(lanes)
     plan_line = describe_plan(spec, slots.n_slots, slots.needs, widths)
-    shapes = None
+    shapes, lines = None, [plan_line]
     if lanes:
-        kept = (earlier["resources"].get("programs") if earlier else None) or []
-        shapes = shapes_of(lanes, len(image_set.train_images), programs_from_json(kept))
+        kept = programs_from_json(earlier["resources"].get("programs") or [] if earlier else [])
+        shapes = shapes_of(lanes, len(image_set.train_images), kept)
+        lines += changes_of(shapes, kept)
     with ExitStack() as stack:
         engine, gpu = _prepare_engine(stack, spec, slots, shapes, image_set, workers)
         if lock is None:
@@ -150,7 +151,7 @@ def run_study(
         trainable = tune.with_parameters(
             StudyTrial, engine=engine, folder=folder, owner=lock.lease.owner, settings=workers
         )
-        return session.run(trainable, plan_line)
+        return session.run(trainable, lines)
 
 
 def slots_for(
@@ -183,6 +184,18 @@ def slots_for(
 def widths_of(lanes: Mapping[str, ModelLanes] | None) -> dict[str, int] | None:
     """How many lanes each model has, for people and the manifest."""
     return {model: programs.n_lanes for model, programs in lanes.items()} if lanes else None
+
+
+def changes_of(
+    shapes: Mapping[ProgramId, ProgramShape], kept: Mapping[ProgramId, ProgramShape]
+) -> list[str]:
+    """A line for each model whose trials cannot go on in their programs of an earlier session."""
+    changed = (program.model for program in kept if shapes.get(program) != kept[program])
+    return [
+        f"{model}: the trials now planned need programs of another shape than before, so that those"
+        " of its trials that were in the middle start anew."
+        for model in dict.fromkeys(changed)
+    ]
 
 
 def _prepare_engine(
@@ -236,7 +249,7 @@ class _Session:
         ledger.on_write = manifest.write
         ledger.listeners += [self._optuna_file, self._progress]
 
-    def run(self, trainable: Any, plan_line: str) -> Outcome:
+    def run(self, trainable: Any, lines: Sequence[str]) -> Outcome:
         """Trains until no trial is left or the study stops; see `run_study`."""
         status, ledger = "failed", self._ledger
         try:
@@ -246,7 +259,8 @@ class _Session:
                 closing(self._optuna_file),
                 self._progress.live(),
             ):
-                self._progress.say(plan_line, always=True)
+                for line in lines:
+                    self._progress.say(line, always=True)
                 self._train(trainable)
             status = self._stopper.status
         except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from convae.custom_models import CustomModel
 from convae.errors import UserError
 from convae.processes import process_exists
 from convae.results import Report
-from convae.shapes import ProgramId, ProgramShape
+from convae.shapes import ProgramId, ProgramShape, program_of
 from study.plan.trials import PlannedTrial
 
 if TYPE_CHECKING:
@@ -124,6 +124,11 @@ class StudyEngine:
         if self._refusal is not None:
             raise self._refusal
         return self._device
+
+    def shape_of(self, planned: PlannedTrial) -> dict[str, Any] | None:
+        """Of the program that trains a trial, for which its states are; None by the plain trainer."""
+        shape = self._shapes.get(program_of(planned.config, planned.sharing, self._shapes))
+        return None if shape is None else asdict(shape)
 
     def submit(
         self,

@@ -107,6 +107,11 @@ class StudyTrial(tune.Trainable):
         self._device = self._engine.describe()
         self._stands_still = self._ended = False
         self._diverged_epoch: int | None = None
+        # No state is for a program of another shape, nor for the plain trainer if a lane's.
+        self._checkpoint_of = {
+            **planned.config.to_dict(),
+            "program": self._engine.shape_of(planned),
+        }
         kept = load_checkpoint(self._folder, planned.trial_id, self._checkpoint_of)
         kept = kept or Checkpoint([], 0.0, 0.0, [])
         self._state_to_submit = list(kept.state) or None
@@ -193,11 +198,6 @@ class StudyTrial(tune.Trainable):
         if not epochs or self._planned.config.split != schema.SEARCH_SPLIT:
             return None
         return epochs[-1].eval_mse
-
-    @property
-    def _checkpoint_of(self) -> dict[str, Any]:
-        """What a checkpoint must be of; no state of a trainer is for a lane, nor the reverse."""
-        return {**self._planned.config.to_dict(), "in_lanes": self._engine.in_lanes}
 
     def _keep_checkpoint(self) -> None:
         """A trial that cannot keep a checkpoint goes on all the same: it may not need it."""

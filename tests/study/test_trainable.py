@@ -27,12 +27,15 @@ class PretendedEngine:
     in_lanes = True
     report_seconds = 5.0
 
-    def __init__(self, pace, diverges_at=None):
-        self._pace, self._diverges_at = pace, diverges_at
+    def __init__(self, pace, diverges_at=None, chunk_size=64):
+        self._pace, self._diverges_at, self._chunk_size = pace, diverges_at, chunk_size
         self.targets, self.removed = [], []
 
     def describe(self):
         return "a device"
+
+    def shape_of(self, planned):
+        return {"model": planned.config.model, "chunk_size": self._chunk_size}
 
     def submit(self, attempt, planned, until_epoch, state):
         self.epoch = 0 if state is None else int(state[0])
@@ -136,6 +139,16 @@ def test_a_lane_and_a_cpus_trainer_do_not_take_each_others_checkpoints():
     assert begin(engine, folder).step()[EPOCH] == 1
     assert engine.targets == [3]
     assert begin(ClosedFormEngine(), folder).step()[EPOCH] == 3  # it is of a lane now
+
+
+def test_nothing_goes_on_in_a_program_of_another_shape():
+    """Its steps would be of other images, and the sums of its epoch too."""
+    folder = MemoryFolder()
+    begin(PretendedEngine(2), folder).step()
+    other = PretendedEngine(1, chunk_size=128)
+    assert_told_once(results_of(begin(other, folder)), 9)
+    assert other.targets == [3, 6, 9]
+    assert begin(PretendedEngine(1, chunk_size=128), folder).step()[EPOCH] > 3
 
 
 def test_a_cpus_trial_pauses_where_the_scheduler_decides_and_says_nothing_of_others():
