@@ -145,7 +145,7 @@ def run_study(
                 "address": resources.address,
             },
         )
-        session = _Session(spec, slots, manifest, ledger, in_lanes=bool(lanes), quiet=quiet)
+        session = _Session(spec, slots, manifest, ledger, lanes=widths, quiet=quiet)
         if experiment:
             ledger.listeners.append(MlflowLogger(experiment, ledger))
         trainable = tune.with_parameters(
@@ -233,13 +233,17 @@ class _Session:
         manifest: Manifest,
         ledger: Ledger,
         *,
-        in_lanes: bool,
+        lanes: Mapping[str, int] | None,
         quiet: bool,
     ) -> None:
         self._spec, self._slots, self._manifest, self._ledger = spec, slots, manifest, ledger
         self._optuna_file = OptunaFile(ledger.folder)
         storage = self._optuna_file.storage
-        self._plan = plan = Plan(spec, ledger, storage, enforce_alone=not in_lanes)
+        n_devices = slots.n_devices
+        at_once = lanes and {model: max(1, n) * n_devices for model, n in lanes.items()}
+        self._plan = plan = Plan(
+            spec, ledger, storage, enforce_alone=lanes is None, lanes=at_once or None
+        )
         budget = spec.time_budget_seconds
         left = None if budget is None else budget - manifest.earlier_seconds
         self._stopper = StudyStopper(ledger, left)

@@ -126,7 +126,7 @@ class StudyEngine:
         return self._device
 
     def shape_of(self, planned: PlannedTrial) -> dict[str, Any] | None:
-        """Of the program that trains a trial, for which its states are; None by the plain trainer."""
+        """Of the program that trains a trial and takes its states; None by the plain trainer."""
         shape = self._shapes.get(program_of(planned.config, planned.sharing, self._shapes))
         return None if shape is None else asdict(shape)
 
