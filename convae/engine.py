@@ -178,6 +178,7 @@ class Engine:
         self._n_asked = self._n_answered = 0  # calls that wait for the end of a slice
         self._stopped = False
         self._failure: BaseException | None = None
+        self._arrivals: list[Trial] = []  # that got their lanes in the step in progress
         self._threads: list[threading.Thread] = []
 
     @classmethod
@@ -397,10 +398,12 @@ class Engine:
 
     def _move(self) -> None:
         """Clears the lanes of removed trials and gives free ones to waiting trials."""
+        self._arrivals = []
         for trial in self._scheduler.removed():
             self._programs[trial.program].clear(trial.lane)
             self._scheduler.leave(trial)
         for trial in self._scheduler.schedule(self.compile_seconds, compiling=self._compiling):
+            self._arrivals.append(trial)
             lanes = self._programs[trial.program]
             lanes.put(trial.lane, trial.config, trial.state or lanes.start(trial.config))
             trial.state = None
@@ -491,7 +494,9 @@ class Engine:
 
     def _check(self, trial: Trial | None = None) -> None:
         if self._failure is not None:
-            raise EngineError(f"The engine has failed: {self._failure}") from self._failure
+            error = EngineError(f"The engine has failed: {self._failure}")
+            error.suspect = trial in self._arrivals
+            raise error from self._failure
         if trial is not None and trial.failure is not None:
             raise TrialError(f"{trial.trial_id} has failed: {trial.failure}") from trial.failure
 

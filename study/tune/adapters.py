@@ -25,6 +25,7 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search import Searcher
 
+from convae.errors import EngineLostError
 from convae.results import EpochResult
 from study.folder import schema
 from study.folder.tables import Row
@@ -36,7 +37,7 @@ from study.tune.trainable import EPOCH, NODE, PLANNED
 from study.view.progress import Progress
 
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
-MAX_LOST_NODES = 10  # that a trial may lose without using up its retries
+MAX_LOST_NODES = 10  # or engines, that a trial may lose without using up its retries
 # From a person at the terminal, from a machine that is about to be taken away, and from a
 # terminal that is gone.
 INTERRUPTS = (SIGINT, SIGTERM, SIGHUP)
@@ -261,7 +262,7 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         self._ledger.end(trial_id_of(trial), stopping=self._stopper.stopping)
 
     def on_trial_recover(self, *, trial: Trial, **info: Any) -> None:
-        """Enters a failed attempt. A lost node is no fault of the trial's: it gets another one.
+        """Enters a failed attempt. A lost node, or engine, is no fault of the trial's.
 
         Except the trial that has used up its retries already: Ray decides before it asks here.
         """
@@ -271,9 +272,10 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         # A worker that never told where it is was on a node that was there as its attempt began.
         known = self._node_of.pop(trial_id, None)
         nodes = self._nodes[trial_id] if known is None else {known}
-        if n_lost < MAX_LOST_NODES and self._lost_one_of(nodes, trial):
+        lost = self._lost(nodes, trial) if n_lost < MAX_LOST_NODES else None
+        if lost is not None:
             trial.max_failures += 1
-            note = "lost its node, starts again"
+            note = f"lost its {lost}, starts again"
         self._nodes[trial_id] = self._nodes_alive()
         self._ledger.fail_once(trial_id, _error_of(trial), note)
 
@@ -290,15 +292,17 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         for known in (self._nodes, self._node_of, self._shared):
             known.pop(trial_id, None)
 
-    def _lost_one_of(self, nodes: set[str], trial: Trial) -> bool:
-        """Whether the loss of one of these nodes ended the trial's latest attempt."""
+    def _lost(self, nodes: set[str], trial: Trial) -> str | None:
+        """What ended the latest attempt, if not the trial: the loss of its engine, or of a node."""
         if trial.pickled_error_file is None:
-            return False
+            return None
         with Path(trial.pickled_error_file).open("rb") as file:  # this process wrote it just now
             error = cloudpickle.load(file)
         if isinstance(error, ActorUnavailableError):  # its node does not answer, Ray knows not why
-            return True
-        return isinstance(error, ActorDiedError) and not self._nodes_alive() >= nodes
+            return "node"
+        if isinstance(error, ActorDiedError) and not self._nodes_alive() >= nodes:
+            return "node"
+        return "engine" if isinstance(error, EngineLostError) else None
 
 
 def planned_of(trial: Trial) -> PlannedTrial:

@@ -15,8 +15,9 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
+from convae.errors import EngineError, EngineLostError
 from convae.results import EpochResult, Report
 from study.folder import schema
 from study.folder.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -118,12 +119,33 @@ class StudyTrial(tune.Trainable):
         self._compile_seconds = kept.compile_seconds
         self._wall_seconds, self._counted_to = kept.wall_seconds, started
         self._epochs = list(kept.epochs)
+        self._has_trained = bool(self._epochs)
         # What the driver has not heard of yet. After a checkpoint it is all epochs so far.
         self._unsent = list(kept.epochs)
         self._kept_epoch, self._kept_at = len(self._epochs), time.monotonic()
 
     def step(self) -> dict[str, Any]:
-        """Waits until the scheduler must decide, the trial's end, or `report_seconds`."""
+        """Waits until the scheduler must decide, the trial's end, or `report_seconds`.
+
+        Raises:
+            EngineLostError: the engine is gone, and not over this trial.
+        """
+        try:
+            return self._step()
+        except (EngineError, RayActorError) as error:
+            if self._is_suspect(error):
+                raise
+            raise EngineLostError(f"The engine of {self._planned.trial_id} is gone.") from error
+
+    def _is_suspect(self, error: EngineError | RayActorError) -> bool:
+        """Whether the engine may have ended over this trial: custom code, or what came last."""
+        if self._planned.config.is_custom:
+            return True
+        if isinstance(error, EngineError):  # which Ray wraps
+            return bool(getattr(getattr(error, "cause", error), "suspect", False))
+        return not self._has_trained
+
+    def _step(self) -> dict[str, Any]:
         if self._attempt is None:
             self._attempt = self._submit()
         elif self._stands_still and not self._unsent and self._diverged_epoch is None:
@@ -166,6 +188,7 @@ class StudyTrial(tune.Trainable):
         self._epochs += report.epochs
         self._unsent += report.epochs
         self._compile_seconds += report.compile_seconds
+        self._has_trained |= report.train_seconds > 0
         self._stands_still, self._diverged_epoch = report.stands_still, report.diverged_epoch
 
     def _result(self) -> dict[str, Any]:

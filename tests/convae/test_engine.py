@@ -322,6 +322,24 @@ def test_an_engine_that_fails_tells_everybody_who_asks(broken):
                 call()
 
 
+def test_a_failure_is_suspected_of_the_trials_that_just_came():
+    engine, programs = fake_engine(dense=2)
+    engine.compile()
+    engine.submit("a", dense())
+    engine.step()
+
+    def fail():
+        raise RuntimeError("out of memory")
+
+    programs[DENSE].run = fail
+    engine.submit("b", dense())
+    engine._guarded(engine.step)
+    for name, suspect in (("a", False), ("b", True)):
+        with pytest.raises(EngineError) as caught:
+            engine.report(name)
+        assert caught.value.suspect is suspect
+
+
 def test_refuses_what_it_cannot_do():
     engine, _ = fake_engine(dense=1)
     engine.compile()

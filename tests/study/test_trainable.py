@@ -1,12 +1,15 @@
 """What a trial's worker tells Ray Tune, with an engine that pretends, and with the CPU's."""
 
 import os
+from dataclasses import replace
 
 import pytest
 from closed_form import ClosedFormEngine
+from ray.exceptions import ActorDiedError, RayTaskError
 from simulation import MemoryFolder
 
 from convae.config import TrialConfig
+from convae.errors import EngineError, EngineLostError
 from convae.results import EpochResult, Report, Status
 from study.folder import schema
 from study.folder.checkpoints import checkpoint_name
@@ -70,15 +73,15 @@ class PretendedEngine:
         status = Status.PAUSED if self.epoch == self.targets[-1] else Status.RUNNING
         if self._diverged_epoch is not None:
             status = Status.DIVERGED
-        return Report(status, epochs, self._diverged_epoch)
+        return Report(status, epochs, self._diverged_epoch, train_seconds=float(self.epoch))
 
 
-def begin(engine, folder, checkpoint_seconds=0.0):
+def begin(engine, folder, checkpoint_seconds=0.0, planned=PLAN):
     """Begins the planned trial on an engine; by default every result leaves a checkpoint."""
     folder.files.setdefault(schema.MANIFEST_FILE, b"{}")
     trial = StudyTrial.__new__(StudyTrial)  # without Ray Tune's logs
     settings = WorkerSettings(checkpoint_seconds=checkpoint_seconds)
-    trial.setup({PLANNED: PLAN}, lambda: engine, folder, settings=settings, node="a")
+    trial.setup({PLANNED: planned}, lambda: engine, folder, settings=settings, node="a")
     return trial
 
 
@@ -149,6 +152,51 @@ def test_nothing_goes_on_in_a_program_of_another_shape():
     assert_told_once(results_of(begin(other, folder)), 9)
     assert other.targets == [3, 6, 9]
     assert begin(PretendedEngine(1, chunk_size=128), folder).step()[EPOCH] > 3
+
+
+class EndingEngine(PretendedEngine):
+    """Ends after so many reports."""
+
+    def __init__(self, n_reports, error, pace=1):
+        super().__init__(pace)
+        self._n_left, self._error = n_reports, error
+
+    def report(self, attempt, timeout_seconds):
+        if not self._n_left:
+            raise self._error
+        self._n_left -= 1
+        return super().report(attempt, timeout_seconds)
+
+
+def failed(*, suspect):
+    """An engine's failure as Ray tells of it."""
+    error = EngineError("The engine has failed.")
+    error.suspect = suspect
+    return RayTaskError("report", "a traceback", error, "", 1, "").as_instanceof_cause()
+
+
+@pytest.mark.parametrize(
+    ("n_reports", "error", "is_suspect"),
+    [
+        (0, ActorDiedError(), True),  # perhaps it was being put into its lane
+        (1, ActorDiedError(), False),
+        (0, failed(suspect=True), True),
+        (0, failed(suspect=False), False),
+    ],
+)
+def test_an_engines_end_is_only_blamed_on_a_trial_that_is_suspect(n_reports, error, is_suspect):
+    trial = begin(EndingEngine(n_reports, error), MemoryFolder(), checkpoint_seconds=1000.0)
+    for _ in range(n_reports):
+        trial.step()
+    with pytest.raises(type(error) if is_suspect else EngineLostError):
+        trial.step()
+    if not n_reports:
+        return
+    mine = replace(PLAN, config=TrialConfig(model="mine", arguments="{}", epochs=9))
+    custom = begin(EndingEngine(1, error), MemoryFolder(), 1000.0, mine)
+    custom.step()
+    with pytest.raises(type(error)):
+        custom.step()
 
 
 def test_a_cpus_trial_pauses_where_the_scheduler_decides_and_says_nothing_of_others():
