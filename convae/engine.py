@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 import keras
+import tensorflow as tf
 
 from convae.config import MODELS, TrialConfig
 from convae.custom_models import CustomModel
@@ -354,7 +355,8 @@ class Engine:
         config, state = self._trials[trial_id].config, self.state(trial_id)
         if state is None:
             raise ValueError(f"{trial_id} has no weights.")
-        model = build_model(config, self._custom_models)
+        with tf.device("/CPU:0"):  # where initial values do not wait for a GPU's slices
+            model = build_model(config, self._custom_models)
         variables, values = model.trainable_variables, state.weights
         if config.is_custom:
             variables = [*variables, *model.non_trainable_variables]

@@ -4,6 +4,7 @@ A trial's numbers round by the shape of the program that trains it, so neither t
 nor the order in which trials end may change it, and a resumed study keeps it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import product
@@ -32,7 +33,12 @@ class ModelLanes:
 
 
 def lanes_of(
-    spec: StudySpec, *, lanes: int | None, gpu: bool, kept: Mapping[str, int] | None = None
+    spec: StudySpec,
+    *,
+    lanes: int | None,
+    gpu: bool,
+    n_devices: int = 1,
+    kept: Mapping[str, int] | None = None,
 ) -> dict[str, ModelLanes]:
     """The programs of each of a study's models.
 
@@ -40,9 +46,12 @@ def lanes_of(
         spec: the study.
         lanes: the most that --lanes allows; None for as many as the rule gives.
         gpu: whether the device is one.
+        n_devices: among which the trials are shared out.
         kept: of an earlier session, by model, which stay.
     """
-    return {model: _model_lanes(model, spec, lanes, gpu, kept) for model in spec.all_models}
+    return {
+        model: _model_lanes(model, spec, lanes, gpu, n_devices, kept) for model in spec.all_models
+    }
 
 
 def shapes_of(
@@ -104,7 +113,12 @@ def programs_from_json(kept: list[dict[str, Any]]) -> dict[ProgramId, ProgramSha
 
 
 def _model_lanes(
-    model: str, spec: StudySpec, lanes: int | None, gpu: bool, kept: Mapping[str, int] | None
+    model: str,
+    spec: StudySpec,
+    lanes: int | None,
+    gpu: bool,
+    n_devices: int,
+    kept: Mapping[str, int] | None,
 ) -> ModelLanes:
     if model not in MODELS:  # nothing is known of its layers: its trials follow one another
         return ModelLanes(0, single=True, widths=(), batch_sizes=())
@@ -121,7 +135,11 @@ def _model_lanes(
         for group, n in searching_trials(spec).items():
             places += [(place_of[group], None)] * n
     n_sharing = sum(sharing is DeviceSharing.LANES for sharing, _ in places)
-    n_lanes = min(lanes, n_sharing) if lanes else choose_n_lanes(model, n_sharing, gpu=gpu)
+    n_lanes = (
+        min(lanes, n_sharing)
+        if lanes
+        else choose_n_lanes(model, math.ceil(n_sharing / n_devices), gpu=gpu)
+    )
     if kept is not None and model in kept:
         n_lanes = kept[model]
     n_lanes = n_lanes if n_sharing and n_lanes > 1 else 0

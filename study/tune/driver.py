@@ -176,7 +176,9 @@ def slots_for(
     kept = earlier["resources"].get("lanes") if earlier else None
     if resources.lanes is None and kept is None and not (gpu and gpus_have_lanes):
         return find_slots(resources, timed=spec.timed), None
-    lanes = lanes_of(spec, lanes=1 if spec.timed else resources.lanes, gpu=gpu, kept=kept)
+    n_devices = find_slots(resources, timed=spec.timed, per_engine=1).n_slots
+    most = 1 if spec.timed else resources.lanes
+    lanes = lanes_of(spec, lanes=most, gpu=gpu, n_devices=n_devices, kept=kept)
     per_engine = max(1, sum(programs.n_lanes for programs in lanes.values()))
     return find_slots(resources, timed=spec.timed, per_engine=per_engine), lanes
 
@@ -220,7 +222,7 @@ def _prepare_engine(
     stack.callback(ray.kill, keeper)
     gpu = slots.gpus_per_trial > 0
     device = start_first_engine(keeper, slots) if fits_now(slots) else None
-    return partial(RemoteEngine, keeper, gpu=gpu), device if gpu else None
+    return partial(RemoteEngine, keeper, gpu=gpu, n_slots=slots.n_slots), device if gpu else None
 
 
 class _Session:

@@ -11,9 +11,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import ray
 
+from convae.config import n_parameters
 from convae.custom_models import CustomModel
-from convae.errors import UserError
+from convae.errors import EngineError, UserError
 from convae.processes import process_exists
 from convae.results import Report
 from convae.shapes import ProgramId, ProgramShape, program_of
@@ -33,12 +35,13 @@ class Attempt(NamedTuple):
     """
 
     trial_id: str
-    pid: int  # of the worker, on the engine's node
+    pid: int  # of the worker
+    node: str  # Ray's id of its node
 
     @property
     def name(self) -> str:
         """What convae's engine calls it."""
-        return f"{self.trial_id} of {self.pid}"
+        return f"{self.trial_id} of {self.pid} on {self.node}"
 
 
 def open_engine(
@@ -80,6 +83,7 @@ class StudyEngine:
             has a process to itself.
         gpu: whether to open the GPU that this process sees.
         n_threads: of the CPU.
+        node: Ray's id of this process's node; None to ask Ray.
         open_engine: tests give another.
     """
 
@@ -91,11 +95,13 @@ class StudyEngine:
         *,
         gpu: bool = False,
         n_threads: int = 1,
+        node: str | None = None,
         open_engine: "Callable[..., tuple[str, convae.engine.Engine]]" = open_engine,
     ) -> None:
         self._image_set, self._custom_models = image_set, custom_models
         self._shapes = shapes or {}
         self._attempts: set[Attempt] = set()  # those in the engine
+        self._node = ray.get_runtime_context().get_node_id() if node is None else node
         self._told_compile_seconds: set[Any] = set()  # of these programs
         self.in_lanes = shapes is not None  # then it reports how many shared its device
         # Between two results of a trial. Ray Tune takes in some tens of results a second, and a GPU
@@ -111,18 +117,17 @@ class StudyEngine:
             # class that can be unpickled without TensorFlow.
             self._refusal = UserError(str(error))
 
-    def works(self) -> bool:
-        """Whether it has not failed."""
-        return self._refusal is not None or self._engine.failure is None
-
     def describe(self) -> str:
         """Its device.
 
         Raises:
             UserError: TensorFlow cannot open it.
+            EngineError: the engine has failed.
         """
         if self._refusal is not None:
             raise self._refusal
+        if self._engine.failure is not None:
+            raise EngineError(f"The engine has failed: {self._engine.failure}")
         return self._device
 
     def shape_of(self, planned: PlannedTrial) -> dict[str, Any] | None:
@@ -149,11 +154,13 @@ class StudyEngine:
             The number of the trial's trainable parameters.
         """
         from convae.lanes import LaneState
-        from convae.models import build_model, count_trainable
 
-        n_parameters = count_trainable(build_model(planned.config, self._custom_models))
         for other in list(self._attempts):
-            if not process_exists(other.pid):
+            if other.node == self._node:
+                is_gone = not process_exists(other.pid)
+            else:  # on a node without an engine, which is not seen from here
+                is_gone = other.trial_id == attempt.trial_id and other != attempt
+            if is_gone:
                 self.remove(other)
         self._engine.submit(
             attempt.name,
@@ -164,7 +171,7 @@ class StudyEngine:
             state=LaneState.from_arrays(state) if state else None,
         )
         self._attempts.add(attempt)
-        return n_parameters
+        return self._n_parameters(planned)
 
     def advance(self, attempt: Attempt, until_epoch: int) -> None:
         """Lets a paused trial train on until it has completed so many epochs."""
@@ -184,11 +191,14 @@ class StudyEngine:
 
     def export(self, attempt: Attempt) -> dict[str, bytes]:
         """A trained trial's files for the run folder; see `study.tune.kept_model.files_of`."""
+        import tensorflow as tf
+
         from convae.training import reconstruct
         from study.tune.kept_model import files_of
 
         model = self._engine.model(attempt.name)
-        outputs = reconstruct(model, self._image_set.test_images)
+        with tf.device("/CPU:0"):  # the GPU has slices to train, on whose ends this would wait
+            outputs = reconstruct(model, self._image_set.test_images)
         return files_of(attempt.trial_id, model, self._image_set, outputs)
 
     def remove(self, attempt: Attempt) -> None:
@@ -196,6 +206,16 @@ class StudyEngine:
         self._attempts.discard(attempt)
         with suppress(KeyError):
             self._engine.remove(attempt.name)
+
+    def _n_parameters(self, planned: PlannedTrial) -> int:
+        if not planned.config.is_custom:
+            return n_parameters(planned.config)
+        import tensorflow as tf
+
+        from convae.models import build_model, count_trainable
+
+        with tf.device("/CPU:0"):
+            return count_trainable(build_model(planned.config, self._custom_models))
 
     def _with_compile_seconds(self, report: Report) -> Report:
         seconds = self._engine.compile_seconds

@@ -173,7 +173,7 @@ class StudyTrial(tune.Trainable):
         In the first step, not before: Ray Tune starts a worker for a trial, and drops it as it is
         if another has become free meanwhile.
         """
-        attempt = Attempt(self._planned.trial_id, os.getpid())
+        attempt = Attempt(self._planned.trial_id, os.getpid(), self._node)
         state, self._state_to_submit = self._state_to_submit, None
         self._n_parameters = self._engine.submit(attempt, self._planned, self._target(), state)
         return attempt

@@ -60,6 +60,14 @@ def test_a_cpu_has_lanes_only_if_they_are_asked_for():
     assert widths(SEARCH, lanes=4) == {"conv": 4, "dense": 4}
 
 
+@pytest.mark.parametrize(("n_devices", "expected"), [(1, 16), (4, 14), (16, 4), (1000, 0)])
+def test_devices_share_out_the_trials(n_devices, expected):
+    """More GPUs gain nothing where the lanes of the first one hold all trials."""
+    spec = replace(SEARCH, n_search_trials=100, n_seeds=2)
+    assert widths(spec, n_devices=n_devices)["conv"] == expected
+    assert widths(spec, n_devices=n_devices, lanes=8)["conv"] == 8
+
+
 def test_one_lane_is_the_single_program_and_takes_all_trials():
     for custom in lanes_of(SEARCH, lanes=1, gpu=True).values():
         assert (custom.n_lanes, custom.single) == (0, True)

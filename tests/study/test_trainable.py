@@ -21,7 +21,7 @@ CONFIG = TrialConfig(model="dense", epochs=9, split="search")
 PLAN = PlannedTrial(
     "search-dense-001", schema.SEARCH, CONFIG, "dense-512", "", prunable=True, report_epochs=(3, 6)
 )
-ATTEMPT = Attempt(PLAN.trial_id, os.getpid())
+ATTEMPT = Attempt(PLAN.trial_id, os.getpid(), "a")
 
 
 class PretendedEngine:
