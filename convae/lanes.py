@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from convae.config import TrialConfig
+from convae.data import ImageSet
 from convae.lane_program import (
     Arguments,
     DeviceImages,
@@ -169,8 +170,21 @@ class Lanes:
         zeros = [np.zeros_like(weight) for weight in weights]
         return LaneState(0, 0, 0.0, weights, zeros, zeros if self.shape.accumulates else [])
 
-    def put(self, lane: int, config: TrialConfig, state: LaneState) -> None:
+    @property
+    def image_set(self) -> ImageSet:
+        """The images on the device, in the host's memory."""
+        return self._images.image_set
+
+    def put(
+        self, lane: int, config: TrialConfig, state: LaneState, sizes: SplitSizes | None = None
+    ) -> None:
         """Puts a trial into a lane, to go on from this state.
+
+        Args:
+            lane: an empty one.
+            config: the trial's.
+            state: its state.
+            sizes: images that it has; None for those of its split.
 
         Raises:
             ValueError: the program cannot train the trial, the state is another model's, or the
@@ -187,7 +201,7 @@ class Lanes:
                 for part in parts
             )
         )
-        sizes = self._images.sizes(config.split)
+        sizes = sizes or self._images.sizes(config.split)
         shapes = weight_shapes(self._model(config))
         occupant = _Occupant(config, sizes, shapes, state.epoch, state.step, state.error_sum)
         after = self._program.place(now, np.int32(lane), padded)

@@ -128,6 +128,11 @@ class ProgramShape:
             **more,
         )
 
+    def __str__(self) -> str:
+        """In words."""
+        lanes = f"{self.n_lanes} lanes" if self.n_lanes > 1 else "one lane"
+        return f"{self.model} in {lanes} of width {self.width}, {self.chunk_size} images a step"
+
     def holds(self, width: int | None, batch_size: int) -> bool:
         """Whether the program can train such a trial, with no more images in a batch than there."""
         fits = self.accumulates or batch_size <= self.chunk_size

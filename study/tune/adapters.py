@@ -26,14 +26,14 @@ from ray.tune.schedulers import (
 from ray.tune.search import Searcher
 
 from convae.errors import EngineLostError
-from convae.results import EpochResult
+from convae.results import EpochResult, Fallback
 from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import TOTALS, Ledger, Listener, Measurement
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial
-from study.tune.trainable import EPOCH, NODE, PLANNED
+from study.tune.trainable import EPOCH, FALLBACK, NODE, PLANNED
 from study.view.progress import Progress
 
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
@@ -218,6 +218,7 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         stopper: of the study.
         progress: is told of workers, and of time that passes.
         nodes_alive: the ids of Ray's nodes at this moment.
+        on_fallback: is told once of each program that does not work on a device.
     """
 
     def __init__(
@@ -226,7 +227,10 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         stopper: StudyStopper,
         progress: Progress,
         nodes_alive: Callable[[], set[str]] = nodes_alive,
+        on_fallback: Callable[[Fallback], None] = lambda _: None,
     ) -> None:
+        self._on_fallback = on_fallback
+        self._fallbacks: set[str] = set()  # programs that it was told of
         self._ledger, self._stopper, self._progress = ledger, stopper, progress
         self._nodes_alive = nodes_alive
         self._nodes: dict[str, set[str]] = {}  # that a trial's latest attempt may be on
@@ -247,6 +251,10 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         """Enters the epochs that a result brings."""
         trial_id = trial_id_of(trial)
         self._node_of[trial_id] = result[NODE]
+        fallback = result.get(FALLBACK)
+        if fallback is not None and fallback.program not in self._fallbacks:
+            self._fallbacks.add(fallback.program)
+            self._on_fallback(fallback)
         totals = {name: result[name] for name in TOTALS if name in result}
         if "n_sharing" not in totals:  # without lanes, trials share the CPUs of their node
             at_once = list(self._node_of.values()).count(result[NODE])

@@ -19,6 +19,7 @@ from ray import tune
 from convae.data import ImageSet
 from convae.errors import UserError
 from convae.hardware import describe_machine
+from convae.results import Fallback
 from convae.shapes import ProgramId, ProgramShape
 from study.folder import schema
 from study.folder.lock import DriverLock
@@ -124,7 +125,9 @@ def run_study(
         shapes = shapes_of(lanes, len(image_set.train_images), kept)
         lines += changes_of(shapes, kept)
     with ExitStack() as stack:
-        engine, gpu = _prepare_engine(stack, spec, slots, shapes, image_set, workers)
+        engine, gpu = _prepare_engine(
+            stack, spec, slots, shapes, image_set, workers, by_hand=resources.lanes is not None
+        )
         if lock is None:
             lock = DriverLock(folder)
             stack.callback(lock.release)
@@ -140,6 +143,7 @@ def run_study(
                 "cpus_per_trial": slots.cpus_per_trial,
                 "gpus_per_trial": slots.gpus_per_trial,
                 "lanes": widths,
+                "fallbacks": dict(earlier["resources"].get("fallbacks") or {}) if earlier else {},
                 "programs": None if shapes is None else programs_to_json(shapes),
                 "max_concurrent": slots.n_slots,
                 "address": resources.address,
@@ -207,21 +211,25 @@ def _prepare_engine(
     shapes: Mapping[ProgramId, ProgramShape] | None,
     image_set: ImageSet,
     workers: WorkerSettings,
+    *,
+    by_hand: bool,
 ) -> tuple[Callable[[], Any], str | None]:
     """What makes the engine of each worker, and the GPU, if one was opened.
 
     The engines that are actors start now, and end when the stack is closed.
 
     Raises:
-        SpecError: TensorFlow cannot open the device.
+        SpecError: TensorFlow cannot open the device, or lanes that were asked for by hand do not
+            work there.
     """
     if shapes is None:
         make = workers.engine or StudyEngine
         return partial(make, image_set, spec.custom_models, n_threads=slots.cpus_per_trial), None
-    keeper = start_keeper(slots, image_set, shapes=shapes, custom_models=spec.custom_models)
+    settings = {"shapes": shapes, "custom_models": spec.custom_models}
+    keeper = start_keeper(slots, image_set, engine=workers.lanes_engine, **settings)
     stack.callback(ray.kill, keeper)
     gpu = slots.gpus_per_trial > 0
-    device = start_first_engine(keeper, slots) if fits_now(slots) else None
+    device = start_first_engine(keeper, slots, by_hand=by_hand) if fits_now(slots) else None
     return partial(RemoteEngine, keeper, gpu=gpu, n_slots=slots.n_slots), device if gpu else None
 
 
@@ -284,7 +292,9 @@ class _Session:
 
     def _train(self, trainable: Any) -> None:
         """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
-        callback = LedgerCallback(self._ledger, self._stopper, self._progress)
+        callback = LedgerCallback(
+            self._ledger, self._stopper, self._progress, on_fallback=self._tell_of
+        )
         with _environment(TUNE_SETTINGS), patched_reuse(), TemporaryDirectory() as elsewhere:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, self._slots.share),
@@ -313,6 +323,16 @@ class _Session:
             except OSError:  # of Ray Tune's, such as no space for its temporary files
                 _log.exception("the study stops")
                 raise
+
+    def _tell_of(self, fallback: Fallback) -> None:
+        """Says once that a program does not work here; the log has the whole error."""
+        self._manifest.note_fallback(fallback.program, fallback.reason)
+        self._progress.say(
+            f"{fallback.program} does not work here ({fallback.reason}): its trials are trained one"
+            " at a time by the plain trainer",
+            always=True,
+        )
+        _log.warning("%s: %s", fallback.program, fallback.error)
 
     def _close(self, status: str) -> RunFolderError | None:
         """Enters how the study ended; returns why the run folder could not be written, if so."""

@@ -152,16 +152,28 @@ def engine_here(keeper: ActorHandle, *, gpu: bool, ended: int | None = None) -> 
     return engine
 
 
-def start_first_engine(keeper: ActorHandle, slots: Slots) -> str:
+def start_first_engine(keeper: ActorHandle, slots: Slots, *, by_hand: bool = False) -> str:
     """Has the first engine start and compile, before any trial asks; returns its device.
 
+    Args:
+        keeper: of the study's engines.
+        slots: what the study was given.
+        by_hand: whether its lanes were asked for, so that they must prove themselves first.
+
     Raises:
-        SpecError: TensorFlow cannot open it.
+        SpecError: TensorFlow cannot open it, or such lanes do not work there.
     """
     task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)
     here = task(engine_here).remote(keeper, gpu=bool(slots.gpus_per_trial))
     try:
-        return str(ray.get(ray.get(here).actor.describe.remote()))
+        actor = ray.get(here).actor
+        device = str(ray.get(actor.describe.remote()))
+        for fallback in ray.get(actor.proven.remote()) if by_hand else ():
+            raise SpecError(
+                f"--lanes: {fallback.program} does not work on {device} ({fallback.reason}); leave"
+                " --lanes out, so that the plain trainer trains such trials one at a time."
+            )
+        return device
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise SpecError(str(error.cause)) from error

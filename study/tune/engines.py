@@ -17,8 +17,8 @@ from convae.config import n_parameters
 from convae.custom_models import CustomModel
 from convae.errors import EngineError, UserError
 from convae.processes import process_exists
-from convae.results import Report
-from convae.shapes import ProgramId, ProgramShape, program_of
+from convae.results import Fallback, Report
+from convae.shapes import ProgramId, ProgramShape
 from study.plan.trials import PlannedTrial
 
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ class Attempt(NamedTuple):
         return f"{self.trial_id} of {self.pid} on {self.node}"
 
 
+class Ready(NamedTuple):
+    """What trains a trial."""
+
+    shape: dict[str, Any]  # of the program, whose states are for no other; {} by the plain trainer
+    fallback: Fallback | None = None  # why that has the place of a program
+
+
 def open_engine(
     image_set: "ImageSet",
     custom_models: tuple[CustomModel, ...],
@@ -51,10 +58,14 @@ def open_engine(
     *,
     gpu: bool,
     n_threads: int,
+    proves: bool | None = None,
+    **more: Any,
 ) -> "tuple[str, convae.engine.Engine]":
     """Opens this process's device and starts convae's engine; returns the device's description too.
 
-    Args: see `StudyEngine`.
+    Args: see `StudyEngine`; and
+        proves: whether programs must prove themselves; None for a GPU's.
+        more: of `convae.engine.Engine.open`.
 
     Raises:
         UserError: TensorFlow cannot open the device.
@@ -63,12 +74,14 @@ def open_engine(
     from convae.device import open_device
     from convae.engine import Engine
     from convae.lane_program import Shape
+    from convae.proof import prove
     from convae.training import Trainer
 
     device = open_device(gpu=gpu, n_threads=n_threads, lanes=shapes is not None)
     programs = {program: Shape(**asdict(shape)) for program, shape in (shapes or {}).items()}
     trainer = Trainer(image_set, device, custom_models=custom_models)
-    engine = Engine.open(image_set, programs, trainer)
+    proves = device.jit_compile if proves is None else proves
+    engine = Engine.open(image_set, programs, trainer, prove=prove if proves else None, **more)
     engine.start()
     return device.description, engine
 
@@ -130,10 +143,33 @@ class StudyEngine:
             raise EngineError(f"The engine has failed: {self._engine.failure}")
         return self._device
 
-    def shape_of(self, planned: PlannedTrial) -> dict[str, Any] | None:
-        """Of the program that trains a trial and takes its states; None by the plain trainer."""
-        shape = self._shapes.get(program_of(planned.config, planned.sharing, self._shapes))
-        return None if shape is None else asdict(shape)
+    def ready(self, planned: PlannedTrial, timeout_seconds: float) -> "Ready | None":
+        """What trains a trial, once it is compiled and proven; None if it is not within that time.
+
+        Raises:
+            EngineError: the engine has failed.
+        """
+        program = self._engine.program_for(planned.config, planned.sharing, timeout_seconds)
+        if program is None:
+            return None
+        fallback = self._engine.fallbacks.get(program)
+        shape = None if fallback else self._shapes.get(program)
+        return Ready({} if shape is None else asdict(shape), fallback)
+
+    def proven(self) -> list[Fallback]:
+        """Waits until all programs are compiled and proven; returns what does not work here.
+
+        An engine that trusts its device, as a CPU's does, waits for nothing.
+
+        Raises:
+            UserError: TensorFlow cannot open the device.
+            EngineError: the engine has failed.
+        """
+        self.describe()
+        if not self._engine.proves:
+            return []
+        self._engine.wait_until_compiled()
+        return list(self._engine.fallbacks.values())
 
     def submit(
         self,

@@ -10,12 +10,12 @@ from simulation import MemoryFolder
 
 from convae.config import TrialConfig
 from convae.errors import EngineError, EngineLostError
-from convae.results import EpochResult, Report, Status
+from convae.results import EpochResult, Fallback, Report, Status
 from study.folder import schema
 from study.folder.checkpoints import checkpoint_name
 from study.plan.trials import PlannedTrial
-from study.tune.engines import Attempt
-from study.tune.trainable import EPOCH, PLANNED, StudyTrial, WorkerSettings
+from study.tune.engines import Attempt, Ready
+from study.tune.trainable import EPOCH, FALLBACK, PLANNED, StudyTrial, WorkerSettings
 
 CONFIG = TrialConfig(model="dense", epochs=9, split="search")
 PLAN = PlannedTrial(
@@ -29,6 +29,8 @@ class PretendedEngine:
 
     in_lanes = True
     report_seconds = 5.0
+    is_ready = True
+    fallback = None
 
     def __init__(self, pace, diverges_at=None, chunk_size=64):
         self._pace, self._diverges_at, self._chunk_size = pace, diverges_at, chunk_size
@@ -37,8 +39,11 @@ class PretendedEngine:
     def describe(self):
         return "a device"
 
-    def shape_of(self, planned):
-        return {"model": planned.config.model, "chunk_size": self._chunk_size}
+    def ready(self, planned, timeout_seconds):
+        if self.is_ready:
+            return Ready({"chunk_size": self._chunk_size}, self.fallback)
+        self.is_ready = True
+        return None
 
     def submit(self, attempt, planned, until_epoch, state):
         self.epoch = 0 if state is None else int(state[0])
@@ -152,6 +157,23 @@ def test_nothing_goes_on_in_a_program_of_another_shape():
     assert_told_once(results_of(begin(other, folder)), 9)
     assert other.targets == [3, 6, 9]
     assert begin(PretendedEngine(1, chunk_size=128), folder).step()[EPOCH] > 3
+
+
+def test_a_trial_waits_for_its_program_and_goes_on_by_what_takes_its_place():
+    """Nothing of it is lost, though its checkpoint is for the program, which does not work here."""
+    engine, folder = PretendedEngine(2), MemoryFolder()
+    engine.is_ready = False
+    trial = begin(engine, folder)
+    waiting = trial.step()
+    assert (waiting[EPOCH], waiting["done"], waiting[FALLBACK]) == (0, False, None)
+    assert not engine.targets
+    assert trial.step()[EPOCH] == 2
+    instead = PretendedEngine(9, chunk_size=None)
+    instead.fallback = Fallback("conv in 16 lanes", "no tiles", "Traceback")
+    (result, *_) = results = results_of(begin(instead, folder))
+    assert_told_once(results, 9)
+    assert result["device"] == "a device (plain trainer)"
+    assert result[FALLBACK] == instead.fallback
 
 
 class EndingEngine(PretendedEngine):
