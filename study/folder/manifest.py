@@ -96,6 +96,13 @@ class Manifest:
         }
         self.write()
 
+    def note_fallback(self, program: str, reason: str) -> None:
+        """Notes that a program does not work here, and the plain trainer trains its trials.
+
+        It is written with what comes next.
+        """
+        self._entries["resources"].setdefault("fallbacks", {})[program] = reason
+
     def finish(self, status: str) -> None:
         """Notes how the study ended.
 

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 from ray import cloudpickle
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from simulation import MemoryFolder, totals
 
+from convae.errors import EngineLostError
 from convae.results import EpochResult
 from study.folder import schema
 from study.folder.storage import RunFolderError
@@ -167,6 +168,14 @@ def test_a_worker_that_dies_alone_costs_a_retry(tune, alive, told):
         alive.remove("b")  # perhaps its own
         tune.fail(trial, died())
         assert tune.notes[1:] == ["lost its node, starts again"]
+
+
+def test_an_engine_that_ended_over_another_trial_costs_no_retry(tune):
+    error = EngineLostError("The engine of a trial is gone.")
+    trial = tune.start()
+    tune.fail(trial, RayTaskError("step", "a traceback", error, "", 1, "").as_instanceof_cause())
+    assert tune.notes == ["lost its engine, starts again"]
+    assert trial.max_failures == MAX_RETRIES + 1
 
 
 def test_a_node_may_be_lost_before_the_worker_has_started(tune, alive):

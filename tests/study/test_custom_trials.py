@@ -90,7 +90,7 @@ def on_cpu():
 def in_lanes():
     lanes = lanes_of(SPEC, lanes=1, gpu=False)
     assert lanes["mine"] == ModelLanes(0, single=True, widths=(), batch_sizes=())
-    settings = {"lanes": {"mine": lanes["mine"]}, "custom_models": SPEC.custom_models}
+    settings = {"shapes": {}, "custom_models": SPEC.custom_models}
     keeper = start_keeper(Slots(1, 1, 0, 1), noise(), **settings)
     return partial(RemoteEngine, keeper, gpu=False)
 

@@ -24,10 +24,10 @@ SPEC = StudySpec(
 class Hand:
     """A plan and its ledger, whose trials end as the test says."""
 
-    def __init__(self, spec=SPEC, files=None, *, enforce_alone=True):
+    def __init__(self, spec=SPEC, files=None, *, enforce_alone=True, lanes=None):
         self.folder = MemoryFolder(files)
         self.ledger = Ledger(self.folder, resume=files is not None)
-        self.plan = Plan(spec, self.ledger, enforce_alone=enforce_alone)
+        self.plan = Plan(spec, self.ledger, enforce_alone=enforce_alone, lanes=lanes)
 
     def again(self, spec):
         """The next session, after this one died."""
@@ -182,6 +182,25 @@ def test_engines_get_all_trials_at_once_and_see_to_those_that_are_alone_themselv
         DeviceSharing.LANES
     ] * 2
     assert hand.plan.next() is None
+
+
+def test_a_fixed_trial_goes_where_a_lane_is_free():
+    """In the order of seeds four dense trials would come to one conv trial: whose lanes idled."""
+    spec = replace(SPEC, n_search_trials=0, n_seeds=5, hidden_units=(64, 128, 256, 512))
+    hand = Hand(spec, enforce_alone=False, lanes={"conv": 3, "dense": 3})
+    for planned in [hand.plan.next() for _ in range(5)]:
+        assert planned.sharing is DeviceSharing.ALONE
+        hand.complete(planned)
+    order = [trial.trial_id for trial in hand.plan.fixed]
+    at_work = [hand.plan.next() for _ in range(6)]
+    assert Counter(trial.config.model for trial in at_work) == {"conv": 3, "dense": 3}
+    left = [name for name in order[5:] if name not in {trial.trial_id for trial in at_work}]
+    assert hand.plan.next().trial_id == left[0]  # nothing is free: as planned
+    conv = next(trial for trial in at_work if trial.config.model == "conv")
+    hand.complete(conv)
+    assert hand.plan.next().config.model == "conv"
+    seen = [trial.trial_id for trial in hand.run()]
+    assert len(order) == 5 + 6 + 1 + 1 + len(seen)
 
 
 def test_a_search_whose_times_count_is_alone_and_winners_share_only_with_one_another():

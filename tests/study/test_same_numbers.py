@@ -140,13 +140,17 @@ def test_a_study_that_is_killed_and_resumed_changes_no_number(tmp_path, cluster,
     assert_went_on(found[1], kept)
 
 
-def test_an_engine_that_is_killed_costs_its_trials_a_retry_and_no_number(tmp_path, cluster, whole):
+def test_an_engine_that_is_killed_costs_its_trials_a_start_and_no_number(tmp_path, cluster, whole):
     study = start(cluster, tmp_path, *OPTIONS, *LANES)
     in_the_middle(study)
     rows = tables(study.folder)[0]
     (engine,) = on_nodes(cluster, ENGINE)
     os.kill(engine, signal.SIGKILL)
-    found = finish(study)
+    code, lines = study.rest()
+    assert code == 0, lines
+    assert [line for line in lines if "lost its engine, starts again" in line]
+    assert not [line for line in lines if re.search(r"conv-s[12].*retry", line)]
+    found = tables(study.folder)
     assert_same_numbers(found, whole)
     retried = found[0].n_retries[found[0].n_retries > 0]
     assert len(retried) >= 2  # both conv trials at least
