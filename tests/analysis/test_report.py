@@ -238,13 +238,3 @@ def test_the_report_is_the_same_where_nothing_can_train(reported: Path, quick_ru
         for folder in (reported, quick_run)
     )
     assert first == again
-
-
-def test_the_analysis_needs_no_training_packages():
-    code = (
-        "import sys, analysis.report;"
-        "print(*{name.split('.')[0] for name in sys.modules}"
-        " & {'ray', 'tensorflow', 'keras', 'optuna'})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
