@@ -233,9 +233,7 @@ def _read_table(folder: RunFolder, parquet: str, csv: str, columns: pa.Schema) -
                 pa.BufferReader(content),
                 # An empty text is in quotes there, what is missing is not.
                 convert_options=pa.csv.ConvertOptions(
-                    column_types=columns,
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=False,
+                    column_types=columns, strings_can_be_null=True, quoted_strings_can_be_null=False
                 ),
             )
         except pa.ArrowException as error:

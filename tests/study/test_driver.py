@@ -11,13 +11,7 @@ import optuna
 import pandas as pd
 import pytest
 import ray
-from closed_form import (
-    BreaksBetweenTrials,
-    CannotStart,
-    CannotTrain,
-    ClosedFormEngine,
-    SlowToStart,
-)
+from closed_form import BreaksBetweenTrials, CannotStart, CannotTrain, ClosedFormEngine, SlowToStart
 from ray import cloudpickle
 from ray.tune.execution.tune_controller import TuneController
 

@@ -12,12 +12,7 @@ from study.folder import schema
 from study.plan.sampler import check_sampler, make_sampler
 from study.plan.spec import RAISABLE, SpecError, StudySpec
 from study.plan.study_file import PRESETS
-from study.plan.trials import (
-    count_trials,
-    first_points,
-    fixed_trials,
-    search_config,
-)
+from study.plan.trials import count_trials, first_points, fixed_trials, search_config
 
 STANDARD = PRESETS["standard"]
 

@@ -16,12 +16,7 @@ from study.plan.phases import Plan
 from study.plan.space import built_in, space_from
 from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
 from study.plan.study_file import PRESETS, key_of, parse_study, read_study, to_toml
-from study.plan.trial_tables import (
-    FIXED_GROUPS,
-    KEYS,
-    TrialTable,
-    trial_table_from,
-)
+from study.plan.trial_tables import FIXED_GROUPS, KEYS, TrialTable, trial_table_from
 from study.plan.trials import first_points, fixed_trials, search_config
 
 SPACE = """
