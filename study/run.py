@@ -249,9 +249,10 @@ def _run(
     spec: StudySpec | None = None,
     workers: "WorkerSettings | None" = None,
 ) -> int:
-    if options.dry_run and (options.resume or options.resume_or_start):
+    may_resume = options.resume or options.resume_or_start
+    if options.dry_run and may_resume:
         raise SpecError("--dry-run tells of a new study; leave --resume out.")
-    if options.name is None and (options.resume or options.resume_or_start):
+    if options.name is None and may_resume:
         raise SpecError("--resume needs the --name of the study to finish.")
     if options.study is not None:
         if options.preset is not None:
@@ -259,6 +260,9 @@ def _run(
         of_file = read_study(Path(options.study))
         spec = of_file.spec
         options.data = of_file.data if options.data is None else options.data
+    if options.name is None:
+        preset = spec.preset if spec else options.preset or "standard"
+        options.name = f"{preset}-{datetime.now():%Y%m%d-%H%M%S}"
     if options.print_study:
         print(to_toml(spec_from(options, base=spec), options.data), end="")
         return EXIT_DONE
@@ -266,17 +270,13 @@ def _run(
     from study.folder.manifest import read_manifest
     from study.folder.storage import RunFolder
 
-    if options.name is None:
-        preset = spec.preset if spec else options.preset or "standard"
-        options.name = f"{preset}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = RunFolder.of(options.storage, options.name)
     has_study = not options.dry_run and folder.read(schema.MANIFEST_FILE) is not None
     if options.resume and not has_study:
         raise SpecError(f"{folder} holds no study to --resume; start it without --resume.")
-    resume = has_study and (options.resume or options.resume_or_start)
-    if not resume and not options.dry_run:
+    earlier = read_manifest(folder) if has_study and may_resume else None
+    if earlier is None and not options.dry_run:
         _check_free(folder)
-    earlier = read_manifest(folder) if resume else None
     spec = spec_from(options, base=spec, earlier=_spec_of(folder, earlier) if earlier else None)
     try:
         return _run_there(options, command, spec, folder, earlier, workers)

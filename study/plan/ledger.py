@@ -60,13 +60,8 @@ class Measurement:
 def decide_state(row: Mapping[str, Any], *, failed: bool, stopping: bool) -> str:
     """How a trial stands that does not train on: the one place where that is decided.
 
-    Args:
-        row: the trial's, with its last result.
-        failed: with an error, after its retries.
-        stopping: because the whole study stops, not by a decision on the trial.
-
-    Returns:
-        One of `schema.STATES`: "running" for a trial that a later session goes on with.
+    Of `schema.STATES`, "running" is for a trial that a later session goes on with: one that ends
+    because the whole study stops, not by a decision on the trial. `failed` is after its retries.
     """
     if failed:
         return schema.FAILED
@@ -195,10 +190,7 @@ class Ledger:
     def end(self, trial_id: str, *, error: str | None = None, stopping: bool = False) -> Row:
         """Enters that a trial trains no further, and returns its row.
 
-        Args:
-            trial_id: whose.
-            error: with which it failed for good; None if it did not.
-            stopping: the whole study stops.
+        With an error it has failed for good; else see `decide_state`.
         """
         row = self._trials[trial_id]
         if row["state"] in ENDS:

@@ -40,10 +40,8 @@ def digest_of(method: Callable[..., Any]) -> str:
 def patched_reuse(controller: type = TuneController) -> Iterator[None]:
     """While the block runs, such a trial uses its retries like any other, and keeps its worker.
 
-    A Ray whose methods are not those that were patched is left as it is, which the log says.
-
-    Args:
-        controller: Ray Tune's class; tests give another.
+    A Ray whose methods are not those that were patched is left as it is, which the log says. Tests
+    give another class than Ray Tune's.
     """
     originals = {name: getattr(controller, name) for name in DIGESTS}
     if {name: digest_of(method) for name, method in originals.items()} != DIGESTS:

@@ -172,13 +172,9 @@ def find_slots(resources: Resources, *, timed: bool = False, per_engine: int = 0
     """Matches what was asked for with what Ray has.
 
     A running cluster may grow: there an explicit number of GPUs is believed, and of trials at once
-    where no node can hold one yet.
-
-    Args:
-        resources: what was asked for.
-        timed: no two trials may share a device, and all devices must be of one kind, so that times
-            are comparable: a whole GPU each, or one trial at a time on CPUs.
-        per_engine: trials that share an engine's lanes; 0 without lanes.
+    where no node can hold one yet. In a study that is timed no two trials may share a device, and
+    all devices must be of one kind, so that times are comparable: a whole GPU each, or one trial at
+    a time on CPUs. `per_engine` trials share an engine's lanes; 0 without lanes.
 
     Raises:
         SpecError: more than there is was asked for, or what no node can hold, or cannot be timed.

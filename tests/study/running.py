@@ -21,6 +21,16 @@ TRIAL, ENGINE, KEEPER = "ResourceTrainable", "StudyEngine", "EngineKeeper"
 STARTED = []  # studies that nobody has waited for or killed
 
 
+def wait_until(condition, seconds=10, *, meanwhile=lambda: None):
+    """Waits for a condition, and returns what it gives; `meanwhile` is called as long."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        meanwhile()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
 def command(program, storage, *options):
     """A study's command line; its program is one of the tests' own."""
     return [sys.executable, str(HERE / program), f"--storage={storage}", "--name=study", *options]
@@ -51,12 +61,11 @@ class Study:
 
     def wait_until(self, condition, seconds=240):
         """Waits for a condition while the study runs; returns what it gives."""
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
+
+        def runs():
             assert self.process.poll() is None, self.process.stdout.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        return found
+
+        return wait_until(condition, seconds, meanwhile=runs)
 
     def rest(self):
         """The exit code, and all lines that are left; nothing may run on."""

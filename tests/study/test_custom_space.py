@@ -1,4 +1,4 @@
-"""The space of a person's own model: its builder's arguments, and a limit on parameters."""
+"""The space of a custom model: its builder's arguments, and a limit on parameters."""
 
 import json
 from dataclasses import replace

@@ -6,13 +6,13 @@ Ray believes in GPUs that it is told of; a probe in the engine's place says what
 import os
 import subprocess
 import sys
-import time
 from contextlib import suppress
 
 import pytest
 import ray
 from ray import cloudpickle
 from ray.exceptions import RayActorError
+from running import wait_until
 
 from convae.config import TrialConfig, n_parameters
 from convae.errors import UserError
@@ -146,10 +146,7 @@ def test_an_engine_outlives_the_trial_that_asked_first_and_ends_with_its_keeper(
     ray.kill(first)
     assert ray.get(second.sees.remote())[1][0] == pid
     trials.end()
-    deadline = time.monotonic() + 30
-    while process_exists(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not process_exists(pid), 30)
 
 
 class PretendedEngine:
