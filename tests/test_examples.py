@@ -5,8 +5,8 @@ import re
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
+from running import write_images
 
 from analysis.load import load_run
 from study.plan.study_file import read_study
@@ -18,10 +18,8 @@ SHORT = {"epochs": 2, "seeds": 2, "finalists": 1, "finalist_seeds": 2, "max_conc
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("images") / "noise.npz"
-    train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (120, 20))
-    np.savez(path, x_train=train, x_test=test)
+    write_images(path, 120, 20)
     return path
 
 

@@ -21,6 +21,13 @@ TRIAL, ENGINE, KEEPER = "ResourceTrainable", "StudyEngine", "EngineKeeper"
 STARTED = []  # studies that nobody has waited for or killed
 
 
+def write_images(path, n_train=60, n_test=12, seed=0):
+    """Noise, as a file that `--data` takes."""
+    rng = np.random.default_rng(seed)
+    train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (n_train, n_test))
+    np.savez(path, x_train=train, x_test=test)
+
+
 def wait_until(condition, seconds=10, *, meanwhile=lambda: None):
     """Waits for a condition, and returns what it gives; `meanwhile` is called as long."""
     deadline = time.monotonic() + seconds

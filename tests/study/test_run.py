@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from closed_form import CLOSED_FORM, FileInTheWay
 from ray import cloudpickle
-from running import wait_until
+from running import wait_until, write_images
 from synthetic_runs import MANIFEST
 
 import convae.data
@@ -63,26 +63,12 @@ def test_bad_arguments_end_at_once(arguments, named, storage, capsys):
     assert not any(storage.glob("*"))
 
 
-def test_a_name_that_exists_is_refused(storage, capsys):
-    (storage / "mine").mkdir(parents=True)
-    assert main(["--storage", str(storage), "--name", "mine"]) == 2
-    assert "mine exists already" in capsys.readouterr().err
-
-
-def test_storage_that_is_a_file_is_refused(storage, capsys):
-    storage.write_text("")
-    assert main(["--storage", str(storage)]) == 2
+def test_a_name_that_exists_and_storage_that_is_a_file_are_refused(tmp_path, capsys):
+    assert main(["--storage", str(tmp_path.parent), "--name", tmp_path.name]) == 2
+    assert f"{tmp_path.name} exists already" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main(["--storage", str(tmp_path / "file")]) == 2
     assert "--storage" in capsys.readouterr().err
-
-
-def run_command(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "study.run", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
 
 
 @pytest.mark.usefixtures("session")
@@ -122,10 +108,10 @@ def test_a_dry_run_tells_the_trials_and_writes_nothing(storage, capfd):
 def finished(tmp_path_factory):
     """A real study: one reference trial, two search trials and their winner, an epoch each."""
     storage = tmp_path_factory.mktemp("results")
-    run = run_command(
-        *("--gpus", "0", "--models", "dense", "--hidden", "64", "--epochs", "2", "--trials", "2"),
-        *("--scheduler", "none", "--finalists", "0", "--storage", str(storage), "--name", "small"),
-    )
+    options = "--gpus 0 --models dense --hidden 64 --epochs 2 --trials 2 --scheduler none"
+    options += f" --finalists 0 --storage {storage} --name small"
+    command = [sys.executable, "-m", "study.run", *options.split()]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr + run.stdout
     return run, storage / "small"
 
@@ -233,19 +219,13 @@ def formula(storage):
     )
 
 
-def write_images(path, seed):
-    rng = np.random.default_rng(seed)
-    train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (60, 12))
-    np.savez(path, x_train=train, x_test=test)
-
-
 @pytest.mark.cluster
 @pytest.mark.usefixtures("session")
 def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, formula, capsys, monkeypatch):
     run_main = partial(main, workers=CLOSED_FORM)
     path, folder = tmp_path / "clothes.npz", formula.folder
     resume = [*formula.there, "--resume"]
-    write_images(path, 0)
+    write_images(path)
     assert run_main([*formula.there, *formula.options, "--data", os.path.relpath(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "images: clothes from " in lines[0]
@@ -268,9 +248,9 @@ def test_a_study_goes_on_with_the_images_it_began_with(tmp_path, formula, capsys
     # Other images are refused, wherever they are, and nothing is written.
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     other = tmp_path / "other.npz"
-    write_images(other, 1)
+    write_images(other, seed=1)
     assert run_main([*resume, "--data", str(other)]) == 2
-    write_images(path, 1)
+    write_images(path, seed=1)
     assert run_main(resume) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert f"images at {other} are not those that the study began with" in first
@@ -388,7 +368,7 @@ def test_a_notebooks_own_session_is_used_and_left_alone(storage):
 def test_a_trial_that_fails_is_retried_then_kept_as_failed(tmp_path, formula, capsys):
     engine = partial(FileInTheWay, place=formula.folder / schema.MODELS_FOLDER)
     workers = WorkerSettings(engine=engine)
-    write_images(tmp_path / "few.npz", 0)
+    write_images(tmp_path / "few.npz")
     words = [*formula.there, *formula.options, "--data", str(tmp_path / "few.npz")]
     assert main(words, workers=workers) == 1
     assert "1 trial failed" in capsys.readouterr().out
