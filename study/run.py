@@ -54,12 +54,12 @@ def build_parser() -> argparse.ArgumentParser:
         description="Study convolutional and dense autoencoders on MNIST, scheduled by Ray Tune.",
     )
     what = parser.add_argument_group("what to run (the file or preset says, unless you do)")
-    what.add_argument("study", nargs="?", metavar="STUDY.toml", help="a study of your own")
+    what.add_argument("study", nargs="?", metavar="STUDY.toml", help="a custom study")
     what.add_argument("--preset", choices=tuple(PRESETS), help="default: standard")
     what.add_argument(
         "--print-study",
         action="store_true",
-        help="print the study as a file, whole, and run nothing: to start one of your own",
+        help="print the study as a file, whole, and run nothing: to start a custom one",
     )
     what.add_argument(
         "--trial",

@@ -152,8 +152,8 @@ def to_toml(spec: StudySpec, data: str | None = None) -> str:
         item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
         document.add(key_of(option), item.comment(help_))
     lines = [
-        "What hidden, readings and neighbours stand for. A table of your own takes the place of",
-        "those of its group and model.",
+        "What hidden, readings and neighbours stand for. A custom table takes the place of those",
+        "of its group and model.",
     ]
     for table in tables_of(spec):
         if table not in spec.trial_tables:

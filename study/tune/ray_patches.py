@@ -68,7 +68,7 @@ def patched_reuse(controller: type = TuneController) -> Iterator[None]:
 
     def reuse_unless_starting(self: TuneController, trial: Trial) -> bool:
         # One that waits for resources, which a worker that is free may hold, takes that one.
-        starting = self._actor_manager._live_actors_to_ray_actors_resources
+        starting = self._actor_manager._live_actors_to_ray_actors_resources  # noqa: SLF001
         if self._trial_to_actor.get(trial) in starting and trial not in self._resetting_trials:
             return False
         return bool(reuse(self, trial))

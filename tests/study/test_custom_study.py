@@ -1,4 +1,4 @@
-"""A study of one's own, as a file, wherever it runs: the same plan, and complete tables."""
+"""A custom study, as a file, wherever it runs: the same plan, and complete tables."""
 
 import shutil
 from collections import Counter

@@ -129,10 +129,9 @@ def test_a_grid_has_each_of_its_points_once_and_each_is_a_point_of_the_space(mod
     assert len({str(point) for point in points}) == len(points)
     for point in points:
         search_config(model, point, STANDARD)
+        distributions = dict(STANDARD.space_of(model).distributions)
         # Refuses a value that its distribution does not hold.
-        optuna.create_trial(
-            value=0.0, params=point, distributions=dict(STANDARD.space_of(model).distributions)
-        )
+        optuna.create_trial(value=0.0, params=point, distributions=distributions)
 
 
 def test_a_search_larger_than_its_grid_is_refused():
@@ -193,9 +192,8 @@ def test_what_may_be_raised_only_adds_trials():
     spec = StudySpec(preset="test", n_search_trials=4, n_seeds=2, time_budget_seconds=9.0)
     more = replace(spec, n_search_trials=6, n_seeds=3, time_budget_seconds=10.0)
     more = replace(more, n_finalists=4, n_finalist_seeds=4)
-    assert {name for name, value in spec.to_dict().items() if value != more.to_dict()[name]} == set(
-        RAISABLE
-    )
+    raised = {name for name, value in spec.to_dict().items() if value != more.to_dict()[name]}
+    assert raised == set(RAISABLE)
     before = {trial.trial_id: trial for trial in fixed_trials(spec)}
     after = {trial.trial_id: trial for trial in fixed_trials(more)}
     assert before.items() <= after.items()
