@@ -44,16 +44,15 @@ def command(program, storage, *options):
 
 
 class Study:
-    """A study that runs, and the lines that it prints."""
+    """A study that runs, on a cluster or on this machine, and the lines that it prints."""
 
-    def __init__(self, program, storage, *options, environment=None):
+    def __init__(self, program, storage, *options, on=None, **environment):
         self.folder = storage / "study"
-        self._started = Started(
-            command(program, storage, *options),
-            environment or {},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        if on:
+            options = ["--address", on.address, *options]
+            environment = {**on.environment, **environment}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        self._started = Started(command(program, storage, *options), environment, **pipes)
         self.process, self.mark = self._started.process, self._started.mark
         STARTED.append(self)
 

@@ -10,7 +10,7 @@ import signal
 import optuna
 import pandas as pd
 import pytest
-from ray_nodes import kill_all, marked, ray_cluster
+from ray_nodes import kill_all, marked
 from running import ENGINE, KEEPER, TRIAL, Study, checkpointed, processes, wait_until
 from simulation import AS_OPTUNA
 
@@ -41,17 +41,8 @@ def programs(tmp_path_factory):
         yield cache
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A head without trials and a node with a slot."""
-    with ray_cluster() as cluster:
-        cluster.add("--num-cpus=1")
-        yield cluster
-
-
 def start(cluster, storage, *options):
-    environment = {"IMAGES": "320", **cluster.environment}
-    return Study(PROGRAM, storage, *options, "--address", cluster.address, environment=environment)
+    return Study(PROGRAM, storage, *options, on=cluster, IMAGES="320")
 
 
 def on_nodes(cluster, *names):
