@@ -58,7 +58,7 @@ class Manifest:
 
     Args:
         folder: the run folder.
-        command: the command line of this session. That of the first session stays the study's own.
+        command: of this session; that of the first one stays the study's.
         earlier: the manifest of an earlier session to go on with; times add up over sessions.
         entries: further entries; `code` and `versions` in place of what is found here.
 

@@ -144,13 +144,7 @@ EPOCH_COLUMNS: Final = MappingProxyType[str, Kind](
 # reconstructions/TRIAL_ID.parquet: a row a test image shown. `original` and `reconstruction`
 # are lists of 28 * 28 pixels in 0..255, row by row; `mse` is in units of (pixel / 255)².
 RECONSTRUCTION_COLUMNS: Final = (
-    "trial_id",
-    "choice",
-    "test_index",
-    "label",
-    "mse",
-    "original",
-    "reconstruction",
+    *("trial_id", "choice", "test_index", "label", "mse", "original", "reconstruction"),
 )
 # `choice`: why the image is shown.
 CHOICES: Final = ("random", "best", "median", "worst")

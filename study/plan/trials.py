@@ -41,15 +41,7 @@ class PlannedTrial:
 def plan_trial(
     spec: StudySpec, group: str, trial_id: str, config: TrialConfig, **more: Any
 ) -> PlannedTrial:
-    """A trial of a study, labelled.
-
-    Args:
-        spec: the study.
-        group: of `schema.GROUPS`.
-        trial_id: its name.
-        config: what to train.
-        more: further fields of `PlannedTrial`.
-    """
+    """A trial of a study, labelled; `more` are further fields of `PlannedTrial`."""
     setting, base = setting_of(config, spec), base_of(group, config, spec)
     return PlannedTrial(trial_id, group, config, setting, base, eval_every=spec.eval_every, **more)
 

@@ -149,18 +149,13 @@ def _make_scheduler(spec: StudySpec) -> TrialScheduler:
 
 
 class StudyStopper(_Uncopied, tune.Stopper):
-    """Stops the whole study at its time budget, at an interrupt, or when its storage fails.
-
-    Args:
-        ledger: of the study.
-        budget_seconds: from now on; None for no limit.
-    """
+    """Stops the whole study at its time budget, at an interrupt, or when its storage fails."""
 
     stopping = False  # the study stops, so that nobody judges the trials that are cut off
     interrupted = False  # by a person or the system
     out_of_time = False  # its budget is spent
 
-    def __init__(self, ledger: Ledger, budget_seconds: float | None) -> None:
+    def __init__(self, ledger: Ledger, budget_seconds: float | None) -> None:  # from now on
         self._ledger = ledger
         self._deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
 
@@ -213,12 +208,8 @@ def nodes_alive() -> set[str]:
 class LedgerCallback(_Uncopied, tune.Callback, Listener):
     """Enters in the ledger what becomes of trials; the only place where Ray Tune reaches it.
 
-    Args:
-        ledger: of the study; the callback listens to it.
-        stopper: of the study.
-        progress: is told of workers, and of time that passes.
-        nodes_alive: the ids of Ray's nodes at this moment.
-        on_fallback: is told once of each program that does not work on a device.
+    It listens to the ledger, and tells the progress of workers, and of time that passes.
+    `on_fallback` is told once of each program that does not work on a device.
     """
 
     def __init__(

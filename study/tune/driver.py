@@ -86,26 +86,16 @@ def run_study(
     image_set: ImageSet,
     folder: RunFolder,
     *,
-    command: list[str],
+    command: list[str],  # for the manifest
     lock: DriverLock | None = None,
-    quiet: bool = False,
-    mlflow: str | None = None,
+    quiet: bool = False,  # print the plan and failures only; the log file has the rest
+    mlflow: str | None = None,  # URI of a store to tell of each trial
     workers: WorkerSettings | None = None,
 ) -> Outcome:
     """Runs a study inside a Ray session and leaves its results in the run folder.
 
-    Args:
-        spec: which trials.
-        resources: on what.
-        image_set: the images, put into Ray's object store once.
-        folder: the run folder, to be made, or that of an earlier session of the study.
-        command: the command line, for the manifest.
-        lock: of an earlier session's folder, to go on where it stopped: trials that it ended are
-            not run again, others go on from their checkpoints. The caller releases it. None for a
-            new study.
-        quiet: print the plan and failures only; the log file has the rest.
-        mlflow: URI of an MLflow store to tell of each trial; None for none.
-        workers: how trials' workers train and report.
+    With the lock of an earlier session's folder, which the caller releases, it goes on where that
+    stopped: trials that have ended are not run again, others go on from their checkpoints.
 
     Raises:
         UserError: the request is impossible; nothing was written.
@@ -161,17 +151,11 @@ def run_study(
 def slots_for(
     spec: StudySpec,
     resources: Resources,
-    earlier: Mapping[str, Any] | None = None,
+    earlier: Mapping[str, Any] | None = None,  # session's manifest: its lanes stay
     *,
-    gpus_have_lanes: bool = True,
+    gpus_have_lanes: bool = True,  # by themselves, and not only if they were asked for
 ) -> tuple[Slots, dict[str, ModelLanes] | None]:
     """What a study trains on, and the lanes of its engines; None where each trial trains by itself.
-
-    Args:
-        spec: the study.
-        resources: what was asked for.
-        earlier: the manifest of an earlier session, whose lanes stay.
-        gpus_have_lanes: whether GPUs have lanes by themselves, and not only if they were asked for.
 
     Raises:
         SpecError: the request is impossible.

@@ -62,22 +62,14 @@ class StudyTrial(tune.Trainable):
 
     def setup(
         self,
-        config: dict[str, Any],
+        config: dict[str, Any],  # of the first trial: its plan, under `PLANNED`
         engine: Callable[[], StudyEngine | RemoteEngine] | None = None,
         folder: RunFolder | None = None,
-        owner: str = "",
+        owner: str = "",  # the driver that the folder must have for this worker to write there
         settings: WorkerSettings | None = None,
-        node: str | None = None,
+        node: str | None = None,  # Ray's id of this one; None to ask Ray
     ) -> None:
         """Makes the engine and begins the first trial.
-
-        Args:
-            config: of the first trial: its plan, under `PLANNED`.
-            engine: makes the engine.
-            folder: the run folder.
-            owner: the driver that the run folder must have for this worker to write there.
-            settings: when to report and to keep checkpoints.
-            node: Ray's id of this node; None to ask Ray.
 
         Raises:
             RunFolderError: this node does not see the run folder.

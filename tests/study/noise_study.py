@@ -24,7 +24,7 @@ FAULT = os.environ.get("FAULT")
 N_TRAIN, N_TEST = int(os.environ.get("IMAGES", "200")), 50
 
 
-def noise(_):
+def noise(_=None):
     rng = np.random.default_rng(0)
     train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (N_TRAIN, N_TEST))
     return ImageSet(train, np.zeros(N_TRAIN, np.uint8), test, np.zeros(N_TEST, np.uint8), "noise")

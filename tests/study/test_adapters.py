@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -110,11 +111,10 @@ class Tune(Listener):
     def fail(self, trial, error):
         """An attempt fails; the error as Tune leaves it."""
         trial.num_failures += 1
-        with open(trial.error_file, "a", encoding="utf-8") as file:  # noqa: PTH123
+        with Path(trial.error_file).open("a", encoding="utf-8") as file:
             file.write(f"Failure # {trial.num_failures} (occurred at noon)\nTraceback:\n  File\n")
             file.write(f"{error}\n\n")
-        with open(trial.pickled_error_file, "wb") as file:  # noqa: PTH123
-            cloudpickle.dump(error, file)
+        Path(trial.pickled_error_file).write_bytes(cloudpickle.dumps(error))
         self.callback.on_trial_recover(trial=trial)
 
 

@@ -1,4 +1,4 @@
-"""Trials of a person's own model as a study trains them: with real Ray, on noise, and kept models.
+"""Trials of a custom model as a study trains them: with real Ray, on noise, and kept models.
 
 Its files are on no disk: the workers have their text.
 """
@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
+from noise_study import noise
 from ray import tune
 
 from convae.config import TrialConfig
 from convae.custom_models import CustomModel
-from convae.data import ImageSet
 from study.folder import schema
 from study.folder.storage import RunFolder
 from study.plan.lanes import ModelLanes, lanes_of
@@ -59,12 +59,6 @@ PLAN = PlannedTrial(
     "custom-mine-s0", schema.CUSTOM, CONFIG, "mine units=3", "mine", keep_model=True
 )
 N_PARAMETERS = 785 * 3 + 2 * 3 + 4 * 784
-
-
-def noise():
-    rng = np.random.default_rng(0)
-    train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (200, 50))
-    return ImageSet(train, np.zeros(200, np.uint8), test, np.zeros(50, np.uint8), "noise")
 
 
 @pytest.fixture(scope="module", autouse=True)
