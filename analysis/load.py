@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import pandas as pd
 import pyarrow as pa
 
-from analysis.statistics import reference_trials
+from analysis.settings import Setting, models_of, settings_of
 from study.folder import manifest, schema, tables
 from study.folder.storage import RunFolder, RunFolderError
 
@@ -35,28 +35,46 @@ DTYPES: Final = MappingProxyType[schema.Kind, Literal["str", "Int64", "float64",
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder that has been read.
+    """A run folder that has been read."""
 
-    Attributes:
-        folder: its path or URI, as given.
-        manifest: of `load_manifest`.
-        trials: of `load_run`.
-        epochs: of `load_run`.
-        reconstructions: of `load_reconstructions`.
-        label: a letter that stands for it among others.
-    """
-
-    folder: str
-    manifest: Mapping[str, Any]
-    trials: pd.DataFrame
+    folder: str  # its path or URI, as given
+    manifest: Mapping[str, Any]  # of `load_manifest`
+    trials: pd.DataFrame  # of `load_run`, as `epochs`
     epochs: pd.DataFrame
-    reconstructions: pd.DataFrame
-    label: str = ""
+    reconstructions: pd.DataFrame  # of `load_reconstructions`
+    label: str = ""  # a letter that stands for it among others
 
     @cached_property
-    def reference(self) -> pd.DataFrame:
-        """The trials of `analysis.statistics.reference_trials`."""
-        return reference_trials(self.trials)
+    def settings(self) -> list[Setting]:
+        """Of `analysis.settings.settings_of`: the rows of the run's frame."""
+        return settings_of(self.trials)
+
+    def of(self, group: str, model: str | None = None) -> list[Setting]:
+        """The settings of a group, of one model if it is given."""
+        return [s for s in self.settings if s.group == group and model in (None, s.model)]
+
+    @cached_property
+    def reference(self) -> list[Setting]:
+        """The reference settings that were trained for the longest and tested."""
+        full = [s for s in self.of(schema.REFERENCE) if s.split == schema.FULL_SPLIT]
+        tested = [s for s in full if len(s.by_seed())]
+        return [s for s in tested if s.epochs == max(other.epochs for other in tested)]
+
+    @cached_property
+    def reference_trials(self) -> pd.DataFrame:
+        """The completed trials of `reference`."""
+        none = self.trials.iloc[:0]
+        return pd.concat([s.completed for s in self.reference] or [none], ignore_index=True)
+
+    @cached_property
+    def named(self) -> dict[str, Setting]:
+        """The `reference` settings by label: "conv", "dense-512", "unet"."""
+        return {s.label: s for s in self.reference}
+
+    @cached_property
+    def models(self) -> list[str]:
+        """conv, dense, then the custom models, of all trials."""
+        return models_of(self.trials)
 
 
 def read_run(path: str | os.PathLike[str], label: str = "") -> Run:

@@ -11,11 +11,13 @@ for a folder that is not a run.
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Final
 
+from analysis import plots
+from analysis.answer import answer
 from analysis.chapters import (
-    answer,
     claims,
     curves,
     custom,
@@ -29,48 +31,56 @@ from analysis.chapters import (
     times,
     trials,
 )
-from analysis.chapters.parts import Chapter
 from analysis.load import Run, RunFolderError, read_run
-from analysis.page import page_of, render
-from analysis.statistics import models_of
-from analysis.words import custom_question, image_set, listed
+from analysis.page import Book
+from analysis.phrases import custom_question, image_set, listed, rests_on
 from study.folder import schema
 from study.folder.storage import RunFolder
 
 PAGE_FILE: Final = "index.html"
-OLD_FILES: Final = (readings.CSV_FILE, "audit.md", "summary.md")  # of this version or before
+# In the order of the page. A module computes what its template, of the same name, says.
+CHAPTERS: Final[tuple[ModuleType, ...]] = (
+    claims,
+    curves,
+    custom,
+    times,
+    reconstructions,
+    search,
+    parameters,
+    pareto,
+    sensitivity,
+    readings,
+    trials,
+    provenance,
+)
 
 
 def title(run: Run) -> str:
     """What the page is about."""
     images = image_set(run.manifest)
-    models = models_of(run.trials)
-    if set(models) in ({schema.CONV, schema.DENSE}, set()):
+    if set(run.models) in ({schema.CONV, schema.DENSE}, set()):
         return f"Convolutional and dense autoencoders on {images}"
-    return f"Autoencoders on {images}: {listed(models)}"
+    return f"Autoencoders on {images}: {listed(run.models)}"
 
 
-def chapters_of(run: Run) -> list[Chapter]:
-    """What the report has on a run, in the order of the page."""
-    found = [
-        claims.chapter(run),
-        curves.chapter(run),
-        custom.chapter(run),
-        times.chapter(run),
-        reconstructions.chapter(run),
-        search.chapter(run, sensitivity.relative_spreads(run.trials)),
-        parameters.chapter(run),
-        pareto.chapter(run),
-        sensitivity.chapter(run),
-        readings.chapter(run),
-        trials.chapter(run),
-        provenance.chapter(run),
-    ]
-    if custom_question(
-        run.manifest
-    ):  # what was done to answer it comes before what stands beside it
-        found.sort(key=lambda chapter: chapter.key not in ("custom", "search"))
-    return found
+def files_of(run: Run) -> dict[str, bytes]:
+    """The files of a run's report by name: the page, the last of them, rests on all others."""
+    book = Book(rests_on(run))
+    files: dict[str, bytes] = {}
+    chapters = list(CHAPTERS)
+    if custom_question(run.manifest):  # what was done to answer it comes first
+        chapters.sort(key=lambda chapter: chapter not in (custom, search))
+    with plots.style():
+        for chapter in chapters:
+            key = chapter.__name__.rpartition(".")[2]
+            book.chapter(key, run=run, **chapter.chapter(run))
+            if hasattr(chapter, "files"):
+                files |= chapter.files(run)
+    its = answer(run)
+    first = book.chapter(f"answer_{its['kind']}", **its)
+    name = f"Study {run.manifest['name']}"
+    page = book.render(title(run), name, first, its["figure"], provenance.basis(run))
+    return {**book.files, **files, PAGE_FILE: page.encode()}
 
 
 def write_report(path: str | os.PathLike[str]) -> str:
@@ -85,36 +95,23 @@ def write_report(path: str | os.PathLike[str]) -> str:
     Raises:
         RunFolderError: if the folder is not a whole run, or the report cannot be written.
     """
-    run = read_run(path)
-    chapters = chapters_of(run)
-    name = f"Study {run.manifest['name']}"
-    page = page_of(title(run), name, answer.answer(run), provenance.basis(run), chapters)
-    files = files_of(chapters)
-    files[PAGE_FILE] = render(page).encode()  # the last: it is there once what it tells of is
+    files = files_of(read_run(path))
     folder = RunFolder(path)
     for old in folder.names(schema.REPORT_FOLDER):
         name = old.removeprefix(f"{schema.REPORT_FOLDER}/")
-        if (name.startswith("figure-") or name in OLD_FILES) and name not in files:
+        if (name.startswith("figure-") or name == readings.CSV_FILE) and name not in files:
             folder.delete(old)
     for name, content in files.items():
         folder.write(f"{schema.REPORT_FOLDER}/{name}", content)
     return f"{os.fspath(path).rstrip('/')}/{schema.REPORT_FOLDER}/{PAGE_FILE}"
 
 
-def files_of(chapters: Iterable[Chapter]) -> dict[str, bytes]:
-    """The files of the chapters and their figures, by name."""
-    files: dict[str, bytes] = {}
-    for chapter in chapters:
-        for figure in chapter.figures:
-            files |= {f"{figure.name}.{suffix}": of for suffix, of in figure.files.items()}
-        files |= chapter.files
-    return files
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 written, 2 not a run folder."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.report",
+        prog="convae-report"
+        if sys.argv[0].endswith("convae-report")
+        else "python -m analysis.report",
         description="Write a run folder's report again: figures, tables and one page.",
     )
     parser.add_argument("folder", metavar="DIR", help="STORAGE/NAME, a path or a URI")

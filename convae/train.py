@@ -45,7 +45,7 @@ TYPES = {"text": str, "int": int, "float": float}
 def build_parser() -> argparse.ArgumentParser:
     """An option for each field of TrialConfig, and where to train, read and save."""
     parser = argparse.ArgumentParser(
-        prog="python -m convae.train",
+        prog="convae-train" if sys.argv[0].endswith("convae-train") else "python -m convae.train",
         description="Train one autoencoder on MNIST, or other images, without Ray.",
     )
     for field in fields(TrialConfig):

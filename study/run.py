@@ -57,7 +57,7 @@ CONDITIONS = (
 def build_parser() -> argparse.ArgumentParser:
     """The command line's options; those of the spec are made from its fields."""
     parser = argparse.ArgumentParser(
-        prog="python -m study.run",
+        prog=shlex.join(_program()),
         description="Study convolutional and dense autoencoders on MNIST, scheduled by Ray Tune.",
     )
     what = parser.add_argument_group("what to run (the file or preset says, unless you do)")
@@ -130,6 +130,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _program() -> list[str]:
+    """The words that called this command, to be said again: the console command, or a module."""
+    name = Path(sys.argv[0]).name
+    return [name] if name == "convae-study" else ["python", "-m", "study.run"]
+
+
 def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | None" = None) -> int:
     """Runs the command; returns its exit code.
 
@@ -144,7 +150,7 @@ def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | N
     options = build_parser().parse_args(words)
     with forgiving_terminal():
         try:
-            command = ["python", "-m", "study.run", *words]
+            command = [*_program(), *words]
             return _run(options, command, workers=workers).exit_code
         except UserError as error:
             print(error, file=sys.stderr)
@@ -398,7 +404,8 @@ def _tell_end(
     if outcome.status == "out of time":
         print(f"for more: {resume_command(options)} --time-budget SECONDS")
     if spec.preset == "quick":
-        print("next: python -m study.run --gpus 1 (or --gpus 0): 50 epochs, and a larger search")
+        program = shlex.join(_program())
+        print(f"next: {program} --gpus 1 (or --gpus 0): 50 epochs, and a larger search")
     return _Ended(EXIT_DONE, folder.where)
 
 
@@ -413,7 +420,7 @@ def resume_command(options: argparse.Namespace) -> str:
             words.append(option)
         elif value is not None and value is not False:  # 0 is a value
             words.append(f"{option}={without_secrets(str(value))}")
-    return shlex.join(["python", "-m", "study.run", *words])
+    return shlex.join([*_program(), *words])
 
 
 def _check_free(folder: "RunFolder") -> None:

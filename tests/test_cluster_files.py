@@ -130,7 +130,8 @@ def test_only_code_travels_to_the_nodes(name):
     mounts = config["file_mounts"]
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     packages = (name.rstrip("*") for name in tools["setuptools"]["packages"]["find"]["include"])
-    assert {*packages, "pyproject.toml", "constraints.txt", "README.md"} <= set(mounts.values())
+    files = {"pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
+    assert {*packages, *files} <= set(mounts.values())
     for remote, local in mounts.items():
         assert remote == f"~/convae-study/{local}"
     listed = subprocess.run(

@@ -1,136 +1,175 @@
 """What the report leaves open: its contradictions, what it omits, and what depends on it."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import pandas as pd
 
-from analysis import figures
-from analysis.chapters import likely, parts
-from analysis.chapters.audit import (
-    RULE,
-    AuditedClaim,
-    audit_claims,
-    audited_trials,
-    coverage,
-    coverage_sentences,
-    csv,
-    is_audited,
-    overall_table,
+from analysis import phrases, plots
+from analysis.audit import DEFAULT, Audit, AuditedClaim, csv, is_audited, readings_of
+from analysis.claims import (
+    IMAGES,
+    NOT_COMPARABLE,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPORT_MSE_RATIO,
+    REPORT_TIME_RATIO,
+    REPRODUCED,
+    UNDECIDED,
+    concerns_report,
 )
-from analysis.chapters.claims import concerns_report
-from analysis.chapters.likely import effect_table, effects, likely_reading, likely_sentences
 from analysis.load import Run
-from analysis.statistics import (
-    CONV_NAME,
-    DENSE_NAME,
-    names,
-)
-from analysis.words import (
-    open_label,
-    sentence_case,
-    values_of,
-)
+from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME
 from study.folder import schema
 
+FIGURE: Final = "figure-readings"
 CSV_FILE: Final = "audit.csv"
-TITLE: Final = "What the report leaves open"
-# Where the report contradicts itself.
-CONTRADICTIONS: Final = parts.Table(
-    ("What", "The report", "Read as"),
-    (
-        ("Encoder, third convolution", "16 filters, but a 4×4×8 latent", "8 filters"),
-        (
-            "Decoder, third convolution",
-            "“same” padding, which would give 32×32 images",
-            "“valid” padding: 16×16 → 14×14 → 28×28",
-        ),
-    ),
-)
+ROW_INCHES: Final = 0.3
+LOOKS: Final[Mapping[str, plots.Look]] = {
+    "training set": {"color": plots.DARK, "marker": "o", "markersize": 5},
+    "test set": {"color": plots.LIGHT, "marker": "s", "markersize": 4.5},
+}
 
 
-def open_table(trials: pd.DataFrame, reference: pd.DataFrame) -> parts.Table:
-    """What the report leaves open, what the reference trials have, and what else was trained."""
-
-    def others(name: str) -> str:
-        tried = []
-        for model in schema.BY_NAME[name].models:
-            its = trials[(trials["model"] == model) & (trials["state"] == schema.COMPLETED)]
-            rest = its[~its[name].isin(reference[name].dropna())]
-            tried += [
-                f"{model}, {group} trials: {values}"
-                for group in (schema.READING, schema.NEIGHBOUR)
-                if (values := values_of(rest.loc[rest["group"] == group, name]))
-            ]
-        return "; ".join(tried) or "not tested"
-
-    rows = [
-        (
-            sentence_case(open_label(p.name)),
-            values_of(reference.loc[reference["model"].isin(p.models), p.name]) or parts.NO_VALUE,
-            others(p.name),
-        )
-        for p in schema.HYPERPARAMETERS
-        if not p.stated
-    ]
-    sizes = [name for name in names(reference) if name not in (CONV_NAME, DENSE_NAME)]
-    return parts.Table(
-        ("Left open", "In this run's reference trials", "Other values trained"),
-        [
-            *rows,
-            ("Dense output activation", "sigmoid", "not tested"),
-            ("The other dense sizes", ", ".join(sizes) or parts.NO_VALUE, "see the claims"),
-            ("Initialisation", "Keras defaults: Glorot uniform, zero bias", "not tested"),
-            ("Decoder, third convolution", "“valid” padding", "“same” gives no 28×28"),
-        ],
-    )
-
-
-def chapter(run: Run) -> parts.Chapter:
+def chapter(run: Run) -> dict[str, Any]:
     """The claims under every reading, of a run that trained them, and what is left open."""
-    if not concerns_report(run):
-        return parts.Chapter("readings", TITLE)
-    content: list[parts.Part] = []
-    gaps = [
-        "No trials under other readings of what the report leaves open (preset “audit”): whether"
-        " the claims depend on them is not known."
-    ]
-    files: dict[str, bytes] = {}
-    if is_audited(run.manifest, run.trials):
-        audited = audited_trials(run.trials)
-        claims = audit_claims(audited, run.epochs)
-        lacks = coverage_sentences(coverage(run.trials, audited))
-        gaps = ["The audit is not whole: " + " ".join(lacks)] if lacks else []
-        content = _audit(run, audited, claims, lacks)
-        files = {CSV_FILE: csv(claims).encode()}
-    content += [
-        parts.Heading("Where the report contradicts itself"),
-        CONTRADICTIONS,
-        parts.Heading("What it does not state"),
-        open_table(run.trials, run.reference),
-    ]
-    return parts.Chapter("readings", TITLE, content, gaps, files)
+    its: dict[str, Any] = {"concerned": concerns_report(run), "audit": None}
+    its["open"] = [_open(run, p) for p in schema.HYPERPARAMETERS if not p.stated]
+    its["sizes"] = [name for name in run.named if name not in (CONV_NAME, DENSE_NAME)]
+    if not (its["concerned"] and is_audited(run)):
+        return its
+    audit = Audit(run)
+    rows = ratio_rows(audit)
+    return its | {
+        "audit": audit,
+        "audited": (audited := audit.claims()),
+        "claims": [
+            (c.claim.claim, c.claim.report, _spread(c), c.verdict, _why(c)) for c in audited
+        ],
+        "likely": audit.likely(),
+        "effects": audit.effects(),
+        "lacks": lacks(audit),
+        "default": DEFAULT,
+        "images": IMAGES,
+        "known": (known := rows.dropna(subset="mean")),
+        "ends": [
+            f"{kind} {phrases.digits(its.min())} to {phrases.digits(its.max())}"
+            for kind, its in known.groupby("kind", sort=False)["mean"]
+        ],
+        "n_readings": rows["label"].nunique(),
+        "drawing": draw(rows) if rows["mean"].notna().any() else None,
+    }
 
 
-def _audit(
-    run: Run, audited: pd.DataFrame, claims: Sequence[AuditedClaim], lacks: Sequence[str]
-) -> list[parts.Part]:
-    sentences = likely_sentences(likely_reading(audited), audited, claims)
-    with figures.style():
-        figure = likely.draw(run, audited)
-    missing: list[parts.Part] = (
-        [parts.Heading("What the audit lacks"), parts.Items(lacks)] if lacks else []
+def files(run: Run) -> dict[str, bytes]:
+    """audit.csv, of an audit."""
+    audited = concerns_report(run) and is_audited(run)
+    return {CSV_FILE: csv(Audit(run).claims()).encode()} if audited else {}
+
+
+def _open(run: Run, p: schema.Hyperparameter) -> tuple[str, str, str]:
+    """The reference's values of something that is left open, and the others that were trained."""
+    its = {s.value(p.name) for s in run.reference if s.model in p.models}
+    tried = []
+    for model in p.models:
+        for group in (schema.READING, schema.NEIGHBOUR):
+            settings = [s for s in run.of(group, model) if schema.COMPLETED in s.states]
+            if others := {s.value(p.name) for s in settings} - its:
+                tried.append(f"{model}, {group} trials: {phrases.values_of(pd.Series([*others]))}")
+    what = phrases.sentence_case(phrases.open_label(p.name))
+    return what, phrases.values_of(pd.Series([*its])) or phrases.NO_VALUE, "; ".join(tried)
+
+
+def lacks(audit: Audit) -> list[str]:
+    """What the audit lacks, a sentence an architecture; none if it lacks nothing."""
+    coverage = audit.coverage()
+    most = max(n for of in coverage.values() for n in of.n.values())
+    sentences = ["Every reading has one seed: no interval."] if most == 1 else []
+    for name, (n, lost) in coverage.items():
+        said = [
+            f"{f'n = {its} of {most}' if its else 'no completed trial'} with {reading}"
+            for reading, its in n.items()
+            if its < most
+        ]
+        if not any(n.values()):
+            said = ["no completed trial under any reading"]
+        said += [f"{k} {phrases.state_words(state)}, in no number" for state, k in lost.items()]
+        if said:
+            sentences.append(f"{name}: {'; '.join(said)}.")
+    return sentences
+
+
+def _spread(audited: AuditedClaim) -> str:
+    """The least and the greatest value over the readings, and the seeds behind them."""
+    means = [phrases.digits(mean) for mean in sorted(e.mean for e in audited.estimates)]
+    if not means:
+        return phrases.NO_VALUE
+    quantity = audited.claim.quantity
+    if len({claim.quantity for _, claim in audited.judged}) > 1:  # the size compared differs
+        quantity = "test MSE, another dense size ÷ dense-512"
+    spread = " to ".join(dict.fromkeys((means[0], means[-1])))
+    return f"{quantity}: {spread} ({phrases.seeds(e.n for e in audited.estimates)})"
+
+
+def _why(audited: AuditedClaim) -> str:
+    """Why a claim has its verdict over all readings."""
+    total = len(audited.judged)
+    if audited.verdict in (REPRODUCED, NOT_REPRODUCED):
+        return f"Under all {total} readings."
+    tally = ", ".join(
+        f"{verdict} under {n} of {total}"
+        for verdict in (REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTED)
+        if (n := len(audited.under(verdict)))
     )
-    return [
-        parts.Heading("The claims under every reading"),
-        overall_table(claims),
-        parts.Text(RULE, soft=True),
-        *([figure] if figure is not None else []),
-        parts.Heading("Which reading the report most likely used"),
-        parts.Text(" ".join(sentences)),
-        parts.Heading("What each open value does"),
-        parts.Text("One value changed at a time, the others at this project's default.", soft=True),
-        effect_table(effects(audited)),
-        *missing,
-        parts.Text(f"Every claim under every reading is in {CSV_FILE}.", soft=True),
-    ]
+    said = f"{phrases.sentence_case(tally)} readings. " if tally else ""
+    if audited.depends_on:
+        subsets = [[f"the {phrases.open_label(n)}" for n in its] for its in audited.depends_on]
+        fewer, more = sorted((REPRODUCED, NOT_REPRODUCED), key=lambda v: len(audited.under(v)))
+        cells = [{n: r[n] for n in audited.depends_on[0]} for r in audited.under(fewer)]
+        those = " / ".join(dict.fromkeys(map(phrases.reading_words, cells)))
+        said += f"Depends on {' or on '.join(map(' and '.join, subsets))}: {fewer} with {those};"
+        said += f" {more} with the others."
+    if audited.under(NOT_COMPARABLE):
+        found = audited.estimates
+        slower = sum(pair.lowest > 1 for pair in found)
+        alike = sum(p.low is not None and not p.excludes(REPORT_TIME_RATIO) for p in found)
+        said += f"Conv is slower under {slower} of {phrases.count(len(found), 'reading')} with"
+        said += f" times, {REPORT_TIME_RATIO} lies within the interval of {alike}; hardware and"
+        said += " versions differ from the report's."
+    return said.strip()
+
+
+def ratio_rows(audit: Audit) -> pd.DataFrame:
+    """Conv ÷ dense-512, a row a reading and set of images, those without a ratio as well.
+
+    Returns:
+        Columns label (the open values), kind (the images), mean, low, high and n.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for reading in readings_of(*schema.MODELS):
+        label = ", ".join(map(str, reading.values()))
+        for metric, pair in audit.ratios(reading).items():
+            measured = (pair.mean, pair.low, pair.high, pair.n) if pair else (None, None, None, 0)
+            rows.append((label, f"{IMAGES[metric]} set", *measured))
+    columns = ["label", "kind", "mean", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:5], "float64"))
+
+
+def draw(rows: pd.DataFrame) -> plots.Drawing:
+    """The ratio under each reading on a log axis, beside the lines 1 and 0.5."""
+    labels = list(dict.fromkeys(rows["label"]))
+    figure, ax = plots.new_figure(1.3 + ROW_INCHES * len(labels))
+    part = len(labels) // len(next(iter(schema.OPEN_VALUES.values())))
+    breaks = range(part, len(labels), part)  # between the values of the first
+    points = plots.forest(ax, rows, LOOKS, always=(1.0, REPORT_MSE_RATIO), breaks=breaks)
+    plots.line_at(ax.axvline, REPORT_MSE_RATIO)
+    for place, words in ((1.0, "equal "), (REPORT_MSE_RATIO, "the report ")):
+        plots.note(ax, place, 1.0, words, ax.get_xaxis_transform())
+    absent = rows.groupby("label", sort=False)["mean"].count() == 0
+    for row in [labels.index(label) for label in absent.index[absent]]:
+        words = "no completed pair of trials "
+        plots.note(ax, 1.0, row, words, ax.get_yaxis_transform(), va="center")
+    ax.set_xlabel(f"MSE, {RATIO_NAME}, log axis")
+    ax.set_ylabel(phrases.sentence_case(", ".join(map(phrases.open_label, schema.OPEN_VALUES))))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=2)
+    return plots.Drawing(FIGURE, figure, points, by="point")

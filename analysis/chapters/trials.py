@@ -4,28 +4,15 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis.chapters import parts
 from analysis.load import Run
-from analysis.statistics import architecture, with_names
-from analysis.words import (
-    arguments,
-    count,
-    digits,
-    factor_value,
-    parameter_label,
-    setting,
-    without_home,
-)
+from analysis.phrases import NO_VALUE, digits, label_of, value_words, values_words, without_home
+from analysis.settings import keywords
 from study.folder import schema
 
 OPEN_AT_MOST: Final = 100  # trials; a longer table is folded away
 BAD_OPEN: Final = 20  # likewise of those that failed or diverged
-SETTING: Final = tuple(
-    name
-    for name in schema.CONFIG_COLUMNS
-    if name not in ("model", "seed")
-    and not (name in schema.BY_NAME and schema.BY_NAME[name].of_architecture)
-)
+# The columns of a setting that are shown where they differ; the architecture has its own.
+SETTING: Final = [n for n in schema.CONFIG_COLUMNS if n not in ("model", "seed", "hidden_units")]
 MEASURED: Final = {
     schema.TRAIN_MSE: "Train MSE",
     schema.VAL_MSE: "Val. MSE",
@@ -34,37 +21,24 @@ MEASURED: Final = {
     "n_sharing": "Trials at once",
     "wall_seconds": "Wall s",
 }
-FILTERED: Final = {"Group": "group", "Model": "name", "State": "state"}
+FILTERED: Final = {"Group": "group", "Model": "architecture", "State": "state"}
+NOT_AVERAGED: Final = {
+    schema.RUNNING: "not ended",
+    schema.FAILED: schema.FAILED,
+    schema.DIVERGED: schema.DIVERGED,
+}
 
 
-def state_table(trials: pd.DataFrame) -> parts.Table:
-    """How many trials of each group ended in each state."""
-    counts = trials.groupby(["group", "state"]).size()
-    states = [state for state in schema.STATES if (trials["state"] == state).any()]
-    rows = [
-        (group, *(str(counts.get((group, state), 0)) for state in states))
-        for group in schema.GROUPS
-        if (trials["group"] == group).any()
-    ]
-    return parts.Table(("Group", *states), rows, right=range(1, len(states) + 1))
+def state_rows(trials: pd.DataFrame) -> list[list[str]]:
+    """How many trials of each group ended in each state, below the names of the states."""
+    counts = pd.crosstab(trials["group"], trials["state"])
+    counts = counts.reindex(index=schema.GROUPS, columns=schema.STATES, fill_value=0)
+    counts = counts.loc[counts.any(axis=1), counts.any(axis=0)]
+    return [["Group", *counts], *([group, *map(str, row)] for group, *row in counts.itertuples())]
 
 
-def bad_table(bad: pd.DataFrame) -> parts.Table:
-    """A row a trial that failed or diverged, with what happened."""
-    rows = [
-        (
-            trial["trial_id"],
-            trial["group"],
-            architecture(trial),
-            trial["state"],
-            _what_happened(trial),
-        )
-        for _, trial in bad.iterrows()
-    ]
-    return parts.Table(("Trial", "Group", "Model", "State", "What happened"), rows)
-
-
-def _what_happened(trial: pd.Series) -> str:
+def what_happened(trial: pd.Series) -> str:
+    """Why a trial failed or diverged."""
     found = []
     if not pd.isna(trial["diverged_epoch"]):
         found.append(f"The loss stopped being finite in epoch {trial['diverged_epoch']}.")
@@ -74,65 +48,50 @@ def _what_happened(trial: pd.Series) -> str:
     return " ".join(found) or "No error recorded."
 
 
-def trials_table(trials: pd.DataFrame) -> parts.SortedTable:
-    """Every trial, a row each, with the columns in which they differ."""
-    columns = {
-        "Trial": "trial_id",
-        "State": "state",
-        **{label: name for name, label in MEASURED.items() if trials[name].notna().any()},
-        "Epochs done": "epochs_completed",
-        "Group": "group",
-        "Model": "name",
-        "Seed": "seed",
-        **{parameter_label(n): n for n in SETTING if trials[n].nunique() > 1},
-    }
-    named = with_names(trials)
-    # The arguments of a person's own model are a column.
-    named["name"] = named["name"].where(named["model"].isin(schema.MODELS), named["model"])
-    rows = [
-        [_cell(value, name) for value, name in zip(row, columns.values(), strict=True)]
-        for row in named[list(columns.values())].itertuples(index=False)
-    ]
-    places = list(columns)
-    filters = {
-        places.index(label): [str(value) for value in dict.fromkeys(named[name])]
-        for label, name in FILTERED.items()
-        if named[name].nunique() > 1
-    }
-    label = f"All {count(len(trials), 'trial')}"
-    return parts.SortedTable(label, places, rows, filters, len(trials) > OPEN_AT_MOST)
+def columns_of(trials: pd.DataFrame) -> dict[str, str]:
+    """The columns in which the trials differ, by their headings."""
+    measured = {label: name for name, label in MEASURED.items() if trials[name].notna().any()}
+    varied = {label_of(name): name for name in SETTING if trials[name].nunique() > 1}
+    first = {"Trial": "trial_id", "State": "state", **measured, "Epochs done": "epochs_completed"}
+    return first | {"Group": "group", "Model": "architecture", "Seed": "seed"} | varied
 
 
-def _cell(value: Any, column: str) -> parts.Cell:
+def cell(value: Any, column: str) -> tuple[str, str]:
+    """A cell's text, and what it sorts by in the text's place; "" for the text."""
     if pd.isna(value):
-        return parts.Cell(parts.NO_VALUE)
+        return NO_VALUE, ""
     if column in MEASURED:
-        return parts.Cell(digits(value), f"{value:.7g}")
-    return parts.Cell(arguments(value) if column == "arguments" else factor_value(value))
+        return digits(value), f"{value:.7g}"
+    return values_words(keywords(value)) if column == "arguments" else value_words(value), ""
 
 
-def chapter(run: Run) -> parts.Chapter:
+def chapter(run: Run) -> dict[str, Any]:
     """All trials of the run."""
-    trials = run.trials
-    if trials.empty:
-        return parts.Chapter("trials", "All trials", [parts.Text("No trials.")])
-    content: list[parts.Part] = [state_table(trials)]
+    names = {one.label: one.architecture for one in run.settings}
+    trials = run.trials.assign(architecture=run.trials["setting"].map(names))
+    columns = columns_of(trials)
+    places, used = list(columns), list(columns.values())
     bad = trials[trials["state"].isin([schema.DIVERGED, schema.FAILED])]
-    if len(bad) > BAD_OPEN:
-        content.append(parts.Fold(f"The {len(bad)} failed and diverged trials", [bad_table(bad)]))
-    elif len(bad):
-        content += [parts.Heading("Failed and diverged trials"), bad_table(bad)]
-    same = [
-        setting(trials.dropna(subset=name).iloc[0], [name])
-        for name in SETTING
-        if trials[name].nunique() == 1
-    ]
-    if same:
-        text = f"The same in all trials that have it: {', '.join(filter(None, same))}."
-        content.append(parts.Text(text, soft=True))
-    gaps = [
-        f"{count(n, 'trial')} {'not ended' if state == schema.RUNNING else state}: in no average."
-        for state in (schema.RUNNING, schema.FAILED, schema.DIVERGED)
-        if (n := int((trials["state"] == state).sum()))
-    ]
-    return parts.Chapter("trials", "All trials", [*content, trials_table(trials)], gaps)
+    constant = [name for name in SETTING if trials[name].nunique() == 1]
+    same = {name: trials[name].dropna().iloc[0] for name in constant}
+    counts = trials["state"].value_counts()
+    told = ["trial_id", "group", "architecture", "state"]
+    return {
+        "n": len(trials),
+        "states": state_rows(trials),
+        "bad": [[*row[told], what_happened(row)] for _, row in bad.iterrows()],
+        "bad_open": BAD_OPEN,
+        "same": values_words(keywords(same.pop("arguments", None)) | same),
+        "header": places,
+        "rows": [
+            [cell(value, name) for value, name in zip(row, used, strict=True)]
+            for row in trials[used].itertuples(index=False)
+        ],
+        "filters": {
+            places.index(label): [str(value) for value in dict.fromkeys(trials[name])]
+            for label, name in FILTERED.items()
+            if trials[name].nunique() > 1
+        },
+        "folded": len(trials) > OPEN_AT_MOST,
+        "not_averaged": [(counts[s], words) for s, words in NOT_AVERAGED.items() if s in counts],
+    }

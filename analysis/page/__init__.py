@@ -1,101 +1,178 @@
-"""The page: a template, a style sheet and a script, filled with the values of the chapters.
+"""The page: templates, a style sheet and a script, filled with what the chapters computed.
 
-    page.html.j2   what is where; whoever wants to change the page begins here
-    page.css       how it looks: light, dark, on a phone, in print
-    page.js        what it does beyond that; without it the page is whole, but still
+    page.html.j2          what is where
+    chapters/NAME.html.j2 what a chapter says: its title, words, captions, gaps and their order
+    macros.html.j2        tables, lists and figures
+    page.css              how it looks: light, dark, on a phone, in print
+    page.js               what it does beyond that; without it the page is whole, but still
 
-All three go into one file that asks for nothing else. Jinja2 escapes every text.
+All of it goes into one file that asks for nothing else. Jinja2 escapes every text.
 """
 
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis.chapters.parts import Answer, Chapter, Figure
+from analysis import phrases, plots, verdicts
 from study.folder import schema
 
 # What stays on one line: ids of trials, sizes of models, numbers with their n.
-UNBROKEN: Final = re.compile(
+_UNBROKEN: Final = re.compile(
     rf"\b(?:{'|'.join(schema.GROUPS)})-[A-Za-z][\w=.+-]*\w|\bdense-\d+|\bn = \d+|\d+ %"
 )
+# Where nothing is kept together: tags, and what has its own rules.
+_APART: Final = re.compile(
+    r"(<(pre|form|summary|h\d)\b.*?</\2>|<table class=\"sortable\">.*?</table>|<[^>]*>)", re.DOTALL
+)
+_NO_FIGURES: Final = re.compile(r'<div class="figures">\s*</div>')
+_FIGURE: Final = re.compile(r"<!--figure (\S+)-->")
 
 
-@dataclass(frozen=True)
-class Page:
-    """What the template is given.
+class Chapter(NamedTuple):
+    """A chapter in the page's words."""
 
-    Attributes:
-        title: of the browser's tab.
-        name: of the study.
-        answer: the first screen.
-        figure: the one that shows the answer; None for none.
-        basis: what holds for the whole page, by name.
-        chapters: in order.
+    key: str  # of its anchor
+    title: str
+    html: Markup  # without its figures, which have places in it
+    gaps: list[str]  # what the run cannot show of the topic
+
+
+class Book:
+    """A page in the making: chapters fill their templates, and figures are finished on the way.
+
+    Args:
+        rests_on: what all of its numbers rest on, which the figures' files say.
     """
 
-    title: str
-    name: str
-    answer: Answer
-    figure: Figure | None
-    basis: Sequence[tuple[str, str]]
-    chapters: Sequence[Chapter]
+    def __init__(self, rests_on: str) -> None:
+        self.rests_on = rests_on
+        self.chapters: list[Chapter] = []
+        self.figures: dict[str, plots.Finished] = {}
+        self._gaps: list[str] = []
+        self._environment = Environment(
+            loader=PackageLoader("analysis", "page"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        its = self._environment
+        its.filters |= phrases.PHRASES | {"unbroken": _escaped}
+        its.filters["drawn"] = Markup  # SVG of this project's making
+        its.globals |= phrases.PHRASES | {"NO_VALUE": phrases.NO_VALUE}
+        its.globals |= {"compared": verdicts.compared, "bounds": verdicts.bounds}
+        its.globals |= {"gap": self._gap, "figure": self._figure}
+        its.globals["table_of"] = self._table_of
+        self._macros: Any = its.get_template("macros.html.j2").module
+        for name in ("table", "items", "sorted_table", "image_table"):
+            its.globals[name] = getattr(self._macros, name)
+
+    def chapter(self, key: str, **values: Any) -> Chapter:
+        """Fills `chapters/KEY.html.j2`, and adds the chapter to the page.
+
+        Args:
+            key: of the chapter.
+            values: what its template says.
+        """
+        self._gaps = []
+        module: Any = self._environment.get_template(f"chapters/{key}.html.j2").make_module(values)
+        title = str(getattr(module, "title", ""))  # the first screen has none
+        html = _NO_FIGURES.sub("", str(module)).strip()
+        found = Chapter(key, title, _unbroken(html), self._gaps)
+        self.chapters.append(found)
+        return found
+
+    def _table_of(
+        self, header: Sequence[str], some: Iterable[Any], right: Sequence[int] = (), *, caller: Any
+    ) -> Markup:
+        """A table with a row an item: the caller gives its cells, with | between them."""
+        rows = [[Markup(cell.strip()) for cell in str(caller(one)).split("|")] for one in some]
+        return Markup(self._macros.table(header, rows, right))
+
+    def _gap(self, sentence: str) -> str:
+        self._gaps.append(sentence)
+        return ""
+
+    def _figure(
+        self, drawing: plots.Drawing, *, seen: bool = True, rests_on: str = "", **words: str
+    ) -> Markup:
+        """Finishes a drawing and keeps its place; one that is not seen has files alone.
+
+        `words` are those of `analysis.plots.finish`; `rests_on` is by default what the page's do.
+        """
+        plain = {name: " ".join(str(text).split()) for name, text in words.items()}
+        finished = plots.finish(drawing, rests_on or self.rests_on, **plain)
+        self.figures[drawing.name] = finished
+        return Markup(f"<!--figure {drawing.name}-->") if seen else Markup("")
+
+    def render(
+        self, title: str, name: str, first: Chapter, figure: str, basis: list[tuple[str, str]]
+    ) -> str:
+        """The page as HTML that asks for nothing else.
+
+        Args:
+            title: of the browser's tab.
+            name: of the study.
+            first: the first screen.
+            figure: the name of the one figure that shows the answer there; "" for none.
+            basis: what holds for the whole page, by name.
+        """
+        script = _resource("page.js")
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        chapters = [c for c in self.chapters if c is not first]
+        html = self._environment.get_template("page.html.j2").render(
+            title=title,
+            name=name,
+            first=first,
+            figure=self._macros.figure(self.figures[figure]) if figure in self.figures else "",
+            basis=basis,
+            chapters=[c._replace(html=self._with_figures(c.html, figure)) for c in chapters],
+            gaps=[gap for chapter in chapters for gap in chapter.gaps],
+            style=Markup(_resource("page.css")),
+            script=Markup(script),
+            script_hash=f"sha256-{digest}",
+        )
+        return html.lstrip()  # macros leave empty lines
+
+    def _with_figures(self, html: str, first: str) -> Markup:
+        """A chapter with its figures in their places, but for the one of the first screen."""
+
+        def drawn(place: re.Match[str]) -> str:
+            return "" if place[1] == first else str(self._macros.figure(self.figures[place[1]]))
+
+        return Markup(_NO_FIGURES.sub("", _FIGURE.sub(drawn, str(html))))
 
     @property
-    def gaps(self) -> list[str]:
-        """What the run cannot show, of all chapters."""
-        return [gap for chapter in self.chapters for gap in chapter.gaps]
+    def files(self) -> dict[str, bytes]:
+        """The files of its figures, by name."""
+        return {
+            f"{name}.{suffix}": content
+            for name, figure in self.figures.items()
+            for suffix, content in figure.files.items()
+        }
 
 
-def page_of(
-    title: str,
-    name: str,
-    answer: Answer,
-    basis: Sequence[tuple[str, str]],
-    chapters: Sequence[Chapter],
-) -> Page:
-    """A page whose first screen has the figure that the answer names."""
-    found = {figure.name: figure for chapter in chapters for figure in chapter.figures}
-    return Page(title, name, answer, found.get(answer.figure), basis, chapters)
+def _unbroken(html: str) -> Markup:
+    """HTML with what belongs together kept on one line."""
+    pieces, last = [], 0
+    for tag in _APART.finditer(html):
+        pieces += [_one_line(html[last : tag.start()]), tag[0]]
+        last = tag.end()
+    return Markup("".join([*pieces, _one_line(html[last:])]))
 
 
-def render(page: Page) -> str:
-    """The page as HTML that asks for nothing else."""
-    environment = Environment(
-        loader=PackageLoader("analysis", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["unbroken"] = unbroken
-    environment.filters["drawn"] = Markup  # SVG of this project's own making
-    script = _resource("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = environment.get_template("page.html.j2")
-    html = template.render(
-        page=page,
-        style=Markup(_resource("page.css")),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
-    )
-    return html.lstrip()  # macros leave empty lines
+def _escaped(text: str) -> Markup:
+    return _unbroken(str(escape(text)))
 
 
-def unbroken(text: str) -> Markup:
-    """A text with what belongs together kept on one line."""
-    whole, last = Markup(""), 0
-    for found in UNBROKEN.finditer(text):
-        whole += escape(text[last : found.start()])
-        whole += Markup('<span class="one">{}</span>').format(found[0])
-        last = found.end()
-    return whole + escape(text[last:])
+def _one_line(text: str) -> str:
+    return _UNBROKEN.sub(r'<span class="one">\g<0></span>', text)
 
 
 def _resource(name: str) -> str:

@@ -1,16 +1,18 @@
-"""Writes a run's report and reads its page and its chapters as text."""
+"""Writes a run's report, and reads its page and its chapters as text."""
 
+import importlib
 import re
-from collections.abc import Iterable
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from synthetic_runs import MANIFEST, Rows, tables
+from rows import Trial, tables
+from synthetic_runs import MANIFEST
 
-from analysis.chapters import parts
-from analysis.chapters.parts import Chapter
 from analysis.load import Run
+from analysis.page import Book, Chapter
+from analysis.page.text import lines
 from analysis.report import write_report
 from study.folder import schema
 
@@ -20,36 +22,25 @@ def page_of(folder: Path) -> str:
     return Path(write_report(folder)).read_text()
 
 
-def run_of_trials(*pairs: tuple[dict, Rows], images: pd.DataFrame | None = None, **manifest) -> Run:
+def run_of_trials(*pairs: Trial, images: pd.DataFrame | None = None, **manifest: Any) -> Run:
     """A run of some trials, without a folder."""
     empty = pd.DataFrame(columns=list(schema.RECONSTRUCTION_COLUMNS))
     return Run("nowhere", MANIFEST | manifest, *tables(*pairs), empty if images is None else images)
 
 
-def text_of(chapter: Chapter) -> str:
-    """A chapter's words, a line a part or row, | between cells."""
-    return "\n".join(_lines(chapter.parts))
+def chapter_of(run: Run, key: str) -> tuple[Chapter, Book]:
+    """A chapter of a run's report, and the book that holds its figures."""
+    book = Book("on this machine")
+    values = importlib.import_module(f"analysis.chapters.{key}").chapter(run)
+    return book.chapter(key, run=run, **values), book
 
 
-def _lines(content: Iterable[parts.Part]) -> Iterable[str]:
-    for part in content:
-        match part:
-            case parts.Heading(text) | parts.Text(text) | parts.Code(text):
-                yield text
-            case parts.Items(items):
-                yield from items
-            case parts.Table(header, rows):
-                yield from map("|".join, [header, *rows])
-            case parts.SortedTable(_, header, rows):
-                yield "|".join(header)
-                yield from ("|".join(cell.text for cell in row) for row in rows)
-            case parts.Fold(summary, inner):
-                yield summary
-                yield from _lines(inner)
-            case parts.Figures(figures):
-                yield from _lines(figures)
-            case parts.Figure():
-                yield f"{part.title}. {part.alt} {part.caption}"
+def text_of(run: Run, key: str) -> str:
+    """A chapter's words: a line a block or row, | between cells; then figures, and gaps."""
+    chapter, book = chapter_of(run, key)
+    figures = [f"[{f.title}. {f.alt} {f.caption}]" for f in book.figures.values()]
+    gaps = [f"gap: {gap}" for gap in chapter.gaps]
+    return "\n".join([f"# {chapter.title}", *lines(chapter.html), *figures, *gaps, ""])
 
 
 def section_of(page: str, key: str) -> str:

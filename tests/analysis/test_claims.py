@@ -1,23 +1,30 @@
 """The report's claims: verdicts, their reasons, and what cannot be tested."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from synthetic_runs import run_of, tables, trial
+from pages import run_of_trials
+from rows import Trial, trial
 
-from analysis.chapters import claims
-from analysis.chapters.claims import Claim
-from analysis.statistics import reference_trials
-
-
-def judge_claims(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Claim]:
-    return claims.judge_claims(reference_trials(trials), epochs)
+from analysis import claims
+from analysis.claims import Claim
 
 
-def claim_about(words: str, run: tuple[pd.DataFrame, pd.DataFrame]) -> Claim:
-    found = [claim for claim in judge_claims(*run) if words in claim.claim]
-    assert len(found) == 1
-    return found[0]
+def judged(*pairs: Trial) -> list[Claim]:
+    return claims.claims_of(run_of_trials(*pairs))
+
+
+def claim_about(words: str, pairs: list[Trial]) -> Claim:
+    (found,) = [claim for claim in judged(*pairs) if words in claim.claim]
+    return found
+
+
+def run_of(conv: list[float], dense: list[float], n_epochs: int = 50, **changes) -> list[Trial]:
+    """The report's two models, whose MSE ends at the given values, a seed each."""
+    return [
+        trial(model, seed=seed, mse=np.geomspace(0.06, end, n_epochs), **changes)
+        for model, ends in (("conv", conv), ("dense", dense))
+        for seed, end in enumerate(ends)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -41,10 +48,10 @@ def test_half(conv, dense, verdict, words, images):
 
 
 def test_a_short_run_tests_nothing_and_says_why():
-    judged = judge_claims(*run_of([0.004], [0.009], n_epochs=3))
-    assert {claim.verdict for claim in judged} == {"not tested", "not comparable"}
-    assert judged[0].reason == "Trained for 3 epochs, the claim is about 50."
-    assert judged[0].estimate.mean == pytest.approx(0.004 / 0.009)
+    found = judged(*run_of([0.004], [0.009], n_epochs=3))
+    assert {claim.verdict for claim in found} == {"not tested", "not comparable"}
+    assert found[0].reason == "Trained for 3 epochs, the claim is about 50."
+    assert found[0].estimate.mean == pytest.approx(0.004 / 0.009)
     slower = claim_about("longer to train", run_of([0.004], [0.009], n_epochs=3))
     assert "Trained for 3 epochs, the report for 50." in slower.reason
 
@@ -53,14 +60,14 @@ def test_a_short_run_tests_nothing_and_says_why():
     ("model", "size", "missing"), [("conv", 8, "dense-512"), ("dense", 512, "conv")]
 )
 def test_a_missing_model_is_named(model, size, missing):
-    for claim in judge_claims(*tables(trial(model, size, n_epochs=50)))[:2]:
+    for claim in judged(trial(model, size, n_epochs=50))[:2]:
         assert claim.verdict == "not tested"
         assert claim.estimate is None
         assert claim.reason == f"No completed trial of {missing} at this setting."
 
 
 def test_claims_of_an_empty_run():
-    assert {claim.verdict for claim in judge_claims(*tables())} == {"not tested"}
+    assert {claim.verdict for claim in judged()} == {"not tested"}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_claims_of_an_empty_run():
     ],
 )
 def test_steep_then_slow(curve, verdict):
-    claim = claim_about("steeply", tables(*(trial("conv", 8, s, mse=curve) for s in range(2))))
+    claim = claim_about("steeply", [trial(seed=s, mse=curve) for s in range(2)])
     assert claim.verdict == verdict
     assert claim.estimate.n == 2
 
@@ -95,13 +102,11 @@ def test_times_are_never_comparable():
     ],
 )
 def test_dense_sizes(other, best, null):
-    run = tables(
-        *(
-            trial("dense", size, seed, mse=np.geomspace(0.05, last * (1 + 0.001 * seed), 50))
-            for size, last in ((512, 0.004), (256, other))
-            for seed in range(3)
-        )
-    )
+    run = [
+        trial("dense", size, seed, mse=np.geomspace(0.05, last * (1 + 0.001 * seed), 50))
+        for size, last in ((512, 0.004), (256, other))
+        for seed in range(3)
+    ]
     assert claim_about("best dense size", run).verdict == best
     assert claim_about("almost not at all", run).verdict == null
 
@@ -114,40 +119,36 @@ def test_one_dense_size_cannot_be_the_best():
 
 def test_a_difference_within_the_seeds_decides_nothing():
     ends = {512: (0.004, 0.005, 0.006), 256: (0.0052, 0.0048, 0.0059)}
-    run = tables(
-        *(
-            trial("dense", size, seed, mse=np.geomspace(0.05, last, 50))
-            for size, its in ends.items()
-            for seed, last in enumerate(its)
-        )
-    )
+    run = [
+        trial("dense", size, seed, mse=np.geomspace(0.05, last, 50))
+        for size, its in ends.items()
+        for seed, last in enumerate(its)
+    ]
     assert claim_about("best dense size", run).verdict == "undecided"
     assert claim_about("almost not at all", run).verdict == "undecided"
 
 
 def test_one_seed_has_values_and_no_verdict():
-    judged = judge_claims(*run_of([0.009], [0.004]))
-    assert {claim.verdict for claim in judged} == {"undecided", "not tested", "not comparable"}
-    assert claims.tally(judged) == "3 undecided, 3 not tested, 1 not comparable"
+    found = judged(*run_of([0.009], [0.004]))
+    assert {claim.verdict for claim in found} == {"undecided", "not tested", "not comparable"}
+    assert claims.tally(found) == "3 undecided, 3 not tested, 1 not comparable"
 
 
 def test_models_that_share_no_seed_are_not_compared():
     pairs = [trial("conv", 8, seed, 50) for seed in (0, 1)]
-    found = judge_claims(*tables(*pairs, *(trial("dense", 512, seed, 50) for seed in (2, 3))))
+    found = judged(*pairs, *(trial("dense", 512, seed, 50) for seed in (2, 3)))
     alone = [claim for claim in found if claim.reason == "The two models share no seed."]
     assert len(alone) == 3  # the error on both sets, and the time
     assert {claim.verdict for claim in alone} == {"not tested"}
 
 
 def test_a_curve_without_epochs_is_not_judged():
-    trials, epochs = tables(trial("conv", 8, 0, 50), trial("dense", 512, 0, 50))
-    claim = claim_about("steeply", (trials, epochs[epochs["trial_id"] == "reference-dense-512-0"]))
-    assert (claim.verdict, claim.reason) == (
-        "not tested",
-        "The conv trials have no epoch history.",
-    )
+    conv, dense = trial(n_epochs=50), trial("dense", n_epochs=50)
+    claim = claim_about("steeply", [(conv[0], []), dense])
+    assert claim.verdict == "not tested"
+    assert claim.reason == "The conv trials have no epoch history."
 
 
 def test_times_of_different_devices_say_so():
     pairs = [trial("conv", 8, 0, 50), trial("dense", 512, 0, 50, device="an H200")]
-    assert "The trials ran on different devices." in claim_about("28 s", tables(*pairs)).reason
+    assert "The trials ran on different devices." in claim_about("28 s", pairs).reason

@@ -3,20 +3,21 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from golden import agrees
+from rows import Trial, trial
 from scipy import stats
-from synthetic_runs import MANIFEST, Rows, trial, write_run
+from synthetic_runs import MANIFEST, write_run
 
-from analysis.chapters.comparison import answer, compare, differences
-from analysis.compare import main, read_runs
-from analysis.statistics import welch_ratio
+from analysis.compare import compare, differences, main, read_runs, values
 from study.folder import schema
 
 
-def conv(last_mse: float, seed: int = 0, **changes) -> tuple[dict, Rows]:
-    return trial("conv", 8, seed, mse=[0.05, last_mse], **changes)
+def conv(last_mse: float, seed: int = 0, **changes: Any) -> Trial:
+    return trial("conv", seed=seed, mse=[0.05, last_mse], **changes)
 
 
 @pytest.fixture
@@ -96,15 +97,6 @@ def test_without_a_shared_seed_the_interval_is_welchs(write):
     assert math.log(row["ratio_high"]) == pytest.approx(scipys.high)
 
 
-def test_welchs_ratio_of_few_or_equal_values():
-    one, two, none = pd.Series([4.0]), pd.Series([2.0, 2.0]), pd.Series([], dtype=float)
-    ratio = welch_ratio(one, two)
-    assert (ratio.mean, ratio.n, ratio.low) == (pytest.approx(2), 3, None)
-    ratio = welch_ratio(2 * two, two)
-    assert (ratio.low, ratio.high) == (pytest.approx(2), pytest.approx(2))
-    assert welch_ratio(one, none) is None
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -115,7 +107,7 @@ def test_welchs_ratio_of_few_or_equal_values():
         {"batch_size": 64},
         {"momentum": 0.9},
         {"epochs": 50},
-        {"split": "search"},
+        {"split": schema.SEARCH_SPLIT},
         {"latent_filters": 16},
     ],
 )
@@ -135,8 +127,8 @@ def test_a_setting_is_the_same_whatever_it_was_trained_for(write):
 
 
 def test_ratios_are_to_the_first_run_that_has_the_setting(write):
-    dense = [trial("dense", 512, mse=[0.01])]
-    both = [conv(0.03), trial("dense", 512, mse=[0.04])]
+    dense = [trial("dense", mse=[0.01])]
+    both = [conv(0.03), trial("dense", mse=[0.04])]
     rows = compare(read_runs(write([conv(0.01)], dense, both)))
     ratios = rows[(rows["metric"] == schema.TEST_MSE) & rows["ratio"].notna()]
     assert ratios[["name", "run", "ratio_to"]].to_numpy().tolist() == [
@@ -166,7 +158,7 @@ def test_differences_are_the_differing_keys(write):
     other = {
         "hardware": MANIFEST["hardware"] | {"gpus": ["NVIDIA H100"], "n_cpus": 16},
         "versions": {"python": "3.11.7"},
-        "spec": {"preset": "quick", "epochs": 3, "seed": None},
+        "spec": MANIFEST["spec"] | {"seed": None},
     }
     runs = read_runs(
         write([conv(0.01)], [conv(0.01, device="GPU")], [conv(0.01)], manifests=({}, other, {}))
@@ -179,34 +171,6 @@ def test_differences_are_the_differing_keys(write):
         "spec.seed": {"not recorded": ["A", "C"], "–": ["B"]},
     }
     assert differences([runs[0], runs[2]]) == {}
-
-
-def test_the_output_in_80_columns(write, output):
-    slow = MANIFEST["resources"] | {"max_concurrent": 1}
-    code = MANIFEST["code"] | {"git_commit": "0123456789" * 9}
-    ours = [conv(0.001 + 0.0001 * seed, seed) for seed in range(3)]
-    theirs = [
-        *(conv(0.002 + 0.0002 * seed, seed) for seed in range(3)),
-        conv(0.05, 7, state=schema.PRUNED, group=schema.SEARCH),
-        conv(0.05, 8, state=schema.DIVERGED),
-        trial("dense", 64, batch_size=1000, group=schema.NEIGHBOUR),
-        trial("dense", 256, learning_rate=0.25, group=schema.SEARCH, trial_id="search-dense-007"),
-    ]
-    text = output(*write(ours, theirs, manifests=({}, {"resources": slow, "code": code})))
-    assert max(map(len, text.splitlines())) <= 80
-    assert "…" not in text  # nothing is cut off: the commit has 90 characters
-    words = in_one_line(text)
-    assert "finished; 7 trials: 5 completed, 1 pruned, 1 diverged (only completed" in words
-    assert "resources.max_concurrent A 2 B 1" in words
-    assert "A: Up to 2 trials trained at once and shared this machine" in words
-    assert "B: Up to" not in words
-    assert "test_mse A 0.00110 ± 0.00010 3 B 0.00220 ± 0.00020 3 2.000" in words
-    assert "2.000 2.000 to 2.000 paired (3)" in words
-    only = words[words.index("Settings that only B completed") :]
-    assert "dense-64 (neighbour, 1 seed): hidden activation relu" in only
-    assert "batch size 1000" in only
-    assert only.endswith("search-dense-007")
-    assert "Settings that only A" not in text
 
 
 @pytest.mark.parametrize(
@@ -224,35 +188,6 @@ def test_pairing_says_whether_code_and_versions_agree(write, output, code, versi
     text = in_one_line(output(*write([conv(0.01)], [conv(0.01)], manifests=both)))
     assert "only where their code and versions agree; " + words in text
     assert "cannot say" in text  # one seed
-
-
-def test_the_output_names_welchs_interval(write, output):
-    ours = [conv(0.001, 0), conv(0.002, 1)]
-    text = in_one_line(output(*write(ours, [conv(0.001, 2), conv(0.004, 3)])))
-    assert "Welch: the runs share no seed" in text
-    assert "paired" not in text
-    assert "cannot say" not in text
-
-
-def test_survivors_of_a_scheduler_are_said_to_be(write, output):
-    search = [conv(0.02, group=schema.SEARCH)]
-    pruned = conv(0.05, 7, state=schema.PRUNED, group=schema.SEARCH)
-    assert "it let finish" in in_one_line(output(*write([*search, pruned], search)))
-    assert "it let finish" not in in_one_line(output(*write(search, search)))
-
-
-def test_other_images_are_said_to_be_other_images(write, output):
-    other = {"data": MANIFEST["data"] | {"sha256": {"train_images": "1"}}}
-    text = output(*write([conv(0.01)], [conv(0.01)], manifests=({}, other)))
-    assert "The runs' images differ" in in_one_line(text)
-
-
-def test_runs_that_share_nothing(write, output):
-    text = output(*write([conv(0.01)], [trial("dense", 64)], []))
-    assert "two or more runs completed\nNone.\n" in text
-    assert "only A completed\n- conv (reference, 1 seed)" in text
-    assert "only B completed\n- dense-64 (reference, 1 seed)" in text
-    assert "finished; 0 trials (only" in in_one_line(text)
 
 
 def test_rows_are_written_as_csv(write, output, tmp_path: Path):
@@ -283,6 +218,7 @@ def test_bad_input_ends_with_2(write, capsys: pytest.CaptureFixture[str], tmp_pa
     for arguments, message in (
         ([folders[0], str(tmp_path / "nowhere")], "nowhere/study.json does not exist"),
         ([*folders, "--csv", str(tmp_path / "no" / "rows.csv")], "rows.csv cannot be written"),
+        ([*folders, "--page", str(tmp_path / "no" / "page.html")], "give another --page"),
     ):
         assert main(arguments) == 2
         captured = capsys.readouterr()
@@ -297,53 +233,54 @@ def test_a_torn_manifest_is_named(write, capsys: pytest.CaptureFixture[str]):
     assert "study.json is not whole JSON" in capsys.readouterr().err
 
 
-def page(folders: list[str], tmp_path: Path) -> str:
-    file = tmp_path / "compared.html"
-    assert main([*folders, "--page", str(file)]) == 0
-    return file.read_text()
-
-
-def test_a_page_is_written_that_begins_with_the_answer(write, tmp_path: Path):
+def test_the_output_in_80_columns(write, output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    slow = MANIFEST["resources"] | {"max_concurrent": 1}
+    code = MANIFEST["code"] | {"git_commit": "0123456789" * 9}
+    other = {"data": MANIFEST["data"] | {"sha256": {"train_images": "1"}}}
     ours = [conv(0.001 + 0.0001 * seed, seed) for seed in range(3)]
-    theirs = [conv(0.002 + 0.0003 * seed, seed) for seed in range(3)]
-    text = page(write(ours, theirs), tmp_path)
-    head = text[: text.index("<nav")]
-    assert "What differs between these runs, and is it more than chance?" in head
-    assert '<p class="short">The MSE differs in 1 of 1 ratio.</p>' in head
-    assert "<svg" in head
-    assert "B trains for 1.0 times (conv) as long." in head.replace("\n", " ")
-    assert text.count("<figure>") == 2
+    theirs = [
+        *(conv(0.002 + 0.0003 * seed, seed) for seed in range(3)),
+        conv(0.05, 7, state=schema.PRUNED, group=schema.SEARCH),
+        conv(0.05, 8, state=schema.DIVERGED),
+        conv(0.01, 9, group=schema.SEARCH, trial_id="search-conv-009", momentum=0.9),
+        trial("dense", 64, batch_size=1000, group=schema.NEIGHBOUR),
+        trial("dense", 256, learning_rate=0.25, group=schema.SEARCH, trial_id="search-dense-007"),
+    ]
+    third = [conv(0.01, 10), conv(0.011, 11), theirs[5]]
+    manifests = ({}, {"resources": slow, "code": code} | other, {})
+    write(ours, theirs, third, manifests=manifests)
+    file = tmp_path / "compared.html"
+    text = output("A", "B", "C", "--page", str(file))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text  # nothing is cut off: the commit has 90 characters
+    agrees("compare", text)
+    page = file.read_text()
+    assert "C ÷ A" in page
+    assert "<svg" in page[: page.index("<nav")]
+    assert page.count("<figure>") == 2
+    assert "AMD EPYC, 2 CPUs" in page
 
 
-def test_few_seeds_and_no_settings_in_common_are_answered(write):
-    for theirs, short in (
-        ([conv(0.03)], "Too few seeds to tell."),
-        ([trial("dense", 64)], "Nothing in common to compare."),
-    ):
-        runs = read_runs(write([conv(0.01)], theirs))
-        assert answer(runs, compare(runs)).short == short
+@pytest.mark.parametrize(
+    ("theirs", "short"),
+    [
+        ([conv(0.03)], (1, 0, 0)),
+        ([trial("dense", 64)], (0, 0, 0)),
+        ([conv(mse, seed) for seed, mse in enumerate((0.011, 0.011, 0.012))], (1, 0, 1)),
+        ([conv(mse, seed) for seed, mse in enumerate((0.021, 0.025, 0.023))], (1, 1, 1)),
+    ],
+)
+def test_how_many_ratios_are_beyond_chance(write, theirs, short):
+    ours = [conv(mse, seed) for seed, mse in enumerate((0.010, 0.012, 0.011))]
+    runs = read_runs(write(ours[: len(theirs)], theirs))
+    said = values(runs, compare(runs), with_figures=False)
+    assert (len(said["found"]), said["n_beyond"], said["n_with"]) == short
 
 
-def test_runs_alike_differ_by_no_more_than_chance(write):
-    runs = read_runs(
-        write(
-            [conv(mse, seed) for seed, mse in enumerate((0.010, 0.012, 0.011))],
-            [conv(mse, seed) for seed, mse in enumerate((0.011, 0.011, 0.012))],
-        )
-    )
-    found = answer(runs, compare(runs))
-    assert found.short == "The MSE: no more than chance."
-    assert "Of 1 ratio of MSE with an interval 0 exclude 1" in found.sentences[1]
-
-
-def test_three_runs_have_a_page(write, tmp_path: Path):
-    runs = [[conv(0.01 + 0.001 * n + 0.0001 * seed, seed) for seed in range(2)] for n in range(3)]
-    text = page(write(*runs), tmp_path)
-    assert "A, B and C have" in text
-    assert "C ÷ A" in text
-
-
-def test_a_page_that_cannot_be_written_ends_with_2(write, capsys: pytest.CaptureFixture[str]):
-    folders = write([conv(0.01)], [conv(0.01)])
-    assert main([*folders, "--page", "/nowhere/page.html"]) == 2
-    assert "give another --page" in capsys.readouterr().err
+def test_runs_that_share_nothing(write, output):
+    text = output(*write([conv(0.01)], [trial("dense", 64)], []))
+    assert "two or more runs completed\nNone.\n" in text
+    assert "only A completed\n- conv (reference, 1 seed)" in text
+    assert "only B completed\n- dense-64 (reference, 1 seed)" in text
+    assert "finished; 0 trials (only" in in_one_line(text)

@@ -108,13 +108,6 @@ def test_a_missing_column_is_named(quick_run: Path):
         load_run(quick_run)
 
 
-def test_a_run_from_before_a_column_existed_loads(quick_run: Path):
-    file = quick_run / schema.TRIALS_FILE
-    pd.read_parquet(file).drop(columns=list(schema.LATER_COLUMNS)).to_parquet(file)
-    trials, _ = load_run(quick_run)
-    assert list(trials.columns) == list(schema.TRIAL_COLUMNS)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -190,7 +183,7 @@ def test_the_manifest_is_read(quick_run: Path):
         (json.dumps({k: v for k, v in MANIFEST.items() if k != "status"}), "has no 'status'"),
         (json.dumps(MANIFEST | {"hardware": {"cpu": "x"}}), r"has no 'hardware\.n_cpus'"),
         (json.dumps(MANIFEST | {"code": None}), r"has no 'code\.version'"),
-        (json.dumps(MANIFEST | {"schema_version": 2}), "has schema version 2"),
+        (json.dumps(MANIFEST | {"form": 1}), "is that of a run folder of form 1, .* fb18ede"),
     ],
 )
 def test_a_bad_manifest_is_named(quick_run: Path, content: str | None, message: str):

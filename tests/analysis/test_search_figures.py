@@ -1,18 +1,32 @@
 """The search's figures: room, and that what has no value gets no height."""
 
+from collections.abc import Callable
+from io import BytesIO
 from itertools import pairwise
+from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from pages import run_of_trials, text_of
-from synthetic_runs import neighbour_trials, quick_trials, search_trials, tables
+from pages import run_of_trials
+from PIL import Image
+from rows import trial
+from synthetic_runs import finalist_trials, neighbour_trials, quick_trials, search_trials
 
-from analysis import figures
-from analysis.chapters import parameters, pareto, search
-from analysis.chapters import sensitivity as neighbours
+from analysis import plots
+from analysis.chapters import (
+    finalists,
+    parameters,
+    pareto,
+    reconstructions,
+    search,
+    sensitivity,
+    times,
+)
+from analysis.importance import parameter_table
+from analysis.plots import Drawing
 from study.folder import schema
 
 RATIOS = {
@@ -20,30 +34,12 @@ RATIOS = {
     "hidden_activation": {"sigmoid": 2.5},
     "hidden_units": {64: 1.7},
 }
-
-
-def progress() -> pd.DataFrame:
-    return search.search_progress(tables(*quick_trials())[0])
-
-
-def points(model: str = "dense") -> pd.DataFrame:
-    """A search with completed, pruned and diverged trials."""
-    return parameters.parameter_table(tables(*search_trials(model, 40))[0], model)
-
-
-def sensitivity(n_seeds: int = 3) -> pd.DataFrame:
-    trials, _ = tables(*neighbour_trials("dense", RATIOS, n_seeds))
-    return neighbours.sensitivity(trials, "dense")
-
-
-def fronts() -> pd.DataFrame:
-    trials, _ = tables(
-        *(pair for model in schema.MODELS for pair in search_trials(model, 12, prune=False))
-    )
-    trials["train_seconds"] *= np.linspace(1, 2, len(trials))
-    return pareto.pareto_trials(trials)
-
-
+QUICK = run_of_trials(*quick_trials())
+NEIGHBOURS = run_of_trials(*neighbour_trials("dense", RATIOS, 3))
+FINALS = {"reference": ({}, [0.007, 0.071]), "001": ({"learning_rate": 2.0}, [0.005, None, 0.006])}
+TIMED = run_of_trials(
+    *(pair for model in schema.MODELS for pair in search_trials(model, 12, prune=False))
+)
 IMPORTANCES = pd.DataFrame(
     {
         "parameter": ["learning_rate", "one_minus_momentum", "hidden_activation"],
@@ -51,152 +47,110 @@ IMPORTANCES = pd.DataFrame(
         "chance": [0.3, 1.4, 0.2],
     }
 )
-PLOTS = {
-    "progress": lambda ax: search.plot_progress(progress(), ax),
-    "progress by seconds": lambda ax: search.plot_progress(progress(), ax, "seconds"),
-    "importances": lambda ax: parameters.plot_importances(IMPORTANCES, ax),
-    "slice, log": lambda ax: parameters.plot_slice(points(), ax, "learning_rate"),
-    "slice, categories": lambda ax: parameters.plot_slice(points(), ax, "hidden_activation"),
-    "sensitivity": lambda ax: neighbours.plot_sensitivity(sensitivity(), ax, 0.05),
-    "sensitivity, one seed": lambda ax: neighbours.plot_sensitivity(sensitivity(1), ax),
-    "pareto": lambda ax: pareto.plot_pareto(fronts(), ax),
+
+
+def of_importances() -> Drawing:
+    with plots.style():
+        figure, ax = plots.new_figure(2.1)
+        return Drawing("x", figure, parameters.draw_importances(ax, IMPORTANCES, plots.DARK))
+
+
+def fronts() -> Drawing:
+    return pareto.drawing(TIMED, pareto.pareto_trials(TIMED), "both")
+
+
+def of_slices() -> Drawing:
+    run = run_of_trials(*search_trials("dense", 40))
+    return parameters.slices(run, "dense", parameter_table(run.trials, "dense"), plots.LIGHT)
+
+
+def of_times() -> Drawing:
+    run = run_of_trials(*(trial(model, seed=s) for model in schema.MODELS for s in range(2)))
+    return times.drawing(run, times.timed(run), {"conv": 28.0})
+
+
+DRAWINGS: dict[str, Callable[[], Drawing]] = {
+    "progress": lambda: search.drawing(QUICK, "number"),
+    "progress by seconds": lambda: search.drawing(QUICK, "seconds"),
+    "finalists": lambda: finalists.drawing(run_of_trials(*finalist_trials("conv", FINALS))),
+    "importances": of_importances,
+    "slices": of_slices,
+    "sensitivity": lambda: sensitivity.drawing(NEIGHBOURS, "dense"),
+    "pareto": fronts,
+    "times": of_times,
 }
 
 
-def drawn(plot) -> Axes:
-    with figures.style():
-        figure, ax = figures.new_figure(4.0)
-        assert plot(ax) is ax
-        figures.add_footnote(figure, "n = 3 seeds; batch size 256. " * 8)
-        FigureCanvasAgg(figure).draw()
-    return ax
+def drawn(drawing: Drawing) -> Axes:
+    with plots.style():
+        plots.add_footnote(drawing.figure, "n = 3 seeds; batch size 256. " * 8)
+        FigureCanvasAgg(drawing.figure).draw()
+    return drawing.figure.axes[0]
 
 
-@pytest.mark.parametrize("name", PLOTS)
-def test_nothing_is_clipped_and_the_footnote_lies_below(name: str):
-    ax = drawn(PLOTS[name])
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_nothing_is_clipped_and_the_axes_keep_their_room(name: str):
+    ax = drawn(DRAWINGS[name]())
     figure = ax.get_figure()
     box, size = figure.get_tightbbox(), figure.get_size_inches()
-    assert box.min.min() >= 0
-    assert (box.max <= size).all()
+    assert box.min.min() >= -0.02
+    assert (box.max <= size + 0.02).all()
     (footnote,) = figure.texts
     assert footnote.get_window_extent().y1 <= ax.get_tightbbox().y0
-
-
-def test_labels_of_an_axis_do_not_overlap():
-    boxes = [label.get_window_extent() for label in drawn(PLOTS["sensitivity"]).get_yticklabels()]
-    for one, next_one in pairwise(boxes):
-        assert not one.overlaps(next_one)
+    assert ax.get_position().width > 0.35  # labels and legend leave it that much
+    for axis in (ax.get_xticklabels(), ax.get_yticklabels()):
+        boxes = [label.get_window_extent() for label in axis if label.get_text()]
+        assert not any(one.overlaps(other) for one, other in pairwise(boxes))
 
 
 def test_trials_without_a_value_have_no_height():
-    ax = drawn(PLOTS["progress"])
+    ax = search.drawing(QUICK, "number").figure.axes[0]
     in_axes = [line for line in ax.get_lines() if line.get_transform() != ax.transData]
-    marks = {line.get_marker(): list(line.get_xdata()) for line in in_axes if len(line.get_xdata())}
+    marks = {line.get_marker(): list(line.get_xdata()) for line in in_axes}
     assert marks == {"x": [2], "v": [4], "P": [5]}
     values = [line for line in ax.get_lines() if line.get_marker() in ("o", "s")]
     heights = np.concatenate([line.get_ydata() for line in values])
-    finite = heights[np.isfinite(heights)]
-    assert sorted(set(np.round(finite, 6))) == [0.018, 0.02]
+    assert sorted(set(np.round(heights, 6))) == [0.018, 0.02]
     # The marks' strip holds no value.
-    bottom = ax.transAxes.inverted().transform(ax.transData.transform((1, finite.min())))[1]
+    bottom = ax.transAxes.inverted().transform(ax.transData.transform((1, heights.min())))[1]
     assert bottom > 0.14
 
 
-def test_a_search_of_one_model_without_values_in_the_other():
-    data = progress()
-    data.loc[data["model"] == "dense", ["value", "best"]] = np.nan
-    ax = drawn(lambda ax: search.plot_progress(data, ax))
-    assert np.isfinite(ax.get_ylim()).all()
-
-
-def marks_of(ax: Axes) -> dict[str, list[float]]:
-    """Heights by marker: "filled" and "hollow" circles, and the markers of states, in the data."""
-    found: dict[str, list[float]] = {}
-    for line in ax.get_lines():
-        if line.get_linestyle() == "None" and len(line.get_xdata()):
-            hollow = line.get_markerfacecolor() == "none"
-            name = {"o": "hollow" if hollow else "filled"}.get(line.get_marker(), line.get_marker())
-            found[name] = [*found.get(name, []), *np.asarray(line.get_ydata(), dtype=float)]
-    return found
-
-
-def test_a_slice_tells_the_states_apart():
-    data = points()
-    marks = marks_of(drawn(PLOTS["slice, log"]))
-    by_state = {state: rows["value"].tolist() for state, rows in data.groupby("state")}
-    assert marks["filled"] == by_state[schema.COMPLETED]
-    assert marks["hollow"] == by_state[schema.PRUNED]
-    assert len(marks["v"]) == len(by_state[schema.DIVERGED]) > 0
-    assert set(marks["v"]) == {0.06}  # of the axes' height: no value
-    assert parameters.pruned_label(data) == "pruned: value at epoch 5"
-
-
-def test_a_slice_of_categories_is_the_same_again():
-    lines = [
-        [line.get_xdata().tolist() for line in drawn(PLOTS["slice, categories"]).get_lines()]
-        for _ in range(2)
+def test_what_can_be_read_is_every_trial_with_a_value():
+    points = search.drawing(QUICK, "number").points
+    assert [text.split(":")[0] for one in points for text in one.texts] == [
+        f"search-{model}-{number}" for model in ("conv", "dense") for number in (0, 2)
     ]
-    assert lines[0] == lines[1]
-    places = np.concatenate(lines[0])
-    assert (np.abs(places - places.round()) <= 0.25).all()  # spread, but nearest to its category
-
-
-def test_that_categories_are_spread_is_said_where_there_are_some():
-    for constant, n in (({}, 1), ({"batch_size": 64, "latent_filters": 8, "nesterov": True}, 0)):
-        pairs = [(row | constant, history) for row, history in search_trials("conv", 12)]
-        text = text_of(parameters.chapter(run_of_trials(*pairs)))
-        assert text.count("Categories are spread sideways") == n
-
-
-def test_rings_are_around_the_trials_they_name():
-    data = points()
-    best = data.loc[data["value"].idxmin(), "trial_id"]
-    marked = {parameters.BEST: best, parameters.AT_REFERENCE: data["trial_id"].iloc[0]}
-    ax = drawn(lambda ax: parameters.plot_slice(data, ax, "batch_size", marked=marked))
-    rings = [line for line in ax.get_lines() if line.get_markersize() >= 8]
-    assert [ring.get_ydata()[0] for ring in rings] == [data["value"].min(), data["value"].iloc[0]]
+    assert "; dense-512, batch size 256," in points[1].texts[0]
 
 
 def test_diverged_neighbours_have_no_point_but_a_count():
-    data = sensitivity()
-    ax = drawn(PLOTS["sensitivity"])
-    diverged = data.index[data[schema.DIVERGED] == 3]
-    marks = [line for line in ax.get_lines() if line.get_marker() == "o" and len(line.get_xdata())]
-    assert [index for index, mark in enumerate(marks) if np.isnan(mark.get_xdata()[0])] == [
-        *diverged
-    ]
-    beside = [neighbours.counts_beside(row) for _, row in data.iterrows()]
-    assert beside == ["3 diverged" if i in diverged else "n = 3" for i in data.index]
-    assert len(diverged) == 1
-
-
-def test_an_interval_that_is_too_wide_ends_in_an_arrow():
-    data = sensitivity()
-    data.loc[0, ["low", "high"]] = [1e-3, 1e4]
-    ax = drawn(lambda ax: neighbours.plot_sensitivity(data, ax, 0.05))
-    left, right = ax.get_xlim()
-    assert 0.1 < left < 0.3
-    assert 6 < right < 15
-    arrows = {line.get_marker() for line in ax.get_lines()} & {"<", ">"}
-    assert arrows == {"<", ">"}
+    drawing = sensitivity.drawing(NEIGHBOURS, "dense")
+    assert sum(len(one.texts) for one in drawing.points) == 4
+    right = drawing.figure.axes[0].child_axes[0]
+    said = [label.get_text() for label in right.get_yticklabels()]
+    assert sorted(said) == ["3 diverged", *["n = 3"] * 4]
 
 
 def test_bars_within_chance_are_hollow():
-    ax = drawn(PLOTS["importances"])
-    colors = [bar.get_facecolor() for bar in ax.patches]
-    assert [color == (1, 1, 1, 1) for color in colors] == [False, True, True]
+    ax = of_importances().figure.axes[0]
+    found = {line.get_label(): list(line.get_ydata()) for line in ax.get_lines()}
+    assert (found["more than chance"], found["not more"]) == ([0], [1, 2])
+    assert found["the same, beyond the axis"] == [1]
     assert ax.get_xlim() == (0, 1)
-    beyond = [line for line in ax.get_lines() if line.get_marker() == ">"]
-    assert [line.get_ydata().tolist() for line in beyond] == [[1]]
 
 
-def test_fronts_are_steps_from_their_custom_trials():
-    data = fronts()
-    lines = {line.get_label(): line for line in drawn(PLOTS["pareto"]).get_lines()}
+def test_fronts_are_steps_from_their_own_trials():
+    data = pareto.pareto_trials(TIMED)
+    lines = {line.get_label(): line for line in fronts().figure.axes[0].get_lines()}
     front = data[data["on_own_front"] & (data["model"] == "conv")]
-    assert len(front) > 1
     assert lines["conv, front"].get_drawstyle() == "steps-post"
-    assert lines["conv, front"].get_ydata().tolist() == front["val_mse"].tolist()
+    assert list(lines["conv, front"].get_ydata()) == front["val_mse"].tolist()
     n_dominated = ((data["model"] == "conv") & ~data["on_own_front"]).sum()
     assert len(lines["conv, dominated"].get_xdata()) == n_dominated
+
+
+def test_pictures_hold_the_images_that_they_show():
+    image = np.arange(784).reshape(28, 28) % 256
+    with urlopen(reconstructions.source(image.astype(float))) as response:
+        assert np.array_equal(np.asarray(Image.open(BytesIO(response.read()))), image)

@@ -10,7 +10,8 @@ import matplotlib.pyplot as plt
 import optuna
 import pandas as pd
 import pytest
-from synthetic_runs import finalist_trials, trial, write_run
+from rows import trial
+from synthetic_runs import finalist_trials, write_run
 
 from analysis import compare
 from study.folder import schema
@@ -39,6 +40,9 @@ def write_optuna_studies(file: Path) -> None:
     storage.engine.dispose()
 
 
+FAST = {"learning_rate": 2.0}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The run results/NAME, beside results/OTHER, with trials that must not enter anything."""
@@ -65,7 +69,8 @@ def folder(tmp_path: Path) -> Path:
         *(trial("conv", 8, seed, group=schema.WINNER, **tuned) for seed in range(2)),
         trial("conv", 8, group=schema.NEIGHBOUR, momentum=0.9),
         *searches,
-        *finalist_trials("conv", {"003": ({}, [0.02, 0.04]), "reference": ({}, [0.05])}),
+        trial("conv", group=schema.SEARCH, trial_id="fast", mse=[0.05], **FAST),
+        *finalist_trials("conv", {"fast": (FAST, [0.02, 0.04]), "reference": ({}, [0.05])}),
     ]
     write_run(tmp_path / "results" / "OTHER", *trials)
     folder = write_run(tmp_path / "results" / "NAME", *trials)
@@ -115,23 +120,24 @@ def test_the_best_search_trials_are_three_completed_ones_of_each_model(session):
     assert best[schema.VAL_MSE].is_monotonic_increasing
 
 
-def test_finalists_have_a_mean_over_fresh_seeds(session):
-    fresh = session["fresh"].loc["conv"]
-    assert fresh["mean"].to_dict() == pytest.approx(
-        {"finalist-conv-003": 0.03, "finalist-conv-reference": 0.05}
+def test_finalists_have_a_mean_over_fresh_seeds_beside_what_the_search_had(session):
+    fresh = session["fresh"].join(session["promised"])
+    assert fresh["mean"].to_dict() == pytest.approx({"conv": 0.05, "conv learning_rate=2.0": 0.03})
+    assert fresh["count"].tolist() == [1, 2]
+    assert fresh["search"].to_dict() == pytest.approx(
+        {"conv": 0.037, "conv learning_rate=2.0": 0.05}
     )
-    assert fresh["count"].tolist() == [2, 1]
 
 
 def test_winners_are_beside_the_reference_over_their_seeds(session):
-    rows = session["beside"].reset_index()
-    assert rows[["model", "group", "learning_rate", "count"]].to_numpy().tolist() == [
-        ["conv", schema.REFERENCE, 1.0, 2],
-        ["conv", schema.WINNER, 0.25, 2],
-        ["dense", schema.REFERENCE, 1.0, 2],
-    ]
-    assert rows["mean"].tolist() == pytest.approx([0.009 * 1.005, 0.009 * 1.005, 0.0042 * 1.005])
-    assert rows["std"].notna().all()
+    beside = session["beside"]
+    assert beside["count"].to_dict() == {
+        (schema.REFERENCE, "conv"): 2,
+        (schema.REFERENCE, "dense-512"): 2,
+        (schema.WINNER, "conv batch_size=64 learning_rate=0.25"): 2,
+    }
+    assert beside["mean"].tolist() == pytest.approx([0.009 * 1.005, 0.0042 * 1.005, 0.009 * 1.005])
+    assert beside["std"].notna().all()
 
 
 def test_optunas_study_is_ranked_without_its_pruned_trial(session):

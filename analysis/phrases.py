@@ -1,0 +1,276 @@
+"""Numbers and settings as phrases, for tables, notes and the templates, which have all as filters.
+
+What is not known is said in words or shown as –, never as a number.
+"""
+
+import math
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from study.folder import schema
+
+if TYPE_CHECKING:
+    from analysis.load import Run
+    from analysis.settings import Estimate, Setting
+
+NO_VALUE: Final = "–"
+MNIST: Final = "MNIST"  # the images that the report is about
+# Where home folders lie on Linux, macOS and Windows.
+_HOMES: Final = re.compile(r"(?<![\w.~/-])(/home/[^/\s]+|/Users/[^/\s]+|/(?:var/)?root)(?=/|$)")
+_WINDOWS_HOMES: Final = re.compile(r"\b[A-Za-z]:\\\\?Users\\\\?[^\\\s]+")
+
+
+# Numbers
+
+
+def count(n: int, noun: str) -> str:
+    """A number of things: "1 epoch", "1,000 epochs"."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def ordinal(n: int) -> str:
+    """A place: "1st", "2nd", "11th"."""
+    suffix = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{suffix}"
+
+
+def digits(value: float | None, significant: int = 3) -> str:
+    """Three significant digits, or as many as asked for, plain."""
+    if value is None or math.isnan(value):
+        return NO_VALUE
+    return f"{value:.{_decimals(value, significant)}f}"
+
+
+def short(value: float) -> str:
+    """Two significant digits, for a sentence."""
+    return digits(value, 2)
+
+
+def _decimals(value: float, significant: int = 3) -> int:
+    """The decimals that show this many significant digits."""
+    return max(0, significant - 1 - math.floor(math.log10(abs(value)))) if value else 2
+
+
+def share(value: float) -> str:
+    """A relative size in per cent, small ones with a decimal."""
+    return f"{100 * value:.{0 if value >= 0.0995 else 1}f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as hours, minutes and seconds."""
+    if seconds is None:
+        return "not recorded"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join(f"{n} {unit}" for n, unit in parts if n) or "0 s"
+
+
+# Estimates
+
+
+def mean_and_sd(estimate: "Estimate | None") -> str:
+    """Mean ± sample standard deviation; the mean alone for one seed."""
+    if estimate is None:
+        return NO_VALUE
+    if not estimate.sd:
+        return digits(estimate.mean)
+    # A spread that is much smaller than the mean is still shown to one digit.
+    decimals = max(_decimals(estimate.mean), -math.floor(math.log10(estimate.sd)))
+    return f"{estimate.mean:.{decimals}f} ± {estimate.sd:.{decimals}f}"
+
+
+def ends(estimate: "Estimate") -> str:
+    """The ends of an interval of errors, times or ratios, none of which is below 0."""
+    return f"{digits(max(0.0, estimate.lowest))} to {digits(estimate.highest)}"
+
+
+def interval(estimate: "Estimate | None") -> str:
+    """The mean with its 95 % interval and n."""
+    if estimate is None:
+        return NO_VALUE
+    if estimate.low is None:
+        return f"{digits(estimate.mean)} (n = {estimate.n}, no interval)"
+    return f"{digits(estimate.mean)} (95 % interval {ends(estimate)}, n = {estimate.n})"
+
+
+def short_interval(estimate: "Estimate | None") -> str:
+    """The mean with its 95 % interval and n, as short as a wide table needs it."""
+    if estimate is None or estimate.low is None:
+        return interval(estimate)
+    return f"{digits(estimate.mean)} ({ends(estimate)}), n = {estimate.n}"
+
+
+def seeds(numbers: Iterable[int]) -> str:
+    """How many seeds several estimates have: "n = 3 seeds", "n = 1 to 3 seeds"."""
+    found = sorted(set(map(int, numbers)))
+    if len(found) == 1:
+        return f"n = {count(found[0], 'seed')}"
+    return f"n = {found[0]} to {found[-1]} seeds"
+
+
+def chance(estimate: "Estimate") -> str:
+    """What an answer rests on: its seeds, and what their spread says."""
+    if estimate.low is None:
+        return "One seed: no interval, so it may be chance."
+    return (
+        f"{count(estimate.n, 'seed')}; the interval is over the chance in weights and order, ± is"
+        " the standard deviation."
+    )
+
+
+# Settings
+
+
+def label_of(name: str) -> str:
+    """A hyperparameter, argument or column for people: "Learning rate", "1 − momentum"."""
+    return name.replace("one_minus_", "1 − ").replace("_", " ").capitalize()
+
+
+def value_words(value: Any) -> str:
+    """A value of a setting in three digits: "0.5", "64", "yes"; – for a missing one."""
+    if pd.isna(value):
+        return NO_VALUE
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def values_words(values: Mapping[str, Any]) -> str:
+    """Some of a setting: "learning rate 0.5, nesterov yes"."""
+    return ", ".join(f"{label_of(name).lower()} {value_words(v)}" for name, v in values.items())
+
+
+def values_of(column: pd.Series) -> str:
+    """A column's values, each once: "64 or 256"."""
+    values = sorted(column.dropna().unique())
+    return " or ".join(f"{v:g}" if isinstance(v, float) else value_words(v) for v in values)
+
+
+def open_label(name: str) -> str:
+    """What the report leaves open, in words: "batch size", "dense hidden activation"."""
+    whose = f"{schema.DENSE} " if schema.BY_NAME[name].models == (schema.DENSE,) else ""
+    return whose + label_of(name).lower()
+
+
+def reading_words(reading: Mapping[str, Any]) -> str:
+    """A reading of what the report leaves open: "batch size 256, latent filters 8"."""
+    return ", ".join(f"{open_label(name)} {value}" for name, value in reading.items())
+
+
+def open_values(trials: pd.DataFrame) -> str:
+    """The values of what the report leaves open that these trials have."""
+    parts = [
+        f"{open_label(p.name)} {values}"
+        for p in schema.HYPERPARAMETERS
+        if not p.stated and (values := values_of(trials[p.name]))
+    ]
+    if (trials["model"] == schema.CONV).any():
+        parts.append("decoder's third convolution “valid”")
+    return ", ".join(parts)
+
+
+def state_words(state: str) -> str:
+    """A state for people: "not ended" for a trial that runs."""
+    return "not ended" if state == schema.RUNNING else state
+
+
+def lost_words(setting: "Setting") -> str:
+    """The seeds that did not complete or collapsed: "seed 2 diverged"; "" for none."""
+    found = [f"seed {seed} {state}" for seed, state in setting.lost.items()]
+    by_seed = setting.by_seed()
+    found += [f"seed {seed} collapsed ({digits(by_seed[seed])})" for seed in setting.collapsed]
+    return ", ".join([*found, *(f"seed {seed} not ended" for seed in setting.running)])
+
+
+# A run
+
+
+def devices(trials: pd.DataFrame) -> str:
+    """The devices that the trials ran on."""
+    return " and ".join(sorted(trials["device"].dropna().unique())) or "device not recorded"
+
+
+def tensorflow(manifest: Mapping[str, Any]) -> str:
+    """TensorFlow and its version."""
+    return f"TensorFlow {manifest['versions'].get('tensorflow', 'of unknown version')}"
+
+
+def image_set(manifest: Mapping[str, Any]) -> str:
+    """What images were trained on."""
+    return str(manifest["data"].get("name") or MNIST)
+
+
+def custom_question(manifest: Mapping[str, Any]) -> str:
+    """What a study's author asks; "" for the report's question."""
+    return str(manifest["spec"].get("question") or "")
+
+
+def rests_on(run: "Run", trials: pd.DataFrame | None = None) -> str:
+    """What holds for all of a run's numbers: devices, TensorFlow, and the readings of some trials.
+
+    Args:
+        run: a run.
+        trials: by default those of the reference, or all without one.
+    """
+    if trials is None:
+        trials = run.reference_trials if run.reference else run.trials
+    read = f" Readings: {open_values(trials)}." if len(trials) else ""
+    images = image_set(run.manifest)
+    of_images = "" if images == MNIST else f"{images}; "
+    return f"{of_images}{devices(run.trials)}; {tensorflow(run.manifest)}.{read}"
+
+
+# Texts
+
+
+def listed(words: Iterable[str]) -> str:
+    """Some words in a row: "conv", "conv and dense", "conv, dense and unet"; "" for none."""
+    *first, last = [*words] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def sentence_case(text: str) -> str:
+    """The text with a capital first letter, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def without_home(text: str) -> str:
+    """A text with ~ for home folders, which hold a person's name."""
+    home = str(Path.home())
+    if len(home) > 1:
+        text = re.sub(rf"(?<![\w.~/-]){re.escape(home)}(?=/|\\|$)", "~", text)
+    return _WINDOWS_HOMES.sub("~", _HOMES.sub("~", text))
+
+
+def shell_line(command: Iterable[str]) -> str:
+    """A command as a shell takes it, without the name of a home folder."""
+    return " ".join(map(_shell_word, command))
+
+
+def _shell_word(argument: str) -> str:
+    before, home, after = without_home(argument).partition("~/")
+    if not home or home in argument:
+        return shlex.quote(argument)
+    # A shell takes ~ for the home folder at the start of a word only, and never inside quotes.
+    return (f'{shlex.quote(before)}"$HOME"/' if before else home) + shlex.quote(after)
+
+
+# What the templates may call: every phrase above.
+PHRASES: Final = {
+    function.__name__: function
+    for function in (
+        *(count, ordinal, digits, short, share, duration),
+        *(mean_and_sd, ends, interval, short_interval, seeds, chance),
+        *(label_of, value_words, values_words, values_of, open_label, open_values, lost_words),
+        *(reading_words, state_words),
+        *(devices, tensorflow, image_set, custom_question, listed, sentence_case),
+        *(without_home, shell_line),
+    )
+}
