@@ -26,6 +26,7 @@ from convae.custom_models import CustomModel
 from convae.data import ImageSet
 from convae.device import Device
 from convae.errors import EngineError, TrialError
+from convae.hardware import usable_cpus
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
 from convae.models import build_model
@@ -37,6 +38,8 @@ from convae.trainer_lane import TrainerLane
 from convae.training import Trainer
 from convae.xla import cached_programs
 
+# Threads that compile, at least: a GPU study has four programs to begin with.
+MIN_COMPILERS = 4
 MAX_REASON = 200  # characters of it
 
 
@@ -430,13 +433,13 @@ class Engine:
             self._changed.notify_all()
 
     def compile(self) -> None:
-        """Compiles all programs, several at once: those with lanes, then those of one lane."""
-        with cached_programs():
-            for single in (False, True):
-                programs = [program for program in self._programs if program.single is single]
-                if programs and not self._stopped:
-                    with ThreadPoolExecutor(len(programs)) as pool:
-                        list(pool.map(self._compile, programs))
+        """Compiles all programs at once, those with lanes first if there are not enough threads."""
+        programs = sorted(self._programs, key=lambda program: program.single)
+        if not programs or self._stopped:
+            return
+        n_threads = min(len(programs), max(MIN_COMPILERS, usable_cpus()))
+        with cached_programs(), ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(self._compile, programs))
 
     def step(self) -> bool:
         """Fills free lanes and trains a slice; returns whether any trial was at work."""

@@ -18,6 +18,10 @@ from study.folder import schema
 from study.plan.spec import StudySpec
 from study.plan.trials import fixed_trials, reference_config, searching_trials, winner_sharing
 
+# On a GPU, where the trials suffice: a lane whose trial ended waits long for Ray Tune to start the
+# next. 16 places for 16 lanes that only slept left them 69 % full, 24 places 94 %.
+PLACES_PER_LANE = 1.5
+
 
 @dataclass(frozen=True)
 class ModelLanes:
@@ -30,6 +34,7 @@ class ModelLanes:
     # The trials that are timed alone have programs of one lane of their very sizes: by size, the
     # batch sizes that may occur.
     alone: Mapping[Size, tuple[int, ...]] = field(default_factory=dict)
+    n_places: int = 0  # trials that an engine has at once, some of which wait for a lane
 
 
 def lanes_of(
@@ -135,11 +140,8 @@ def _model_lanes(
         for group, n in searching_trials(spec).items():
             places += [(place_of[group], None)] * n
     n_sharing = sum(sharing is DeviceSharing.LANES for sharing, _ in places)
-    n_lanes = (
-        min(lanes, n_sharing)
-        if lanes
-        else choose_n_lanes(model, math.ceil(n_sharing / n_devices), gpu=gpu)
-    )
+    n_each = math.ceil(n_sharing / n_devices)
+    n_lanes = min(lanes, n_sharing) if lanes else choose_n_lanes(model, n_each, gpu=gpu)
     if kept is not None and model in kept:
         n_lanes = kept[model]
     n_lanes = n_lanes if n_sharing and n_lanes > 1 else 0
@@ -167,6 +169,7 @@ def _model_lanes(
         widths=widths,
         batch_sizes=batch_sizes,
         alone=alone,
+        n_places=max(n_lanes, min(math.ceil(PLACES_PER_LANE * n_lanes), n_each) if gpu else 0),
     )
 
 

@@ -167,7 +167,7 @@ def slots_for(
     n_devices = find_slots(resources, timed=spec.timed, per_engine=1).n_slots
     most = 1 if spec.timed else resources.lanes
     lanes = lanes_of(spec, lanes=most, gpu=gpu, n_devices=n_devices, kept=kept)
-    per_engine = max(1, sum(programs.n_lanes for programs in lanes.values()))
+    per_engine = max(1, sum(programs.n_places for programs in lanes.values()))
     return find_slots(resources, timed=spec.timed, per_engine=per_engine), lanes
 
 

@@ -68,6 +68,19 @@ def test_devices_share_out_the_trials(n_devices, expected):
     assert widths(spec, n_devices=n_devices, lanes=8)["conv"] == 8
 
 
+def test_a_gpu_has_more_places_than_lanes_where_the_trials_suffice():
+    """Beyond them, places would keep trials from the lanes of the next GPU."""
+
+    def places(n_devices, **settings):
+        settings = {"lanes": None, "gpu": True, **settings}
+        return lanes_of(SEARCH, n_devices=n_devices, **settings)["conv"].n_places
+
+    assert places(1) == 24
+    assert places(3) == 17  # of 50 trials
+    assert places(10) == 5
+    assert places(1, gpu=False, lanes=16) == 16
+
+
 def test_one_lane_is_the_single_program_and_takes_all_trials():
     for custom in lanes_of(SEARCH, lanes=1, gpu=True).values():
         assert (custom.n_lanes, custom.single) == (0, True)
