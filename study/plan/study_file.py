@@ -27,6 +27,7 @@ from study.plan.trials import reference_config, tables_of
 
 PRESET_NAMES: Final = ("quick", "reference", "standard", "audit", "full")
 TEXTS: Final = ("question", "data")  # keys of a file that are no options of the spec
+SCHEMA: Final = files("study") / "study.schema.json"  # for editors; of `study.plan.study_schema`
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def to_toml(spec: StudySpec, data: str | None = None) -> str:
     parts += [("search", name, spec.space_of(name).to_table()) for name in spec.models]
     for key, name, values in parts:
         document.setdefault(key, tomlkit.table(is_super_table=True))[name] = _table(values)
-    return tomlkit.dumps(document)
+    # For editors: this version's schema, on this machine. Elsewhere it is a comment like any other.
+    return f"#:schema {Path(str(SCHEMA)).as_uri()}\n{tomlkit.dumps(document)}"
 
 
 def key_of(option: Field[Any]) -> str:
