@@ -5,7 +5,7 @@
 #   make coverage   the branches that all tests take (twenty minutes)
 #   make lint    ruff and mypy
 #   make bench   an epoch of the trainer against Keras' model.fit
-#   make .venv   the set-up alone
+#   make .venv   the set-up alone: by uv, the machine's or one that pip fetches; PIP=1: by pip alone
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 comma := ,
@@ -21,11 +21,24 @@ CLUSTER := -m cluster --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .venv: .venv/installed
 
+# uv installs in a fraction of pip's time (benchmarks/README.md). It does not read pip's settings, so
+# where it fails, as behind a mirror that only pip knows, pip has the last word. Python's compiled
+# files come with it, as with pip: the processes of a study would make them all at the same time.
+PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+UV_INSTALL := uv pip install --quiet --compile-bytecode --python .venv/bin/python
+PACKAGES := --constraint constraints.txt --editable '.[$(EXTRAS)]'
+ifdef PIP
+INSTALL := $(PIP_INSTALL) $(PACKAGES)
+else
+INSTALL := PATH="$$PATH:.venv/bin"; \
+	{ command -v uv >/dev/null || $(PIP_INSTALL) --constraint constraints.txt uv; } \
+	&& $(UV_INSTALL) $(PACKAGES) || $(PIP_INSTALL) $(PACKAGES)
+endif
+
 # The stamp comes last, so that an installation that broke off is done again.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(INSTALL)
 	touch $@
 
 study: .venv

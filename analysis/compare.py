@@ -294,7 +294,9 @@ def _speed(rows: pd.DataFrame) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 compared, 2 not run folders."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.compare",
+        prog="convae-compare"
+        if sys.argv[0].endswith("convae-compare")
+        else "python -m analysis.compare",
         description="Put two or more run folders side by side.",
     )
     parser.add_argument("folders", metavar="DIR", nargs="+", help="STORAGE/NAME, a path or a URI")

@@ -86,7 +86,9 @@ def write_report(path: str | os.PathLike[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 written, 2 not a run folder."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.report",
+        prog="convae-report"
+        if sys.argv[0].endswith("convae-report")
+        else "python -m analysis.report",
         description="Write a run folder's report again: figures, tables and one page.",
     )
     parser.add_argument("folder", metavar="DIR", help="STORAGE/NAME, a path or a URI")

@@ -8,7 +8,7 @@
 #   TOTAL_SECONDS  for all steps together (default: 480)
 #   PYTHON         the interpreter (default: python3)
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 check=false
 if [[ ${1:-} == --check ]]; then check=true; shift; fi
@@ -26,14 +26,12 @@ compiled=(env CONVAE_XLA_CACHE=1 "${lanes[@]}" --compile-only --lanes 16 --batch
 study=("$python" -m study.run --gpus 1 --no-report)
 compared=("$python" -m benchmarks.study --gpus 1)
 mixed=(--lanes 16 --batches mixed)
-variants=(--variants plain parts product both)
 audit=(--preset audit --seeds 5)
 standard=(--preset standard)
 if $check; then
   timed+=(--short --models dense-512)
   compiled+=(--short --models dense-512 --lanes 2)
   mixed=(--lanes 2 --batches mixed)
-  variants=(--variants plain parts)
   study=("$python" -m study.run --gpus 0 --no-report --models dense --hidden 64 --epochs 1)
   standard=(--preset standard --trials 1)
   audit=(--preset audit --seeds 1 --no-readings)
@@ -71,7 +69,7 @@ printf 'step\texit code\tseconds\tcommand\n' > "$out/steps.tsv"
 nvidia-smi > "$out/nvidia-smi.txt" 2>&1 || true
 
 # The ways to compute gradients, full lanes of mixed batch sizes.
-step lanes 130 "${timed[@]}" "${mixed[@]}" "${variants[@]}"
+step lanes 130 "${timed[@]}" "${mixed[@]}"
 # Both models' programs in two threads, without earlier programs and with them.
 step cold 80 "${compiled[@]}"
 step warm 50 "${compiled[@]}"

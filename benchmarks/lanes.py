@@ -1,7 +1,7 @@
 """An epoch of many trials in one program, a lane each, beside Keras' compiled `model.fit`.
 
     python -m benchmarks.lanes                              (on a GPU; some minutes)
-    python -m benchmarks.lanes --models conv --lanes 16 --variants plain parts product
+    python -m benchmarks.lanes --models conv --lanes 16
     python -m benchmarks.lanes --profile                    (and the twenty longest kernels)
     python -m benchmarks.lanes --at-once                    (compiles first, all in threads)
     python -m benchmarks.lanes --compile-only               (as a study does, cache and all)
@@ -37,8 +37,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 MIXED, MIXED_SIZES = "mixed", (64, 128, 256, 1000)
 LANES = (16, 1, 4, 8, 32)  # the most telling first
-VARIANTS = {"plain": {}, "parts": {"n_parts": 16}, "product": {"one_product": True}}
-VARIANTS["both"] = VARIANTS["parts"] | VARIANTS["product"]
 N_SHORT_IMAGES = 2_000
 
 
@@ -50,7 +48,6 @@ class Setting:
     n_lanes: int
     batch: str
     chunk_size: int | None
-    variant: str
 
     @property
     def configs(self) -> list[TrialConfig]:
@@ -75,7 +72,6 @@ def parse_arguments() -> argparse.Namespace:
         "--batches", nargs="+", metavar="SIZE", help=f"or {MIXED}, which a single lane cannot have"
     )
     parser.add_argument("--chunks", nargs="+", type=int, metavar="SIZE", help="default by rule")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS)
     parser.add_argument("--no-fit", action="store_true", help="without model.fit")
     parser.add_argument(
         "--profile", action="store_true", help="the longest kernels of each setting"
@@ -91,23 +87,22 @@ def parse_arguments() -> argparse.Namespace:
 def settings(options: argparse.Namespace) -> Iterator[Setting]:
     """What was asked for, every combination of it."""
     short = options.short
-    for n_lanes, model, batch, chunk_size, variant in product(
+    for n_lanes, model, batch, chunk_size in product(
         options.lanes or ((4, 1) if short else LANES),
         options.models,
         options.batches or ((MIXED,) if short else (MIXED, "256")),
         options.chunks or (None,),
-        options.variants or ("plain",),
     ):
         if batch == MIXED and n_lanes == 1:
             batch = "256"
-        yield Setting(model, n_lanes, batch, chunk_size, variant)
+        yield Setting(model, n_lanes, batch, chunk_size)
 
 
 def lay_out(setting: Setting, images: Any) -> "Lanes":
     """The lanes of a setting, not compiled yet."""
-    from convae.lane_operations import Variant
-    from convae.lane_program import WIDTHS, Evaluator, Shape
+    from convae.lane_program import Evaluator, Shape
     from convae.lanes import Lanes
+    from convae.shapes import WIDTHS
 
     configs = setting.configs
     model = configs[0].model
@@ -118,7 +113,6 @@ def lay_out(setting: Setting, images: Any) -> "Lanes":
         batch_sizes=[config.batch_size for config in configs],
         n_train=images.n_train,
         chunk_size=setting.chunk_size,
-        variant=Variant(**VARIANTS[setting.variant]),
     )
     return Lanes(shape, images, Evaluator(model, images))
 
@@ -184,7 +178,6 @@ def measure_fit(setting: Setting, image_set: ImageSet, n: int) -> dict[str, Any]
         "by": "model.fit",
         **vars(setting),
         "chunk_size": None,
-        "variant": None,
         "compile_seconds": first - statistics.median(seconds),
         "ms_per_trial": [1e3 * each for each in seconds],
         "eval_ms": None,
@@ -194,8 +187,9 @@ def measure_fit(setting: Setting, image_set: ImageSet, n: int) -> dict[str, Any]
 
 def compile_at_once(asked: list[Setting], image_set: ImageSet) -> dict[str, Any]:
     """How long the engine waits for the models' programs, compiled in threads."""
-    from convae.engine import Engine, ProgramId
-    from convae.lane_program import WIDTHS, Shape
+    from convae.engine import Engine
+    from convae.lane_program import Shape
+    from convae.shapes import WIDTHS, ProgramId
 
     shapes = {}
     for setting in reversed(asked):  # of each model the first that was asked for
@@ -236,7 +230,7 @@ def measured_rows(
             seconds = lanes.compile()
         yield measure(setting, lanes, seconds, n, profile=options.profile)
     if not options.no_fit:
-        one = {replace(s, n_lanes=1, chunk_size=None, batch="256", variant="plain") for s in asked}
+        one = {replace(s, n_lanes=1, chunk_size=None, batch="256") for s in asked}
         for setting in sorted(one, key=str):
             yield measure_fit(setting, images.image_set, n)
 
@@ -284,7 +278,7 @@ def main() -> int:
         result["rows"].append(row)
         print(_line(row), flush=True)
         write_result(name, result, short=options.short)
-    headings = ["model", "lanes", "batch", "chunk", "variant", "compile s", "ms", "eval ms", "MSE"]
+    headings = ["model", "lanes", "batch", "chunk", "compile s", "ms", "eval ms", "MSE"]
     title = f"{what}, median of {n} (lowest to highest), {device.description}"
     print_table(title, headings, [_cells(row) for row in result["rows"]])
     for row in result["rows"]:
@@ -299,7 +293,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     lanes = row["n_lanes"] if row["by"] == "lanes" else row["by"]
-    facts = [row["model"], lanes, row["batch"], row["chunk_size"], row["variant"]]
+    facts = [row["model"], lanes, row["batch"], row["chunk_size"]]
     evaluation = "" if row["eval_ms"] is None else f"{statistics.median(row['eval_ms']):.2f}"
     times = [f"{row['compile_seconds']:.1f}", cell(row["ms_per_trial"]), evaluation]
     return ["" if fact is None else str(fact) for fact in facts] + [
@@ -314,9 +308,7 @@ def _print_kernels(row: dict[str, Any]) -> None:
         mebibytes = "" if n_bytes is None else f"{n_bytes / 2**20:.2f}"
         rate = "" if n_bytes is None else f"{n_bytes * n_runs / milliseconds / 1e6:.0f}"
         lines.append([name, f"{milliseconds:.2f}", str(n_runs), mebibytes, rate])
-    title = (
-        f"{row['model']}, {row['n_lanes']} lanes, batch {row['batch']}, {row['variant']}: a slice"
-    )
+    title = f"{row['model']}, {row['n_lanes']} lanes, batch {row['batch']}: a slice"
     print_table(title, ["kernel", "ms", "runs", "MiB a run", "GB/s"], lines)
 
 

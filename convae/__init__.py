@@ -2,8 +2,8 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"
 
 # Where a processor lacks AVX-512, TensorFlow leaves oneDNN off unless told otherwise, and then a
-# convolutional epoch takes four times as long (benchmarks/README.md). It reads this when imported.
+# convolutional epoch takes four times as long (benchmarks/LOG.md). It reads this when imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

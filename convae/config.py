@@ -8,7 +8,7 @@ A `TrialConfig` validates itself when it is made: every one that exists can be t
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -33,8 +33,8 @@ DATA_HELP: Final = (
     " MNIST, from CONVAE_DATA, a cache or a download"
 )
 N_SEEDS: Final = 2**31  # seeds run from 0 to below this
-# Names become files' and columns' parts.
-_CUSTOM_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+# Of custom models: names become files' and columns' parts.
+CUSTOM_NAME: Final = rf"(?!(?:{'|'.join(MODELS)})$)[A-Za-z][A-Za-z0-9_]{{0,39}}"
 
 
 def n_fitted(n_train: int) -> int:
@@ -70,7 +70,10 @@ class Hyperparameter:
 
     name: str  # the field of `TrialConfig` and the column of the tables
     kind: Kind
-    admits: Callable[[Any], bool]  # whether a value is valid
+    low: float = -math.inf  # the least number that is valid
+    high: float = math.inf  # the greatest
+    excluded: float | None = None  # one of the two, if it is not valid itself
+    words: tuple[str, ...] = ()  # the texts that are valid; empty if all are
     takes: str  # the valid values in words, to end the sentence "dropout is 2, but takes …"
     models: tuple[str, ...] = MODELS  # those that have it
     default: Any  # the report's value, or this project's reading where the report is silent
@@ -81,7 +84,16 @@ class Hyperparameter:
     neighbours: tuple[Any, ...]
     search: Range | Choices
     complement: bool = False  # searched and shown as 1 − value
-    of_architecture: bool = False  # part of the architecture's name, such as "dense-512"
+    of_architecture: bool = False  # shapes the model, so that its parameters are others
+
+    def admits(self, value: Any) -> bool:
+        """Whether a value is valid."""
+        if self.kind == "bool":
+            return isinstance(value, bool)
+        if self.kind == "text":
+            return isinstance(value, str) and (not self.words or value in self.words)
+        right = is_number(value) and (self.kind == "float" or isinstance(value, int))
+        return right and self.low <= value <= self.high and value != self.excluded
 
     def applies_to(self, model: str) -> bool:
         """Whether a model has it: a custom model has those that all built-in ones have."""
@@ -111,22 +123,16 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-# What a hyperparameter takes: kind, admits and takes of `Hyperparameter`.
-_COUNT: Final[dict[str, Any]] = {
-    "kind": "int",
-    "admits": lambda value: _is_int(value, 1),
-    "takes": "a whole number from 1",
-}
+# What a hyperparameter takes: kind, limits and takes of `Hyperparameter`.
+_COUNT: Final[dict[str, Any]] = {"kind": "int", "low": 1, "takes": "a whole number from 1"}
 _SHARE: Final[dict[str, Any]] = {
     "kind": "float",
-    "admits": lambda value: is_number(value) and 0 <= value < 1,
+    "low": 0,
+    "high": 1,
+    "excluded": 1,
     "takes": "a number from 0 up to, not including, 1",
 }
-_FLAG: Final[dict[str, Any]] = {
-    "kind": "bool",
-    "admits": lambda value: isinstance(value, bool),
-    "takes": "true or false",
-}
+_FLAG: Final[dict[str, Any]] = {"kind": "bool", "takes": "true or false"}
 
 # What the report leaves open comes first: a small search is given the first neighbours only.
 HYPERPARAMETERS: Final = (
@@ -153,7 +159,7 @@ HYPERPARAMETERS: Final = (
     Hyperparameter(
         name="hidden_activation",
         kind="text",
-        admits=lambda value: value in ("relu", "sigmoid"),
+        words=("relu", "sigmoid"),
         takes="one of relu, sigmoid",
         models=(DENSE,),
         default="relu",
@@ -185,7 +191,8 @@ HYPERPARAMETERS: Final = (
     Hyperparameter(
         name="learning_rate",
         kind="float",
-        admits=lambda value: is_number(value) and value > 0,
+        low=0,
+        excluded=0,
         takes="a finite number above 0",
         default=1.0,
         stated=True,
@@ -218,7 +225,7 @@ BY_NAME: Final[Mapping[str, Hyperparameter]] = MappingProxyType(
 
 def is_custom_name(name: str) -> bool:
     """Whether a custom model may be called so."""
-    return bool(_CUSTOM_NAME.fullmatch(name)) and name not in MODELS
+    return re.fullmatch(CUSTOM_NAME, name) is not None
 
 
 def argument_of(model: str, name: str, default: Any) -> Hyperparameter:
@@ -231,9 +238,9 @@ def argument_of(model: str, name: str, default: Any) -> Hyperparameter:
     """
     kinds: dict[type, dict[str, Any]] = {
         bool: _FLAG,
-        int: {"kind": "int", "admits": lambda x: _is_int(x, -(2**63)), "takes": "a whole number"},
-        float: {"kind": "float", "admits": is_number, "takes": "a finite number"},
-        str: {"kind": "text", "admits": lambda x: isinstance(x, str), "takes": "a text"},
+        int: {"kind": "int", "low": -(2**63), "takes": "a whole number"},
+        float: {"kind": "float", "takes": "a finite number"},
+        str: {"kind": "text", "takes": "a text"},
     }
     return Hyperparameter(
         name=name,

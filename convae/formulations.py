@@ -3,7 +3,7 @@
 The Keras model stays the definition; the tests hold the cheaper form to it, gradients included.
 `convae.models.BUILT_IN` says which form a CPU uses of which model: a rule, not a race, because
 formulations round differently, and a choice by timing would make the same seed give other numbers
-on another day. `benchmarks/README.md` tells what was tried; `benchmarks.formulations` measures it.
+on another day. `benchmarks/LOG.md` tells what was tried; `benchmarks.formulations` measures it.
 """
 
 from collections.abc import Callable

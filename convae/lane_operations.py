@@ -2,11 +2,10 @@
 
 A lane is one trial's copy of a model. In the shapes k is the number of lanes, n images a lane, h
 and w rows and columns at the lower of a part's two resolutions; kernels and biases have Keras'
-shapes with a lane axis in front. Each part equals a Keras layer or a few. `benchmarks/lanes.py`
-measures the variants.
+shapes with a lane axis in front. Each part equals a Keras layer or a few.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -15,50 +14,11 @@ import tensorflow as tf
 
 from convae.operations import BLOCK, STAMP_TAPS, TAPS, VALID_TAPS, join_stamps, tap_places
 
-# Smaller parts of a contraction would cost more than they share out.
-MIN_CONTRACTION = 128
+# (row, column) -> an array, see `pooled_conv`
+_Seen = Callable[[int, int], tf.Tensor]
 # Upsampled row r is low-resolution row r // 2: through tap k, output row 2i + phase of a "same"
 # convolution sees low-resolution row i + (phase + k − 1) // 2, one of i − 1, i and i + 1.
 SAME_TAPS = tap_places(2, 3, lambda phase, k: (phase + k - 1) // 2 + 1)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Ways to compute the same gradients, for a GPU to be measured with.
-
-    Attributes:
-        n_parts: of the long sum of a weight's gradient, computed as so many products and added: one
-            product has a small result, too little for all of a GPU's processors.
-        one_product: the first convolution's gradient as one matrix product, not as nine sums.
-    """
-
-    n_parts: int = 1
-    one_product: bool = False
-
-
-def product(x: tf.Tensor, weights: tf.Tensor, variant: Variant) -> tf.Tensor:
-    """The product of x (k, rows, inputs) and weights (k, inputs, outputs)."""
-
-    @tf.custom_gradient
-    def multiply(x: tf.Tensor, weights: tf.Tensor) -> Any:
-        def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return tf.matmul(g, weights, transpose_b=True), _sum_of_outer(x, g, variant)
-
-        return tf.matmul(x, weights), gradient
-
-    return multiply(x, weights)
-
-
-def _sum_of_outer(x: tf.Tensor, g: tf.Tensor, variant: Variant) -> tf.Tensor:
-    """Σ over rows of x (k, rows, inputs) times g (k, rows, outputs): (k, inputs, outputs)."""
-    n_lanes, n_rows, _ = x.shape
-    n_parts = variant.n_parts
-    while n_parts > 1 and (n_rows % n_parts or n_rows // n_parts < MIN_CONTRACTION):
-        n_parts //= 2
-    if n_parts <= 1:
-        return tf.matmul(x, g, transpose_a=True)
-    x, g = (tf.reshape(y, (n_lanes, n_parts, n_rows // n_parts, y.shape[-1])) for y in (x, g))
-    return tf.reduce_sum(tf.matmul(x, g, transpose_a=True), axis=1)
 
 
 def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
@@ -89,14 +49,14 @@ def _rows(x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(x, (x.shape[0], -1, x.shape[-1]))
 
 
-def conv(x: tf.Tensor, kernel: tf.Tensor, variant: Variant) -> tf.Tensor:
+def conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """A "same" 3×3 convolution: patches of x (k, n, h, w, channels) times the kernels."""
     patches = _patches(_frame(x), 3)
     kernel = tf.reshape(kernel, (kernel.shape[0], -1, kernel.shape[-1]))
-    return tf.reshape(product(_rows(patches), kernel, variant), (*x.shape[:4], kernel.shape[-1]))
+    return tf.reshape(tf.matmul(_rows(patches), kernel), (*x.shape[:4], kernel.shape[-1]))
 
 
-def narrowing_conv(x: tf.Tensor, kernel: tf.Tensor, variant: Variant) -> tf.Tensor:
+def narrowing_conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """The same where filters are fewer than channels: one product for all taps, shifted and added.
 
     So is its gradient, whose patches are of the narrower side too.
@@ -117,7 +77,7 @@ def narrowing_conv(x: tf.Tensor, kernel: tf.Tensor, variant: Variant) -> tf.Tens
             seen = [_window(framed, (2 - r, 2 - c), height, width) for r, c in TAPS]
             patches = _rows(tf.concat(seen, axis=4))
             of_x = tf.reshape(tf.matmul(patches, wide, transpose_b=True), x.shape)
-            of_wide = _sum_of_outer(_rows(x), patches, variant)
+            of_wide = tf.matmul(_rows(x), patches, transpose_a=True)
             of_wide = tf.reshape(of_wide, (n_lanes, channels, 3, 3, filters))
             return of_x, tf.transpose(of_wide, (0, 2, 3, 1, 4))
 
@@ -126,14 +86,57 @@ def narrowing_conv(x: tf.Tensor, kernel: tf.Tensor, variant: Variant) -> tf.Tens
     return convolve(x, kernel)
 
 
+def relu_of_largest(block: list[tf.Tensor], bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """ReLU of a 2×2 block's largest value and the bias (k, channels).
+
+    Also int8, which pixel that is: of equals the first, as Keras has it, and -1 where ReLU is off.
+    """
+    largest = reduce(tf.maximum, block)
+    winners = tf.fill(largest.shape, tf.constant(len(BLOCK) - 1, tf.int8))
+    for pixel in reversed(range(len(BLOCK) - 1)):
+        winners = tf.where(block[pixel] == largest, tf.constant(pixel, tf.int8), winners)
+    outputs = tf.nn.relu(add_bias(largest, bias))
+    return outputs, tf.where(outputs > 0, winners, tf.constant(-1, tf.int8))
+
+
+def tap_sums(seen: _Seen, winners: tf.Tensor, g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The gradients of the first convolution's taps, (k, 9, filters), and its bias.
+
+    Args:
+        seen: as in `pooled_conv`.
+        winners: of `relu_of_largest`.
+        g: of the outputs, 0 where ReLU is off.
+    """
+    sums = []
+    for k, m in TAPS:
+        factor = 0.0
+        for pixel, (r, c) in enumerate(BLOCK):
+            factor = tf.where(winners == pixel, seen(r + k, c + m), factor)
+        sums.append(tf.reduce_sum(g * factor, axis=3))  # by row first, which a CPU does faster
+    by_row = tf.stack(sums, axis=1)
+    by_row = tf.reshape(by_row, (*by_row.shape[:2], -1, by_row.shape[-1]))
+    return tf.reduce_sum(by_row, axis=2), tf.reduce_sum(g, axis=(1, 2, 3))
+
+
 def pooled_conv(
-    images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, variant: Variant
+    images: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    keep: Callable[..., Any] = lambda *x: x,
+    tap_sums: Callable[[_Seen, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]] = tap_sums,
 ) -> tf.Tensor:
     """A "same" 3×3 convolution of one channel, its bias, ReLU and 2×2 max pooling.
 
     For images (k, n, 2h, 2w), kernel (k, 3, 3, 1, filters) and bias (k, filters) it returns
     (k, n, h, w, filters). XLA makes one loop of it, so that what is not pooled yet never passes
     memory. The images get no gradient.
+
+    Args:
+        images: of all lanes.
+        kernel: by lane.
+        bias: by lane.
+        keep: of outputs and winners, so that the gradient does not compute them again.
+        tap_sums: the gradients of taps and bias.
     """
     n_lanes, n_images, rows, columns = images.shape
     height, width, filters = rows // 2, columns // 2, kernel.shape[-1]
@@ -147,59 +150,16 @@ def pooled_conv(
     @tf.custom_gradient
     def convolve(kernel: tf.Tensor, bias: tf.Tensor) -> Any:
         taps = tf.reshape(kernel, (n_lanes, 3, 3, 1, 1, 1, filters))
-        sums = [tf.add_n([seen(r + k, c + m) * taps[:, k, m] for k, m in TAPS]) for r, c in BLOCK]
-        largest = reduce(tf.maximum, sums)
-        winners = tf.fill(largest.shape, tf.constant(len(BLOCK) - 1, tf.int8))
-        for pixel in reversed(range(len(BLOCK) - 1)):  # of equals the first, as Keras has it
-            winners = tf.where(sums[pixel] == largest, tf.constant(pixel, tf.int8), winners)
-        outputs = tf.nn.relu(add_bias(largest, bias))
-        winners = tf.where(outputs > 0, winners, tf.constant(-1, tf.int8))
+        block = [tf.add_n([seen(r + k, c + m) * taps[:, k, m] for k, m in TAPS]) for r, c in BLOCK]
+        outputs, winners = keep(*relu_of_largest(block, bias))
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            none = tf.zeros((), g.dtype)
-            g = tf.where(winners < 0, none, g)
-            sums = _tap_sums_by_product if variant.one_product else _tap_sums
-            of_kernel = sums(seen, winners, g, variant)
-            # Long sums in float32, whatever the layers compute in.
-            of_bias = tf.reduce_sum(tf.cast(g, tf.float32), axis=(1, 2, 3))
-            return tf.reshape(of_kernel, kernel.shape), tf.cast(of_bias, bias.dtype)
+            of_taps, of_bias = tap_sums(seen, winners, tf.where(winners < 0, 0.0, g))
+            return tf.reshape(of_taps, kernel.shape), of_bias
 
         return outputs, gradient
 
     return convolve(kernel, bias)
-
-
-def _tap_sums(seen: Any, winners: tf.Tensor, g: tf.Tensor, variant: Variant) -> tf.Tensor:
-    """The gradient of the first convolution's taps, (k, 9, filters), as a sum each."""
-    del variant
-    none = tf.zeros((), g.dtype)
-    sums = []
-    for k, m in TAPS:
-        factor = none
-        for pixel, (r, c) in enumerate(BLOCK):
-            factor = tf.where(winners == pixel, seen(r + k, c + m), factor)
-        # In two stages: one long sum would be done by few of a GPU's threads.
-        sums.append(tf.reduce_sum(tf.cast(g * factor, tf.float32), axis=3))
-    by_row = tf.stack(sums, axis=1)
-    by_row = tf.reshape(by_row, (*by_row.shape[:2], -1, by_row.shape[-1]))
-    return tf.cast(tf.reduce_sum(by_row, axis=2), g.dtype)
-
-
-def _tap_sums_by_product(
-    seen: Any, winners: tf.Tensor, g: tf.Tensor, variant: Variant
-) -> tf.Tensor:
-    """The same from one product: 16 pixels seen times the gradient by winning pixel and filter."""
-    filters = g.shape[-1]
-    pixels = tf.concat([seen(r, c) for r, c in np.ndindex(4, 4)], axis=4)
-    none = tf.zeros((), g.dtype)
-    by_pixel = tf.concat([tf.where(winners == p, g, none) for p in range(len(BLOCK))], axis=4)
-    sums = _sum_of_outer(_rows(pixels), _rows(by_pixel), variant)
-    sums = tf.reshape(sums, (-1, 4, 4, len(BLOCK), filters))
-    of_taps = [
-        tf.add_n([sums[:, r + k, c + m, pixel] for pixel, (r, c) in enumerate(BLOCK)])
-        for k, m in TAPS
-    ]
-    return tf.stack(of_taps, axis=1)
 
 
 def pool(x: tf.Tensor) -> tf.Tensor:
@@ -211,45 +171,62 @@ def pool(x: tf.Tensor) -> tf.Tensor:
     return reduce(tf.maximum, [x[:, :, :, r, :, c] for r, c in BLOCK])
 
 
+def _fold(kernel: tf.Tensor, places: np.ndarray, axis: int) -> tf.Tensor:
+    """Sums of taps along an axis of (…, 3, …) that one pixel is seen through: (…, seen, rows, …).
+
+    Args:
+        kernel: with its three taps on the axis.
+        places: of `tap_places`, [row, seen, tap].
+        axis: which; the two new ones take its place.
+    """
+    # Slices that are added: as a product it is too small for XLA's GPU compiler to tile, and
+    # rounded to TF32.
+    taps = tf.unstack(kernel, axis=axis)
+    none = tf.zeros_like(taps[0])
+    sums = [
+        tf.stack([sum((taps[k] for k in np.flatnonzero(row)), none) for row in seen], axis=axis)
+        for seen in places.swapaxes(0, 1)
+    ]
+    return tf.stack(sums, axis=axis)
+
+
 def _upsampled(
-    patches: tf.Tensor, places: np.ndarray, kernel: tf.Tensor, bias: tf.Tensor, variant: Variant
+    patches: tf.Tensor, places: np.ndarray, kernel: tf.Tensor, bias: tf.Tensor
 ) -> tf.Tensor:
     """ReLU of an upsampled convolution, by phase: (k, n, h, w, 2, 2, filters)."""
     n_lanes, filters = kernel.shape[0], kernel.shape[-1]
-    places = tf.cast(places, kernel.dtype)
-    folded = tf.einsum("pak,qbl,nklio->nabipqo", places, places, kernel)
+    folded = _fold(_fold(kernel, places, axis=1), places, axis=3)  # (k, a, p, b, q, channels, …)
+    folded = tf.transpose(folded, (0, 1, 3, 5, 2, 4, 6))
     folded = tf.reshape(folded, (n_lanes, -1, len(BLOCK) * filters))
-    y = product(_rows(patches), folded, variant)
+    y = tf.matmul(_rows(patches), folded)
     return tf.nn.relu(add_bias(tf.reshape(y, (*patches.shape[:4], 2, 2, filters)), bias))
 
 
-def upsampled_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, variant: Variant) -> tf.Tensor:
+def upsampled_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """Nearest 2×2 upsampling of x (k, n, h, w, channels), "same" 3×3 convolution, bias and ReLU."""
-    y = _upsampled(_patches(_frame(x), 3), SAME_TAPS, kernel, bias, variant)
+    y = _upsampled(_patches(_frame(x), 3), SAME_TAPS, kernel, bias)
     y = tf.transpose(y, (0, 1, 2, 4, 3, 5, 6))
     return tf.reshape(y, (*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3], y.shape[-1]))
 
 
-def upsampled_valid_conv(
-    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, variant: Variant
-) -> tf.Tensor:
+def upsampled_valid_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """The same with a valid convolution, left in phases: (k, n, h − 1, w − 1, 2, 2, filters).
 
     Axes 4 and 5 are the phase (row and column parity) of the output pixel.
     """
-    return _upsampled(_patches(x, 2), VALID_TAPS, kernel, bias, variant)
+    return _upsampled(_patches(x, 2), VALID_TAPS, kernel, bias)
 
 
-def last_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, variant: Variant) -> tf.Tensor:
+def last_conv(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """Nearest 2×2 upsampling, "same" 3×3 convolution with one filter, and its bias.
 
     For x (k, n, h, w, 2, 2, channels) in phases it returns (k, n, 4h, 4w): every pixel of x leaves
     a 4×4 stamp, two pixels apart.
     """
     n_lanes, n_images, height, width = x.shape[:4]
-    places = tf.cast(STAMP_TAPS, x.dtype)
-    stamp = tf.einsum("rk,sl,nklio->nirso", places, places, kernel)
-    stamps = product(_rows(x), tf.reshape(stamp, (n_lanes, x.shape[-1], 16)), variant)
+    places = STAMP_TAPS[:, np.newaxis]
+    stamp = tf.reshape(_fold(_fold(kernel, places, axis=1), places, axis=3), (n_lanes, 16, -1))
+    stamps = tf.matmul(_rows(x), stamp, transpose_b=True)
     stamps = tf.reshape(stamps, (n_lanes, n_images, height, width, 2, 2, 4, 4))
     stamps = tf.transpose(stamps, (0, 1, 2, 4, 3, 5, 6, 7))
     stamps = tf.reshape(stamps, (n_lanes, n_images, 2 * height, 2 * width, 4, 4))

@@ -7,104 +7,50 @@ full; images that fill up a batch's last chunk weigh nothing. `convae.models` is
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from convae.config import CONV, DENSE, SPLITS, TrialConfig
+from convae import banded
+from convae.config import CONV, DENSE, IMAGE_SHAPE, SPLITS, TrialConfig
 from convae.data import ImageSet, split
 from convae.lane_operations import (
-    Variant,
     add_bias,
     conv,
     last_conv,
     narrowing_conv,
     pool,
     pooled_conv,
-    product,
     threefry,
     upsampled_conv,
     upsampled_valid_conv,
 )
 from convae.models import build_model
+from convae.shapes import WIDTHS, ProgramShape
 
-# The largest chunk a lane works on at once; larger batches are several chunks.
-MAX_CHUNK_SIZE = 256
-# An epoch of all training images is so many slices, one of the search's five sixths a whole number
-# too.
-SLICES_PER_EPOCH = 6
+# How the conv model is computed: pixel by pixel on a CPU (`convae.lane_operations`), whole rows and
+# images at once on a GPU (`convae.banded`).
+Form = Literal["pixels", "rows"]
 # Large enough to keep a GPU busy with one lane, small enough for its memory.
 EVAL_CHUNK_SIZES: Mapping[str, int] = MappingProxyType({CONV: 1000, DENSE: 10_000})
-# Which field of a trial is its width.
-WIDTHS: Mapping[str, str] = MappingProxyType({CONV: "latent_filters", DENSE: "hidden_units"})
+N_PIXELS = math.prod(IMAGE_SHAPE)  # of an image
 
 
-def n_chunks(n_images: int, batch_size: int, chunk_size: int) -> int:
-    """Chunks that an epoch of so many images takes a lane."""
-    n_full, rest = divmod(n_images, batch_size)
-    return n_full * math.ceil(batch_size / chunk_size) + math.ceil(rest / chunk_size)
+def form_on(device: str) -> Form:
+    """The form for a device, by TensorFlow's name of it."""
+    return "rows" if "GPU" in device else "pixels"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What XLA compiles a program for: all that is not an argument of it.
+class Shape(ProgramShape):
+    """A program's shape, and how its layers are computed."""
 
-    Trials' numbers are equal to the bit between programs of one shape, and within rounding between
-    shapes: which shape trains a trial must follow from the plan, never from the load.
-    """
-
-    model: str  # of `MODELS`
-    n_lanes: int  # trials at once
-    width: int  # hidden units or latent filters of the widest trial; narrower ones are masked
-    chunk_size: int  # images a lane a step
-    n_steps: int  # chunks a slice
-    accumulates: bool = True  # whether a batch may be larger than a chunk
-    variant: Variant = field(default_factory=Variant)  # how gradients are computed
-
-    @classmethod
-    def for_trials(
-        cls,
-        model: str,
-        *,
-        n_lanes: int,
-        widths: Iterable[int],
-        batch_sizes: Iterable[int],
-        n_train: int,
-        chunk_size: int | None = None,
-        variant: Variant | None = None,
-    ) -> "Shape":
-        """The shape for all trials of a plan.
-
-        The chunk is as large as the smallest batch, so that none is computed in vain, up to
-        `MAX_CHUNK_SIZE`: on an H200 a lane's epoch took 28.6 ms (conv) in chunks of 256 and 34.8 ms
-        in chunks of 64 (`benchmarks/README.md`).
-
-        Args:
-            model: of `MODELS`.
-            n_lanes: trials at once.
-            widths: hidden units or latent filters that occur.
-            batch_sizes: batch sizes that occur.
-            n_train: training images of the longest epoch.
-            chunk_size: images a lane a step; None for the rule's.
-            variant: how gradients are computed.
-        """
-        batch_sizes = [min(size, n_train) for size in batch_sizes]
-        chunk_size = chunk_size or min(MAX_CHUNK_SIZE, *batch_sizes)
-        longest = max(n_chunks(n_train, size, chunk_size) for size in batch_sizes)
-        return cls(
-            model=model,
-            n_lanes=n_lanes,
-            width=max(widths),
-            chunk_size=chunk_size,
-            n_steps=math.ceil(longest / SLICES_PER_EPOCH),
-            accumulates=max(batch_sizes) > chunk_size,
-            variant=variant or Variant(),
-        )
+    form: Form | None = None  # of the conv model; None for the device's
 
 
 class SplitSizes(NamedTuple):
@@ -169,48 +115,67 @@ _Dropout = Callable[[tf.Tensor], tf.Tensor]
 _Network = Callable[[list[tf.Tensor], tf.Tensor, HiddenLayer, _Dropout], tf.Tensor]
 
 
-def _conv_network(variant: Variant) -> _Network:
+def _conv(
+    weights: list[tf.Tensor], images: tf.Tensor, hidden: HiddenLayer, dropout: _Dropout
+) -> tf.Tensor:
     """The convolutional autoencoder. Filters that a lane lacks are 0, and stay so through ReLU."""
-
-    def reconstruct(
-        weights: list[tf.Tensor], images: tf.Tensor, hidden: HiddenLayer, dropout: _Dropout
-    ) -> tf.Tensor:
-        del hidden, dropout
-        first, second, third, fourth, fifth, sixth, last = zip(
-            weights[::2], weights[1::2], strict=True
-        )
-        x = pooled_conv(images, *first, variant)
-        x = pool(tf.nn.relu(add_bias(narrowing_conv(x, second[0], variant), second[1])))
-        x = pool(tf.nn.relu(add_bias(conv(x, third[0], variant), third[1])))
-        x = tf.nn.relu(add_bias(conv(x, fourth[0], variant), fourth[1]))
-        x = upsampled_conv(x, *fifth, variant)
-        x = upsampled_valid_conv(x, *sixth, variant)
-        return tf.sigmoid(last_conv(x, *last, variant))
-
-    return reconstruct
+    del hidden, dropout
+    first, second, third, fourth, fifth, sixth, last = zip(weights[::2], weights[1::2], strict=True)
+    x = pooled_conv(images, *first)
+    x = pool(tf.nn.relu(add_bias(narrowing_conv(x, second[0]), second[1])))
+    x = pool(tf.nn.relu(add_bias(conv(x, third[0]), third[1])))
+    x = tf.nn.relu(add_bias(conv(x, fourth[0]), fourth[1]))
+    x = upsampled_conv(x, *fifth)
+    x = upsampled_valid_conv(x, *sixth)
+    return tf.sigmoid(last_conv(x, *last))
 
 
-def _dense_network(variant: Variant) -> _Network:
+def _conv_by_rows(
+    weights: list[tf.Tensor], images: tf.Tensor, hidden: HiddenLayer, dropout: _Dropout
+) -> tf.Tensor:
+    """The same for a GPU."""
+    n_lanes, n_images = images.shape[:2]
+    if n_lanes == 1 and n_images % 2 == 0:
+        # Of a single lane XLA transposes more, and takes half as many kernels again: two halves.
+        halves = tf.reshape(images, (2, n_images // 2, *images.shape[2:]))
+        twice = [tf.concat([x, x], axis=0) for x in weights]
+        return tf.reshape(_conv_by_rows(twice, halves, hidden, dropout), images.shape)
+    del hidden, dropout
+    first, second, third, fourth, fifth, sixth, last = zip(weights[::2], weights[1::2], strict=True)
+    x = banded.pooled_conv(images, *first)
+    x = banded.relu_pool(banded.row_conv(x, second[0]), second[1])
+    x = banded.relu_pool(banded.same_conv(x, third[0]), third[1])
+    x = tf.nn.relu(add_bias(banded.same_conv(x, fourth[0]), fourth[1]))
+    x = tf.nn.relu(add_bias(banded.up_same_conv(x, fifth[0]), fifth[1]))
+    x = banded.relu(banded.up_valid_conv(x, sixth[0]), sixth[1])
+    return tf.sigmoid(banded.last_conv(x, *last))
+
+
+def _dense(
+    weights: list[tf.Tensor], images: tf.Tensor, hidden: HiddenLayer, dropout: _Dropout
+) -> tf.Tensor:
     """The dense autoencoder. Units that a lane lacks are masked: a sigmoid of 0 is not 0."""
-
-    def reconstruct(
-        weights: list[tf.Tensor], images: tf.Tensor, hidden: HiddenLayer, dropout: _Dropout
-    ) -> tf.Tensor:
-        encoder, encoder_bias, decoder, decoder_bias = weights
-        x = tf.reshape(images, (*images.shape[:2], -1))
-        x = add_bias(product(x, encoder, variant), encoder_bias)
-        x = tf.where(hidden.sigmoid[:, tf.newaxis, tf.newaxis], tf.sigmoid(x), tf.nn.relu(x))
-        in_use = tf.range(x.shape[-1]) < hidden.width[:, tf.newaxis]
-        x = dropout(tf.where(in_use[:, tf.newaxis], x, 0.0))
-        x = add_bias(product(x, decoder, variant), decoder_bias)
-        return tf.reshape(tf.sigmoid(x), images.shape)
-
-    return reconstruct
+    encoder, encoder_bias, decoder, decoder_bias = weights
+    x = tf.reshape(images, (*images.shape[:2], -1))
+    x = add_bias(tf.matmul(x, encoder), encoder_bias)
+    x = tf.where(hidden.sigmoid[:, tf.newaxis, tf.newaxis], tf.sigmoid(x), tf.nn.relu(x))
+    in_use = tf.range(x.shape[-1]) < hidden.width[:, tf.newaxis]
+    x = dropout(tf.where(in_use[:, tf.newaxis], x, 0.0))
+    x = add_bias(tf.matmul(x, decoder), decoder_bias)
+    return tf.reshape(tf.sigmoid(x), images.shape)
 
 
-def lane_network(model: str, variant: Variant) -> _Network:
-    """What reconstructs the images of all lanes of a model."""
-    return {CONV: _conv_network, DENSE: _dense_network}[model](variant)
+def lane_network(model: str, form: Form) -> _Network:
+    """What reconstructs the images of all lanes of a model.
+
+    Raises:
+        KeyError: the model has no lanes.
+    """
+    dense, conv = (
+        dict.fromkeys(("pixels", "rows"), _dense),
+        {"pixels": _conv, "rows": _conv_by_rows},
+    )
+    return {DENSE: dense, CONV: conv}[model][form]
 
 
 def _errors(outputs: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
@@ -240,7 +205,7 @@ class Program:
         self.weight_shapes = weight_shapes(build_model(widest_trial(shape)))
         self._pixels = images.pixels
         self._n_images = images.n_train
-        self._network = lane_network(shape.model, shape.variant)
+        self._network = lane_network(shape.model, shape.form or form_on(images.pixels.device))
         self._train_slice = _by_xla(self._slice)
         self.place = _by_xla(_with_lane)
         self.shuffle = _by_xla(_with_order)
@@ -273,11 +238,25 @@ class Program:
         after: tuple[State, tf.Tensor] = self._train_slice(self._pixels, orders, state, by_lane)
         return after
 
-    def hlo(self, orders: tf.Tensor, state: State, by_lane: Arguments) -> str:
-        """What XLA makes of a slice, as text; compiles it once more."""
-        text: str = self._train_slice.experimental_get_compiler_ir(
-            self._pixels, orders, state, by_lane
-        )(stage="optimized_hlo")
+    def hlo(
+        self,
+        orders: tf.Tensor,
+        state: State,
+        by_lane: Arguments,
+        stage: str = "optimized_hlo",
+        platform: str | None = None,
+    ) -> str:
+        """What XLA makes of a slice, as text; compiles it once more.
+
+        Args:
+            orders: as those of `train`.
+            state: of any values.
+            by_lane: of any values.
+            stage: of TensorFlow's `experimental_get_compiler_ir`, such as "stablehlo".
+            platform: "GPU" for one that is not there, up to that stage; None for this device.
+        """
+        lower = self._train_slice.experimental_get_compiler_ir(self._pixels, orders, state, by_lane)
+        text: str = lower(stage=stage, platform_name=platform)
         return text
 
     def _slice(
@@ -309,17 +288,21 @@ class Program:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(weights)
                 hidden = HiddenLayer(by_lane.width, by_lane.sigmoid)
-                errors = _errors(self._network(weights, images, hidden, dropout), images)
-                shares = tf.where(counts, errors / n_in_batch[:, tf.newaxis], 0.0)
-                mse = tf.reduce_sum(shares)
-            new = tape.gradient(mse, weights)
+                outputs = self._network(weights, images, hidden, dropout)
+            difference = outputs - images
+            # Of the mean squared error of a batch. By hand, so that no sum by image is needed:
+            # XLA would do that in few blocks of a GPU, and the gradient with it.
+            shares = tf.where(counts, 2.0 / N_PIXELS / n_in_batch[:, tf.newaxis], 0.0)
+            of_outputs = shares[..., tf.newaxis, tf.newaxis] * difference
+            new = tape.gradient(outputs, weights, of_outputs)
             full = (n_left > 0) & (start + n_left == batch_end)
             if gradients:
                 new = [old + more for old, more in zip(gradients, new, strict=True)]
             weights, velocities = _update(weights, velocities, new, full, by_lane)
             if gradients:
                 gradients = [tf.where(_by(full, x), 0.0, x) for x in new]
-            sums += tf.reduce_sum(tf.where(counts, errors, 0.0), axis=1)
+            errors = tf.where(counts[..., tf.newaxis, tf.newaxis], tf.square(difference), 0.0)
+            sums += tf.reduce_sum(errors, axis=(1, 2, 3)) / N_PIXELS
             return i + 1, sums, weights, velocities, gradients
 
         sums, *after = _repeat(self.shape.n_steps, step, tf.zeros(n_lanes), *map(list, state))
@@ -399,9 +382,9 @@ def _with_row(x: tf.Tensor, lane: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
 class Evaluator:
     """Evaluates one lane of any program of a model, compiled once."""
 
-    def __init__(self, model: str, images: DeviceImages) -> None:
-        """Compiles nothing yet: the first call for a width does."""
-        self._network = lane_network(model, Variant())
+    def __init__(self, model: str, images: DeviceImages, form: Form | None = None) -> None:
+        """Compiles nothing yet: the first call for a width does. `form` is as in `Shape`."""
+        self._network = lane_network(model, form or form_on(images.pixels.device))
         self._pixels = images.pixels
         self._chunk_size = min(EVAL_CHUNK_SIZES[model], images.n_eval)
         self._n_steps = math.ceil(images.n_eval / self._chunk_size)

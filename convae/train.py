@@ -45,7 +45,7 @@ TYPES = {"text": str, "int": int, "float": float}
 def build_parser() -> argparse.ArgumentParser:
     """An option for each field of TrialConfig, and where to train, read and save."""
     parser = argparse.ArgumentParser(
-        prog="python -m convae.train",
+        prog="convae-train" if sys.argv[0].endswith("convae-train") else "python -m convae.train",
         description="Train one autoencoder on MNIST, or other images, without Ray.",
     )
     for field in fields(TrialConfig):
@@ -116,6 +116,9 @@ def _train(
         print(f"{config.model}: {n_parameters(config):,} parameters", flush=True)
         engine = Engine.for_trial(config, image_set, device)
         engine.compile()
+        for fallback in engine.fallbacks.values():
+            print(f"{fallback.program} does not work here ({fallback.reason}):", end=" ")
+            print("trained by the plain trainer", flush=True)
         engine.submit(
             TRIAL,
             config,

@@ -1,9 +1,12 @@
-"""The project's own files: pins, and a word on each module."""
+"""The project's own files: pins, its version, and a word on each module."""
 
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+
+import convae
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,3 +38,13 @@ def test_every_module_says_what_it_is_for(package):
     assert modules
     for module in modules:
         assert module.read_text().startswith('"""'), module
+
+
+def test_citation_and_changelog_are_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == convae.__version__
+    newest = f"## {convae.__version__} – {citation['date-released']}"
+    headings = [
+        line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line[:3] == "## "
+    ]
+    assert headings[0] == newest

@@ -1,9 +1,11 @@
-"""What is installed is whole: studies, page and report work without a checkout."""
+"""What is installed is whole: its commands, studies and pages work without a checkout."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -13,31 +15,26 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Sources that a wheel has beside Python files.
 DATA = ["analysis/page/page.html.j2", "analysis/page/page.css", "analysis/page/page.js"]
+DATA += ["study/study.schema.json"]
 DATA += [f"study/presets/{path.name}" for path in (ROOT / "study" / "presets").glob("*.toml")]
+COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """Built of what git knows, so that nothing else that lies around gets in."""
     folder = tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(
-        ["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "-z"],
-        capture_output=True,
-        check=True,
-    )
+    command = ["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "-z"]
+    listed = subprocess.check_output(command, text=True)
     source = folder / "source"
-    for name in filter(None, listed.stdout.decode().split("\0")):
+    for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/", "docs/")):
             target = source / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
     code = "import sys; from setuptools.build_meta import build_wheel as b; b(sys.argv[1])"
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, folder],
-        cwd=source,
-        check=True,
-        capture_output=True,
-    )
+    command = [sys.executable, "-W", "ignore", "-c", code, folder]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
 
 
@@ -50,22 +47,33 @@ def test_the_wheel_has_all_sources_and_no_others(wheel):
         for path in (ROOT / package).rglob("*.py")
     }
     assert {name for name in names if name.endswith(".py")} == sources
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
-@pytest.mark.cluster
-def test_a_study_and_its_report_run_where_only_the_wheel_is_installed(wheel, tmp_path):
-    """In an environment of its own, which borrows the packages that it needs."""
-    venv.create(tmp_path / "venv", with_pip=False)
-    site = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
-    zipfile.ZipFile(wheel).extractall(site)
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """Runs commands from another folder, in an environment that has the wheel alone.
+
+    It borrows the packages that the wheel needs, so that nothing is fetched.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / "bin" / "python"
+    uv = [shutil.which("uv"), "pip", "install", "--python", python]
+    pip = [sys.executable, "-m", "pip", "--python", python, "install"]
+    install = uv if uv[0] else pip
+    subprocess.run(
+        [*install, "--no-deps", "--no-index", wheel], check=True, capture_output=True, cwd=folder
+    )
+    site = next((folder / "venv" / "lib").glob("python*")) / "site-packages"
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    elsewhere = tmp_path / "elsewhere"
+    elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
 
-    def python(*arguments):
+    def run(command, *arguments):
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         done = subprocess.run(
-            [tmp_path / "venv" / "bin" / "python", *arguments],
+            [python.with_name(command), *arguments],
             cwd=elsewhere,
             env=environment,
             capture_output=True,
@@ -75,24 +83,32 @@ def test_a_study_and_its_report_run_where_only_the_wheel_is_installed(wheel, tmp
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert python("-c", "import study; print(study.__file__)").startswith(str(site))
-    (elsewhere / "mine.toml").write_text(
-        python("-m", "study.run", "--preset=quick", "--print-study")
-    )
-    options = [
-        "--gpus",
-        "0",
-        "--models",
-        "dense",
-        "--hidden",
-        "64",
-        "--epochs",
-        "1",
-        "--trials",
-        "1",
-    ]
-    python("-m", "study.run", "mine.toml", *options, "--name", "mine")
+    assert run("python", "-c", "import study; print(study.__file__)").startswith(str(site))
+    return elsewhere, run
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_is_there_and_calls_itself_by_its_name(installed, command):
+    _, run = installed
+    assert run(command, "--help").startswith(f"usage: {command} ")
+
+
+def test_a_study_printed_by_the_command_is_the_modules(installed):
+    _, run = installed
+    printed = run("convae-study", "--preset=quick", "--print-study")
+    assert printed == run("python", "-m", "study.run", "--preset=quick", "--print-study")
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_a_study_and_its_report_run_where_only_the_wheel_is_installed(installed):
+    elsewhere, run = installed
+    (elsewhere / "mine.toml").write_text(run("convae-study", "--preset=quick", "--print-study"))
+    options = ["--gpus=0", "--models", "dense", "--hidden", "64", "--epochs=1", "--trials=1"]
+    run("convae-study", "mine.toml", *options, "--name", "mine")
     page = elsewhere / "results" / "mine" / "report" / "index.html"
     before = page.read_bytes()
-    python("-m", "analysis.report", "results/mine")
+    run("convae-report", "results/mine")
     assert page.read_bytes() == before
+    run("convae-compare", "results/mine", "results/mine")
+    assert "epoch 1/1" in run("convae-train", "--model=dense", "--epochs=1")

@@ -1,4 +1,4 @@
-"""The space of a search: the built-in one, from the table of hyperparameters, or one's own.
+"""The space of a search: the built-in one, from the table of hyperparameters, or a custom one.
 
 A space names the parameters that Optuna proposes; whatever it does not name stays at the reference
 setting. It is a table of a study file, and read from one with a sentence for each mistake.
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # Optuna takes a second to import, and a spec needs none of i
     from optuna.distributions import BaseDistribution
 
 SCALES: Final = ("linear", "log")
+RANGE_KEYS: Final = ("low", "high", "scale", "grid")
 N_GRID: Final = 5  # points of a range in a grid search that names none
 # Under a limit on parameters every size is counted; those of a custom model by building it.
 MOST_SIZES: Final = 10_000
@@ -252,13 +253,16 @@ def _all_values(where: str, how: Range | Choices) -> Sequence[Any]:
     return range(int(how.low), int(how.high) + 1)
 
 
-def _as_parameter(p: Hyperparameter) -> Hyperparameter:
+@dataclass(frozen=True, kw_only=True)
+class _Complement(Hyperparameter):
     """A hyperparameter by the values of its parameter, which is its complement."""
 
-    def admits(value: Any) -> bool:
-        return is_number(value) and p.admits(p.from_parameter(value))
+    def admits(self, value: Any) -> bool:
+        return is_number(value) and super().admits(self.from_parameter(value))
 
-    return replace(p, admits=admits, takes=f"1 − {p.name}, which takes {p.takes}")
+
+def _as_parameter(p: Hyperparameter) -> Hyperparameter:
+    return _Complement(**{**vars(p), "takes": f"1 − {p.name}, which takes {p.takes}"})
 
 
 def _read(where: str, value: Any, p: Hyperparameter) -> Any:
@@ -272,7 +276,7 @@ def _read(where: str, value: Any, p: Hyperparameter) -> Any:
         return Choices(tuple(values)) if len(values) > 1 else values[0]
     if p.kind not in ("int", "float"):
         raise SpecError(f"{where} is a range, but takes a list or {p.takes}.")
-    check_keys(where, value, ("low", "high", "scale", "grid"))
+    check_keys(where, value, RANGE_KEYS)
     if not {"low", "high"} <= value.keys():
         raise SpecError(f"{where} is a range without low or high; give both.")
     scale = value.get("scale", SCALES[0])

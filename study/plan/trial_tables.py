@@ -27,7 +27,8 @@ from study.plan.errors import SpecError, check_keys, checked_values, listed
 PRODUCT: Final = "product"
 EACH: Final = "each"
 FIXED_GROUPS: Final = (schema.CUSTOM, schema.REFERENCE, schema.READING, schema.NEIGHBOUR)
-KEYS: Final = ("group", "model", "vary", "split", "seeds")
+WORDS: Final = {"group": FIXED_GROUPS, "vary": (PRODUCT, EACH), "split": SPLITS}
+KEYS: Final = ("model", *WORDS, "seeds")
 MOST_TRIALS: Final = 10_000  # of a table, for each seed
 MOST_SEEDS: Final = 1_000
 
@@ -87,13 +88,7 @@ def split_of(group: str) -> str:
 def trial_table_from(
     where: str, table: Any, models: Sequence[str], parameters: Parameters
 ) -> TrialTable:
-    """A table of a study file.
-
-    Args:
-        where: it stands, for people.
-        table: as TOML has it, see this module's docstring.
-        models: those that there are.
-        parameters: a model's hyperparameters.
+    """A table of a study file, see this module's docstring; `where` is what messages call it.
 
     Raises:
         SpecError: its trials cannot be trained.
@@ -105,15 +100,15 @@ def trial_table_from(
         has = f"has the model {table['model']!r}" if "model" in table else "has no model"
         raise SpecError(f"{where} {has}; give model = {listed(models)}.")
 
-    def one_of(key: str, known: Sequence[str], default: str) -> str:
+    def word(key: str, default: str) -> str:
         value = table.get(key, default)
-        if value not in known:
-            raise SpecError(f"{where} {key} is {value!r}, but takes {listed(known)}.")
+        if value not in WORDS[key]:
+            raise SpecError(f"{where} {key} is {value!r}, but takes {listed(WORDS[key])}.")
         return str(value)
 
-    group = one_of("group", FIXED_GROUPS, schema.CUSTOM)
-    vary = one_of("vary", (PRODUCT, EACH), PRODUCT)
-    split = one_of("split", SPLITS, split_of(group))
+    group = word("group", schema.CUSTOM)
+    vary = word("vary", PRODUCT)
+    split = word("split", split_of(group))
     n_seeds = table.get("seeds")
     if n_seeds is not None and (type(n_seeds) is not int or not 1 <= n_seeds <= MOST_SEEDS):
         raise SpecError(

@@ -8,19 +8,13 @@ import tensorflow as tf
 from keras_fit import digits, fit, pixels
 
 from convae.config import TrialConfig
-from convae.lane_operations import Variant, threefry
-from convae.lane_program import (
-    DeviceImages,
-    Evaluator,
-    HiddenLayer,
-    Shape,
-    lane_network,
-    n_chunks,
-)
+from convae.lane_operations import threefry
+from convae.lane_program import DeviceImages, Evaluator, Shape, form_on
 from convae.lanes import Lanes
 from convae.models import build_model, reset
+from convae.shapes import n_chunks
 
-pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
+pytestmark = pytest.mark.timeout(600)  # XLA compiles three programs, perhaps on a busy machine
 N_TRAIN, N_SEARCH, N_TEST, N_EPOCHS = 300, 250, 40, 2
 # Batch sizes of the study's space and 60,000 images to 300, in the same proportion to the chunk but
 # for the last: a chunk, several, and several with a part of one.
@@ -53,6 +47,14 @@ KINDS = [
     replace(DENSE, hidden_activation="sigmoid"),
     replace(DENSE, hidden_units=20, hidden_activation="sigmoid", split="search"),
 ]
+# The form that a GPU's program has, by XLA on this machine's CPU.
+ROWS_KINDS = [
+    CONV,
+    replace(CONV, batch_size=250, learning_rate=2.0),
+    replace(CONV, batch_size=16, momentum=0.9, learning_rate=0.2, nesterov=False),
+    replace(CONV, latent_filters=16, split="search", batch_size=64),
+]
+PROGRAMS = {"conv": "pixels", "rows": "rows", "dense": "pixels"}
 
 
 def name_of(config):
@@ -68,12 +70,15 @@ def images():
 
 @pytest.fixture(scope="module")
 def programs(images):
-    """The lanes of both models, compiled once: wide enough for all that the tests train."""
+    """The lanes of each program, compiled once: wide enough for all that the tests train."""
     found = {}
-    for model, n_lanes, width in (("conv", 3, 16), ("dense", 4, 48)):
-        shape = Shape(model=model, n_lanes=n_lanes, width=width, chunk_size=CHUNK, n_steps=4)
-        found[model] = Lanes(shape, images, Evaluator(model, images))
-        assert found[model].compile() > 0
+    for name, form in PROGRAMS.items():
+        model, n_lanes, width = ("dense", 4, 48) if name == "dense" else ("conv", 3, 16)
+        shape = Shape(
+            model=model, n_lanes=n_lanes, width=width, chunk_size=CHUNK, n_steps=4, form=form
+        )
+        found[name] = Lanes(shape, images, Evaluator(model, images, form))
+        assert found[name].compile() > 0
     return found
 
 
@@ -113,8 +118,9 @@ def assert_same(one, other):
 def trained(programs):
     """What every kind of trial gives, of which the lanes are full as long as there are any."""
     found = {}
-    for model, lanes in programs.items():
-        queue = [config for config in KINDS if config.model == model]
+    for name, lanes in programs.items():
+        kinds = ROWS_KINDS if name == "rows" else KINDS
+        queue = [config for config in kinds if config.model == lanes.shape.model]
         at_work = {}
         while queue or at_work:
             for lane in range(lanes.n_lanes):
@@ -126,25 +132,29 @@ def trained(programs):
                 if result.train_mse is not None:
                     losses.append((result.train_mse, lanes.evaluate([lane])[lane]))
                 if len(losses) == N_EPOCHS:
-                    found[config] = losses, lanes.get(lane).weights
+                    found[name, config] = losses, lanes.get(lane).weights
                     lanes.clear(lane)
                     del at_work[lane]
     return found
 
 
-@pytest.mark.parametrize("config", KINDS, ids=name_of)
-def test_equals_model_fit(trained, config):
-    losses, weights = trained[config]
+@pytest.mark.parametrize(
+    ("program", "config"),
+    [(config.model, config) for config in KINDS] + [("rows", config) for config in ROWS_KINDS],
+    ids=lambda x: x if isinstance(x, str) else name_of(x),
+)
+def test_equals_model_fit(trained, program, config):
+    losses, weights = trained[program, config]
     expected_losses, expected = fit(config, MNIST, N_EPOCHS)
     np.testing.assert_allclose(losses, expected_losses, rtol=2e-5)
     for ours, theirs in zip(weights, expected.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("config", [CONV, replace(DENSE, dropout=0.3)], ids=["conv", "dense"])
-def test_place_and_neighbours_change_nothing(lanes, config):
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_place_and_neighbours_change_nothing(lanes, program):
     """Also a neighbour that diverges, and what it leaves behind in a lane."""
-    lanes = lanes[config.model]
+    lanes, config = lanes[program], replace(DENSE, dropout=0.3) if program == "dense" else CONV
     last = lanes.n_lanes - 1
     alone = curve(lanes, 0, config)
     for lane, rate in enumerate((0.1, 1e30, 2.0)[:last]):
@@ -158,14 +168,12 @@ def test_place_and_neighbours_change_nothing(lanes, config):
     assert_same(curve(lanes, 1, config), alone)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [replace(CONV, batch_size=128), replace(DENSE, batch_size=250, dropout=0.3, hidden_units=20)],
-    ids=["conv", "dense"],
-)
-def test_pauses_change_nothing(lanes, config):
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_pauses_change_nothing(lanes, program):
     """After every slice, in the middle of a batch too, into another lane, whose trial goes on."""
-    lanes = lanes[config.model]
+    lanes, config = lanes[program], replace(CONV, batch_size=128)
+    if program == "dense":
+        config = replace(DENSE, batch_size=250, dropout=0.3, hidden_units=20)
     whole = curve(lanes, 0, config)
     other = replace(config, seed=9, batch_size=16)
     lanes.put(0, other, lanes.start(other))
@@ -241,36 +249,9 @@ def test_threefry_gives_the_published_bits():
     np.testing.assert_array_equal(bits, expected)
 
 
-@pytest.mark.parametrize("latent_filters", [8, 16])
-@pytest.mark.parametrize(
-    "variant", [Variant(), Variant(n_parts=16), Variant(one_product=True)], ids=str
-)
-def test_conv_lanes_equal_the_model(variant, latent_filters):
-    """Outputs pixel by pixel, borders included, and gradients, of lanes with other weights each."""
-    rng = np.random.default_rng(0)
-    models = []
-    for seed in range(2):
-        models.append(build_model(replace(CONV, latent_filters=latent_filters)))
-        reset(models[-1], seed)
-        for weight in models[-1].trainable_weights:  # biases are zero at first
-            weight.assign(weight + rng.normal(0, 0.1, weight.shape))
-    x = rng.random((2, 24, 28, 28), dtype=np.float32)
-    variables = zip(*(model.trainable_variables for model in models), strict=True)
-    weights = [tf.stack([tf.convert_to_tensor(v) for v in each]) for each in variables]
-    hidden = HiddenLayer(tf.constant([latent_filters] * 2), tf.constant([False] * 2))
-    with tf.GradientTape() as tape:
-        tape.watch(weights)
-        outputs = lane_network("conv", variant)(weights, tf.constant(x), hidden, lambda y: y)
-        loss = tf.reduce_sum(tf.reduce_mean(tf.square(outputs - x), axis=(1, 2, 3)))
-    gradients = tape.gradient(loss, weights)
-    for lane, model in enumerate(models):
-        with tf.GradientTape() as tape:
-            expected = model(x[lane][..., None])[..., 0]
-            loss = tf.reduce_mean(tf.square(expected - x[lane]))
-        np.testing.assert_allclose(outputs[lane], expected, atol=1e-6)
-        theirs = tape.gradient(loss, model.trainable_variables)
-        for our, their in zip(gradients, theirs, strict=True):
-            np.testing.assert_allclose(our[lane], their, rtol=1e-4, atol=1e-7)
+def test_a_gpu_has_a_form_of_its_own(images):
+    assert form_on("/job:localhost/replica:0/task:0/device:GPU:0") == "rows"
+    assert form_on(images.pixels.device) == "pixels"
 
 
 @pytest.mark.parametrize("batch_sizes", [SPACE, (256,), (64,), (1000,)])
