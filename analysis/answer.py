@@ -7,18 +7,10 @@ error. What is said stands in a template for each: `page/chapters/answer_KIND.ht
 import math
 from typing import Any, Final
 
-from analysis import audit, claims, phrases
+from analysis import audit, claims, phrases, settings
 from analysis.chapters import curves, custom, finalists, readings, search, winners
 from analysis.load import Run
-from analysis.settings import (
-    CONV_NAME,
-    DENSE_NAME,
-    RATIO_NAME,
-    Estimate,
-    Setting,
-    ratio,
-    ratio_curve,
-)
+from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME, Estimate, Setting
 from study.folder import schema
 
 FINISHED: Final = "finished"
@@ -72,7 +64,7 @@ def _tuned(run: Run) -> str:
 
 def _best_pair(best: list[tuple[Setting, Estimate]]) -> Estimate | None:
     """The best architecture ÷ the next one, paired by seed."""
-    return ratio(best[0][0], best[1][0]) if len(best) > 1 else None
+    return settings.ratio(best[0][0], best[1][0]) if len(best) > 1 else None
 
 
 def _fact(name: str, mean: Estimate) -> Fact:
@@ -83,7 +75,7 @@ def _fact(name: str, mean: Estimate) -> Fact:
 def _of_report(run: Run) -> dict[str, Any]:
     """How far a run can answer the report's question, and with what."""
     conv, dense = run.named.get(CONV_NAME), run.named.get(DENSE_NAME)
-    pair = ratio(conv, dense)
+    pair = settings.ratio(conv, dense)
     of_others = [] if {s.model for s in run.reference} <= set(schema.MODELS) else ranked(run)
     its = {
         "pair": pair,
@@ -101,7 +93,7 @@ def _of_report(run: Run) -> dict[str, Any]:
         return its
     audited = pair.low is not None and conv.epochs >= claims.REPORT_EPOCHS and audit.is_audited(run)
     its |= _of_readings(run) if audited else {}
-    crossing = ratio_curve(conv, dense, run.epochs, schema.TEST_MSE)
+    crossing = settings.ratio_curve(conv, dense, run.epochs, schema.TEST_MSE)
     note = "one seed" if pair.low is None else phrases.ends(pair)
     note += "; at the default reading, the report: 0.5" if audited else "; the report: 0.5"
     return its | {
@@ -147,7 +139,7 @@ def _of_study(run: Run) -> dict[str, Any]:
     best = ranked(run)
     asked = custom.ranked(run.of(schema.CUSTOM))
     tuned = _tuned(run)
-    over_seeds = finalists.sentences(run)
+    over_seeds = finalists.outcomes(run)
     figure = ""
     if best:
         figure = curves.TEST
@@ -199,7 +191,7 @@ def _of_question(run: Run) -> dict[str, Any]:
     elif len(tuned) > 1:
         first, second, *_ = sorted(tuned, key=lambda model: tuned[model][1].mean)
         its |= {"by": "winners", "what": f"tuned, {first}", "whose": second}
-        its |= {"pair": ratio(tuned[first][0], tuned[second][0])}
+        its |= {"pair": settings.ratio(tuned[first][0], tuned[second][0])}
         its["facts"] = [_fact(f"{m}'s winner", mean) for m, (_, mean) in tuned.items()]
         its["figure"] = finalists.FIGURE if chosen else search.PROGRESS
     elif chosen:

@@ -16,11 +16,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 import pandas as pd
 
-from analysis import claims
+from analysis import claims, settings
 from analysis.claims import IMAGES, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim, Named, Verdict
 from analysis.load import Run
 from analysis.phrases import reading_words
-from analysis.settings import CONV_NAME, DENSE_NAME, Estimate, Setting, ratio, ratio_over_seeds
+from analysis.settings import CONV_NAME, DENSE_NAME, Estimate, Setting
 from study.folder import schema
 
 Reading = Mapping[str, Any]  # open values by name
@@ -134,8 +134,7 @@ class Audit:
     def ratios(self, reading: Reading) -> dict[str, Estimate | None]:
         """Conv ÷ dense-512 under a reading, paired by seed, by metric of `IMAGES`."""
         named = self.under(reading)
-        conv, dense = named.get(CONV_NAME), named.get(DENSE_NAME)
-        return {metric: ratio(conv, dense, metric) for metric in IMAGES}
+        return {metric: settings.report_ratio(named, metric) for metric in IMAGES}
 
     def claims(self) -> list[AuditedClaim]:
         """Each measurable claim of the report under every reading."""
@@ -159,10 +158,12 @@ class Audit:
             for value, metric in product([v for v in values if v != DEFAULT[name]], IMAGES):
                 changed = self.under({**DEFAULT, name: value})
                 models = {
-                    one: ratio(changed.get(one), default.get(one), metric)
+                    one: settings.ratio(changed.get(one), default.get(one), metric)
                     for one in (of_model[model] for model in schema.BY_NAME[name].models)
                 }
-                both = ratio_over_seeds(_by_seed(changed, metric), _by_seed(default, metric))
+                both = settings.ratio_over_seeds(
+                    _by_seed(changed, metric), _by_seed(default, metric)
+                )
                 found.append(Effect(name, value, metric, models, both))
         return found
 

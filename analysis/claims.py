@@ -12,19 +12,10 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
+from analysis import settings
 from analysis.load import Run
 from analysis.phrases import MNIST, count, custom_question, digits, image_set
-from analysis.settings import (
-    CONV_NAME,
-    DENSE_NAME,
-    RATIO_NAME,
-    SECONDS,
-    Estimate,
-    Setting,
-    histories,
-    mean_over_seeds,
-    ratio,
-)
+from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME, SECONDS, Estimate, Setting
 from study.folder import schema
 
 # What the report says in numbers.
@@ -106,16 +97,13 @@ def judge_claims(named: Named, epochs: pd.DataFrame) -> list[Claim]:
         Nothing is tested by a run that is shorter than the report's 50 epochs.
     """
     dense = named.get(DENSE_NAME)
-    pairs = {m: ratio(named.get(CONV_NAME), dense, m) for m in (*IMAGES, SECONDS)}
+    pairs = {m: settings.report_ratio(named, m) for m in (*IMAGES, SECONDS)}
     others = {n: s for n, s in named.items() if s.model == schema.DENSE and s is not dense}
-    sizes = {n: ratio(s, dense, schema.TEST_MSE) for n, s in others.items()}
+    sizes = {n: settings.ratio(s, dense, schema.TEST_MSE) for n, s in others.items()}
     rivals = {name: pair for name, pair in sizes.items() if pair is not None}
     best = min(rivals, key=lambda name: rivals[name].mean, default="best other dense size")
-    far = max(
-        rivals,
-        key=lambda name: abs(math.log(rivals[name].mean)),
-        default="most different dense size",
-    )
+    distance = {name: abs(math.log(pair.mean)) for name, pair in rivals.items()}
+    far = max(rivals, key=distance.__getitem__, default="most different dense size")
     halves = [
         Claim(
             f"The convolutional model has half of dense-512's MSE on the {images} set.",
@@ -219,13 +207,13 @@ def _early_fall(named: Named, epochs: pd.DataFrame) -> tuple[Estimate | None, in
     """Conv's share of the fall of the training MSE in the first epochs, and how many these are."""
     if CONV_NAME not in named or named[CONV_NAME].epochs < REPORT_EPOCHS:
         return None, 0
-    of_conv = histories(named[CONV_NAME], epochs, schema.TRAIN_MSE)
+    of_conv = settings.histories(named[CONV_NAME], epochs, schema.TRAIN_MSE)
     mse = of_conv.pivot(index="epoch", columns="seed", values="value")
     if mse.empty:
         return None, 0
     early = max(1, round(STEEP_EPOCHS_SHARE * len(mse)))
     fall = (mse.iloc[0] - mse.iloc[early - 1]) / (mse.iloc[0] - mse.iloc[-1])
-    return mean_over_seeds(fall), early
+    return settings.mean_over_seeds(fall), early
 
 
 def _steep(share: Estimate, early: int) -> Judged:

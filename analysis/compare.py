@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from analysis import plots
+from analysis import plots, settings
 from analysis.chapters import provenance
 from analysis.chapters.times import sharing
 from analysis.load import DTYPES, Run, RunFolderError, read_run
@@ -28,14 +28,7 @@ from analysis.page import Book
 from analysis.page.text import show
 from analysis.phrases import NO_VALUE, count, devices, digits, mean_and_sd, short, values_words
 from analysis.plots import Drawing
-from analysis.settings import (
-    SECONDS,
-    Estimate,
-    keywords,
-    mean_over_seeds,
-    ratio_over_seeds,
-    welch_ratio,
-)
+from analysis.settings import SECONDS, Estimate
 from study.folder import schema
 
 # A trial's setting is its configuration without the seed. Its group is not part of it: the same
@@ -139,7 +132,7 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
             for run, its in by_run.items():
                 if trials[metric].isna().all():
                     continue  # such as test_mse on the search's split
-                found = vars(mean_over_seeds(by_seed[run]) or Estimate(np.nan, 0))
+                found = vars(settings.mean_over_seeds(by_seed[run]) or Estimate(np.nan, 0))
                 row = its.iloc[0][[*SETTING, "name", "run", "folder"]].to_dict() | found
                 row |= {"groups": ", ".join(_groups(its)), "metric": metric}
                 rows.append(
@@ -149,8 +142,8 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _ratio(values: pd.Series, base: pd.Series, label: str) -> dict[str, Any]:
-    paired = ratio_over_seeds(values, base)
-    found = paired or welch_ratio(values, base)
+    paired = settings.ratio_over_seeds(values, base)
+    found = paired or settings.welch_ratio(values, base)
     if found is None:
         return {"ratio_to": label}
     ends = {"ratio": found.mean, "ratio_low": found.low, "ratio_high": found.high}
@@ -162,7 +155,7 @@ def _ratio(values: pd.Series, base: pd.Series, label: str) -> dict[str, Any]:
 def setting_words(trial: pd.Series, columns: Iterable[str] = BESIDE_NAME) -> str:
     """Some columns of a trial's setting in words, arguments by name; not those without a value."""
     found = {name: trial[name] for name in columns if not pd.isna(trial[name])}
-    return values_words(keywords(found.pop("arguments", None)) | found)
+    return values_words(settings.keywords(found.pop("arguments", None)) | found)
 
 
 def shared(rows: pd.DataFrame) -> tuple[str, list[dict[str, Any]]]:

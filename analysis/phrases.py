@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from inspect import isfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -264,13 +265,7 @@ def _shell_word(argument: str) -> str:
 
 # What the templates may call: every phrase above.
 PHRASES: Final = {
-    function.__name__: function
-    for function in (
-        *(count, ordinal, digits, short, share, duration),
-        *(mean_and_sd, ends, interval, short_interval, seeds, chance),
-        *(label_of, value_words, values_words, values_of, open_label, open_values, lost_words),
-        *(reading_words, state_words),
-        *(devices, tensorflow, image_set, custom_question, listed, sentence_case),
-        *(without_home, shell_line),
-    )
+    name: function
+    for name, function in globals().items()
+    if isfunction(function) and not name.startswith("_")
 }

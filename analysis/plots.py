@@ -99,9 +99,7 @@ class Finished(NamedTuple):
     report: str  # what the reference report shows or states in its place
     svg: str  # for the page
     files: Mapping[str, bytes]  # by suffix; these also say what they rest on
-    series: Sequence[
-        Mapping[str, Any]
-    ]  # of the legend: name, color, dashes (None: no line), marker
+    series: Sequence[Mapping[str, Any]]  # of the legend: name, color, dashes (None: none), marker
     readout: Mapping[str, Any] | None  # points that can be read, for the page's script
 
 
@@ -151,13 +149,7 @@ def finish(
 ) -> Finished:
     """Saves a figure in every form that the report needs.
 
-    Args:
-        drawing: the figure.
-        rests_on: what its numbers rest on, which its files say for themselves.
-        title: see `Finished`, as for the rest.
-        alt: likewise.
-        caption: likewise.
-        report: likewise.
+    Its files say for themselves what its numbers rest on; for the other words see `Finished`.
     """
     figure, name = drawing.figure, drawing.name
     found = [ax.get_legend() for ax in figure.axes] if drawing.series else []
@@ -291,10 +283,7 @@ def legend_above(ax: Axes, columns: int = 2) -> None:
 def curves(ax: Axes, lines: Sequence[Line], *, log: bool = True) -> list[Points]:
     """A line for each model or setting against the epoch, with the band from low to high.
 
-    Args:
-        ax: where to draw.
-        lines: at least one, of an epoch or more.
-        log: whether the axis of values is logarithmic; else it begins at 0.
+    `lines` is at least one, of an epoch or more. Without `log` the axis of values begins at 0.
     """
     points = []
     for place, (label, look, data, trials) in enumerate(lines):
@@ -329,12 +318,7 @@ def log_curves(
 ) -> Drawing:
     """A figure of `curves` on a log axis.
 
-    Args:
-        name: of its files.
-        lines: at least one.
-        what: is drawn, such as "Test MSE".
-        height: in inches.
-        above: whether the legend is above the axes.
+    `what` is drawn, such as "Test MSE"; the height is in inches; `above` puts the legend there.
     """
     figure, ax = new_figure(height)
     points = curves(ax, lines)

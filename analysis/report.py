@@ -12,25 +12,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from importlib import import_module
 from typing import Final
 
 from analysis import plots
 from analysis.answer import answer
-from analysis.chapters import (
-    claims,
-    curves,
-    custom,
-    parameters,
-    pareto,
-    provenance,
-    readings,
-    reconstructions,
-    search,
-    sensitivity,
-    times,
-    trials,
-)
+from analysis.chapters import provenance, readings
 from analysis.load import Run, RunFolderError, read_run
 from analysis.page import Book
 from analysis.phrases import custom_question, image_set, listed, rests_on
@@ -39,19 +26,9 @@ from study.folder.storage import RunFolder
 
 PAGE_FILE: Final = "index.html"
 # In the order of the page. A module computes what its template, of the same name, says.
-CHAPTERS: Final[tuple[ModuleType, ...]] = (
-    claims,
-    curves,
-    custom,
-    times,
-    reconstructions,
-    search,
-    parameters,
-    pareto,
-    sensitivity,
-    readings,
-    trials,
-    provenance,
+CHAPTERS: Final = (
+    *("claims", "curves", "custom", "times", "reconstructions", "search"),
+    *("parameters", "pareto", "sensitivity", "readings", "trials", "provenance"),
 )
 
 
@@ -69,10 +46,10 @@ def files_of(run: Run) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     chapters = list(CHAPTERS)
     if custom_question(run.manifest):  # what was done to answer it comes first
-        chapters.sort(key=lambda chapter: chapter not in (custom, search))
+        chapters.sort(key=lambda key: key not in ("custom", "search"))
     with plots.style():
-        for chapter in chapters:
-            key = chapter.__name__.rpartition(".")[2]
+        for key in chapters:
+            chapter = import_module(f"analysis.chapters.{key}")
             book.chapter(key, run=run, **chapter.chapter(run))
             if hasattr(chapter, "files"):
                 files |= chapter.files(run)

@@ -7,7 +7,7 @@ ones are counted beside it.
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -308,6 +308,11 @@ def ratio(top: Setting | None, bottom: Setting | None, metric: str = "") -> Esti
     return ratio_over_seeds(top.by_seed(metric), bottom.by_seed(metric))
 
 
+def report_ratio(named: Mapping[str, Setting], metric: str = schema.TEST_MSE) -> Estimate | None:
+    """Conv ÷ dense-512 among settings by name, paired by seed."""
+    return ratio(named.get(CONV_NAME), named.get(DENSE_NAME), metric)
+
+
 def frame(settings: Iterable[Setting]) -> pd.DataFrame:
     """The frame of a run: a row a setting and what was measured of it.
 
@@ -336,9 +341,7 @@ def frame(settings: Iterable[Setting]) -> pd.DataFrame:
     first = ("group", "setting", "base", "model", "split", "epochs", "n_parameters", "metric", "n")
     columns = [*first, *numbers, "ratio_n", *schema.STATES, "collapsed"]
     whole = dict.fromkeys(("epochs", "n_parameters", "n", "ratio_n"), "Int64")
-    return pd.DataFrame(rows, columns=columns).astype(
-        {**whole, **dict.fromkeys(numbers, "float64")}
-    )
+    return pd.DataFrame(rows, columns=columns).astype(whole | dict.fromkeys(numbers, "float64"))
 
 
 def histories(setting: Setting, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -100,8 +100,9 @@ def settings(options: argparse.Namespace) -> Iterator[Setting]:
 
 def lay_out(setting: Setting, images: Any) -> "Lanes":
     """The lanes of a setting, not compiled yet."""
-    from convae.lane_program import WIDTHS, Evaluator, Shape
+    from convae.lane_program import Evaluator, Shape
     from convae.lanes import Lanes
+    from convae.shapes import WIDTHS
 
     configs = setting.configs
     model = configs[0].model
@@ -186,8 +187,9 @@ def measure_fit(setting: Setting, image_set: ImageSet, n: int) -> dict[str, Any]
 
 def compile_at_once(asked: list[Setting], image_set: ImageSet) -> dict[str, Any]:
     """How long the engine waits for the models' programs, compiled in threads."""
-    from convae.engine import Engine, ProgramId
-    from convae.lane_program import WIDTHS, Shape
+    from convae.engine import Engine
+    from convae.lane_program import Shape
+    from convae.shapes import WIDTHS, ProgramId
 
     shapes = {}
     for setting in reversed(asked):  # of each model the first that was asked for

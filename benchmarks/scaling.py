@@ -24,6 +24,7 @@ from study.folder import schema
 from study.folder.storage import RunFolder, RunFolderError
 from study.folder.tables import read_tables
 from study.plan.trials import PlannedTrial
+from study.tune.engines import Ready
 from study.tune.trainable import WorkerSettings
 
 N_EPOCHS = 5
@@ -46,6 +47,10 @@ class FormulaEngine:
     def describe(self) -> str:
         """Its device."""
         return "a formula"
+
+    def ready(self, planned: PlannedTrial, timeout_seconds: float) -> Ready:
+        """What trains a trial: no lanes."""
+        return Ready({})
 
     def submit(self, attempt: Any, planned: PlannedTrial, until_epoch: int, state: Any) -> int:
         """Takes a trial."""

@@ -84,7 +84,7 @@ class Hyperparameter:
     neighbours: tuple[Any, ...]
     search: Range | Choices
     complement: bool = False  # searched and shown as 1 − value
-    of_architecture: bool = False  # part of the architecture's name, such as "dense-512"
+    of_architecture: bool = False  # shapes the model, so that its parameters are others
 
     def admits(self, value: Any) -> bool:
         """Whether a value is valid."""

@@ -10,36 +10,37 @@ the map.
 import math
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NamedTuple
 
 import keras
+import tensorflow as tf
 
 from convae.config import MODELS, TrialConfig
 from convae.custom_models import CustomModel
 from convae.data import ImageSet
 from convae.device import Device
 from convae.errors import EngineError, TrialError
-from convae.lane_program import WIDTHS, DeviceImages, Evaluator, Shape
+from convae.hardware import usable_cpus
+from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
 from convae.models import build_model
-from convae.results import EpochResult, Report, Status
+from convae.proof import prove
+from convae.results import EpochResult, Fallback, Report, Status
+from convae.shapes import WIDTHS, ProgramId, program_of
 from convae.sharing import DeviceSharing
 from convae.trainer_lane import TrainerLane
 from convae.training import Trainer
 from convae.xla import cached_programs
 
-
-class ProgramId(NamedTuple):
-    """A model's program: that of many lanes, or the single lane for trials that are timed alone."""
-
-    model: str
-    single: bool
+# Threads that compile, at least: a GPU study has four programs to begin with.
+MIN_COMPILERS = 4
+MAX_REASON = 200  # characters of it
 
 
 @dataclass(eq=False)
@@ -49,6 +50,7 @@ class Trial:
     trial_id: str  # unique among those in the engine
     config: TrialConfig
     sharing: DeviceSharing
+    program: ProgramId  # that trains it
     until_epoch: int  # it pauses after so many epochs
     evaluates: Callable[[int], bool]  # whether at the end of an epoch, counted from 1
     # From which it goes on when it gets a lane; None for its beginning.
@@ -62,11 +64,6 @@ class Trial:
     compile_seconds: float = 0.0  # for it alone, since the last report
     _epoch_seconds: float = 0.0
     _sharing: float = 0.0
-
-    @property
-    def program(self) -> ProgramId:
-        """The program that trains it."""
-        return ProgramId(self.config.model, self.sharing is not DeviceSharing.LANES)
 
     def report(self) -> Report:
         """What is new since the last one."""
@@ -131,6 +128,11 @@ class Scheduler:
                 arrivals.append(trial)
         return arrivals
 
+    def restart(self, program: ProgramId, n_lanes: int) -> list[Trial]:
+        """Gives a program that never ran so many lanes, and returns the trials that wait for it."""
+        self._free[program] = deque(range(n_lanes))
+        return list(self.waiting[program])
+
     def leave(self, trial: Trial) -> None:
         """Frees the lane of a trial that has stopped running."""
         del self.running[trial.program][trial.lane]
@@ -176,8 +178,14 @@ class Engine:
         programs: Mapping[ProgramId, Lanes | TrainerLane],
         custom_models: Iterable[CustomModel] = (),
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        trainer: Trainer | None = None,
+        prove: Callable[[Lanes], None] | None = None,
     ) -> None:
         """Takes programs that are not compiled yet; `open` makes them."""
+        self._trainer, self._prove = trainer, prove
+        # By what does not work here: another trainer has its place.
+        self.fallbacks: dict[ProgramId, Fallback] = {}
         self._clock = clock
         self.compile_seconds: dict[ProgramId, float] = {}  # of each program that is ready
         self._programs = dict(programs)
@@ -189,6 +197,7 @@ class Engine:
         self._n_asked = self._n_answered = 0  # calls that wait for the end of a slice
         self._stopped = False
         self._failure: BaseException | None = None
+        self._arrivals: list[Trial] = []  # that got their lanes in the step in progress
         self._threads: list[threading.Thread] = []
 
     @classmethod
@@ -197,6 +206,9 @@ class Engine:
         image_set: ImageSet,
         shapes: Mapping[ProgramId, Shape],
         trainer: Trainer | None = None,
+        *,
+        prove: Callable[[Lanes], None] | None = None,
+        lanes: type[Lanes] = Lanes,
     ) -> "Engine":
         """Puts the images on this process's device and lays out the programs' lanes.
 
@@ -206,7 +218,10 @@ class Engine:
             image_set: the images.
             shapes: of the programs.
             trainer: of the same device; it trains all models that have no shape here, its custom
-                models among them, one trial of each at a time.
+                models among them, one trial of each at a time, and those of programs that do not
+                compile or do not pass `prove`. Without one, such a program ends the engine.
+            prove: tries a program's lanes and raises an error if they are not to be trusted.
+            lanes: the kind; tests give others.
         """
         programs: dict[ProgramId, Lanes | TrainerLane] = {}
         custom_models = () if trainer is None else trainer.custom_models
@@ -222,10 +237,11 @@ class Engine:
                 for model in dict.fromkeys(shape.model for shape in shapes.values())
             }
         for program, shape in shapes.items():
-            programs[program] = Lanes(shape, images, evaluators[shape.model])
+            of_shape = lanes(shape, images, evaluators[shape.model])
             # Here, not in the threads that compile: XLA's cache knows functions by their order.
-            programs[program].trace()
-        return cls(programs, custom_models)
+            of_shape.trace()
+            programs[program] = of_shape
+        return cls(programs, custom_models, trainer=trainer, prove=prove)
 
     @classmethod
     def for_trial(cls, config: TrialConfig, image_set: ImageSet, device: Device) -> "Engine":
@@ -242,7 +258,8 @@ class Engine:
             batch_sizes=[config.batch_size],
             n_train=len(image_set.train_images),
         )
-        return cls.open(image_set, {ProgramId(config.model, single=True): shape})
+        shapes = {ProgramId(config.model, single=True): shape}
+        return cls.open(image_set, shapes, Trainer(image_set, device), prove=prove)
 
     def __enter__(self) -> "Engine":
         self.start()
@@ -255,6 +272,11 @@ class Engine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def proves(self) -> bool:
+        """Whether programs must prove themselves."""
+        return self._prove is not None
 
     @property
     def failure(self) -> BaseException | None:
@@ -277,6 +299,33 @@ class Engine:
         for thread in self._threads:
             thread.join()
 
+    def program_for(
+        self, config: TrialConfig, sharing: DeviceSharing, timeout_seconds: float | None = None
+    ) -> ProgramId | None:
+        """The program that trains such a trial, once it is ready; None if it is not within a time.
+
+        Raises:
+            EngineError: the engine has failed.
+        """
+        program = program_of(config, sharing, self._programs)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._failure is not None or program in self.compile_seconds,
+                timeout_seconds,
+            )
+            self._check()
+            return program if program in self.compile_seconds else None
+
+    def wait_until_compiled(self) -> None:
+        """Waits for all programs.
+
+        Raises:
+            EngineError: the engine has failed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure is not None or not self._compiling)
+            self._check()
+
     def submit(
         self,
         trial_id: str,
@@ -292,7 +341,7 @@ class Engine:
         Args:
             trial_id: unique among the trials in the engine.
             config: what to train.
-            sharing: how it shares the device, by the plan.
+            sharing: how it shares the device, by the plan; see `convae.shapes.program_of`.
             until_epoch: it pauses after so many epochs; None for its end.
             evaluates: whether it is evaluated at the end of an epoch, counted from 1.
             state: from which it goes on, of `state` of an engine with programs of the same shapes.
@@ -302,7 +351,8 @@ class Engine:
                 is there already.
         """
         until_epoch = config.epochs if until_epoch is None else until_epoch
-        trial = Trial(trial_id, config, sharing, until_epoch, evaluates, state)
+        program = program_of(config, sharing, self._programs)
+        trial = Trial(trial_id, config, sharing, program, until_epoch, evaluates, state)
         with self._changed:
             self._check()
             if trial_id in self._trials:
@@ -363,7 +413,8 @@ class Engine:
         config, state = self._trials[trial_id].config, self.state(trial_id)
         if state is None:
             raise ValueError(f"{trial_id} has no weights.")
-        model = build_model(config, self._custom_models)
+        with tf.device("/CPU:0"):  # where initial values do not wait for a GPU's slices
+            model = build_model(config, self._custom_models)
         variables, values = model.trainable_variables, state.weights
         if config.is_custom:
             variables = [*variables, *model.non_trainable_variables]
@@ -382,13 +433,13 @@ class Engine:
             self._changed.notify_all()
 
     def compile(self) -> None:
-        """Compiles all programs, several at once: those with lanes, then those of one lane."""
-        with cached_programs():
-            for single in (False, True):
-                programs = [program for program in self._programs if program.single is single]
-                if programs and not self._stopped:
-                    with ThreadPoolExecutor(len(programs)) as pool:
-                        list(pool.map(self._compile, programs))
+        """Compiles all programs at once, those with lanes first if there are not enough threads."""
+        programs = sorted(self._programs, key=lambda program: program.single)
+        if not programs or self._stopped:
+            return
+        n_threads = min(len(programs), max(MIN_COMPILERS, usable_cpus()))
+        with cached_programs(), ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(self._compile, programs))
 
     def step(self) -> bool:
         """Fills free lanes and trains a slice; returns whether any trial was at work."""
@@ -407,10 +458,12 @@ class Engine:
 
     def _move(self) -> None:
         """Clears the lanes of removed trials and gives free ones to waiting trials."""
+        self._arrivals = []
         for trial in self._scheduler.removed():
             self._programs[trial.program].clear(trial.lane)
             self._scheduler.leave(trial)
         for trial in self._scheduler.schedule(self.compile_seconds, compiling=self._compiling):
+            self._arrivals.append(trial)
             lanes = self._programs[trial.program]
             lanes.put(trial.lane, trial.config, trial.state or lanes.start(trial.config))
             trial.state = None
@@ -472,9 +525,34 @@ class Engine:
         return len(self.compile_seconds) < len(self._programs)
 
     def _compile(self, program: ProgramId) -> None:
-        seconds = self._programs[program].compile()
+        lanes = self._programs[program]
+        try:
+            seconds = lanes.compile()
+            if self._prove is not None and isinstance(lanes, Lanes):
+                self._prove(lanes)
+        except Exception as error:
+            if self._trainer is None or not isinstance(lanes, Lanes):
+                raise
+            self._fall_back(program, lanes, error)
+            return
         with self._changed:
             self.compile_seconds[program] = seconds
+            self._changed.notify_all()
+
+    def _fall_back(self, program: ProgramId, lanes: Lanes, error: Exception) -> None:
+        """Has the plain trainer in the place of a program that does not work here."""
+        assert self._trainer is not None
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        in_full = "".join(traceback.format_exception(error))
+        with self._changed:
+            self.fallbacks[program] = Fallback(str(lanes.shape), reason[:MAX_REASON], in_full)
+            self._programs[program] = TrainerLane(program.model, self._trainer)
+            for trial in self._scheduler.restart(program, 1):
+                if trial.state is not None:
+                    self._scheduler.waiting[program].remove(trial)
+                    trial.status = Status.FAILED
+                    trial.failure = ValueError("the plain trainer cannot go on from a lane's state")
+            self.compile_seconds[program] = 0.0
             self._changed.notify_all()
 
     def _serve(self) -> None:
@@ -501,7 +579,9 @@ class Engine:
 
     def _check(self, trial: Trial | None = None) -> None:
         if self._failure is not None:
-            raise EngineError(f"The engine has failed: {self._failure}") from self._failure
+            error = EngineError(f"The engine has failed: {self._failure}")
+            error.suspect = trial in self._arrivals
+            raise error from self._failure
         if trial is not None and trial.failure is not None:
             raise TrialError(f"{trial.trial_id} has failed: {trial.failure}") from trial.failure
 

@@ -33,6 +33,12 @@ class DivergenceError(ArithmeticError):
 class EngineError(RuntimeError):
     """The engine has failed, and every trial in it; the cause is chained."""
 
+    suspect = False  # whether over the trial that was asked for: it was just put into a lane
+
 
 class TrialError(RuntimeError):
     """A trial has failed, and it alone; the cause is chained."""
+
+
+class EngineLostError(RuntimeError):
+    """The engine has failed or died, and the trial in it is not to blame; the cause is chained."""

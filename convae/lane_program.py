@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from convae import banded
-from convae.config import CONV, DENSE, SPLITS, TrialConfig
+from convae.config import CONV, DENSE, IMAGE_SHAPE, SPLITS, TrialConfig
 from convae.data import ImageSet, split
 from convae.lane_operations import (
     add_bias,
@@ -31,20 +31,14 @@ from convae.lane_operations import (
     upsampled_valid_conv,
 )
 from convae.models import build_model
+from convae.shapes import WIDTHS, ProgramShape
 
-# The largest chunk a lane works on at once; larger batches are several chunks.
-MAX_CHUNK_SIZE = 256
 # How the conv model is computed: pixel by pixel on a CPU (`convae.lane_operations`), whole rows and
 # images at once on a GPU (`convae.banded`).
 Form = Literal["pixels", "rows"]
-# An epoch of all training images is so many slices, one of the search's five sixths a whole number
-# too.
-SLICES_PER_EPOCH = 6
 # Large enough to keep a GPU busy with one lane, small enough for its memory.
 EVAL_CHUNK_SIZES: Mapping[str, int] = MappingProxyType({CONV: 1000, DENSE: 10_000})
-N_PIXELS = 28 * 28  # of an image
-# Which field of a trial is its width.
-WIDTHS: Mapping[str, str] = MappingProxyType({CONV: "latent_filters", DENSE: "hidden_units"})
+N_PIXELS = math.prod(IMAGE_SHAPE)  # of an image
 
 
 def form_on(device: str) -> Form:
@@ -52,64 +46,11 @@ def form_on(device: str) -> Form:
     return "rows" if "GPU" in device else "pixels"
 
 
-def n_chunks(n_images: int, batch_size: int, chunk_size: int) -> int:
-    """Chunks that an epoch of so many images takes a lane."""
-    n_full, rest = divmod(n_images, batch_size)
-    return n_full * math.ceil(batch_size / chunk_size) + math.ceil(rest / chunk_size)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What XLA compiles a program for: all that is not an argument of it.
+class Shape(ProgramShape):
+    """A program's shape, and how its layers are computed."""
 
-    Trials' numbers are equal to the bit between programs of one shape, and within rounding between
-    shapes: which shape trains a trial must follow from the plan, never from the load.
-    """
-
-    model: str  # of `MODELS`
-    n_lanes: int  # trials at once
-    width: int  # hidden units or latent filters of the widest trial; narrower ones are masked
-    chunk_size: int  # images a lane a step
-    n_steps: int  # chunks a slice
-    accumulates: bool = True  # whether a batch may be larger than a chunk
     form: Form | None = None  # of the conv model; None for the device's
-
-    @classmethod
-    def for_trials(
-        cls,
-        model: str,
-        *,
-        n_lanes: int,
-        widths: Iterable[int],
-        batch_sizes: Iterable[int],
-        n_train: int,
-        chunk_size: int | None = None,
-    ) -> "Shape":
-        """The shape for all trials of a plan.
-
-        The chunk is as large as the smallest batch, so that none is computed in vain, up to
-        `MAX_CHUNK_SIZE`: on an H200 a lane's epoch took 28.6 ms (conv) in chunks of 256 and 34.8 ms
-        in chunks of 64 (`benchmarks/README.md`).
-
-        Args:
-            model: of `MODELS`.
-            n_lanes: trials at once.
-            widths: hidden units or latent filters that occur.
-            batch_sizes: batch sizes that occur.
-            n_train: training images of the longest epoch.
-            chunk_size: images a lane a step; None for the rule's.
-        """
-        batch_sizes = [min(size, n_train) for size in batch_sizes]
-        chunk_size = chunk_size or min(MAX_CHUNK_SIZE, *batch_sizes)
-        longest = max(n_chunks(n_train, size, chunk_size) for size in batch_sizes)
-        return cls(
-            model=model,
-            n_lanes=n_lanes,
-            width=max(widths),
-            chunk_size=chunk_size,
-            n_steps=math.ceil(longest / SLICES_PER_EPOCH),
-            accumulates=max(batch_sizes) > chunk_size,
-        )
 
 
 class SplitSizes(NamedTuple):
@@ -225,10 +166,16 @@ def _dense(
 
 
 def lane_network(model: str, form: Form) -> _Network:
-    """What reconstructs the images of all lanes of a model."""
-    if model == DENSE:
-        return _dense
-    return {"pixels": _conv, "rows": _conv_by_rows}[form]
+    """What reconstructs the images of all lanes of a model.
+
+    Raises:
+        KeyError: the model has no lanes.
+    """
+    dense, conv = (
+        dict.fromkeys(("pixels", "rows"), _dense),
+        {"pixels": _conv, "rows": _conv_by_rows},
+    )
+    return {DENSE: dense, CONV: conv}[model][form]
 
 
 def _errors(outputs: tf.Tensor, images: tf.Tensor) -> tf.Tensor:

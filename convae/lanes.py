@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from convae.config import TrialConfig
+from convae.data import ImageSet
 from convae.lane_program import (
-    WIDTHS,
     Arguments,
     DeviceImages,
     Evaluator,
@@ -26,11 +26,11 @@ from convae.lane_program import (
     State,
     hidden_layer,
     lane_of,
-    n_chunks,
     weight_shapes,
     widest_trial,
 )
 from convae.models import build_model, reset
+from convae.shapes import WIDTHS, n_chunks
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,11 @@ class Lanes:
         shape = self.shape
         n_train = self._images.sizes(config.split).n_train
         width = getattr(config, WIDTHS[shape.model])
-        batch_fits = shape.accumulates or min(config.batch_size, n_train) <= shape.chunk_size
+        batch_size = min(config.batch_size, n_train)
         for name, fits in (
             (f"model {config.model}", config.model == shape.model),
-            (f"{WIDTHS[shape.model]} {width}", width is not None and width <= shape.width),
-            (f"batch size {config.batch_size}", batch_fits),
+            (f"{WIDTHS[shape.model]} {width}", shape.holds(width, 1)),
+            (f"batch size {config.batch_size}", shape.holds(shape.width, batch_size)),
         ):
             if not fits:
                 raise ValueError(f"This program cannot train {name}: {shape}.")
@@ -170,8 +170,21 @@ class Lanes:
         zeros = [np.zeros_like(weight) for weight in weights]
         return LaneState(0, 0, 0.0, weights, zeros, zeros if self.shape.accumulates else [])
 
-    def put(self, lane: int, config: TrialConfig, state: LaneState) -> None:
+    @property
+    def image_set(self) -> ImageSet:
+        """The images on the device, in the host's memory."""
+        return self._images.image_set
+
+    def put(
+        self, lane: int, config: TrialConfig, state: LaneState, sizes: SplitSizes | None = None
+    ) -> None:
         """Puts a trial into a lane, to go on from this state.
+
+        Args:
+            lane: an empty one.
+            config: the trial's.
+            state: its state.
+            sizes: images that it has; None for those of its split.
 
         Raises:
             ValueError: the program cannot train the trial, the state is another model's, or the
@@ -188,7 +201,7 @@ class Lanes:
                 for part in parts
             )
         )
-        sizes = self._images.sizes(config.split)
+        sizes = sizes or self._images.sizes(config.split)
         shapes = weight_shapes(self._model(config))
         occupant = _Occupant(config, sizes, shapes, state.epoch, state.step, state.error_sum)
         after = self._program.place(now, np.int32(lane), padded)

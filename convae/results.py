@@ -40,6 +40,14 @@ class Status(StrEnum):
         return self not in (Status.WAITING, Status.RUNNING)
 
 
+class Fallback(NamedTuple):
+    """A program that does not work here, and whose trials the plain trainer trains instead."""
+
+    program: str  # in words
+    reason: str  # in a line
+    error: str  # in full
+
+
 class Report(NamedTuple):
     """What a trial has to tell since its last report."""
 

@@ -32,7 +32,7 @@ def choose_n_lanes(model: str, n_trials: int, *, gpu: bool) -> int:
 
     Args:
         model: of `MODELS`.
-        n_trials: of the model that the plan lets share a device; from 1.
+        n_trials: of the model that the plan lets share this device; from 1.
         gpu: whether the device is one.
     """
     return max(1, min(GPU_LANES[model], n_trials)) if gpu else 1

@@ -116,6 +116,9 @@ def _train(
         print(f"{config.model}: {n_parameters(config):,} parameters", flush=True)
         engine = Engine.for_trial(config, image_set, device)
         engine.compile()
+        for fallback in engine.fallbacks.values():
+            print(f"{fallback.program} does not work here ({fallback.reason}):", end=" ")
+            print("trained by the plain trainer", flush=True)
         engine.submit(
             TRIAL,
             config,

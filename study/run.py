@@ -20,7 +20,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,15 +42,8 @@ if TYPE_CHECKING:
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 # The options that a resumed study needs again, to go on under the same conditions.
 CONDITIONS = (
-    "gpus",
-    "lanes",
-    "cpus_per_trial",
-    "max_concurrent",
-    "address",
-    "data",
-    "mlflow",
-    "quiet",
-    "no_report",
+    *("gpus", "lanes", "cpus_per_trial", "max_concurrent", "address"),
+    *("data", "mlflow", "quiet", "no_report"),
 )
 
 
@@ -61,12 +54,12 @@ def build_parser() -> argparse.ArgumentParser:
         description="Study convolutional and dense autoencoders on MNIST, scheduled by Ray Tune.",
     )
     what = parser.add_argument_group("what to run (the file or preset says, unless you do)")
-    what.add_argument("study", nargs="?", metavar="STUDY.toml", help="a study of your own")
+    what.add_argument("study", nargs="?", metavar="STUDY.toml", help="a custom study")
     what.add_argument("--preset", choices=tuple(PRESETS), help="default: standard")
     what.add_argument(
         "--print-study",
         action="store_true",
-        help="print the study as a file, whole, and run nothing: to start one of your own",
+        help="print the study as a file, whole, and run nothing: to start a custom one",
     )
     what.add_argument(
         "--trial",
@@ -150,8 +143,7 @@ def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | N
     options = build_parser().parse_args(words)
     with forgiving_terminal():
         try:
-            command = [*_program(), *words]
-            return _run(options, command, workers=workers).exit_code
+            return _run(options, [*_program(), *words], workers=workers)
         except UserError as error:
             print(error, file=sys.stderr)
             return error.exit_code
@@ -192,24 +184,17 @@ def run(
     if spec is None:
         is_file = preset is not None and str(preset).endswith(".toml")
         setattr(given, "study" if is_file else "preset", preset)
-    ended = _run(given, ["study.run.run"], spec=spec)
-    if ended.exit_code == EXIT_INTERRUPTED:
+    if _run(given, ["study.run.run"], spec=spec) == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-    return ended.where
+    from study.folder.storage import RunFolder
+
+    return RunFolder.of(given.storage, given.name).where
 
 
 class FaultError(UserError):
     """A fault of this code: its traceback is in the log."""
 
     exit_code = EXIT_FAILED
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """What is left of a run: its exit code and its folder."""
-
-    exit_code: int
-    where: str
 
 
 def spec_from(
@@ -220,15 +205,11 @@ def spec_from(
     Raises:
         UserError: a value out of range, or a study to be resumed would change.
     """
-    if base is None:
-        base = earlier if earlier and options.preset is None else None
     name = options.preset or "standard"
     if name not in PRESETS:
         raise SpecError(f"--preset is {name!r}, but takes one of {', '.join(PRESETS)}.")
-    base = base or PRESETS[name]
-    changes: dict[str, Any] = {
-        option.name: getattr(options, key_of(option)) for option in spec_options()
-    }
+    base = base or (earlier if options.preset is None else None) or PRESETS[name]
+    changes = {option.name: getattr(options, key_of(option)) for option in spec_options()}
     if options.objective == schema.MSE_AND_TIME and options.scheduler is None:
         changes["scheduler"] = "none"
     given: dict[str, Any] = {
@@ -267,10 +248,11 @@ def _run(
     *,
     spec: StudySpec | None = None,
     workers: "WorkerSettings | None" = None,
-) -> _Ended:
-    if options.dry_run and (options.resume or options.resume_or_start):
+) -> int:
+    may_resume = options.resume or options.resume_or_start
+    if options.dry_run and may_resume:
         raise SpecError("--dry-run tells of a new study; leave --resume out.")
-    if options.name is None and (options.resume or options.resume_or_start):
+    if options.name is None and may_resume:
         raise SpecError("--resume needs the --name of the study to finish.")
     if options.study is not None:
         if options.preset is not None:
@@ -278,24 +260,23 @@ def _run(
         of_file = read_study(Path(options.study))
         spec = of_file.spec
         options.data = of_file.data if options.data is None else options.data
+    if options.name is None:
+        preset = spec.preset if spec else options.preset or "standard"
+        options.name = f"{preset}-{datetime.now():%Y%m%d-%H%M%S}"
     if options.print_study:
         print(to_toml(spec_from(options, base=spec), options.data), end="")
-        return _Ended(EXIT_DONE, "")
+        return EXIT_DONE
 
     from study.folder.manifest import read_manifest
     from study.folder.storage import RunFolder
 
-    if options.name is None:
-        preset = spec.preset if spec else options.preset or "standard"
-        options.name = f"{preset}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = RunFolder.of(options.storage, options.name)
     has_study = not options.dry_run and folder.read(schema.MANIFEST_FILE) is not None
     if options.resume and not has_study:
         raise SpecError(f"{folder} holds no study to --resume; start it without --resume.")
-    resume = has_study and (options.resume or options.resume_or_start)
-    if not resume and not options.dry_run:
+    earlier = read_manifest(folder) if has_study and may_resume else None
+    if earlier is None and not options.dry_run:
         _check_free(folder)
-    earlier = read_manifest(folder) if resume else None
     spec = spec_from(options, base=spec, earlier=_spec_of(folder, earlier) if earlier else None)
     try:
         return _run_there(options, command, spec, folder, earlier, workers)
@@ -305,7 +286,7 @@ def _run(
         there = not options.dry_run and folder.read(schema.MANIFEST_FILE) is not None
         resume_with = f"resume with: {resume_command(options)}"
         print(resume_with if there else "interrupted; nothing was written", flush=True)
-        return _Ended(EXIT_INTERRUPTED, folder.where)
+        return EXIT_INTERRUPTED
     except Exception as error:
         raise FaultError(
             f"The study stopped over a fault of its own ({type(error).__name__}: {error});"
@@ -320,7 +301,7 @@ def _run_there(
     folder: "RunFolder",
     earlier: dict[str, Any] | None,
     workers: "WorkerSettings | None",
-) -> _Ended:
+) -> int:
     from study.folder.lock import DriverLock
     from study.folder.manifest import read_manifest
 
@@ -338,19 +319,15 @@ def _run_there(
         from study.tune.driver import StudyFailedError, run_study
         from study.tune.resources import Resources, ray_session
 
-        resources = Resources(
-            n_gpus=options.gpus,
-            lanes=options.lanes,
-            cpus_per_trial=options.cpus_per_trial,
-            address=options.address,
-            max_concurrent=options.max_concurrent,
-        )
+        asked = ("lanes", "cpus_per_trial", "address", "max_concurrent")
+        known = {name: getattr(options, name) for name in asked}
+        resources = Resources(n_gpus=options.gpus, **known)
         with ray_session(options.address):
             if options.dry_run:
                 from study.tune.dry_run import print_plan
 
                 print_plan(spec, resources, image_set)
-                return _Ended(EXIT_DONE, folder.where)
+                return EXIT_DONE
             try:
                 outcome = run_study(
                     spec,
@@ -386,7 +363,7 @@ def _load_images(path: str | None, earlier: dict[str, Any] | None) -> "ImageSet"
 
 def _tell_end(
     options: argparse.Namespace, spec: StudySpec, folder: "RunFolder", outcome: "Outcome"
-) -> _Ended:
+) -> int:
     """Writes the report, and says how the study ended and what to do next."""
     print(f"study {outcome.status}; results in {folder}", flush=True)
     if not options.no_report:
@@ -396,17 +373,17 @@ def _tell_end(
         print(f"report: {without_secrets(write_report(folder.where))}")
     if outcome.status == "interrupted":
         print(f"resume with: {resume_command(options)}")
-        return _Ended(EXIT_INTERRUPTED, folder.where)
+        return EXIT_INTERRUPTED
     if outcome.n_failed:
         noun = "trial" if outcome.n_failed == 1 else "trials"
         print(f"{outcome.n_failed} {noun} failed; see {folder}/{schema.LOG_FILE}")
-        return _Ended(EXIT_FAILED, folder.where)
+        return EXIT_FAILED
     if outcome.status == "out of time":
         print(f"for more: {resume_command(options)} --time-budget SECONDS")
     if spec.preset == "quick":
         program = shlex.join(_program())
         print(f"next: {program} --gpus 1 (or --gpus 0): 50 epochs, and a larger search")
-    return _Ended(EXIT_DONE, folder.where)
+    return EXIT_DONE
 
 
 def resume_command(options: argparse.Namespace) -> str:

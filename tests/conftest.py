@@ -9,6 +9,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, "1")
 
+
+@pytest.fixture(scope="module")
+def session():
+    """Of Ray, for studies that run in this process."""
+    from study.tune.resources import ray_session
+
+    with ray_session(None):
+        yield
+
+
 LEFT_OUT = "left out: the tests that disturb studies or take minutes; make test-cluster runs them"
 
 

@@ -5,13 +5,12 @@ import re
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
+from running import write_images
 
 from analysis.load import load_run
 from study.plan.study_file import read_study
 from study.run import run
-from study.tune.resources import ray_session
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))
 SHORT = {"epochs": 2, "seeds": 2, "finalists": 1, "finalist_seeds": 2, "max_concurrent": 1}
@@ -19,20 +18,9 @@ SHORT = {"epochs": 2, "seeds": 2, "finalists": 1, "finalist_seeds": 2, "max_conc
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("images") / "noise.npz"
-    parts = {
-        f"x_{part}": rng.integers(0, 256, (n, 28, 28), np.uint8)
-        for part, n in (("train", 120), ("test", 20))
-    }
-    np.savez(path, **parts)
+    write_images(path, 120, 20)
     return path
-
-
-@pytest.fixture(scope="module")
-def session():
-    with ray_session(None):
-        yield
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -1,12 +1,16 @@
 """Imports point one way, and nobody reaches into Ray or Optuna. New processes tell, and sources."""
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
-from pkgutil import resolve_name
+from textwrap import dedent
 
 import pytest
+from ray.tune.schedulers import MedianStoppingRule
 
 HEAVY = {"tensorflow", "keras", "ray", "optuna"}
 ROOT = Path(__file__).parent.parent
@@ -14,7 +18,6 @@ ROOT = Path(__file__).parent.parent
 GROUND = ("study", "study.folder")
 GROUND_OF_CONVAE = {"convae", "convae.config", "convae.errors", "convae.hardware"}
 OTHERS = ("ray", "optuna")
-PATCHES = "tune/ray_patches.py"  # the one place where it is done
 
 
 def modules(package):
@@ -66,87 +69,49 @@ def test_the_trainer_and_the_engine_know_neither_ray_nor_the_study():
     assert loaded & {"ray", "optuna", "study", "analysis"} == set()
 
 
-def is_private(name):
-    return name.startswith("_") and not name.endswith("__")
+def modules_of_others(code):
+    """The private modules and names that a module imports of Ray and Optuna."""
+    return re.findall(r"^\s*(?:from|import) ((?:ray|optuna)\b.*[. ]_\w.*)", code, re.MULTILINE)
 
 
-def custom_names(*codes):
-    """The private names that these modules give to things of their own."""
-    found = set()
-    for node in (node for code in codes for node in ast.walk(ast.parse(code))):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
-        elif isinstance(getattr(node, "ctx", None), ast.Store):
-            if isinstance(node, ast.Name):
-                found.add(node.id)
-            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self":
-                found.add(node.attr)
-    return set(filter(is_private, found))
+def private_names(a_class):
+    """Those of a class's methods, and what these call or set of their object."""
+    nodes = list(ast.walk(ast.parse(dedent(inspect.getsource(a_class)))))
+    found = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    found |= {node.attr for node in attributes if ast.unparse(node.value) == "self"}
+    return {name for name in found if name.startswith("_") and not name.endswith("__")}
 
 
-def theirs(tree):
-    """What a module imports of Ray and Optuna: dotted paths, by the name that each has there."""
-    found = {}
-    for node in ast.walk(tree):
-        for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
-            module = getattr(node, "module", None)
-            path = f"{module}.{alias.name}" if module else alias.name
-            if path.split(".")[0] in OTHERS:
-                found[alias.asname or path.split(".")[-1 if module else 0]] = path
-    return found
+def private_names_of_others(a_class):
+    """Private names of a class that belong to a base class of Ray's or Optuna's."""
+    bases = [base for base in a_class.__mro__ if base.__module__.split(".")[0] in OTHERS]
+    return private_names(a_class) & set().union(*map(private_names, bases))
 
 
-def reaches_into(code, custom):
-    """The private names that a module uses, or overrides, that are not the project's own."""
-    tree = ast.parse(code)
-    imported = theirs(tree)
-    found = [path for path in imported.values() if any(map(is_private, path.split(".")))]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and is_private(node.attr):
-            root = node.value
-            while isinstance(root, ast.Attribute | ast.Call):
-                root = root.func if isinstance(root, ast.Call) else root.value
-            if node.attr not in custom or getattr(root, "id", None) in imported:
-                found.append(ast.unparse(node))
-        elif isinstance(node, ast.ClassDef):
-            for base in {ast.unparse(base) for base in node.bases} & set(imported):
-                base_class = resolve_name(imported[base])
-                found += [n for n in custom_names(ast.unparse(node)) if hasattr(base_class, n)]
-    return found
+class Calls(MedianStoppingRule):
+    def f(self):
+        return self._best_result
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import ray._private.worker",
-        "from ray._private import worker",
-        "from ray import _private",
-        "from optuna.samplers._tpe import sampler",
-        "import ray\nray._private.worker",
-        "import ray as r\nr.get(1)._mine",
-        "import optuna\noptuna.samplers._tpe",
-        "def f(trial): trial._theirs",
-        "class A:\n def f(self): self._theirs",
-        "from ray.tune.schedulers import MedianStoppingRule as M\n"
-        "class A(M):\n def _on_insufficient_samples(self): pass",
-    ],
-)
-def test_code_that_reaches_into_others_is_found(code):
-    assert reaches_into(code, {"_mine", "_on_insufficient_samples"})
+class Overrides(MedianStoppingRule):
+    def _on_insufficient_samples(self, *_):
+        pass
 
 
-def test_code_with_private_names_of_its_own_reaches_into_nobody():
-    code = (
-        "import ray\nclass A:\n def f(self, other): self._mine = other._mine; ray.get(self.__x__)"
-    )
-    assert custom_names(code) == {"_mine"}
-    assert reaches_into(code, {"_mine"}) == []
+def test_code_that_reaches_into_others_is_found():
+    """Ruff finds the private names of any other object."""
+    assert len(modules_of_others("import ray._private.worker\nfrom ray import _private")) == 2
+    assert modules_of_others("from optuna.samplers._tpe import sampler")
+    assert not modules_of_others("from ray.tune import Tuner\nray.get(self._mine)")
+    assert private_names_of_others(Calls) == {"_best_result"}
+    assert private_names_of_others(Overrides) == {"_on_insufficient_samples"}
 
 
-def test_nothing_but_the_patches_reaches_into_ray_or_optuna():
-    folder = ROOT / "study"
-    codes = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.py")}
-    patches = codes.pop(PATCHES)
-    custom = custom_names(*codes.values())
-    assert {name: found for name in codes if (found := reaches_into(codes[name], custom))} == {}
-    assert reaches_into(patches, custom)
+@pytest.mark.parametrize("name", modules("study"))
+def test_nothing_reaches_into_ray_or_optuna(name):
+    module = import_module(name)
+    assert modules_of_others(inspect.getsource(module)) == []
+    for each in vars(module).values():
+        if inspect.isclass(each) and each.__module__ == name:
+            assert private_names_of_others(each) == set(), each

@@ -24,24 +24,17 @@ COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scri
 def wheel(tmp_path_factory):
     """Built of what git knows, so that nothing else that lies around gets in."""
     folder = tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(
-        ["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "-z"],
-        capture_output=True,
-        check=True,
-    )
+    command = ["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "-z"]
+    listed = subprocess.check_output(command, text=True)
     source = folder / "source"
-    for name in filter(None, listed.stdout.decode().split("\0")):
+    for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/", "docs/")):
             target = source / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
     code = "import sys; from setuptools.build_meta import build_wheel as b; b(sys.argv[1])"
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, folder],
-        cwd=source,
-        check=True,
-        capture_output=True,
-    )
+    command = [sys.executable, "-W", "ignore", "-c", code, folder]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
 
 

@@ -1,4 +1,4 @@
-"""The chapters of a report, a file a topic: its data, its figures, its tables, sentences and gaps.
+"""The chapters of a report, a file a topic: its data, its figures and what its tables hold.
 
-A chapter is a function `chapter(run) -> Chapter`; `analysis.chapters.parts` says what one holds.
+`chapter(run)` returns the values of the template of the same name, which has the words.
 """

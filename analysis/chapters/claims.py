@@ -7,7 +7,15 @@ import pandas as pd
 from analysis.claims import NOT_TESTED, claims_csv, claims_of, concerns_report, tally
 from analysis.load import Run
 from analysis.phrases import open_values
-from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME, SECONDS, Estimate, frame, ratio
+from analysis.settings import (
+    CONV_NAME,
+    DENSE_NAME,
+    RATIO_NAME,
+    SECONDS,
+    Estimate,
+    frame,
+    report_ratio,
+)
 from study.folder import schema
 
 SUMMARISED: Final = (schema.TRAIN_MSE, schema.TEST_MSE, SECONDS)
@@ -33,8 +41,7 @@ def chapter(run: Run) -> dict[str, Any]:
 
 def report_ratios(run: Run) -> dict[str, Estimate | None]:
     """Conv ÷ dense-512 in each of `SUMMARISED`."""
-    conv, dense = (run.named.get(name) for name in (CONV_NAME, DENSE_NAME))
-    return {metric: ratio(conv, dense, metric) for metric in SUMMARISED}
+    return {metric: report_ratio(run.named, metric) for metric in SUMMARISED}
 
 
 def files(run: Run) -> dict[str, bytes]:

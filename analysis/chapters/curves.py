@@ -6,20 +6,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis import plots
+from analysis import plots, settings
 from analysis.claims import IMAGES, REPORT_MSE_RATIO, concerns_report
 from analysis.load import Run
 from analysis.plots import Drawing, Line, Look
-from analysis.settings import (
-    CONV_NAME,
-    DENSE_NAME,
-    RATIO_NAME,
-    Setting,
-    curve,
-    histories,
-    ratio,
-    ratio_curve,
-)
+from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME, curve, histories
 from study.folder import schema
 
 TEST: Final = "figure-test-mse"
@@ -36,7 +27,7 @@ def chapter(run: Run) -> dict[str, Any]:
     pairs = {
         images: data
         for metric, images in IMAGES.items()
-        if len(data := ratio_curve(conv, dense, run.epochs, metric))
+        if len(data := settings.ratio_curve(conv, dense, run.epochs, metric))
     }
     alone = {images: curve(conv, run.epochs, m) for m, images in IMAGES.items()} if conv else {}
     return {
@@ -45,10 +36,14 @@ def chapter(run: Run) -> dict[str, Any]:
         "overtaking": overtaking(pairs["test"]) if "test" in pairs else "",
         "pairs": pairs,
         "logs": [
-            {"images": IMAGES[m], "ratio": ratio(conv, dense, m), "lines": lines, "drawing": drawn}
+            {
+                "images": IMAGES[m],
+                "ratio": settings.report_ratio(run.named, m),
+                "lines": lines,
+                "drawing": plots.log_curves(name, lines, f"{IMAGES[m].capitalize()} MSE"),
+            }
             for m, name in FIGURES.items()
-            if (lines := lines_of(run, run.reference, m, looks(run)))
-            for drawn in [plots.log_curves(name, lines, f"{IMAGES[m].capitalize()} MSE")]
+            if (lines := lines_of(run, m))
         ],
         "ratio": _draw_ratio(pairs, report=concerns_report(run)) if pairs else None,
         "alone": alone,
@@ -91,13 +86,12 @@ def looks(run: Run) -> dict[str, Look]:
     return found
 
 
-def lines_of(
-    run: Run, settings: list[Setting], metric: str, its_looks: Mapping[str, Look]
-) -> list[Line]:
-    """A line for each setting that has epochs of a metric, by its label."""
+def lines_of(run: Run, metric: str) -> list[Line]:
+    """A line for each reference setting that has epochs of a metric, by its label."""
+    its_looks = looks(run)
     return [
         Line(s.label, its_looks[s.label], data, histories(s, run.epochs, metric))
-        for s in settings
+        for s in run.reference
         if len(data := curve(s, run.epochs, metric))
     ]
 

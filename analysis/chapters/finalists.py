@@ -12,10 +12,9 @@ import pandas as pd
 
 from analysis import plots
 from analysis.load import Run
-from analysis.phrases import NO_VALUE, count, digits, ends, lost_words, mean_and_sd, ordinal, seeds
+from analysis.phrases import digits, ordinal, seeds
 from analysis.plots import Drawing, Marks
 from analysis.settings import Setting
-from analysis.verdicts import compared
 from study.folder import schema
 
 FIGURE: Final = "figure-finalists"
@@ -64,77 +63,50 @@ def winner_among(found: Sequence[Setting]) -> Setting | None:
     return min((one for one in found if one.mean()), key=standing, default=None)
 
 
-def label_of(run: Run, one: Setting) -> str:
-    """What a setting is among the finalists: "conv, 2nd in the search"."""
+def place_of(run: Run, one: Setting) -> str:
+    """What a setting is among the finalists: "2nd in the search", "the reference"."""
     found = promised(run).get(one.label)
     place = f"{ordinal(found.rank) if found else 'not'} in the search"
-    return f"{one.model}, {'the reference' if one.is_reference else place}"
+    return "the reference" if one.is_reference else place
 
 
-def sentences(run: Run) -> list[str]:
-    """Of each model: what fresh seeds made of the search's first choice, and who wins."""
+def label_of(run: Run, one: Setting) -> str:
+    """Its model and place: "conv, 2nd in the search"."""
+    return f"{one.model}, {place_of(run, one)}"
+
+
+class Outcome(NamedTuple):
+    """What fresh seeds made of a model's finalists: a sentence of `fresh.html.j2`."""
+
+    model: str
+    first: Found | None  # the search's first choice
+    chosen: Setting | None  # its finalist
+    winner: Setting | None
+    place: str  # of the winner
+    running: bool  # whether a finalist has not ended
+
+
+def outcomes(run: Run) -> list[Outcome]:
+    """The outcome of each model that has finalists."""
     firsts = completed_search(run).drop_duplicates("model").set_index("model")["setting"].to_dict()
     said = []
     for model, found in by_model(run).items():
-        chosen = next((one for one in found if one.label == firsts.get(model)), None)
-        curse = _curse(promised(run).get(firsts.get(model, "")), chosen)
-        said.append(f"{model}: {curse} {_winner(run, found, chosen)}")
-        if any(one.running for one in found):
-            said[-1] += " Not every finalist has ended: the winner may change."
+        first, winner = firsts.get(model, ""), winner_among(found)
+        chosen = next((one for one in found if one.label == first), None)
+        place = place_of(run, winner) if winner else ""
+        running = any(one.running for one in found)
+        said.append(Outcome(model, promised(run).get(first), chosen, winner, place, running))
     return said
 
 
-def _curse(first: Found | None, chosen: Setting | None) -> str:
-    """What became of the search's first choice."""
-    if first is None:
-        return "no search trial completed."
-    value = digits(first.value)
-    if chosen is None:
-        return f"the search's first choice, {value} with one seed, has no finalist."
-    begin = f"the search's first choice had a validation MSE of {value} with its one seed"
-    mean, lost = chosen.mean(), lost_words(chosen)
-    lost = f"; {lost}" if lost else ""
-    if mean is None:
-        return f"{begin} and has none with fresh ones{lost}."
-    ratio, curse = mean.mean / first.value, "no winner's curse here"
-    if round(ratio, 2) > 1:
-        chance = "" if mean.excludes(first.value) else ", or chance: no more than seeds differ by"
-        curse = f"the winner's curse{chance}"
-    fresh = f"{mean_and_sd(mean)} with {count(mean.n, 'fresh seed')}"
-    return f"{begin} and has {fresh}, {digits(ratio)} times as much: {curse}{lost}."
-
-
-def _winner(run: Run, found: Sequence[Setting], chosen: Setting | None) -> str:
-    """Which of a model's finalists wins, and whether it beats the reference."""
-    winner = winner_among(found)
-    mean = winner.mean() if winner else None
-    if winner is None or mean is None:
-        return "No finalist completed: there is no winner by them."
-    value, beside = f"{mean_and_sd(mean)}, {seeds([mean.n])}", winner.ratio()
-    if winner.is_reference:
-        return f"The winner is the reference setting ({value}): nothing tuned is better."
-    said = f"The winner is another setting, {label_of(run, winner).split(', ', 1)[1]}: {value}."
-    said = "It is the winner." if winner is chosen else said
-    if beside is None:
-        return (
-            f"{said} Whether it beats the reference setting is not known: that has no such seeds."
-        )
-    return f"{said} {compared('It', beside, 'the reference setting', 'validation MSE')}."
-
-
-def rows(run: Run) -> list[list[str]]:
-    """A row a finalist: what one seed of the search promised, and what fresh seeds give."""
-    found, rows = promised(run), []
-    for its in by_model(run).values():
-        for one in its:
-            mean, first = one.mean(), found.get(one.label)
-            label = label_of(run, one) + (": the winner" if one is winner_among(its) else "")
-            search = f"{digits(first.value)} ({ordinal(first.rank)})" if first else NO_VALUE
-            between = ends(mean) if mean and mean.low is not None else NO_VALUE
-            cells = [search, mean_and_sd(mean), between, str(mean.n if mean else 0)]
-            setting = f"{one.architecture}: {one.whole}"
-            rows.append([label, setting, *cells, lost_words(one) or NO_VALUE])
-    return rows
+def rows(run: Run) -> list[tuple[str, Setting, Found | None]]:
+    """A row a finalist: its name, and what one seed of the search promised."""
+    found = promised(run)
+    return [
+        (label_of(run, s) + ": the winner" * (s is winner_among(its)), s, found.get(s.label))
+        for its in by_model(run).values()
+        for s in its
+    ]
 
 
 def drawing(run: Run) -> Drawing | None:
@@ -170,7 +142,7 @@ def values(run: Run) -> dict[str, Any]:
     best = [one for its in by_model(run).values() if (one := winner_among(its))]
     n_seeds = [one.trials.index.nunique() for one in found]
     return {
-        "sentences": sentences(run),
+        "outcomes": outcomes(run),
         "rows": rows(run),
         "drawing": drawing(run),
         "least": ", ".join(f"{label_of(run, s)} {digits(s.by_seed().mean())}" for s in best),

@@ -2,17 +2,10 @@
 
 from typing import Any
 
+from analysis import phrases
 from analysis.claims import concerns_report
 from analysis.load import Run
-from analysis.phrases import (
-    MNIST,
-    devices,
-    image_set,
-    label_of,
-    open_values,
-    tensorflow,
-    values_of,
-)
+from analysis.phrases import MNIST, label_of, values_of
 from analysis.plots import MSE_UNIT
 from study.folder.schema import HYPERPARAMETERS
 
@@ -26,12 +19,12 @@ MEASURES = (
 def basis(run: Run) -> list[tuple[str, str]]:
     """What holds for the whole page, by name."""
     trials = run.reference_trials if run.reference else run.trials
-    images, setting = image_set(run.manifest), ("Setting", open_values(trials))
+    images, setting = phrases.image_set(run.manifest), ("Setting", phrases.open_values(trials))
     if concerns_report(run):
         setting = ("Readings", f"{setting[1]}: the report leaves these open")
     rows = [
         ("Images", "" if images == MNIST else f"{images}, not {MNIST}"),
-        ("Trained on", f"{devices(run.trials)}; {tensorflow(run.manifest)}"),
+        ("Trained on", f"{phrases.devices(run.trials)}; {phrases.tensorflow(run.manifest)}"),
         ("Training", training(run)),
         setting if len(trials) else ("", ""),
         ("Measures", MEASURES),

@@ -9,13 +9,10 @@ from analysis import phrases, plots
 from analysis.audit import DEFAULT, Audit, AuditedClaim, csv, is_audited, readings_of
 from analysis.claims import (
     IMAGES,
-    NOT_COMPARABLE,
     NOT_REPRODUCED,
-    NOT_TESTED,
     REPORT_MSE_RATIO,
     REPORT_TIME_RATIO,
     REPRODUCED,
-    UNDECIDED,
     concerns_report,
 )
 from analysis.load import Run
@@ -43,9 +40,8 @@ def chapter(run: Run) -> dict[str, Any]:
     return its | {
         "audit": audit,
         "audited": (audited := audit.claims()),
-        "claims": [
-            (c.claim.claim, c.claim.report, _spread(c), c.verdict, _why(c)) for c in audited
-        ],
+        "rarer": {c.claim.claim: _rarer(c) for c in audited if c.depends_on},
+        "time_ratio": REPORT_TIME_RATIO,
         "likely": audit.likely(),
         "effects": audit.effects(),
         "lacks": lacks(audit),
@@ -99,44 +95,11 @@ def lacks(audit: Audit) -> list[str]:
     return sentences
 
 
-def _spread(audited: AuditedClaim) -> str:
-    """The least and the greatest value over the readings, and the seeds behind them."""
-    means = [phrases.digits(mean) for mean in sorted(e.mean for e in audited.estimates)]
-    if not means:
-        return phrases.NO_VALUE
-    quantity = audited.claim.quantity
-    if len({claim.quantity for _, claim in audited.judged}) > 1:  # the size compared differs
-        quantity = "test MSE, another dense size ÷ dense-512"
-    spread = " to ".join(dict.fromkeys((means[0], means[-1])))
-    return f"{quantity}: {spread} ({phrases.seeds(e.n for e in audited.estimates)})"
-
-
-def _why(audited: AuditedClaim) -> str:
-    """Why a claim has its verdict over all readings."""
-    total = len(audited.judged)
-    if audited.verdict in (REPRODUCED, NOT_REPRODUCED):
-        return f"Under all {total} readings."
-    tally = ", ".join(
-        f"{verdict} under {n} of {total}"
-        for verdict in (REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTED)
-        if (n := len(audited.under(verdict)))
-    )
-    said = f"{phrases.sentence_case(tally)} readings. " if tally else ""
-    if audited.depends_on:
-        subsets = [[f"the {phrases.open_label(n)}" for n in its] for its in audited.depends_on]
-        fewer, more = sorted((REPRODUCED, NOT_REPRODUCED), key=lambda v: len(audited.under(v)))
-        cells = [{n: r[n] for n in audited.depends_on[0]} for r in audited.under(fewer)]
-        those = " / ".join(dict.fromkeys(map(phrases.reading_words, cells)))
-        said += f"Depends on {' or on '.join(map(' and '.join, subsets))}: {fewer} with {those};"
-        said += f" {more} with the others."
-    if audited.under(NOT_COMPARABLE):
-        found = audited.estimates
-        slower = sum(pair.lowest > 1 for pair in found)
-        alike = sum(p.low is not None and not p.excludes(REPORT_TIME_RATIO) for p in found)
-        said += f"Conv is slower under {slower} of {phrases.count(len(found), 'reading')} with"
-        said += f" times, {REPORT_TIME_RATIO} lies within the interval of {alike}; hardware and"
-        said += " versions differ from the report's."
-    return said.strip()
+def _rarer(audited: AuditedClaim) -> tuple[str, str, str]:
+    """Of a verdict that depends: the rarer one, the readings that have it, and the other one."""
+    fewer, more = sorted((REPRODUCED, NOT_REPRODUCED), key=lambda v: len(audited.under(v)))
+    cells = [{n: r[n] for n in audited.depends_on[0]} for r in audited.under(fewer)]
+    return fewer, " / ".join(dict.fromkeys(map(phrases.reading_words, cells))), more
 
 
 def ratio_rows(audit: Audit) -> pd.DataFrame:

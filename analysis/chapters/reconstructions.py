@@ -15,7 +15,6 @@ from analysis.load import Run
 from analysis.phrases import MNIST, digits, image_set, values_of
 from analysis.plots import Drawing
 from analysis.settings import CONV_NAME, DENSE_NAME
-from convae.config import IMAGE_SHAPE
 from study.folder import schema
 
 NAME: Final = "figure-reconstructions"
@@ -70,7 +69,9 @@ def digit_rows(run: Run, shown: Mapping[str, pd.Series]) -> dict[str, pd.DataFra
 
 def images(pixels: pd.Series) -> Images:
     """A column of images as an array of shape (n, height, width), pixels 0..255."""
-    return np.stack([np.asarray(image, dtype=float).reshape(IMAGE_SHAPE[:2]) for image in pixels])
+    return np.stack(
+        [np.asarray(image, dtype=float).reshape(schema.IMAGE_SHAPE[:2]) for image in pixels]
+    )
 
 
 def drawing(rows: Mapping[str, pd.DataFrame]) -> Drawing:

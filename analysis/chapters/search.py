@@ -13,14 +13,13 @@ from analysis import plots, settings
 from analysis.chapters import finalists, sensitivity, winners
 from analysis.chapters.times import sharing
 from analysis.load import Run
-from analysis.phrases import NO_VALUE, count, digits, interval, listed, mean_and_sd
+from analysis.phrases import count, digits, listed
 from analysis.plots import Drawing, Marks
 from convae.config import n_fitted
 from study.folder import schema
 
 PROGRESS: Final = "figure-search"
 PROGRESS_SECONDS: Final = "figure-search-seconds"
-N_MNIST: Final = 60_000  # training images
 OBJECTIVE_LABEL: Final = f"Validation MSE, {plots.MSE_UNIT}, log axis"
 STATE_MARKERS: Final = {schema.PRUNED: "x", schema.DIVERGED: "v", schema.FAILED: "P"}
 MARKS: Final = {schema.PRUNED: "×", schema.DIVERGED: "▼", schema.FAILED: "✚"}  # as they are drawn
@@ -67,24 +66,15 @@ def spent(trials: pd.DataFrame) -> pd.DataFrame:
     return table.groupby(search["model"]).sum().loc[settings.models_of(search)]
 
 
-def budget_rows(run: Run) -> list[list[str]]:
-    """What each architecture's search took and what its winner is worth, then the ratios."""
-    cost, its, rows = spent(run.trials), winners.by_model(run), []
-    seconds, models = cost["seconds"].to_dict(), list(map(str, cost.index))
-    for model, n, n_done in zip(models, cost["n_trials"], cost["n_completed"], strict=True):
-        winner, time = its.get(model), f"{seconds[model]:,.0f}"
-        worth = [NO_VALUE, "0", NO_VALUE]
-        if winner:
-            worth = [winner.architecture, str(len(winner.by_seed())), mean_and_sd(winner.mean())]
-        rows.append([model, f"{n}, {n_done} completed", time, *worth])
-    for top, bottom in winners.pairs(run, models):
-        ratio = settings.ratio(its.get(top), its.get(bottom))
-        times = digits(seconds[top] / seconds[bottom]) if seconds[bottom] else NO_VALUE
-        n_seeds = str(ratio.n if ratio else 0)
-        rows.append([f"{top} ÷ {bottom}", NO_VALUE, times, NO_VALUE, n_seeds, interval(ratio)])
-    if untuned := winners.untuned_ratio(run):
-        name = f"untuned: {settings.RATIO_NAME}"
-        rows.append([name, *[NO_VALUE] * 3, str(untuned.n), interval(untuned)])
+def budget_ratios(run: Run) -> list[tuple[str, float | None, settings.Estimate | None]]:
+    """Ratios of the searches' device seconds and of the winners, then of the untuned models."""
+    seconds, its = spent(run.trials)["seconds"].to_dict(), winners.by_model(run)
+    rows: list[tuple[str, float | None, settings.Estimate | None]] = []
+    for top, bottom in winners.pairs(run, list(map(str, seconds))):
+        times = seconds[top] / seconds[bottom] if seconds[bottom] else None
+        rows.append((f"{top} ÷ {bottom}", times, settings.ratio(its.get(top), its.get(bottom))))
+    if untuned := settings.report_ratio(run.named):
+        rows.append((f"untuned: {settings.RATIO_NAME}", None, untuned))
     return rows
 
 
@@ -156,7 +146,7 @@ def n_trials(run: Run, model: str | None = None) -> str:
     found = found if model is None else found[found["model"] == model]
     counts = found.groupby("model").size().items()
     each = ", ".join(f"{count(n, 'trial')} ({name})" for name, n in counts)
-    n_images = run.manifest["data"].get("n_train", N_MNIST)
+    n_images = run.manifest["data"]["n_train"]
     n = n_fitted(n_images)
     return (
         f"{each}, one seed each, at most {count(found['epochs'].max(), 'epoch')}; trained on {n:,}"
@@ -222,7 +212,8 @@ def chapter(run: Run) -> dict[str, Any]:
         "sharing_known": bool(searched["n_sharing"].notna().any()),
         "n_shared": int((searched["n_sharing"] > 1).sum()),
         "tuned": winners.tuned_sentence(run),
-        "budget": budget_rows(run),
+        "budget_ratios": budget_ratios(run),
+        "tested": tested,
         "drawings": [one for by in ("number", "seconds") if (one := drawing(run, by))],
         "best": listed(f"{r['model']} {digits(r[schema.OBJECTIVE])}" for _, r in best.iterrows()),
         "n_trials": n_trials(run) if models else "",

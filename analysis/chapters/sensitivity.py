@@ -11,7 +11,16 @@ import pandas as pd
 
 from analysis import plots
 from analysis.load import Run
-from analysis.phrases import NO_VALUE, digits, interval, label_of, mean_and_sd, share, value_words
+from analysis.phrases import (
+    NO_VALUE,
+    digits,
+    interval,
+    label_of,
+    mean_and_sd,
+    share,
+    state_words,
+    value_words,
+)
 from analysis.plots import Drawing
 from analysis.settings import Estimate, Setting
 from study.folder import schema
@@ -58,8 +67,7 @@ def exceeds(ratio: Estimate | None, spread: float | None) -> bool | None:
 
 def _lost(one: Setting) -> list[str]:
     """How many trials have no value: "3 diverged"."""
-    states = {s: "not ended" if s == schema.RUNNING else s for s in schema.STATES[1:]}
-    return [f"{n} {states[state]}" for state, n in one.states.items() if state in states]
+    return [f"{n} {state_words(s)}" for s, n in one.states.items() if s != schema.COMPLETED]
 
 
 def rows(run: Run, model: str) -> list[list[str]]:

@@ -7,7 +7,7 @@ from analysis import claims, plots
 from analysis.load import Run
 from analysis.phrases import count, digits, seeds
 from analysis.plots import Drawing, Marks
-from analysis.settings import CONV_NAME, DENSE_NAME, SECONDS, Setting, ratio
+from analysis.settings import CONV_NAME, DENSE_NAME, SECONDS, Setting, report_ratio
 from study.folder import schema
 
 TIMES: Final = "figure-times"
@@ -67,7 +67,7 @@ def chapter(run: Run) -> dict[str, Any]:
     return {
         "found": found,
         "concerned": concerned,
-        "ratio": ratio(run.named.get(CONV_NAME), run.named.get(DENSE_NAME), SECONDS),
+        "ratio": report_ratio(run.named, SECONDS),
         "stated": stated,
         "report_ratio": claims.REPORT_TIME_RATIO,
         "report": f"{claims.REPORT_EPOCHS} on {claims.REPORT_HARDWARE}",

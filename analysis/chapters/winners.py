@@ -7,8 +7,7 @@ import numpy as np
 
 from analysis.chapters import finalists
 from analysis.load import Run
-from analysis.phrases import NO_VALUE, count, digits, mean_and_sd, seeds
-from analysis.settings import CONV_NAME, DENSE_NAME, Estimate, Setting, ratio
+from analysis.settings import Estimate, Setting, ratio
 from analysis.verdicts import compared
 from study.folder import schema
 
@@ -47,22 +46,10 @@ def chosen_by(run: Run, winner: Setting) -> tuple[Estimate | None, Setting | Non
     return Estimate(found.value, 1) if found else None, None
 
 
-def rows(run: Run) -> list[list[str]]:
-    """A row a winning setting, beside the untuned reference of its architecture or its model."""
-    rows = []
-    for one in winners(run):
-        (value, fresh), n_seeds = chosen_by(run, one), str(len(one.by_seed()))
-        names = (one.architecture, str(one.value("base")), one.label)
-        beside = next((run.named[name] for name in names if name in run.named), None)
-        mean = beside.mean() if beside else None
-        untuned = (
-            f"{beside.label}: {mean_and_sd(mean)} (n = {mean.n})" if beside and mean else NO_VALUE
-        )
-        of_seeds = f" (n = {count(value.n, 'fresh seed')})" if value and fresh else ""
-        means = [mean_and_sd(one.mean(metric)) for metric in (schema.TRAIN_MSE, schema.TEST_MSE)]
-        chosen = f"{mean_and_sd(value)}{of_seeds}"
-        rows.append([one.architecture, one.whole, n_seeds, chosen, *means, untuned])
-    return rows
+def untuned(run: Run, one: Setting) -> Setting | None:
+    """The reference of a winner's architecture, or else of its model."""
+    names = (one.architecture, str(one.value("base")), one.label)
+    return next((run.named[name] for name in names if name in run.named), None)
 
 
 def pairs(run: Run, models: list[str]) -> list[tuple[str, str]]:
@@ -81,28 +68,21 @@ def _test_mse(run: Run, model: str) -> float:
 def tuned_sentence(run: Run) -> str:
     """Which model's winner is ahead: of conv and dense, or the best beside the next of others.
 
-    "" if conv and dense have no winners of the same seeds.
+    "" if these two have no winners of the same seeds.
     """
     found = by_model(run)
-    top, bottom = schema.MODELS
-    if not set(found) <= set(schema.MODELS):
-        top, *others = sorted(found, key=lambda model: _test_mse(run, model))
-        if not others:
-            n = seeds([len(found[top].by_seed())])
-            return f"Tuned, {top} has a test MSE of {digits(_test_mse(run, top))} ({n})."
-        bottom = others[0]
-    beside = ratio(found.get(top), found.get(bottom))
-    return f"Tuned, {compared(top, beside, bottom)}." if beside else ""
-
-
-def untuned_ratio(run: Run) -> Estimate | None:
-    """The test MSE of the reference settings of conv and dense-512, paired by seed."""
-    return ratio(run.named.get(CONV_NAME), run.named.get(DENSE_NAME))
+    models: list[str] = list(schema.MODELS)
+    if not set(found) <= set(models):
+        models = [*sorted(found, key=lambda model: _test_mse(run, model)), ""]
+    first, second = models[:2]
+    beside = ratio(found.get(first), found.get(second))
+    return f"Tuned, {compared(first, beside, second)}." if beside else ""
 
 
 def values(run: Run) -> dict[str, Any]:
     """What the template of the search says of the winners."""
-    fresh = {chosen_by(run, one)[1] is not None for one in winners(run)}
+    found = [(one, *chosen_by(run, one), untuned(run, one)) for one in winners(run)]
+    fresh = {finalist is not None for _, _, finalist, _ in found}
     counts = [len(one.by_seed()) for one in (*winners(run), *run.reference)]
     how = "some" if len(fresh) > 1 else "all" if True in fresh else "none"
-    return {"rows": rows(run), "fresh": how, "n_least": min(counts, default=0)}
+    return {"rows": found, "fresh": how, "n_least": min(counts, default=0)}

@@ -24,7 +24,7 @@ from study.folder import schema
 from study.folder.manifest import utc_now
 from study.folder.storage import RunFolder, RunFolderError
 
-LEASE_SECONDS = 30.0
+LEASE_SECONDS = 30.0  # without renewal, after which a driver that cannot be asked counts as dead
 BEAT_SECONDS = 5.0  # between renewals
 CONFIRM_SECONDS = 2.0  # after which two that took a lease at once know whose it is
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # another one for each start of a machine
@@ -70,13 +70,9 @@ class DriverLock:
     Args:
         folder: the run folder; it is made if need be.
         tell: is given sentences about waiting for another driver, and taking over from it.
-        owner: what the lease calls this driver, which its workers may know before; see `new_owner`.
-        lease_seconds: without renewal, after which a driver that cannot be asked counts as dead.
-        beat_seconds: between renewals.
-        confirm_seconds: after which two that took a lease at once know whose it is.
+        lease_seconds, beat_seconds, confirm_seconds: see the constants above.
         os_lock: lock a file, too, where there is a disk.
-        clock: tells seconds.
-        sleep: waits for so many.
+        clock, sleep: tell seconds, and wait for so many.
 
     Raises:
         FolderInUseError: another driver has it.
@@ -88,7 +84,6 @@ class DriverLock:
         folder: RunFolder,
         tell: Callable[[str], None] = lambda _: None,
         *,
-        owner: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
         confirm_seconds: float = CONFIRM_SECONDS,
@@ -101,7 +96,7 @@ class DriverLock:
         self._lease_seconds, self._beat_seconds = lease_seconds, beat_seconds
         self._clock, self._sleep = clock, sleep
         self.lease = Lease(
-            owner or new_owner(), socket.gethostname(), _machine(), os.getpid(), utc_now()
+            secrets.token_hex(8), socket.gethostname(), _machine(), os.getpid(), utc_now()
         )
         folder.create()
         with ExitStack() as locked:
@@ -192,11 +187,6 @@ class DriverLock:
             self._confirm()
 
 
-def new_owner() -> str:
-    """A name for a driver, unlike any other."""
-    return secrets.token_hex(8)
-
-
 def read_lease(folder: RunFolder) -> Lease | None:
     """The lease of the driver at work, or of one that died; None if there is none.
 
@@ -210,12 +200,7 @@ def read_lease(folder: RunFolder) -> Lease | None:
 
 
 def guard_for(folder: RunFolder, owner: str) -> None:
-    """Makes a folder refuse writes by a worker whose driver is no longer this one.
-
-    Args:
-        folder: as the worker has opened it.
-        owner: `Lease.owner` of its driver.
-    """
+    """Makes a worker's folder refuse writes once its driver, `Lease.owner`, is another one."""
 
     def guard() -> None:
         lease = read_lease(folder)

@@ -58,7 +58,7 @@ class Manifest:
 
     Args:
         folder: the run folder.
-        command: the command line of this session. That of the first session stays the study's own.
+        command: of this session; that of the first one stays the study's.
         earlier: the manifest of an earlier session to go on with; times add up over sessions.
         entries: further entries; `code` and `versions` in place of what is found here.
 
@@ -95,6 +95,13 @@ class Manifest:
             **entries,
         }
         self.write()
+
+    def note_fallback(self, program: str, reason: str) -> None:
+        """Notes that a program does not work here, and the plain trainer trains its trials.
+
+        It is written with what comes next.
+        """
+        self._entries["resources"].setdefault("fallbacks", {})[program] = reason
 
     def finish(self, status: str) -> None:
         """Notes how the study ended.

@@ -15,6 +15,7 @@ from convae.config import (
     FIELD_KINDS,
     FULL_SPLIT,
     HYPERPARAMETERS,
+    IMAGE_SHAPE,
     MODELS,
     SEARCH_SPLIT,
     Hyperparameter,
@@ -29,6 +30,7 @@ __all__ = [
     "DENSE",
     "FULL_SPLIT",
     "HYPERPARAMETERS",
+    "IMAGE_SHAPE",
     "MODELS",
     "SEARCH_SPLIT",
     "Hyperparameter",
@@ -144,13 +146,7 @@ EPOCH_COLUMNS: Final = MappingProxyType[str, Kind](
 # reconstructions/TRIAL_ID.parquet: a row a test image shown. `original` and `reconstruction`
 # are lists of 28 * 28 pixels in 0..255, row by row; `mse` is in units of (pixel / 255)².
 RECONSTRUCTION_COLUMNS: Final = (
-    "trial_id",
-    "choice",
-    "test_index",
-    "label",
-    "mse",
-    "original",
-    "reconstruction",
+    *("trial_id", "choice", "test_index", "label", "mse", "original", "reconstruction"),
 )
 # `choice`: why the image is shown.
 CHOICES: Final = ("random", "best", "median", "worst")

@@ -29,17 +29,15 @@ class RunFolder:
     """A folder for results, the same to every process that opens it.
 
     Args:
-        where: STORAGE/NAME, a path or a URI (s3://, gs://).
-
-    Attributes:
-        where: the absolute path, or the URI.
-        guard: called before each change; raises a RunFolderError if this process may make none.
+        where: STORAGE/NAME, a path or a URI (s3://, gs://); the attribute is an absolute path, or
+            the URI.
 
     Raises:
         RunFolderError: a URI that pyarrow cannot open.
     """
 
     def __init__(self, where: str | os.PathLike[str]) -> None:
+        # Called before each change; raises a RunFolderError if this process may make none.
         self.guard: Callable[[], None] | None = None
         text = os.fspath(where)
         self._filesystem: fs.FileSystem = fs.LocalFileSystem()
@@ -104,11 +102,7 @@ class RunFolder:
                 self.local.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a file, in place of the one of that name if there is one.
-
-        Args:
-            name: relative to the folder, in it or in one folder more.
-            content: all of it.
+        """Writes a file, in the folder or in one folder more, in place of an older one.
 
         Raises:
             RunFolderError: it cannot be written, or the folder is not there; an older file of

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -95,13 +96,14 @@ class TableWriter:
             RunFolderError: a file cannot be written; what was known before still is.
         """
         metadata = {JOURNAL_KEY: str(self._number)}
+        write_parquet = partial(pq.write_table, write_page_checksum=True)
         # Trials first: a reader that reads them last finds the trial of every epoch.
         for rows, columns, parquet, csv in (
             (trials, TRIALS, schema.TRIALS_FILE, schema.TRIALS_CSV_FILE),
             (epochs, EPOCHS, schema.EPOCHS_FILE, schema.EPOCHS_CSV_FILE),
         ):
             table = pa.Table.from_pylist(rows, columns.with_metadata(metadata))
-            for name, write in ((parquet, _write_parquet), (csv, pa.csv.write_csv)):
+            for name, write in ((parquet, write_parquet), (csv, pa.csv.write_csv)):
                 sink = pa.BufferOutputStream()
                 write(table, sink)
                 self._folder.write(name, sink.getvalue().to_pybytes())
@@ -233,9 +235,7 @@ def _read_table(folder: RunFolder, parquet: str, csv: str, columns: pa.Schema) -
                 pa.BufferReader(content),
                 # An empty text is in quotes there, what is missing is not.
                 convert_options=pa.csv.ConvertOptions(
-                    column_types=columns,
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=False,
+                    column_types=columns, strings_can_be_null=True, quoted_strings_can_be_null=False
                 ),
             )
         except pa.ArrowException as error:
@@ -266,10 +266,6 @@ def _parquet(content: bytes) -> pa.Table:
     table = pq.ParquetFile(source, page_checksum_verification=True).read()
     table.validate(full=True)  # of a file without checksums: what is no text, say
     return table
-
-
-def _write_parquet(table: pa.Table, sink: pa.NativeFile) -> None:
-    pq.write_table(table, sink, write_page_checksum=True)
 
 
 def _check(folder: RunFolder, trials: pa.Table, epochs: pa.Table) -> None:

@@ -22,12 +22,7 @@ def architecture_of(config: TrialConfig) -> str:
 
 
 def label_of(config: TrialConfig, reference: TrialConfig) -> str:
-    """The label of a setting: unique among the settings of a study.
-
-    Args:
-        config: a trial of the setting.
-        reference: the study's reference setting of the same model.
-    """
+    """The label of a setting: unique in a study with this reference setting of the same model."""
     values, expected = _values(config), _values(reference)
     words = [architecture_of(config)]
     for name, value in values.items():

@@ -20,14 +20,8 @@ from study.plan.trials import PlannedTrial
 
 # What a trial's result says of the trial as a whole.
 TOTALS = (
-    "diverged_epoch",
-    "n_parameters",
-    "train_seconds",
-    "eval_seconds",
-    "compile_seconds",
-    "wall_seconds",
-    "n_sharing",
-    "device",
+    *("diverged_epoch", "n_parameters", "train_seconds", "eval_seconds"),
+    *("compile_seconds", "wall_seconds", "n_sharing", "device"),
 )
 ENDS = frozenset(schema.STATES) - {schema.RUNNING}
 # Nothing that only was measured waits longer for the journal, and the tables are rewritten whole
@@ -66,13 +60,8 @@ class Measurement:
 def decide_state(row: Mapping[str, Any], *, failed: bool, stopping: bool) -> str:
     """How a trial stands that does not train on: the one place where that is decided.
 
-    Args:
-        row: the trial's, with its last result.
-        failed: with an error, after its retries.
-        stopping: because the whole study stops, not by a decision on the trial.
-
-    Returns:
-        One of `schema.STATES`: "running" for a trial that a later session goes on with.
+    Of `schema.STATES`, "running" is for a trial that a later session goes on with: one that ends
+    because the whole study stops, not by a decision on the trial. `failed` is after its retries.
     """
     if failed:
         return schema.FAILED
@@ -95,12 +84,6 @@ class Ledger:
         write_seconds: between two writes of what was only measured, at least.
         clock: tells seconds.
 
-    Attributes:
-        folder: the run folder.
-        listeners: hear of each entry, in this order.
-        on_write: called after the tables were written.
-        trouble: why the folder could not be written the last time; None if it could.
-
     Raises:
         RunFolderError: what is there is torn, or cannot be read or written.
     """
@@ -114,9 +97,10 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = folder
-        self.listeners: list[Listener] = []
+        self.listeners: list[Listener] = []  # hear of each entry, in this order
+        # Why the folder could not be written the last time; None if it could.
         self.trouble: RunFolderError | None = None
-        self.on_write: Callable[[], None] = lambda: None
+        self.on_write: Callable[[], None] = lambda: None  # called after the tables were written
         self._write_seconds, self._clock = write_seconds, clock
         self._trials: dict[str, Row] = {}
         self._epochs: dict[str, list[Row]] = {}
@@ -172,17 +156,8 @@ class Ledger:
     def plan(self, planned: PlannedTrial) -> None:
         """Enters a trial before it starts, or starts again in a later session."""
         trial_id = planned.trial_id
-        row = self._trials.setdefault(
-            trial_id,
-            {
-                "trial_id": trial_id,
-                "group": planned.group,
-                "setting": planned.setting,
-                "base": planned.base,
-                **planned.config.to_dict(),
-                "n_retries": 0,
-            },
-        )
+        why = {name: getattr(planned, name) for name in ("trial_id", "group", "setting", "base")}
+        row = self._trials.setdefault(trial_id, why | planned.config.to_dict() | {"n_retries": 0})
         row["state"] = schema.RUNNING
         self._epochs.setdefault(trial_id, [])
         self.to_do.add(trial_id)
@@ -215,10 +190,7 @@ class Ledger:
     def end(self, trial_id: str, *, error: str | None = None, stopping: bool = False) -> Row:
         """Enters that a trial trains no further, and returns its row.
 
-        Args:
-            trial_id: whose.
-            error: with which it failed for good; None if it did not.
-            stopping: the whole study stops.
+        With an error it has failed for good; else see `decide_state`.
         """
         row = self._trials[trial_id]
         if row["state"] in ENDS:
@@ -268,10 +240,9 @@ class Ledger:
                 epochs = [row for history in self._epochs.values() for row in history]
                 self._writer.rewrite(self.rows(), epochs)
                 self._tables_stale = False
-                self.on_write()
                 took = self._clock() - started
                 self._next_rewrite = self._clock() + max(self._write_seconds, took / WRITE_SHARE)
-            elif rewrite:
+            if rewrite:
                 self.on_write()
             self.trouble = None
 

@@ -23,20 +23,14 @@ _log = logging.getLogger(__name__)
 
 
 class OptunaFile(Listener):
-    """Optuna's `storage`, and its copy in a run folder; close it at the end.
-
-    Args:
-        folder: the run folder; it exists.
-        wait_seconds: at the end, for another program to let go of the file.
-        copy_seconds: between two copies, at least.
-    """
+    """Optuna's `storage`, and its copy in a run folder; close it at the end."""
 
     def __init__(
         self,
         folder: RunFolder,
         *,
-        wait_seconds: float = WAIT_SECONDS,
-        copy_seconds: float = WRITE_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,  # at the end, for another program to let go of it
+        copy_seconds: float = WRITE_SECONDS,  # between two copies, at least
     ) -> None:
         self._folder, self._wait_seconds, self._copy_seconds = folder, wait_seconds, copy_seconds
         self._connection = sqlite3.connect(":memory:", check_same_thread=False)

@@ -6,8 +6,8 @@ beside the reference setting, before one of them is the winner.
 
 import itertools
 import math
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import optuna
@@ -45,6 +45,7 @@ class Plan(Listener):
         storage: for Optuna's studies; None for one that ends with the plan.
         enforce_alone: hand out nothing beside a trial that must be alone; False if the engines
             see to that.
+        lanes: of each model, on all devices; None without.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class Plan(Listener):
         storage: optuna.storages.BaseStorage | None = None,
         *,
         enforce_alone: bool = True,
+        lanes: Mapping[str, int] | None = None,
     ) -> None:
-        self._enforce_alone = enforce_alone
+        self._enforce_alone, self._lanes = enforce_alone, lanes
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces each new study
         self._spec, self._ledger = spec, ledger
         storage = storage or optuna.storages.InMemoryStorage()
@@ -96,7 +98,7 @@ class Plan(Listener):
             must_wait = (
                 self._enforce_alone and self._fixed[0].sharing is DeviceSharing.ALONE and at_work
             )
-            return None if must_wait else self._fixed.popleft()
+            return None if must_wait else self._next_fixed()
         if searches := [search for search in self._searches.values() if search.is_open]:
             return min(searches, key=lambda search: search.n_planned).next()
         for before, group in itertools.pairwise(STAGES):
@@ -107,6 +109,19 @@ class Plan(Listener):
             if self._last[group]:
                 return self._last[group].popleft()
         return None
+
+    def _next_fixed(self) -> PlannedTrial:
+        """The first fixed trial whose model has a free lane, or if there is none the first."""
+        if self._lanes is not None:
+            shared = DeviceSharing.LANES
+            at_work = (p.config.model for p in self._at_work.values() if p.sharing is shared)
+            taken = Counter(at_work)
+            for planned in self._fixed:
+                model = planned.config.model
+                if planned.sharing is not shared or taken[model] < self._lanes[model]:
+                    self._fixed.remove(planned)
+                    return planned
+        return self._fixed.popleft()
 
     def _settings(self, model: str) -> dict[str, TrialConfig]:
         """The settings among which the winner is, by name: the search's best, and the reference."""

@@ -33,11 +33,8 @@ class _Exact(BaseSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         self._inferred = self._sampler.infer_relative_search_space(study, trial)
-        return (
-            self._inferred
-            if self._space.max_parameters is None
-            else dict(self._space.distributions)
-        )
+        limited = self._space.max_parameters is not None
+        return dict(self._space.distributions) if limited else self._inferred
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -93,15 +90,10 @@ def check_sampler(spec: StudySpec) -> None:
 
 
 def make_sampler(spec: StudySpec, model: str, number: int) -> BaseSampler:
-    """The sampler for one proposal of a study.
+    """The sampler for one proposal: the trial of this number in an architecture's search.
 
     Each proposal has a seed of its own, so that a study that was interrupted proposes what it
     would have proposed without that, if its trials ended in the same order.
-
-    Args:
-        spec: the study.
-        model: the architecture.
-        number: of the trial in its search.
     """
     # of a custom model by its name, so that another one beside it changes nothing.
     custom = MODELS.index(model) if model in MODELS else zlib.crc32(model.encode())

@@ -34,29 +34,19 @@ _STATES = {
 class Search(Listener):
     """An architecture's share of a study's search trials.
 
-    Args:
-        model: the architecture.
-        spec: the study.
-        ledger: what earlier sessions entered is told to Optuna.
-        storage: Optuna's, without a study of this name.
-
-    Attributes:
-        study: Optuna's; its trials have the numbers of their names.
-        n_planned: trials so far.
+    What earlier sessions entered in the ledger is told to Optuna, whose storage has no study of the
+    architecture's name yet.
     """
 
     def __init__(
-        self,
-        model: str,
-        spec: StudySpec,
-        ledger: Ledger,
-        storage: optuna.storages.BaseStorage,
+        self, model: str, spec: StudySpec, ledger: Ledger, storage: optuna.storages.BaseStorage
     ) -> None:
         self._model, self._spec, self._ledger = model, spec, ledger
         self._space = spec.space_of(model)
-        metrics = [schema.OBJECTIVE, schema.TIME_OBJECTIVE][: 1 + spec.timed]
+        self._metrics = (schema.OBJECTIVE, schema.TIME_OBJECTIVE)[: 1 + spec.timed]
+        # Optuna's trials have the numbers of their names.
         self.study = optuna.create_study(
-            storage=storage, study_name=model, directions=["minimize"] * len(metrics)
+            storage=storage, study_name=model, directions=["minimize"] * len(self._metrics)
         )
         # At most half of the trials are given, so that the sampler has a say in small searches too.
         self._given = first_points(model, spec, (spec.share + 1) // 2)
@@ -75,7 +65,7 @@ class Search(Listener):
                 self._recall(row)
             else:
                 self._enqueue(row["trial_id"], self._space.params_of(config_of_row(row)))
-        self.n_planned = len(rows)
+        self.n_planned = len(rows)  # trials so far
 
     @property
     def is_open(self) -> bool:
@@ -179,9 +169,7 @@ class Search(Listener):
         )
 
     def _values(self, row: Row) -> list[float]:
-        return [row[name] for name in (schema.OBJECTIVE, schema.TIME_OBJECTIVE)][
-            : 1 + self._spec.timed
-        ]
+        return [row[name] for name in self._metrics]
 
 
 def _attributes(row: Row) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The space of a search: the built-in one, from the table of hyperparameters, or one's own.
+"""The space of a search: the built-in one, from the table of hyperparameters, or a custom one.
 
 A space names the parameters that Optuna proposes; whatever it does not name stays at the reference
 setting. It is a table of a study file, and read from one with a sentence for each mistake.

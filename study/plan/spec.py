@@ -10,16 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-from convae.config import (
-    BY_NAME,
-    N_SEEDS,
-    Hyperparameter,
-    argument_of,
-    hyperparameters_of,
-)
+from convae.config import BY_NAME, N_SEEDS, Hyperparameter, argument_of, hyperparameters_of
 from convae.custom_models import CustomModel
 from study.folder import schema
 from study.plan.errors import SpecError as SpecError
+from study.plan.errors import listed
 from study.plan.space import Space, built_in
 from study.plan.trial_tables import MOST_SEEDS, TrialTable
 
@@ -27,11 +22,7 @@ SAMPLERS = ("tpe", "gp", "random", "grid")
 SCHEDULERS = ("asha", "median", "none")
 # What `--resume` may raise: it adds trials, and changes none that is planned.
 RAISABLE = (
-    "n_search_trials",
-    "n_seeds",
-    "n_finalists",
-    "n_finalist_seeds",
-    "time_budget_seconds",
+    *("n_search_trials", "n_seeds", "n_finalists", "n_finalist_seeds", "time_budget_seconds"),
 )
 # More would fill the driver's memory before the first trial.
 MOST_EPOCHS, MOST_TRIALS = 100_000, 100_000
@@ -42,20 +33,11 @@ def _option(
     flag: str,
     help_: str,
     *,
-    low: float | None = None,
+    low: float | None = None,  # for a number, or a list of them
     high: float = math.inf,
-    choices: tuple[str, ...] | None = None,
+    choices: tuple[str, ...] | None = None,  # for a word, or a list of them
 ) -> Any:
-    """A field of the spec with its option.
-
-    Args:
-        default: of the field.
-        flag: the option.
-        help_: on it.
-        low: the least that it takes, if it is a number or a list of numbers.
-        high: the most.
-        choices: what it takes, if it is a word or a list of words.
-    """
+    """A field of the spec with its option."""
     metadata = {"flag": flag, "help": help_, "low": low, "high": high, "choices": choices}
     return field(default=default, metadata=metadata)
 
@@ -130,7 +112,7 @@ class StudySpec:
             _check(option, getattr(self, option.name))
         for model in self.all_models:
             if model not in (known := self.known_models):
-                raise SpecError(f"--models has {model!r}, but takes {' or '.join(known)}.")
+                raise SpecError(f"--models has {model!r}, but takes {listed(known)}.")
         if self.timed and self.scheduler != "none":
             raise SpecError(
                 f"--objective {self.objective} needs --scheduler none: a trial that was ended early"
@@ -190,8 +172,7 @@ class StudySpec:
         """The epochs at which the scheduler compares trials, ascending; none without one."""
         if self.scheduler == "median":
             return tuple(range(self.grace, self.epochs + 1))
-        found = []
-        epoch = self.grace
+        found, epoch = [], self.grace
         while self.scheduler == "asha" and epoch <= self.epochs:
             found.append(epoch)
             epoch *= self.reduction_factor
@@ -222,11 +203,11 @@ class StudySpec:
         changed = [name for name in was if was[name] != now[name] and name != "question"]
         refused = [name for name in changed if name not in RAISABLE or not _raised(was, now, name)]
         if refused:
-            listed = "; ".join(
+            told = "; ".join(
                 name if name in _PARTS else f"{name} {was[name]} to {now[name]}" for name in refused
             )
             raise SpecError(
-                f"--resume cannot change the study ({listed}); leave these options out. It may"
+                f"--resume cannot change the study ({told}); leave these options out. It may"
                 " raise --trials, --seeds, --finalists, --finalist-seeds and --time-budget."
             )
 
@@ -274,27 +255,23 @@ def _check(option: Field[Any], value: Any) -> None:
     if value is None and option.default is None:
         return
     values = value if isinstance(option.default, tuple) else (value,)
-    if isinstance(option.default, bool) and not isinstance(value, bool):
-        raise SpecError(f"{flag} is {value!r}, but takes true or false.")
-    if low is None and not isinstance(option.default, bool):
-        for word in values:
-            if not isinstance(word, str):
-                raise SpecError(f"{flag} is {word!r}, but takes a text.")
-    if choices is not None:
-        for word in values:
-            if word not in choices:
-                raise SpecError(f"{flag} has {word!r}, but takes {' or '.join(choices)}.")
-    if low is not None:
-        high = option.metadata["high"]
-        whole = "float" not in str(option.type)
-        kinds = int if whole else int | float
-        for number in values:
-            ok = isinstance(number, kinds) and not isinstance(number, bool)
-            if not (ok and low <= number <= high and number < math.inf):
+    whole, high = "float" not in str(option.type), option.metadata["high"]
+    for item in values:
+        if isinstance(option.default, bool):
+            if not isinstance(item, bool):
+                raise SpecError(f"{flag} is {item!r}, but takes true or false.")
+        elif low is None:
+            if not isinstance(item, str):
+                raise SpecError(f"{flag} is {item!r}, but takes a text.")
+            if choices is not None and item not in choices:
+                raise SpecError(f"{flag} has {item!r}, but takes {listed(choices)}.")
+        else:
+            ok = isinstance(item, int if whole else int | float) and not isinstance(item, bool)
+            if not (ok and low <= item <= high and item < math.inf):
                 what = "whole numbers" if whole else "a number of seconds"
                 limits = f"from {low:g}" if whole else "above 0"
                 limits += f" to {high:,}" if high < math.inf else ""
-                raise SpecError(f"{flag} is {number}, but takes {what} {limits}.")
+                raise SpecError(f"{flag} is {item}, but takes {what} {limits}.")
     if isinstance(option.default, tuple) and len(set(values)) != max(1, len(values)):
         raise SpecError(f"{flag} names something twice, or nothing; name each once.")
 

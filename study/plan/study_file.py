@@ -49,17 +49,14 @@ def read_study(path: Path) -> StudyFile:
     except (OSError, UnicodeDecodeError) as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else str(error)
         raise SpecError(f"{path} cannot be read as a study: {reason}.") from error
-    return parse_study(text, str(path), _plain_name(path.stem), path.parent)
+    name = re.sub(r"[^\w.+-]", "_", path.stem)  # a part of a run folder's name
+    return parse_study(text, str(path), name, path.parent)
 
 
 def parse_study(text: str, where: str, name: str, folder: Path) -> StudyFile:
-    """A study from the text of a file.
+    """A study of this name from a file's TOML, whose paths are relative to a folder.
 
-    Args:
-        text: TOML.
-        where: it stands, for people.
-        name: of the study.
-        folder: to which paths are relative.
+    `where` is what messages call the file.
 
     Raises:
         SpecError: it cannot be run; the message names the key or table.
@@ -86,18 +83,15 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
         if not isinstance(table.get(key, ""), str):
             raise SpecError(f"{key} is {table[key]!r}, but takes a text.")
     values["question"] = table.get("question", "")
-    custom = tuple(
-        _custom_model(model, part, folder) for model, part in _tables(table, "model").items()
-    )
+    custom = tuple(_custom_model(*item, folder) for item in _tables(table, "model").items())
     models = (*MODELS, *(model.name for model in custom))
     values.setdefault("models", models)
     trials = table.get("trial", [])
     if not isinstance(trials, list):
         raise SpecError("[trial] is one table, but takes several: write [[trial]].")
+    known_of = partial(hyperparameters, custom_models=custom)
     tables = tuple(
-        trial_table_from(
-            f"[[trial]] {i}", part, models, lambda model: hyperparameters(model, custom)
-        )
+        trial_table_from(f"[[trial]] {i}", part, models, known_of)
         for i, part in enumerate(trials, 1)
     )
     spaces = []
@@ -113,7 +107,9 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
             spaces.append(space)
     spec = StudySpec(**values, custom_models=custom, trial_tables=tables, spaces=tuple(spaces))
     data = table.get("data")
-    return StudyFile(spec, None if data is None else _beside(folder, data))
+    if data is not None and "://" not in data:
+        data = str(folder / Path(data).expanduser())
+    return StudyFile(spec, data)
 
 
 def check_builders(spec: StudySpec) -> None:
@@ -157,8 +153,8 @@ def to_toml(spec: StudySpec, data: str | None = None) -> str:
         item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
         document.add(key_of(option), item.comment(help_))
     lines = [
-        "What hidden, readings and neighbours stand for. A table of your own takes the place of",
-        "those of its group and model.",
+        "What hidden, readings and neighbours stand for. A custom table takes the place of those",
+        "of its group and model.",
     ]
     for table in tables_of(spec):
         if table not in spec.trial_tables:
@@ -169,12 +165,10 @@ def to_toml(spec: StudySpec, data: str | None = None) -> str:
         document.add("trial", tomlkit.aot())
         for table in spec.trial_tables:
             document["trial"].append(_table(table.to_table()))
-    for model in spec.custom_models:
-        table = _table({"build": model.build})
-        document.setdefault("model", tomlkit.table(is_super_table=True))[model.name] = table
-    for name in spec.models:
-        table = _table(spec.space_of(name).to_table())
-        document.setdefault("search", tomlkit.table(is_super_table=True))[name] = table
+    parts = [("model", model.name, {"build": model.build}) for model in spec.custom_models]
+    parts += [("search", name, spec.space_of(name).to_table()) for name in spec.models]
+    for key, name, values in parts:
+        document.setdefault(key, tomlkit.table(is_super_table=True))[name] = _table(values)
     # For editors: this version's schema, on this machine. Elsewhere it is a comment like any other.
     return f"#:schema {Path(str(SCHEMA)).as_uri()}\n{tomlkit.dumps(document)}"
 
@@ -224,16 +218,6 @@ def _custom_model(name: str, part: Mapping[str, Any], folder: Path) -> CustomMod
     if not isinstance(build := part.get("build"), str):
         raise SpecError(f'{where} has no build; give build = "file.py:function".')
     return read_custom_model(name, build, folder)
-
-
-def _beside(folder: Path, path: str) -> str:
-    """A path as it is from here; a URI as it is."""
-    return path if "://" in path else str(folder / Path(path).expanduser())
-
-
-def _plain_name(stem: str) -> str:
-    """A file's stem as a part of a run folder's name."""
-    return re.sub(r"[^\w.+-]", "_", stem)
 
 
 def _in_keys(message: str) -> str:

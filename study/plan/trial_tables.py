@@ -88,13 +88,7 @@ def split_of(group: str) -> str:
 def trial_table_from(
     where: str, table: Any, models: Sequence[str], parameters: Parameters
 ) -> TrialTable:
-    """A table of a study file.
-
-    Args:
-        where: it stands, for people.
-        table: as TOML has it, see this module's docstring.
-        models: those that there are.
-        parameters: a model's hyperparameters.
+    """A table of a study file, see this module's docstring; `where` is what messages call it.
 
     Raises:
         SpecError: its trials cannot be trained.

@@ -14,7 +14,7 @@ from study.plan.labels import architecture_of, file_name_of, label_of
 from study.plan.spec import StudySpec
 from study.plan.trial_tables import EACH, TrialTable, Values, split_of
 
-MOST_CUSTOM_KEPT = 8  # custom settings whose reconstructions are kept: more would fill the page
+MOST_CUSTOM_KEPT = 8  # custom settings whose models are kept: more would fill the folder
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PlannedTrial:
     config: TrialConfig
     setting: str  # the label of its setting, see `study.plan.labels`
     base: str  # the label of the setting that it is judged beside; empty for none
-    keep_model: bool = False  # save the trained model, and show what it reconstructs
+    keep_model: bool = False  # save the trained model, and what it reconstructs
     prunable: bool = False  # the scheduler may end it early
     report_epochs: tuple[int, ...] = ()  # the study wants to hear of these at once
     eval_every: int = 1  # epochs from one evaluation to the next
@@ -41,15 +41,7 @@ class PlannedTrial:
 def plan_trial(
     spec: StudySpec, group: str, trial_id: str, config: TrialConfig, **more: Any
 ) -> PlannedTrial:
-    """A trial of a study, labelled.
-
-    Args:
-        spec: the study.
-        group: of `schema.GROUPS`.
-        trial_id: its name.
-        config: what to train.
-        more: further fields of `PlannedTrial`.
-    """
+    """A trial of a study, labelled; `more` are further fields of `PlannedTrial`."""
     setting, base = setting_of(config, spec), base_of(group, config, spec)
     return PlannedTrial(trial_id, group, config, setting, base, eval_every=spec.eval_every, **more)
 
@@ -57,7 +49,7 @@ def plan_trial(
 def tables_of(spec: StudySpec) -> list[TrialTable]:
     """All tables of fixed trials by group, long trials first: no slot waits for one at the end.
 
-    What the options stand for, and the study's own tables, which take the place of an option's
+    What the options stand for, and the study's custom tables, which take the place of an option's
     tables of the same group and model.
     """
     tables = [

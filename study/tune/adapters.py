@@ -25,18 +25,19 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search import Searcher
 
-from convae.results import EpochResult
+from convae.errors import EngineLostError
+from convae.results import EpochResult, Fallback
 from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import TOTALS, Ledger, Listener, Measurement
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial
-from study.tune.trainable import EPOCH, NODE, PLANNED
+from study.tune.trainable import EPOCH, FALLBACK, NODE, PLANNED
 from study.view.progress import Progress
 
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
-MAX_LOST_NODES = 10  # that a trial may lose without using up its retries
+MAX_LOST_NODES = 10  # or engines, that a trial may lose without using up its retries
 # From a person at the terminal, from a machine that is about to be taken away, and from a
 # terminal that is gone.
 INTERRUPTS = (SIGINT, SIGTERM, SIGHUP)
@@ -148,18 +149,13 @@ def _make_scheduler(spec: StudySpec) -> TrialScheduler:
 
 
 class StudyStopper(_Uncopied, tune.Stopper):
-    """Stops the whole study at its time budget, at an interrupt, or when its storage fails.
-
-    Args:
-        ledger: of the study.
-        budget_seconds: from now on; None for no limit.
-    """
+    """Stops the whole study at its time budget, at an interrupt, or when its storage fails."""
 
     stopping = False  # the study stops, so that nobody judges the trials that are cut off
     interrupted = False  # by a person or the system
     out_of_time = False  # its budget is spent
 
-    def __init__(self, ledger: Ledger, budget_seconds: float | None) -> None:
+    def __init__(self, ledger: Ledger, budget_seconds: float | None) -> None:  # from now on
         self._ledger = ledger
         self._deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
 
@@ -212,11 +208,8 @@ def nodes_alive() -> set[str]:
 class LedgerCallback(_Uncopied, tune.Callback, Listener):
     """Enters in the ledger what becomes of trials; the only place where Ray Tune reaches it.
 
-    Args:
-        ledger: of the study; the callback listens to it.
-        stopper: of the study.
-        progress: is told of workers, and of time that passes.
-        nodes_alive: the ids of Ray's nodes at this moment.
+    It listens to the ledger, and tells the progress of workers, and of time that passes.
+    `on_fallback` is told once of each program that does not work on a device.
     """
 
     def __init__(
@@ -225,7 +218,10 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         stopper: StudyStopper,
         progress: Progress,
         nodes_alive: Callable[[], set[str]] = nodes_alive,
+        on_fallback: Callable[[Fallback], None] = lambda _: None,
     ) -> None:
+        self._on_fallback = on_fallback
+        self._fallbacks: set[str] = set()  # programs that it was told of
         self._ledger, self._stopper, self._progress = ledger, stopper, progress
         self._nodes_alive = nodes_alive
         self._nodes: dict[str, set[str]] = {}  # that a trial's latest attempt may be on
@@ -246,6 +242,10 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         """Enters the epochs that a result brings."""
         trial_id = trial_id_of(trial)
         self._node_of[trial_id] = result[NODE]
+        fallback = result.get(FALLBACK)
+        if fallback is not None and fallback.program not in self._fallbacks:
+            self._fallbacks.add(fallback.program)
+            self._on_fallback(fallback)
         totals = {name: result[name] for name in TOTALS if name in result}
         if "n_sharing" not in totals:  # without lanes, trials share the CPUs of their node
             at_once = list(self._node_of.values()).count(result[NODE])
@@ -261,7 +261,7 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         self._ledger.end(trial_id_of(trial), stopping=self._stopper.stopping)
 
     def on_trial_recover(self, *, trial: Trial, **info: Any) -> None:
-        """Enters a failed attempt. A lost node is no fault of the trial's: it gets another one.
+        """Enters a failed attempt. A lost node, or engine, is no fault of the trial's.
 
         Except the trial that has used up its retries already: Ray decides before it asks here.
         """
@@ -271,9 +271,10 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         # A worker that never told where it is was on a node that was there as its attempt began.
         known = self._node_of.pop(trial_id, None)
         nodes = self._nodes[trial_id] if known is None else {known}
-        if n_lost < MAX_LOST_NODES and self._lost_one_of(nodes, trial):
+        lost = self._lost(nodes, trial) if n_lost < MAX_LOST_NODES else None
+        if lost is not None:
             trial.max_failures += 1
-            note = "lost its node, starts again"
+            note = f"lost its {lost}, starts again"
         self._nodes[trial_id] = self._nodes_alive()
         self._ledger.fail_once(trial_id, _error_of(trial), note)
 
@@ -290,15 +291,17 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         for known in (self._nodes, self._node_of, self._shared):
             known.pop(trial_id, None)
 
-    def _lost_one_of(self, nodes: set[str], trial: Trial) -> bool:
-        """Whether the loss of one of these nodes ended the trial's latest attempt."""
+    def _lost(self, nodes: set[str], trial: Trial) -> str | None:
+        """What ended the latest attempt, if not the trial: the loss of its engine, or of a node."""
         if trial.pickled_error_file is None:
-            return False
+            return None
         with Path(trial.pickled_error_file).open("rb") as file:  # this process wrote it just now
             error = cloudpickle.load(file)
         if isinstance(error, ActorUnavailableError):  # its node does not answer, Ray knows not why
-            return True
-        return isinstance(error, ActorDiedError) and not self._nodes_alive() >= nodes
+            return "node"
+        if isinstance(error, ActorDiedError) and not self._nodes_alive() >= nodes:
+            return "node"
+        return "engine" if isinstance(error, EngineLostError) else None
 
 
 def planned_of(trial: Trial) -> PlannedTrial:

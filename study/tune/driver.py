@@ -6,7 +6,7 @@ lines on the terminal `study.view`'s; this module builds the Tuner and says how 
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +19,19 @@ from ray import tune
 from convae.data import ImageSet
 from convae.errors import UserError
 from convae.hardware import describe_machine
+from convae.results import Fallback
+from convae.shapes import ProgramId, ProgramShape
 from study.folder import schema
 from study.folder.lock import DriverLock
 from study.folder.manifest import Manifest, read_manifest
 from study.folder.storage import RunFolder, RunFolderError
-from study.plan.lanes import ModelLanes, lanes_of
+from study.plan.lanes import (
+    ModelLanes,
+    lanes_of,
+    programs_from_json,
+    programs_to_json,
+    shapes_of,
+)
 from study.plan.ledger import Ledger
 from study.plan.optuna_file import OptunaFile
 from study.plan.phases import Plan
@@ -78,26 +86,16 @@ def run_study(
     image_set: ImageSet,
     folder: RunFolder,
     *,
-    command: list[str],
+    command: list[str],  # for the manifest
     lock: DriverLock | None = None,
-    quiet: bool = False,
-    mlflow: str | None = None,
+    quiet: bool = False,  # print the plan and failures only; the log file has the rest
+    mlflow: str | None = None,  # URI of a store to tell of each trial
     workers: WorkerSettings | None = None,
 ) -> Outcome:
     """Runs a study inside a Ray session and leaves its results in the run folder.
 
-    Args:
-        spec: which trials.
-        resources: on what.
-        image_set: the images, put into Ray's object store once.
-        folder: the run folder, to be made, or that of an earlier session of the study.
-        command: the command line, for the manifest.
-        lock: of an earlier session's folder, to go on where it stopped: trials that it ended are
-            not run again, others go on from their checkpoints. The caller releases it. None for a
-            new study.
-        quiet: print the plan and failures only; the log file has the rest.
-        mlflow: URI of an MLflow store to tell of each trial; None for none.
-        workers: how trials' workers train and report.
+    With the lock of an earlier session's folder, which the caller releases, it goes on where that
+    stopped: trials that have ended are not run again, others go on from their checkpoints.
 
     Raises:
         UserError: the request is impossible; nothing was written.
@@ -111,8 +109,15 @@ def run_study(
     experiment = open_experiment(mlflow, folder) if mlflow else None
     widths = widths_of(lanes)
     plan_line = describe_plan(spec, slots.n_slots, slots.needs, widths)
+    shapes, lines = None, [plan_line]
+    if lanes:
+        kept = programs_from_json(earlier["resources"].get("programs") or [] if earlier else [])
+        shapes = shapes_of(lanes, len(image_set.train_images), kept)
+        lines += changes_of(shapes, kept)
     with ExitStack() as stack:
-        engine, gpu = _prepare_engine(stack, spec, slots, lanes, image_set, workers)
+        engine, gpu = _prepare_engine(
+            stack, spec, slots, shapes, image_set, workers, by_hand=resources.lanes is not None
+        )
         if lock is None:
             lock = DriverLock(folder)
             stack.callback(lock.release)
@@ -128,33 +133,29 @@ def run_study(
                 "cpus_per_trial": slots.cpus_per_trial,
                 "gpus_per_trial": slots.gpus_per_trial,
                 "lanes": widths,
+                "fallbacks": dict(earlier["resources"].get("fallbacks") or {}) if earlier else {},
+                "programs": None if shapes is None else programs_to_json(shapes),
                 "max_concurrent": slots.n_slots,
                 "address": resources.address,
             },
         )
-        session = _Session(spec, slots, manifest, ledger, in_lanes=bool(lanes), quiet=quiet)
+        session = _Session(spec, slots, manifest, ledger, lanes=widths, quiet=quiet)
         if experiment:
             ledger.listeners.append(MlflowLogger(experiment, ledger))
         trainable = tune.with_parameters(
             StudyTrial, engine=engine, folder=folder, owner=lock.lease.owner, settings=workers
         )
-        return session.run(trainable, plan_line)
+        return session.run(trainable, lines)
 
 
 def slots_for(
     spec: StudySpec,
     resources: Resources,
-    earlier: Mapping[str, Any] | None = None,
+    earlier: Mapping[str, Any] | None = None,  # session's manifest: its lanes stay
     *,
-    gpus_have_lanes: bool = True,
+    gpus_have_lanes: bool = True,  # by themselves, and not only if they were asked for
 ) -> tuple[Slots, dict[str, ModelLanes] | None]:
     """What a study trains on, and the lanes of its engines; None where each trial trains by itself.
-
-    Args:
-        spec: the study.
-        resources: what was asked for.
-        earlier: the manifest of an earlier session, whose lanes stay.
-        gpus_have_lanes: whether GPUs have lanes by themselves, and not only if they were asked for.
 
     Raises:
         SpecError: the request is impossible.
@@ -163,8 +164,10 @@ def slots_for(
     kept = earlier["resources"].get("lanes") if earlier else None
     if resources.lanes is None and kept is None and not (gpu and gpus_have_lanes):
         return find_slots(resources, timed=spec.timed), None
-    lanes = lanes_of(spec, lanes=1 if spec.timed else resources.lanes, gpu=gpu, kept=kept)
-    per_engine = max(1, sum(programs.n_lanes for programs in lanes.values()))
+    n_devices = find_slots(resources, timed=spec.timed, per_engine=1).n_slots
+    most = 1 if spec.timed else resources.lanes
+    lanes = lanes_of(spec, lanes=most, gpu=gpu, n_devices=n_devices, kept=kept)
+    per_engine = max(1, sum(programs.n_places for programs in lanes.values()))
     return find_slots(resources, timed=spec.timed, per_engine=per_engine), lanes
 
 
@@ -173,29 +176,45 @@ def widths_of(lanes: Mapping[str, ModelLanes] | None) -> dict[str, int] | None:
     return {model: programs.n_lanes for model, programs in lanes.items()} if lanes else None
 
 
+def changes_of(
+    shapes: Mapping[ProgramId, ProgramShape], kept: Mapping[ProgramId, ProgramShape]
+) -> list[str]:
+    """A line for each model whose trials cannot go on in their programs of an earlier session."""
+    changed = (program.model for program in kept if shapes.get(program) != kept[program])
+    return [
+        f"{model}: the trials now planned need programs of another shape than before, so that those"
+        " of its trials that were in the middle start anew."
+        for model in dict.fromkeys(changed)
+    ]
+
+
 def _prepare_engine(
     stack: ExitStack,
     spec: StudySpec,
     slots: Slots,
-    lanes: dict[str, ModelLanes] | None,
+    shapes: Mapping[ProgramId, ProgramShape] | None,
     image_set: ImageSet,
     workers: WorkerSettings,
+    *,
+    by_hand: bool,
 ) -> tuple[Callable[[], Any], str | None]:
     """What makes the engine of each worker, and the GPU, if one was opened.
 
     The engines that are actors start now, and end when the stack is closed.
 
     Raises:
-        SpecError: TensorFlow cannot open the device.
+        SpecError: TensorFlow cannot open the device, or lanes that were asked for by hand do not
+            work there.
     """
-    if not lanes:
+    if shapes is None:
         make = workers.engine or StudyEngine
         return partial(make, image_set, spec.custom_models, n_threads=slots.cpus_per_trial), None
-    keeper = start_keeper(slots, image_set, lanes=lanes, custom_models=spec.custom_models)
+    settings = {"shapes": shapes, "custom_models": spec.custom_models}
+    keeper = start_keeper(slots, image_set, engine=workers.lanes_engine, **settings)
     stack.callback(ray.kill, keeper)
     gpu = slots.gpus_per_trial > 0
-    device = start_first_engine(keeper, slots) if fits_now(slots) else None
-    return partial(RemoteEngine, keeper, gpu=gpu), device if gpu else None
+    device = start_first_engine(keeper, slots, by_hand=by_hand) if fits_now(slots) else None
+    return partial(RemoteEngine, keeper, gpu=gpu, n_slots=slots.n_slots), device if gpu else None
 
 
 class _Session:
@@ -208,13 +227,17 @@ class _Session:
         manifest: Manifest,
         ledger: Ledger,
         *,
-        in_lanes: bool,
+        lanes: Mapping[str, int] | None,
         quiet: bool,
     ) -> None:
         self._spec, self._slots, self._manifest, self._ledger = spec, slots, manifest, ledger
         self._optuna_file = OptunaFile(ledger.folder)
         storage = self._optuna_file.storage
-        self._plan = plan = Plan(spec, ledger, storage, enforce_alone=not in_lanes)
+        n_devices = slots.n_devices
+        at_once = lanes and {model: max(1, n) * n_devices for model, n in lanes.items()}
+        self._plan = plan = Plan(
+            spec, ledger, storage, enforce_alone=lanes is None, lanes=at_once or None
+        )
         budget = spec.time_budget_seconds
         left = None if budget is None else budget - manifest.earlier_seconds
         self._stopper = StudyStopper(ledger, left)
@@ -224,7 +247,7 @@ class _Session:
         ledger.on_write = manifest.write
         ledger.listeners += [self._optuna_file, self._progress]
 
-    def run(self, trainable: Any, plan_line: str) -> Outcome:
+    def run(self, trainable: Any, lines: Sequence[str]) -> Outcome:
         """Trains until no trial is left or the study stops; see `run_study`."""
         status, ledger = "failed", self._ledger
         try:
@@ -234,7 +257,8 @@ class _Session:
                 closing(self._optuna_file),
                 self._progress.live(),
             ):
-                self._progress.say(plan_line, always=True)
+                for line in lines:
+                    self._progress.say(line, always=True)
                 self._train(trainable)
             status = self._stopper.status
         except KeyboardInterrupt:
@@ -252,7 +276,9 @@ class _Session:
 
     def _train(self, trainable: Any) -> None:
         """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
-        callback = LedgerCallback(self._ledger, self._stopper, self._progress)
+        callback = LedgerCallback(
+            self._ledger, self._stopper, self._progress, on_fallback=self._tell_of
+        )
         with _environment(TUNE_SETTINGS), patched_reuse(), TemporaryDirectory() as elsewhere:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, self._slots.share),
@@ -281,6 +307,16 @@ class _Session:
             except OSError:  # of Ray Tune's, such as no space for its temporary files
                 _log.exception("the study stops")
                 raise
+
+    def _tell_of(self, fallback: Fallback) -> None:
+        """Says once that a program does not work here; the log has the whole error."""
+        self._manifest.note_fallback(fallback.program, fallback.reason)
+        self._progress.say(
+            f"{fallback.program} does not work here ({fallback.reason}): its trials are trained one"
+            " at a time by the plain trainer",
+            always=True,
+        )
+        _log.warning("%s: %s", fallback.program, fallback.error)
 
     def _close(self, status: str) -> RunFolderError | None:
         """Enters how the study ended; returns why the run folder could not be written, if so."""

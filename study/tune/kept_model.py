@@ -24,11 +24,7 @@ def files_of(
 ) -> dict[str, bytes]:
     """The files that a trial leaves in the run folder, by their names in it.
 
-    Args:
-        trial_id: whose.
-        model: trained.
-        image_set: the images.
-        outputs: (n, 28, 28), the model's reconstructions of the test images.
+    `outputs` are the trained model's reconstructions of the test images, (n, 28, 28).
     """
     with tempfile.NamedTemporaryFile(suffix=".keras") as file:  # Keras looks at the ending
         model.save(file.name)

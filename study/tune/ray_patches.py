@@ -40,10 +40,8 @@ def digest_of(method: Callable[..., Any]) -> str:
 def patched_reuse(controller: type = TuneController) -> Iterator[None]:
     """While the block runs, such a trial uses its retries like any other, and keeps its worker.
 
-    A Ray whose methods are not those that were patched is left as it is, which the log says.
-
-    Args:
-        controller: Ray Tune's class; tests give another.
+    A Ray whose methods are not those that were patched is left as it is, which the log says. Tests
+    give another class than Ray Tune's.
     """
     originals = {name: getattr(controller, name) for name in DIGESTS}
     if {name: digest_of(method) for name, method in originals.items()} != DIGESTS:
@@ -70,7 +68,7 @@ def patched_reuse(controller: type = TuneController) -> Iterator[None]:
 
     def reuse_unless_starting(self: TuneController, trial: Trial) -> bool:
         # One that waits for resources, which a worker that is free may hold, takes that one.
-        starting = self._actor_manager._live_actors_to_ray_actors_resources
+        starting = self._actor_manager._live_actors_to_ray_actors_resources  # noqa: SLF001
         if self._trial_to_actor.get(trial) in starting and trial not in self._resetting_trials:
             return False
         return bool(reuse(self, trial))

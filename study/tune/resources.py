@@ -13,15 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import (
-    NodeDiedError,
-    TaskUnschedulableError,
-    WorkerCrashedError,
-)
+from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convae.hardware import usable_cpus
-from study.folder.storage import RunFolder, temporary_name
+from study.folder.storage import RunFolder, first_line, temporary_name
 from study.plan.spec import SpecError
 
 ACCELERATOR_PREFIX = "accelerator_type:"  # of Ray's resources that name a node's kind of GPU
@@ -106,7 +102,7 @@ def ray_session(address: str | None) -> Iterator[None]:
         with _ignoring_hangups():
             ray.init(address=address or "local", **settings)
     except Exception as error:  # of a node that starts too slowly Ray raises a bare Exception
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         if address is None:
             raise SpecError(f"Ray could not start ({reason}); {_remedy(error)}.") from error
         raise SpecError(
@@ -176,20 +172,15 @@ def find_slots(resources: Resources, *, timed: bool = False, per_engine: int = 0
     """Matches what was asked for with what Ray has.
 
     A running cluster may grow: there an explicit number of GPUs is believed, and of trials at once
-    where no node can hold one yet.
-
-    Args:
-        resources: what was asked for.
-        timed: no two trials may share a device, and all devices must be of one kind, so that times
-            are comparable: a whole GPU each, or one trial at a time on CPUs.
-        per_engine: trials that share an engine's lanes; 0 without lanes.
+    where no node can hold one yet. In a study that is timed no two trials may share a device, and
+    all devices must be of one kind, so that times are comparable: a whole GPU each, or one trial at
+    a time on CPUs. `per_engine` trials share an engine's lanes; 0 without lanes.
 
     Raises:
         SpecError: more than there is was asked for, or what no node can hold, or cannot be timed.
     """
     there = nodes()
-    n_cpus = int(sum(node.cpus for node in there))
-    n_gpus = int(sum(node.gpus for node in there))
+    n_cpus, n_gpus = int(sum(n.cpus for n in there)), int(sum(n.gpus for n in there))
     wanted = n_gpus if resources.n_gpus is None else resources.n_gpus
     if timed:
         _check_timed(resources, wanted, ray.cluster_resources())

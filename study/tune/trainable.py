@@ -13,21 +13,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import ray
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
-from convae.results import EpochResult, Report
+from convae.errors import EngineError, EngineLostError
+from convae.results import EpochResult, Fallback, Report
 from study.folder import schema
 from study.folder.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from study.folder.lock import guard_for
 from study.folder.storage import RunFolder, RunFolderError
 from study.plan.trials import PlannedTrial
 from study.tune.engine_actors import RemoteEngine
-from study.tune.engines import Attempt, StudyEngine
+from study.tune.engines import Attempt, Ready, StudyEngine
 
 PLANNED = "planned"  # the one entry of a trial's config for Ray: its PlannedTrial
 EPOCH = "epoch"  # what a result calls the epochs trained so far
+FALLBACK = "fallback"  # what a result calls the program that does not work there, if so
+# What is added to the device's name where such a program's trials are trained otherwise.
+PLAIN_TRAINER = " (plain trainer)"
 NODE = "node_id"  # what a result calls Ray's node that the trial trains on
 
 _log = logging.getLogger(__name__)
@@ -40,6 +45,8 @@ class WorkerSettings:
     # Makes the engine of a worker without lanes, of the arguments of `StudyEngine`; None for that
     # one. With another, GPUs have lanes only if they are asked for.
     engine: Callable[..., Any] | None = None
+    # The class of the engines that have lanes.
+    lanes_engine: type = StudyEngine
     # Between results; None for the engine's own. A result costs the driver milliseconds, an epoch
     # on a GPU may take two: epochs are sent together.
     report_seconds: float | None = None
@@ -55,22 +62,14 @@ class StudyTrial(tune.Trainable):
 
     def setup(
         self,
-        config: dict[str, Any],
+        config: dict[str, Any],  # of the first trial: its plan, under `PLANNED`
         engine: Callable[[], StudyEngine | RemoteEngine] | None = None,
         folder: RunFolder | None = None,
-        owner: str = "",
+        owner: str = "",  # the driver that the folder must have for this worker to write there
         settings: WorkerSettings | None = None,
-        node: str | None = None,
+        node: str | None = None,  # Ray's id of this one; None to ask Ray
     ) -> None:
         """Makes the engine and begins the first trial.
-
-        Args:
-            config: of the first trial: its plan, under `PLANNED`.
-            engine: makes the engine.
-            folder: the run folder.
-            owner: the driver that the run folder must have for this worker to write there.
-            settings: when to report and to keep checkpoints.
-            node: Ray's id of this node; None to ask Ray.
 
         Raises:
             RunFolderError: this node does not see the run folder.
@@ -107,27 +106,67 @@ class StudyTrial(tune.Trainable):
         self._device = self._engine.describe()
         self._stands_still = self._ended = False
         self._diverged_epoch: int | None = None
+        self._n_parameters: int | None = None
+        self._fallback: Fallback | None = None
+        self._compile_seconds = 0.0
+        self._wall_seconds, self._counted_to = 0.0, started
+        self._epochs: list[EpochResult] = []
+        self._unsent: list[EpochResult] = []  # what the driver has not heard of yet
+        self._has_trained = False
+        self._kept_epoch, self._kept_at = 0, time.monotonic()
+
+    def _restore(self, ready: Ready) -> list[np.ndarray] | None:
+        """Goes on from the trial's checkpoint, if that is for what trains it; returns the state."""
+        planned = self._planned
+        # No state is for a program of another shape, nor for the plain trainer if a lane's.
+        self._checkpoint_of = {**planned.config.to_dict(), "program": ready.shape}
+        if ready.fallback is not None:
+            self._fallback = ready.fallback
+            self._device += PLAIN_TRAINER
         kept = load_checkpoint(self._folder, planned.trial_id, self._checkpoint_of)
         kept = kept or Checkpoint([], 0.0, 0.0, [])
-        self._state_to_submit = list(kept.state) or None
-        self._compile_seconds = kept.compile_seconds
-        self._wall_seconds, self._counted_to = kept.wall_seconds, started
+        self._compile_seconds += kept.compile_seconds
+        self._wall_seconds += kept.wall_seconds
         self._epochs = list(kept.epochs)
-        # What the driver has not heard of yet. After a checkpoint it is all epochs so far.
-        self._unsent = list(kept.epochs)
+        self._has_trained = bool(self._epochs)
+        self._unsent = list(kept.epochs)  # all epochs so far
         self._kept_epoch, self._kept_at = len(self._epochs), time.monotonic()
+        return list(kept.state) or None
 
     def step(self) -> dict[str, Any]:
-        """Waits until the scheduler must decide, the trial's end, or `report_seconds`."""
+        """Waits until the scheduler must decide, the trial's end, or `report_seconds`.
+
+        Raises:
+            EngineLostError: the engine is gone, and not over this trial.
+        """
+        try:
+            return self._step()
+        except (EngineError, RayActorError) as error:
+            if self._is_suspect(error):
+                raise
+            raise EngineLostError(f"The engine of {self._planned.trial_id} is gone.") from error
+
+    def _is_suspect(self, error: EngineError | RayActorError) -> bool:
+        """Whether the engine may have ended over this trial: custom code, or what came last."""
+        if self._planned.config.is_custom:
+            return True
+        if isinstance(error, EngineError):  # which Ray wraps
+            return bool(getattr(getattr(error, "cause", error), "suspect", False))
+        return not self._has_trained
+
+    def _step(self) -> dict[str, Any]:
+        seconds = self._settings.report_seconds
+        seconds = self._engine.report_seconds if seconds is None else seconds
         if self._attempt is None:
-            self._attempt = self._submit()
+            ready = self._engine.ready(self._planned, seconds)
+            if ready is None:
+                return self._result()
+            self._attempt = self._submit(self._restore(ready))
         elif self._stands_still and not self._unsent and self._diverged_epoch is None:
             # The scheduler knows of all its epochs, and has let it go on.
             self._engine.advance(self._attempt, self._target())
             self._stands_still = False
         if not self._stands_still:
-            seconds = self._settings.report_seconds
-            seconds = self._engine.report_seconds if seconds is None else seconds
             self._take(self._engine.report(self._attempt, seconds))
         finished = len(self._epochs) == self._planned.config.epochs
         if finished and self._planned.keep_model:
@@ -140,14 +179,13 @@ class StudyTrial(tune.Trainable):
             self._keep_checkpoint()
         return result
 
-    def _submit(self) -> Attempt:
+    def _submit(self, state: list[np.ndarray] | None) -> Attempt:
         """Gives the trial to the engine.
 
         In the first step, not before: Ray Tune starts a worker for a trial, and drops it as it is
         if another has become free meanwhile.
         """
-        attempt = Attempt(self._planned.trial_id, os.getpid())
-        state, self._state_to_submit = self._state_to_submit, None
+        attempt = Attempt(self._planned.trial_id, os.getpid(), self._node)
         self._n_parameters = self._engine.submit(attempt, self._planned, self._target(), state)
         return attempt
 
@@ -161,6 +199,7 @@ class StudyTrial(tune.Trainable):
         self._epochs += report.epochs
         self._unsent += report.epochs
         self._compile_seconds += report.compile_seconds
+        self._has_trained |= report.train_seconds > 0
         self._stands_still, self._diverged_epoch = report.stands_still, report.diverged_epoch
 
     def _result(self) -> dict[str, Any]:
@@ -182,6 +221,7 @@ class StudyTrial(tune.Trainable):
             "compile_seconds": self._compile_seconds,
             "wall_seconds": self._wall_seconds,
             "device": self._device,
+            FALLBACK: self._fallback,
         }
         if self._engine.in_lanes:  # else the driver knows which trials share a machine
             shared = sum(epoch.n_sharing * epoch.train_seconds for epoch in self._epochs)
@@ -193,11 +233,6 @@ class StudyTrial(tune.Trainable):
         if not epochs or self._planned.config.split != schema.SEARCH_SPLIT:
             return None
         return epochs[-1].eval_mse
-
-    @property
-    def _checkpoint_of(self) -> dict[str, Any]:
-        """What a checkpoint must be of; no state of a trainer is for a lane, nor the reverse."""
-        return {**self._planned.config.to_dict(), "in_lanes": self._engine.in_lanes}
 
     def _keep_checkpoint(self) -> None:
         """A trial that cannot keep a checkpoint goes on all the same: it may not need it."""

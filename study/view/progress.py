@@ -35,40 +35,23 @@ _log = logging.getLogger(__name__)
 
 
 class Progress(Listener):
-    """Tells, a line a trial, what happens; in a terminal also what runs.
-
-    Args:
-        ledger: what it tells of; it must listen to it.
-        plan: what hands out the trials.
-        spec: the study.
-        n_slots: trials that train at once.
-        needs: what a trial takes, in words, to say what it waits for.
-        seconds_left: of the study's time budget, from now on; None without one.
-        quiet: print failures and what is said with `always`, no more.
-        console: where to print; None for standard output.
-        clock: tells seconds.
-    """
+    """Tells, a line a trial, what happens; in a terminal also what runs."""
 
     def __init__(
         self,
         ledger: Ledger,
         plan: Plan,
         spec: StudySpec,
-        n_slots: int,
-        needs: str = "",
+        n_slots: int,  # trials that train at once
+        needs: str = "",  # what a trial takes, in words, to say what it waits for
         *,
-        seconds_left: float | None = None,
-        quiet: bool = False,
-        console: Console | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        seconds_left: float | None = None,  # of the time budget, from now on; None without one
+        quiet: bool = False,  # print failures and what is said with `always`, no more
+        console: Console | None = None,  # None for standard output
+        clock: Callable[[], float] = time.monotonic,  # in seconds
     ) -> None:
-        self._ledger = ledger
-        self._plan = plan
-        self._spec = spec
-        self._n_slots = n_slots
-        self._needs = needs
-        self._quiet = quiet
-        self._clock = clock
+        self._ledger, self._plan, self._spec = ledger, plan, spec
+        self._n_slots, self._needs, self._quiet, self._clock = n_slots, needs, quiet, clock
         self._console = console or Console(file=sys.stdout, highlight=False)
         self._groups = count_trials(spec)
         self._n_trials = sum(self._groups.values())
@@ -114,11 +97,7 @@ class Progress(Listener):
         trials = [replace(trial) for trial in self._running.values()]
         running_ids = {trial.planned.trial_id for trial in trials}
         # What an interrupt cut off is "running" in the tables, but it does not run.
-        rows = [
-            row
-            for row in recorded
-            if row["state"] != schema.RUNNING or row["trial_id"] in running_ids
-        ]
+        rows = [r for r in recorded if r["state"] != schema.RUNNING or r["trial_id"] in running_ids]
         states = Counter(dict.fromkeys(schema.STATES, 0))
         states.update(row["state"] for row in rows)
         return Status(
@@ -253,11 +232,7 @@ def describe_plan(
 ) -> str:
     """The study in a line: how many trials of what, how many at once, on what each.
 
-    Args:
-        spec: the study.
-        n_slots: trials at once.
-        needs: what each takes, in words, or each engine if there are lanes.
-        lanes: of an engine, by model.
+    `needs` is what each takes, in words, or each engine if there are lanes, by model.
     """
     trials = ", ".join(f"{n} {group}" for group, n in count_trials(spec).items())
     each = f"{needs} each"

@@ -10,6 +10,7 @@ import pandas as pd
 from rows import Trial, tables
 from synthetic_runs import MANIFEST
 
+from analysis.answer import answer
 from analysis.load import Run
 from analysis.page import Book, Chapter
 from analysis.page.text import lines
@@ -33,6 +34,13 @@ def chapter_of(run: Run, key: str) -> tuple[Chapter, Book]:
     book = Book("on this machine")
     values = importlib.import_module(f"analysis.chapters.{key}").chapter(run)
     return book.chapter(key, run=run, **values), book
+
+
+def screen(*pairs: Trial, question: str = "", **manifest: Any) -> str:
+    """The first screen as HTML."""
+    spec = MANIFEST["spec"] | {"question": question}
+    its = answer(run_of_trials(*pairs, **{"spec": spec} | manifest))
+    return Book("here").chapter(f"answer_{its['kind']}", **its).html
 
 
 def text_of(run: Run, key: str) -> str:

@@ -72,17 +72,15 @@ def write_run(folder: Path, *pairs: Trial, shown: Iterable[str] = (), **manifest
     return folder
 
 
-def run_of(
-    conv_mse: list[float], dense_mse: list[float], n_epochs: int = 50, **changes: Any
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A run whose test MSE ends at the given values, a seed each."""
-    return tables(
-        *(
-            trial(model, seed=seed, mse=np.geomspace(first, end, n_epochs), **changes)
-            for model, first, ends in (("conv", 0.06, conv_mse), ("dense", 0.05, dense_mse))
-            for seed, end in enumerate(ends)
-        )
-    )
+def ending_at(
+    conv: list[float], dense: list[float], n_epochs: int = 50, **changes: Any
+) -> list[Trial]:
+    """Reference trials of the report's two models whose MSE ends at the values, a seed each."""
+    return [
+        trial(model, seed=seed, mse=np.geomspace(0.06, end, n_epochs), **changes)
+        for model, ends in ((schema.CONV, conv), (schema.DENSE, dense))
+        for seed, end in enumerate(ends)
+    ]
 
 
 def quick_trials() -> list[Trial]:
@@ -154,51 +152,60 @@ def search_trials(model: str, n: int, *, prune: bool = True, n_epochs: int = 50)
     return trials
 
 
+def by_seed(
+    group: str,
+    model: str,
+    settings: Mapping[str, tuple[Mapping[str, Any], Iterable[float | None]]],
+    *,
+    first: int = 0,
+    n_epochs: int = 3,
+    lost: str = schema.DIVERGED,
+) -> list[Trial]:
+    """Trials of a group, a seed each.
+
+    Args:
+        group: of all.
+        model: the architecture.
+        settings: by name what each changes of the reference, and the last MSE of its seeds; None
+            ends without one.
+        first: the first seed.
+        n_epochs: of each.
+        lost: the state of a seed without an MSE.
+    """
+    trials = []
+    for name, (change, ends) in settings.items():
+        for seed, end in enumerate(ends, first):
+            its = {"trial_id": f"{group}-{model}-{name}-s{seed}", **change}
+            its |= without_value(lost) if end is None else {}
+            mse = np.geomspace(0.06, end or 0.05, n_epochs)
+            trials.append(trial(model, seed=seed, mse=mse, group=group, **its))
+    return trials
+
+
 def neighbour_trials(
     model: str,
     ratios: Mapping[str, Mapping[Any, float | None]],
     n_seeds: int = 5,
     **changes: Any,
 ) -> list[Trial]:
-    """The reference and its neighbours on the search's images, a few seeds each.
+    """The reference and its neighbours on the search's images, each seed 1 % above the one before.
 
-    Args:
-        model: the architecture.
-        ratios: of the validation MSE to the reference's, by factor and value; None diverges.
-        n_seeds: each seed's reference is 1 % above the one before.
-        changes: in all of them.
+    `ratios` are of the validation MSE to the reference's, by factor and value; None diverges.
     """
-    last = NUMBERS[model, SIZES[model]][1]
-    factors = [(name, value, r) for name, of in ratios.items() for value, r in of.items()]
-    trials = []
-    for name, value, ratio in [("reference", "", 1.0), *factors]:
-        for seed in range(n_seeds):
-            its = {} if name == "reference" else {name: value}
-            its |= {"trial_id": f"neighbour-{model}-{name}={value}-s{seed}"} | changes
-            its |= without_value(schema.DIVERGED) if ratio is None else {}
-            mse = [0.06, last * (ratio or 1.0) * 1.01**seed]
-            trials.append(trial(model, seed=seed, mse=mse, group=schema.NEIGHBOUR, **its))
-    return trials
+    last = [NUMBERS[model, SIZES[model]][1] * 1.01**seed for seed in range(n_seeds)]
+    settings = {"reference=": (changes, last)}
+    for factor, of in ratios.items():
+        for value, ratio in of.items():
+            ends = [ratio and ratio * one for one in last]
+            settings[f"{factor}={value}"] = ({factor: value} | changes, ends)
+    return by_seed(schema.NEIGHBOUR, model, settings, n_epochs=2)
 
 
 def finalist_trials(
     model: str, settings: Mapping[str, tuple[Mapping[str, Any], list[float | None]]]
 ) -> list[Trial]:
-    """Finalists of a model, by what their names hold: a search trial's number, or "reference".
-
-    Args:
-        model: the architecture.
-        settings: what each changes of the reference, and the validation MSE of the seeds from 1000
-            up; None diverges.
-    """
-    trials = []
-    for name, (change, ends) in settings.items():
-        for seed, end in enumerate(ends, start=1000):
-            its = {**change, "trial_id": f"finalist-{model}-{name}-s{seed}"}
-            its |= without_value(schema.DIVERGED) if end is None else {}
-            mse = [0.06, 0.03, end or 0.05]
-            trials.append(trial(model, seed=seed, mse=mse, group=schema.FINALIST, **its))
-    return trials
+    """Finalists of a model, with fresh seeds; see `by_seed`."""
+    return by_seed(schema.FINALIST, model, settings, first=1000)
 
 
 def custom_trials(
@@ -208,23 +215,9 @@ def custom_trials(
     n_epochs: int = 3,
     **changes: Any,
 ) -> list[Trial]:
-    """Custom trials: the reference with one factor changed, a seed each from 0.
-
-    Args:
-        model: the architecture.
-        factor: a column of the setting.
-        ends: the last MSE of the seeds, by the factor's value; None fails.
-        n_epochs: of each.
-        changes: in all rows.
-    """
-    trials = []
-    for value, by_seed in ends.items():
-        for seed, end in enumerate(by_seed):
-            its = {factor: value, "trial_id": f"custom-{model}-{factor}={value}-s{seed}"}
-            its |= without_value(schema.FAILED) if end is None else {}
-            mse = np.geomspace(0.06, end or 0.05, n_epochs)
-            trials.append(trial(model, seed=seed, mse=mse, group=schema.CUSTOM, **its | changes))
-    return trials
+    """Custom trials: the reference with one factor changed; `ends` by its value; None fails."""
+    settings = {f"{factor}={v}": ({factor: v} | changes, its) for v, its in ends.items()}
+    return by_seed(schema.CUSTOM, model, settings, n_epochs=n_epochs, lost=schema.FAILED)
 
 
 # Factors on the last MSE, by model and open value; 1 for what is not named.

@@ -1,34 +1,21 @@
 """The first screen: the answer is one that the run at hand can give, with n and an interval."""
 
-from typing import Any
-
-import numpy as np
 import pytest
 from golden import agrees
-from pages import run_of_trials
+from pages import screen
 from rows import Trial, trial
 from synthetic_runs import (
     MANIFEST,
     audit_trials,
     custom_trials,
+    ending_at,
     finalist_trials,
     quick_trials,
     search_trials,
 )
 
-from analysis import answer
-from analysis.page import Book
 from analysis.page.text import blocks, lines
 from study.folder import schema
-
-
-def reference(conv: list[float], dense: list[float], n_epochs: int = 50) -> list[Trial]:
-    """Trials whose test MSE ends at the given values, a seed each."""
-    return [
-        trial(model, seed=seed, mse=np.geomspace(0.06, end, n_epochs))
-        for model, ends in (("conv", conv), ("dense", dense))
-        for seed, end in enumerate(ends)
-    ]
 
 
 def plain(*models: tuple[str, int], n: int = 2) -> list[Trial]:
@@ -40,13 +27,6 @@ def winner(model: str, ends: list[float]) -> list[Trial]:
         trial(model, seed=seed, mse=[0.06, 0.03, end], group=schema.WINNER)
         for seed, end in enumerate(ends)
     ]
-
-
-def screen(*pairs: Trial, question: str = "", **manifest: Any) -> str:
-    """The first screen as HTML."""
-    spec = MANIFEST["spec"] | {"question": question}
-    its = answer.answer(run_of_trials(*pairs, **{"spec": spec} | manifest))
-    return Book("here").chapter(f"answer_{its['kind']}", **its).html
 
 
 def short(html: str) -> str:
@@ -66,15 +46,15 @@ FAILED = [trial(model, state=schema.FAILED, test_mse=None) for model in schema.M
 @pytest.mark.parametrize(
     ("pairs", "said"),
     [
-        (reference([0.0040, 0.0041, 0.0039], [0.008, 0.0082, 0.0079]), "Yes, at this setting."),
-        (reference([0.0060, 0.0061, 0.0059], [0.008, 0.0082, 0.0079]), "Not at this setting."),
+        (ending_at([0.0040, 0.0041, 0.0039], [0.008, 0.0082, 0.0079]), "Yes, at this setting."),
+        (ending_at([0.0060, 0.0061, 0.0059], [0.008, 0.0082, 0.0079]), "Not at this setting."),
         (
-            reference([0.016, 0.0161, 0.0162], [0.008, 0.0082, 0.0079]),
+            ending_at([0.016, 0.0161, 0.0162], [0.008, 0.0082, 0.0079]),
             "No: at this setting it has more.",
         ),
-        (reference([0.0020, 0.0080], [0.008, 0.008]), "Undecided: too few seeds."),
-        (reference([0.0160], [0.008]), "One seed cannot tell."),
-        (reference([0.02], [0.04], n_epochs=3), "Too short to test it."),
+        (ending_at([0.0020, 0.0080], [0.008, 0.008]), "Undecided: too few seeds."),
+        (ending_at([0.0160], [0.008]), "One seed cannot tell."),
+        (ending_at([0.02], [0.04], n_epochs=3), "Too short to test it."),
         ([], "This run cannot say."),
         ([trial(), trial("dense", state=schema.FAILED, test_mse=None)], "This run cannot say."),
         ([trial(seed=0), trial("dense", seed=1)], "This run cannot say."),
@@ -127,7 +107,7 @@ def test_the_nearest_that_speaks_to_a_question_answers_it(pairs: list[Trial], sa
 def test_what_is_said_on_first_screens():
     """Each kind whole, so that a change of any word is seen."""
     depends = audit_trials(factors={schema.CONV: {}, schema.DENSE: {"sigmoid": 6.0}})
-    long, brief = reference([0.016, 0.0161], [0.008, 0.0081]), reference([0.02], [0.04], 3)
+    long, brief = ending_at([0.016, 0.0161], [0.008, 0.0081]), ending_at([0.02], [0.04], 3)
     tuned = [*winner("conv", [0.01]), *winner("dense", [0.005])]
     searched = [*finalist_trials("conv", FINALISTS), trial(group=schema.SEARCH, mse=[0.02])]
     fashion = {"data": MANIFEST["data"] | {"name": "Fashion-MNIST"}}

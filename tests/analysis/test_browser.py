@@ -329,13 +329,6 @@ def test_the_table_scrolls_in_its_own_box_on_a_phone(page: webdriver.Chrome):
     assert inside > outside > 300
 
 
-def test_the_dark_scheme_is_dark(page: webdriver.Chrome):
-    color = "return getComputedStyle(document.body).backgroundColor"
-    light = page.execute_script(color)
-    look(page, 1280, DARK)
-    assert page.execute_script(color) != light
-
-
 def test_figures_have_light_ink_in_the_dark_scheme(page: webdriver.Chrome):
     """And in print they have not."""
     figure = page.find_element(By.CSS_SELECTOR, "header figure")

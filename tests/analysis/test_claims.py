@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pages import run_of_trials
 from rows import Trial, trial
+from synthetic_runs import ending_at
 
 from analysis import claims
 from analysis.claims import Claim
@@ -16,15 +17,6 @@ def judged(*pairs: Trial) -> list[Claim]:
 def claim_about(words: str, pairs: list[Trial]) -> Claim:
     (found,) = [claim for claim in judged(*pairs) if words in claim.claim]
     return found
-
-
-def run_of(conv: list[float], dense: list[float], n_epochs: int = 50, **changes) -> list[Trial]:
-    """The report's two models, whose MSE ends at the given values, a seed each."""
-    return [
-        trial(model, seed=seed, mse=np.geomspace(0.06, end, n_epochs), **changes)
-        for model, ends in (("conv", conv), ("dense", dense))
-        for seed, end in enumerate(ends)
-    ]
 
 
 @pytest.mark.parametrize(
@@ -41,18 +33,18 @@ def run_of(conv: list[float], dense: list[float], n_epochs: int = 50, **changes)
 )
 @pytest.mark.parametrize("images", ["training", "test"])
 def test_half(conv, dense, verdict, words, images):
-    claim = claim_about(f"{images} set", run_of(conv, dense))
+    claim = claim_about(f"{images} set", ending_at(conv, dense))
     assert claim.verdict == verdict
     assert words in claim.reason
     assert claim.estimate.n == len(conv)
 
 
 def test_a_short_run_tests_nothing_and_says_why():
-    found = judged(*run_of([0.004], [0.009], n_epochs=3))
+    found = judged(*ending_at([0.004], [0.009], n_epochs=3))
     assert {claim.verdict for claim in found} == {"not tested", "not comparable"}
     assert found[0].reason == "Trained for 3 epochs, the claim is about 50."
     assert found[0].estimate.mean == pytest.approx(0.004 / 0.009)
-    slower = claim_about("longer to train", run_of([0.004], [0.009], n_epochs=3))
+    slower = claim_about("longer to train", ending_at([0.004], [0.009], n_epochs=3))
     assert "Trained for 3 epochs, the report for 50." in slower.reason
 
 
@@ -84,11 +76,11 @@ def test_steep_then_slow(curve, verdict):
 
 
 def test_times_are_never_comparable():
-    claim = claim_about("longer to train", run_of([0.009] * 2, [0.004] * 2))
+    claim = claim_about("longer to train", ending_at([0.009] * 2, [0.004] * 2))
     assert claim.verdict == "not comparable"
     assert claim.estimate.mean == pytest.approx(3.5)
     assert claim.reason.startswith("Conv was slower here, but hardware and versions differ")
-    faster = claim_about("longer to train", run_of([0.009] * 2, [0.004] * 2, train_seconds=1.0))
+    faster = claim_about("longer to train", ending_at([0.009] * 2, [0.004] * 2, train_seconds=1.0))
     assert faster.reason.startswith("Conv was not clearly slower or faster here")
 
 
@@ -112,7 +104,7 @@ def test_dense_sizes(other, best, null):
 
 
 def test_one_dense_size_cannot_be_the_best():
-    claim = claim_about("best dense size", run_of([0.009], [0.004]))
+    claim = claim_about("best dense size", ending_at([0.009], [0.004]))
     assert claim.verdict == "not tested"
     assert "No other dense size" in claim.reason
 
@@ -129,7 +121,7 @@ def test_a_difference_within_the_seeds_decides_nothing():
 
 
 def test_one_seed_has_values_and_no_verdict():
-    found = judged(*run_of([0.009], [0.004]))
+    found = judged(*ending_at([0.009], [0.004]))
     assert {claim.verdict for claim in found} == {"undecided", "not tested", "not comparable"}
     assert claims.tally(found) == "3 undecided, 3 not tested, 1 not comparable"
 

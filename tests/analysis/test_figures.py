@@ -3,6 +3,7 @@
 import base64
 import importlib
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -15,12 +16,22 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from pages import chapter_of, run_of_trials
 from rows import NUMBERS, Trial, trial
-from synthetic_runs import audit_trials, custom_trials, reconstructions, write_run
+from synthetic_runs import (
+    MANIFEST,
+    audit_trials,
+    custom_trials,
+    finalist_trials,
+    neighbour_trials,
+    quick_trials,
+    reconstructions,
+    search_trials,
+    write_run,
+)
 
 from analysis import plots
-from analysis.chapters import curves
+from analysis.chapters import curves, parameters, pareto, search, sensitivity
 from analysis.chapters import reconstructions as digits
-from analysis.load import read_run
+from analysis.load import Run, read_run
 from study.folder import schema
 
 
@@ -28,7 +39,7 @@ def every(n_epochs: int = 3, n_seeds: int = 1) -> list[Trial]:
     return [trial(*size, seed, n_epochs) for size in NUMBERS for seed in range(n_seeds)]
 
 
-def drawings(key: str, *pairs: Trial) -> dict[str, plots.Drawing]:
+def drawings(key: str, run: Run) -> dict[str, plots.Drawing]:
     """The drawings of a chapter, before they are finished."""
     found: dict[str, plots.Drawing] = {}
 
@@ -40,9 +51,8 @@ def drawings(key: str, *pairs: Trial) -> dict[str, plots.Drawing]:
         for inner in value if isinstance(value, list | tuple) else ():
             collect(inner)
 
-    chapter = importlib.import_module(f"analysis.chapters.{key}")
     with plots.style():
-        collect(chapter.chapter(run_of_trials(*pairs)))
+        collect(importlib.import_module(f"analysis.chapters.{key}").chapter(run))
     return found
 
 
@@ -53,36 +63,52 @@ def drawn(drawing: plots.Drawing) -> Axes:
     return drawing.figure.axes[0]
 
 
+RATIOS = {
+    "learning_rate": {0.25: 1.9, 2.0: 0.8, 4.0: None},
+    "hidden_activation": {"sigmoid": 2.5},
+    "hidden_units": {64: 1.7},
+}
+FINALS = {"reference": ({}, [0.007, 0.071]), "001": ({"learning_rate": 2.0}, [0.005, None, 0.006])}
+SEARCHED = [t for model in schema.MODELS for t in search_trials(model, 40, prune=False)]
+RATES = custom_trials("conv", "learning_rate", {0.1: [0.03], 4.0: [0.01]})
 RUNS = {
-    "curves": (*every(50, 3),),
-    "custom": (trial(), *custom_trials("conv", "learning_rate", {0.1: [0.03], 4.0: [0.01]})),
-    "readings": (*audit_trials(),),
-    "times": (*every(3, 2),),
+    "curves": run_of_trials(*every(50, 3)),
+    "custom": run_of_trials(trial(), *RATES),
+    "readings": run_of_trials(*audit_trials()),
+    "times": run_of_trials(*every(3, 2)),
+    "search": run_of_trials(*quick_trials(), *finalist_trials("conv", FINALS)),
+    "parameters": run_of_trials(*SEARCHED),
+    "sensitivity": run_of_trials(*neighbour_trials("dense", RATIOS, 3)),
+    "pareto": run_of_trials(*SEARCHED, spec=MANIFEST["spec"] | {"objective": schema.MSE_AND_TIME}),
 }
 
 
 @pytest.mark.parametrize("key", RUNS)
-def test_nothing_is_clipped_and_the_footnote_lies_below(key: str):
-    found = drawings(key, *RUNS[key])
+def test_nothing_is_clipped_and_the_axes_keep_their_room(key: str):
+    found = drawings(key, RUNS[key])
     assert found
     for drawing in found.values():
         ax = drawn(drawing)
         inches = drawing.figure.get_tightbbox()
-        assert inches.min.min() >= 0
-        assert (inches.max <= drawing.figure.get_size_inches() + 0.01).all()
+        assert inches.min.min() >= -0.02
+        assert (inches.max <= drawing.figure.get_size_inches() + 0.02).all()
         (footnote,) = drawing.figure.texts
         assert footnote.get_window_extent().y1 <= ax.get_tightbbox().y0
+        assert ax.get_position().width > 0.35  # labels and legend leave it that much
+        for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+            boxes = [label.get_window_extent() for label in labels if label.get_text()]
+            assert not any(one.overlaps(other) for one, other in pairwise(boxes))
 
 
 def test_no_style_is_left_behind():
     before = dict(matplotlib.rcParams)
-    drawings("curves", *every())
+    drawings("curves", run_of_trials(*every()))
     assert dict(matplotlib.rcParams) == before
 
 
 @pytest.mark.parametrize("n_epochs", [1, 2, 3, 7, 50, 200])
 def test_epoch_ticks_are_epochs(n_epochs: int):
-    ax = drawn(drawings("curves", *every(n_epochs))[curves.TEST])
+    ax = drawn(drawings("curves", run_of_trials(*every(n_epochs)))[curves.TEST])
     low, high = ax.get_xlim()
     ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
     assert 1 <= len(ticks) <= 9
@@ -124,17 +150,17 @@ def test_models_differ_without_colour():
 
 
 def test_a_band_needs_more_than_one_seed_and_other_dense_sizes_are_muted():
-    ax = drawn(drawings("curves", *every())[curves.TEST])
+    ax = drawn(drawings("curves", run_of_trials(*every()))[curves.TEST])
     assert len(ax.collections) == 0
     by_name = {str(line.get_label()).split(",")[0]: line for line in ax.get_lines()}
     assert by_name["dense-64"].get_color() == plots.MUTED
     assert by_name["dense-64"].get_linewidth() < by_name["dense-512"].get_linewidth()
-    several = drawn(drawings("curves", *every(3, 2))[curves.TEST])
+    several = drawn(drawings("curves", run_of_trials(*every(3, 2)))[curves.TEST])
     assert len(several.collections) == len(by_name)
 
 
 def test_the_ratio_is_drawn_beside_the_reports():
-    ax = drawn(drawings("curves", *every(50, 3))["figure-ratio-by-epoch"])
+    ax = drawn(drawings("curves", run_of_trials(*every(50, 3)))["figure-ratio-by-epoch"])
     assert {0.5, 1.0} <= {line.get_ydata()[0] for line in ax.get_lines()}
     assert ax.get_ylim()[0] < 0.5
 
@@ -191,6 +217,60 @@ def test_the_legend_and_the_readout_name_the_same_series():
     for place in range(len(names)):
         assert f'data-series="{place}"' in figure.svg
     assert b"data-series" not in figure.files["svg"]
+
+
+def test_trials_without_a_value_have_no_height():
+    ax = search.drawing(run_of_trials(*quick_trials()), "number").figure.axes[0]
+    in_axes = [line for line in ax.get_lines() if line.get_transform() != ax.transData]
+    marks = {line.get_marker(): list(line.get_xdata()) for line in in_axes}
+    assert marks == {"x": [2], "v": [4], "P": [5]}
+    values = [line for line in ax.get_lines() if line.get_marker() in ("o", "s")]
+    heights = np.concatenate([line.get_ydata() for line in values])
+    assert sorted(set(np.round(heights, 6))) == [0.018, 0.02]
+    # The marks' strip holds no value.
+    bottom = ax.transAxes.inverted().transform(ax.transData.transform((1, heights.min())))[1]
+    assert bottom > 0.14
+
+
+def test_what_can_be_read_is_every_trial_with_a_value():
+    points = search.drawing(run_of_trials(*quick_trials()), "number").points
+    assert [text.split(":")[0] for one in points for text in one.texts] == [
+        f"search-{model}-{number}" for model in ("conv", "dense") for number in (0, 2)
+    ]
+    assert "; dense-512, batch size 256," in points[1].texts[0]
+
+
+def test_diverged_neighbours_have_no_point_but_a_count():
+    drawing = sensitivity.drawing(RUNS["sensitivity"], "dense")
+    assert sum(len(one.texts) for one in drawing.points) == 4
+    right = drawing.figure.axes[0].child_axes[0]
+    said = [label.get_text() for label in right.get_yticklabels()]
+    assert sorted(said) == ["3 diverged", *["n = 3"] * 4]
+
+
+def test_importances_within_chance_are_hollow():
+    names = ["learning_rate", "one_minus_momentum", "hidden_activation"]
+    columns = {"parameter": names, "share": [0.7, 0.2, 0.1], "chance": [0.3, 1.4, 0.2]}
+    with plots.style():
+        _, ax = plots.new_figure(2.1)
+        parameters.draw_importances(ax, pd.DataFrame(columns), plots.DARK)
+    found = {line.get_label(): list(line.get_ydata()) for line in ax.get_lines()}
+    assert (found["more than chance"], found["not more"]) == ([0], [1, 2])
+    assert found["the same, beyond the axis"] == [1]
+    assert ax.get_xlim() == (0, 1)
+
+
+def test_fronts_are_steps_from_their_own_trials():
+    data = pareto.pareto_trials(RUNS["pareto"])
+    lines = {
+        line.get_label(): line
+        for line in pareto.drawing(RUNS["pareto"], data, "both").figure.axes[0].get_lines()
+    }
+    front = data[data["on_own_front"] & (data["model"] == "conv")]
+    assert lines["conv, front"].get_drawstyle() == "steps-post"
+    assert list(lines["conv, front"].get_ydata()) == front["val_mse"].tolist()
+    n_dominated = ((data["model"] == "conv") & ~data["on_own_front"]).sum()
+    assert len(lines["conv, dominated"].get_xdata()) == n_dominated
 
 
 def test_one_grey_png_of_an_image():

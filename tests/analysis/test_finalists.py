@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
-from pages import chapter_of, run_of_trials
+from pages import chapter_of, run_of_trials, screen, text_of
 from rows import Trial, trial
 from synthetic_runs import MANIFEST, finalist_trials
 
 from analysis.chapters import finalists, winners
 from analysis.load import Run
+from analysis.page.text import lines
 from study.folder import schema
 
 FAST, FASTER = {"learning_rate": 2.0}, {"learning_rate": 4.0, "latent_filters": 16}
@@ -71,8 +72,8 @@ def test_a_setting_that_lost_a_seed_loses():
     ],
 )
 def test_every_outcome_has_its_sentence(pairs, sentence):
-    (said,) = finalists.sentences(run_of(*pairs))
-    assert sentence in said
+    spec = MANIFEST["spec"] | {"n_finalists": 2}
+    assert sentence in "\n".join(lines(screen(*SEARCH, *pairs, spec=spec)))
 
 
 def test_a_winner_is_known_by_its_finalists_mean():
@@ -83,7 +84,7 @@ def test_a_winner_is_known_by_its_finalists_mean():
     assert winners.by_model(run) == {"conv": first}
     chosen, fresh = winners.chosen_by(run, first)
     assert (chosen.mean, chosen.n, fresh.lost) == (pytest.approx(0.0056), 3, {})
-    assert winners.rows(run)[0][3] == "0.00560 ± 0.00010 (n = 3 fresh seeds)"
+    assert "|0.00560 ± 0.00010 (n = 3 fresh seeds)|" in text_of(run, "search")
     alone = run_of(*finals([], SECOND, []), *won, lucky)
     assert winners.by_model(alone)["conv"].label == first.label
     assert winners.chosen_by(alone, winners.winners(alone)[1])[0].n == 1

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rows import Trial
 from synthetic_runs import MANIFEST, quick_trials, trial, write_run
 
-from analysis.load import (
-    DTYPES,
-    RunFolderError,
-    load_manifest,
-    load_reconstructions,
-    load_run,
-)
+from analysis.load import DTYPES, RunFolderError, load_manifest, load_reconstructions, load_run
 from study.folder import schema
 
 
@@ -108,57 +103,39 @@ def test_a_missing_column_is_named(quick_run: Path):
         load_run(quick_run)
 
 
+ROW, HISTORY = trial("conv", 8, n_epochs=2)
+
+
+def epochs(*numbers: int | None) -> Trial:
+    return ROW, [step | {"epoch": n} for step, n in zip(HISTORY, numbers, strict=True)]
+
+
+STRANGERS = [HISTORY[0] | {"trial_id": f"stranger-{number}"} for number in range(7)]
+EPOCHS_FROM_1 = r"the epochs of trial reference-conv-8-0 from 1"
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("pairs", "message"),
     [
-        ({"state": "exploded"}, "unknown state, exploded"),
-        ({"state": None}, "unknown state, None"),
-        ({"group": "misc"}, "unknown group, misc"),
-        ({"model": "dense2"}, "unknown model, dense2"),
+        ([(ROW | {"state": "exploded"}, [])], r"trials\.parquet has an unknown state, exploded"),
+        ([(ROW | {"state": None}, [])], r"trials\.parquet has an unknown state, None"),
+        ([(ROW | {"group": "misc"}, [])], r"trials\.parquet has an unknown group, misc"),
+        ([(ROW | {"model": "dense2"}, [])], r"trials\.parquet has an unknown model, dense2"),
+        ([(ROW, HISTORY), (ROW, [])], "has trial reference-conv-8-0 more than once"),
+        *(([epochs(*n)], EPOCHS_FROM_1) for n in ((1, 3), (0, 1), (2, 3), (1, 1), (1, None))),
+        ([(ROW, STRANGERS[:1])], r"epochs\.parquet has an unknown trial_id, stranger-0"),
+        ([(ROW, STRANGERS)], r"trial_id, stranger-0, .*stranger-4 and 2 more; use"),
     ],
 )
-def test_an_unknown_value_is_named(tmp_path: Path, changes: dict[str, str], message: str):
-    row, history = trial("conv", 8)
-    folder = write_run(tmp_path, (row | changes, history))
-    with pytest.raises(RunFolderError, match=rf"trials\.parquet has an {message}"):
-        load_run(folder)
-
-
-def test_a_trial_that_is_there_twice_is_named(tmp_path: Path):
-    row, history = trial("conv", 8)
-    folder = write_run(tmp_path, (row, history), (row, []))
-    with pytest.raises(RunFolderError, match="has trial reference-conv-8-0 more than once"):
-        load_run(folder)
-
-
-@pytest.mark.parametrize("epochs", [[1, 3], [0, 1], [2, 3], [1, 1], [1, None]])
-def test_epochs_with_gaps_are_refused(tmp_path: Path, epochs: list[int | None]):
-    row, history = trial("conv", 8, n_epochs=2)
-    for step, epoch in zip(history, epochs, strict=True):
-        step["epoch"] = epoch
-    folder = write_run(tmp_path, (row, history))
-    with pytest.raises(RunFolderError, match=r"the epochs of trial reference-conv-8-0 from 1"):
-        load_run(folder)
+def test_what_the_tables_may_not_hold_is_named(tmp_path: Path, pairs: list[Trial], message: str):
+    with pytest.raises(RunFolderError, match=message):
+        load_run(write_run(tmp_path, *pairs))
 
 
 def test_epochs_in_any_order_are_accepted(tmp_path: Path):
     row, history = trial("conv", 8)
     _, epochs = load_run(write_run(tmp_path, (row, history[::-1])))
     assert epochs["epoch"].tolist() == [3, 2, 1]
-
-
-def test_epochs_of_no_trial_are_refused(tmp_path: Path):
-    row, history = trial("conv", 8)
-    history[0]["trial_id"] = "stranger"
-    with pytest.raises(RunFolderError, match=r"epochs\.parquet has an unknown trial_id, stranger"):
-        load_run(write_run(tmp_path, (row, history)))
-
-
-def test_many_unknown_values_are_counted(tmp_path: Path):
-    _, history = trial("conv", 8, n_epochs=1)
-    strangers = [history[0] | {"trial_id": f"stranger-{number}"} for number in range(7)]
-    with pytest.raises(RunFolderError, match=r"trial_id, stranger-0, .*stranger-4 and 2 more; use"):
-        load_run(write_run(tmp_path, (trial("conv", 8)[0], strangers)))
 
 
 def test_values_of_another_type_are_named(quick_run: Path):

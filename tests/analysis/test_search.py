@@ -8,7 +8,7 @@ import pytest
 from golden import agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pages import run_of_trials, text_of
+from pages import run_of_trials, screen, text_of
 from rows import Trial, trial, without_value
 from synthetic_runs import (
     MANIFEST,
@@ -19,7 +19,8 @@ from synthetic_runs import (
 )
 
 from analysis import settings as frame
-from analysis.chapters import finalists, pareto, search, winners
+from analysis.chapters import pareto, search, winners
+from analysis.page.text import lines
 from study.folder import schema
 
 TIMED = MANIFEST["spec"] | {"objective": schema.MSE_AND_TIME}
@@ -156,9 +157,9 @@ def test_winners_are_compared_by_seed():
 def test_a_winner_is_beside_the_reference_of_its_size():
     sizes = [trial("dense", size, seed) for size in (256, 512) for seed in range(3)]
     run = run_of_trials(*sizes, *(winner("dense", s, 0.004, hidden_units=256) for s in range(3)))
-    assert winners.rows(run)[0][-1] == "dense-256: 0.00505 ± 0.00005 (n = 3)"
+    assert "|dense-256: 0.00505 ± 0.00005 (n = 3)\n" in text_of(run, "search")
     other = run_of_trials(*sizes, winner("dense", 0, 0.004, hidden_units=77))
-    assert winners.rows(other)[0][-1] == "dense-512: 0.00424 ± 0.00004 (n = 3)"
+    assert "|dense-512: 0.00424 ± 0.00004 (n = 3)\n" in text_of(other, "search")
 
 
 @pytest.mark.parametrize(
@@ -234,11 +235,8 @@ def test_whatever_became_of_the_trials_no_sentence_lacks_its_n_or_says_nan(ends)
                 setting = {"learning_rate": 0.5 + number} if group == schema.SEARCH else TUNED
                 its = {"trial_id": f"{group}-{model}-{number}", "group": group, **setting}
                 found.append(trial(model, seed=number, mse=[0.06, mse], **its | changes))
-    run = run_of_trials(*found, *finalist_trials("conv", {"reference": ({}, [0.01, 0.02])}))
-    said = [*finalists.sentences(run), winners.tuned_sentence(run)]
-    said += map(str, [*finalists.rows(run), *winners.rows(run)])
-    said += map(str, search.budget_rows(run))
-    for sentence in said:
+    found += finalist_trials("conv", {"reference": ({}, [0.01, 0.02])})
+    for sentence in lines(screen(*found)):
         assert not re.search(r"\bnan\b|\bNone\b|\binf\b", sentence)
         for judged in re.findall(r"has [\d.]+ times [^.:]*MSE \(([^)]*)\): ([^.]*)\.", sentence):
             bounds, verdict = judged

@@ -12,7 +12,6 @@ from rows import trial
 from scipy import stats
 from synthetic_runs import custom_trials
 
-from analysis.chapters.claims import summary
 from analysis.settings import (
     Estimate,
     curve,
@@ -67,12 +66,6 @@ def test_the_ratio_of_independent_samples_is_welchs(top: list[float], bottom: li
     assert (np.log(found.high / found.mean), np.log(found.mean / found.low)) == pytest.approx(
         (half, half), rel=1e-6
     )
-
-
-def test_the_interval_is_students():
-    # t(0.975, 2 degrees of freedom) = 4.30265; sd of 1, 2, 3 is 1.
-    found = mean_over_seeds(pd.Series([1.0, 2.0, 3.0]))
-    assert found.high - 2 == pytest.approx(4.30265 / math.sqrt(3), rel=1e-5)
 
 
 def test_few_or_equal_values():
@@ -191,21 +184,3 @@ def test_curves_are_mean_and_range_and_ratios_are_paired_at_every_epoch():
     assert pairs[["epoch", "n"]].to_numpy().tolist() == [[1, 2], [2, 2]]
     assert pairs["mean"].tolist() == pytest.approx([1 / 2, 1 / 4])
     assert ratio_curve(conv, None, run.epochs, schema.TEST_MSE).empty
-
-
-def test_the_summary_has_a_row_a_model_and_the_ratios():
-    ends = {"conv": 0.01, "dense": 0.004}
-    run = run_of_trials(
-        *(
-            trial(model, seed=seed, mse=[0.06, end])
-            for model, end in ends.items()
-            for seed in (0, 1)
-        )
-    )
-    table = summary(run).set_index("model")
-    assert list(table.index) == ["conv", "dense-512", "conv ÷ dense-512"]
-    assert table.loc["conv", "n_parameters"] == 4385
-    assert table.loc["conv ÷ dense-512", "test_mse_mean"] == pytest.approx(2.5)
-    assert table.loc["conv ÷ dense-512", "train_seconds_mean"] == pytest.approx(3.5)
-    assert table["n_seeds"].tolist() == [2, 2, 2]
-    assert summary(run_of_trials()).empty

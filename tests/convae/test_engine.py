@@ -10,11 +10,12 @@ import pytest
 from keras_fit import noise
 
 from convae.config import TrialConfig
-from convae.engine import Engine, ProgramId
+from convae.engine import Engine
 from convae.errors import EngineError
 from convae.lane_program import DeviceImages, Evaluator, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
 from convae.results import Status
+from convae.shapes import ProgramId
 from convae.sharing import DeviceSharing, choose_n_lanes
 
 pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
@@ -319,6 +320,24 @@ def test_an_engine_that_fails_tells_everybody_who_asks(broken):
         for call in (lambda: engine.submit("b", dense()), lambda: engine.advance("a", 2)):
             with pytest.raises(EngineError):
                 call()
+
+
+def test_a_failure_is_suspected_of_the_trials_that_just_came():
+    engine, programs = fake_engine(dense=2)
+    engine.compile()
+    engine.submit("a", dense())
+    engine.step()
+
+    def fail():
+        raise RuntimeError("out of memory")
+
+    programs[DENSE].run = fail
+    engine.submit("b", dense())
+    engine._guarded(engine.step)
+    for name, suspect in (("a", False), ("b", True)):
+        with pytest.raises(EngineError) as caught:
+            engine.report(name)
+        assert caught.value.suspect is suspect
 
 
 def test_refuses_what_it_cannot_do():

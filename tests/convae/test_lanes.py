@@ -9,9 +9,10 @@ from keras_fit import digits, fit, pixels
 
 from convae.config import TrialConfig
 from convae.lane_operations import threefry
-from convae.lane_program import DeviceImages, Evaluator, Shape, form_on, n_chunks
+from convae.lane_program import DeviceImages, Evaluator, Shape, form_on
 from convae.lanes import Lanes
 from convae.models import build_model, reset
+from convae.shapes import n_chunks
 
 pytestmark = pytest.mark.timeout(600)  # XLA compiles three programs, perhaps on a busy machine
 N_TRAIN, N_SEARCH, N_TEST, N_EPOCHS = 300, 250, 40, 2

@@ -17,9 +17,10 @@ import numpy as np
 from convae.config import TrialConfig
 from convae.data import ImageSet
 from convae.device import open_device
-from convae.engine import Engine, ProgramId
+from convae.engine import Engine
 from convae.lane_program import Shape
 from convae.sharing import DeviceSharing
+from convae.shapes import ProgramId
 
 open_device(gpu=False, lanes=True)
 train, test = (np.random.default_rng(n).integers(0, 256, (n, 28, 28), np.uint8) for n in (200, 50))

@@ -14,6 +14,7 @@ import numpy as np
 
 from convae.results import EpochResult, Report, Status
 from study.folder import schema
+from study.tune.engines import Ready
 from study.tune.trainable import WorkerSettings
 
 BEST = 0.01
@@ -42,6 +43,9 @@ class ClosedFormEngine:
 
     def describe(self):
         return self._device
+
+    def ready(self, planned, timeout_seconds):
+        return Ready({})
 
     def submit(self, attempt, planned, until_epoch, state):
         self._planned, self._until_epoch = planned, until_epoch

@@ -3,12 +3,14 @@
     python noise_study.py [options of study.run]
 
 Trials leave a checkpoint with every result. Without lanes they are slowed down, to be caught in the
-middle. The environment says how many IMAGES to train on.
+middle. The environment says how many IMAGES to train on, and which FAULT engines with lanes have:
+"compile", "memory" or "wrong".
 """
 
 import os
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,10 +20,11 @@ from convae.data import ImageSet
 from study.tune.engines import StudyEngine, open_engine
 from study.tune.trainable import WorkerSettings
 
+FAULT = os.environ.get("FAULT")
 N_TRAIN, N_TEST = int(os.environ.get("IMAGES", "200")), 50
 
 
-def noise(_):
+def noise(_=None):
     rng = np.random.default_rng(0)
     train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (N_TRAIN, N_TEST))
     return ImageSet(train, np.zeros(N_TRAIN, np.uint8), test, np.zeros(N_TEST, np.uint8), "noise")
@@ -44,7 +47,40 @@ def slow_engine(*arguments, **settings):
     return StudyEngine(*arguments, **settings, open_engine=open_slowly)
 
 
+def open_faulty(*arguments, **settings):
+    """Opens an engine whose programs of many lanes have the fault."""
+    from convae.lanes import Lanes
+
+    class Faulty(Lanes):
+        def compile(self):
+            if self.n_lanes > 1 and FAULT == "compile":
+                raise RuntimeError("no tiles for this dot")
+            seconds = super().compile()
+            if self.n_lanes > 1 and FAULT == "memory":
+                raise MemoryError
+            return seconds
+
+        def put(self, lane, config, state, sizes=None):
+            if self.n_lanes > 1 and FAULT == "wrong":
+                config = replace(config, momentum=0.9 * config.momentum)
+            super().put(lane, config, state, sizes)
+
+    return open_engine(*arguments, **settings, proves=True, lanes=Faulty)
+
+
+class FaultyEngine(StudyEngine):
+    """An engine with lanes that has the fault that the environment names."""
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings, open_engine=open_faulty)
+
+
 if __name__ == "__main__":
     convae.data.load_images = noise
-    workers = WorkerSettings(engine=slow_engine, report_seconds=0.1, checkpoint_seconds=0.0)
+    workers = WorkerSettings(
+        engine=slow_engine,
+        lanes_engine=FaultyEngine if FAULT else StudyEngine,
+        report_seconds=0.1,
+        checkpoint_seconds=0.0,
+    )
     sys.exit(study.run.main([*sys.argv[1:], "--no-report"], workers=workers))

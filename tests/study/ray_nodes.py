@@ -28,10 +28,8 @@ FAKE_CLOUD = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNod
 FAKE_HEAD_TYPE, FAKE_HEAD_ID = "ray.head.default", "f" * 51 + "00000"
 # Of each node, chosen for it: a raylet gives helpers that choose their own fifteen seconds.
 PORTS = (
-    "dashboard-agent-grpc-port",
-    "dashboard-agent-listen-port",
-    "metrics-export-port",
-    "runtime-env-agent-port",
+    *("dashboard-agent-grpc-port", "dashboard-agent-listen-port"),
+    *("metrics-export-port", "runtime-env-agent-port"),
 )
 N_ATTEMPTS = 3  # Ray gives a node thirty seconds to start, which a busy machine may need
 
@@ -77,13 +75,7 @@ def as_from_a_terminal():
 
 
 class Started:
-    """A process that was started here, and all that it starts.
-
-    Args:
-        command: what to run.
-        environment: what to add to this process's own.
-        settings: of subprocess.Popen.
-    """
+    """A process that was started here with more environment variables, and all that it starts."""
 
     def __init__(self, command, environment, **settings):
         self.mark = secrets.token_hex(8)
@@ -111,23 +103,16 @@ class Cluster:
         folder: for Ray's own files.
         dashboard: whether the head has one, which takes jobs.
         cpus: of the head, for trials.
-        workers: for Ray's autoscaler: what each node that it may start has.
-        max_workers: that it may start.
-        version: of the autoscaler, "1" or "2".
-
-    Attributes:
-        address: of the cluster.
-        nodes: the head, and those that were added.
-        dashboard: its address.
-        environment: what a process needs to take part in it.
+        workers: for Ray's autoscaler, of this version, "1" or "2": what each node that it may start
+            has, and how many these may be.
     """
 
     def __init__(
         self, folder, *, dashboard=False, cpus=0, workers=None, max_workers=1, version="1"
     ):
         self._folder = folder
-        self.nodes = []
-        # Clusters ask for a token only if they are told to.
+        self.nodes = []  # the head, and those that were added
+        # What a process needs to take part. Clusters ask for a token only if they are told to.
         self.environment = {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
@@ -185,9 +170,7 @@ class Cluster:
     def add(self, *arguments, within=()):
         """Adds a node and returns it, to be killed.
 
-        Args:
-            arguments: of ray start, such as its resources.
-            within: a command that runs the one that follows it, such as unshare.
+        The arguments are of ray start, run within a command such as unshare.
         """
         ip = f"127.0.0.{len(self.nodes) + 2}"
         return self._start(ip, f"--address={self.address}", *arguments, within=within)

@@ -21,22 +21,38 @@ TRIAL, ENGINE, KEEPER = "ResourceTrainable", "StudyEngine", "EngineKeeper"
 STARTED = []  # studies that nobody has waited for or killed
 
 
+def write_images(path, n_train=60, n_test=12, seed=0):
+    """Noise, as a file that `--data` takes."""
+    rng = np.random.default_rng(seed)
+    train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (n_train, n_test))
+    np.savez(path, x_train=train, x_test=test)
+
+
+def wait_until(condition, seconds=10, *, meanwhile=lambda: None):
+    """Waits for a condition, and returns what it gives; `meanwhile` is called as long."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        meanwhile()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
 def command(program, storage, *options):
     """A study's command line; its program is one of the tests' own."""
     return [sys.executable, str(HERE / program), f"--storage={storage}", "--name=study", *options]
 
 
 class Study:
-    """A study that runs, and the lines that it prints."""
+    """A study that runs, on a cluster or on this machine, and the lines that it prints."""
 
-    def __init__(self, program, storage, *options, environment=None):
+    def __init__(self, program, storage, *options, on=None, **environment):
         self.folder = storage / "study"
-        self._started = Started(
-            command(program, storage, *options),
-            environment or {},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        if on:
+            options = ["--address", on.address, *options]
+            environment = {**on.environment, **environment}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        self._started = Started(command(program, storage, *options), environment, **pipes)
         self.process, self.mark = self._started.process, self._started.mark
         STARTED.append(self)
 
@@ -51,12 +67,11 @@ class Study:
 
     def wait_until(self, condition, seconds=240):
         """Waits for a condition while the study runs; returns what it gives."""
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
+
+        def runs():
             assert self.process.poll() is None, self.process.stdout.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        return found
+
+        return wait_until(condition, seconds, meanwhile=runs)
 
     def rest(self):
         """The exit code, and all lines that are left; nothing may run on."""

@@ -3,15 +3,17 @@
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ray import cloudpickle
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from simulation import MemoryFolder, totals
 
+from convae.errors import EngineLostError
 from convae.results import EpochResult
 from study.folder import schema
 from study.folder.storage import RunFolderError
@@ -109,11 +111,10 @@ class Tune(Listener):
     def fail(self, trial, error):
         """An attempt fails; the error as Tune leaves it."""
         trial.num_failures += 1
-        with open(trial.error_file, "a", encoding="utf-8") as file:  # noqa: PTH123
+        with Path(trial.error_file).open("a", encoding="utf-8") as file:
             file.write(f"Failure # {trial.num_failures} (occurred at noon)\nTraceback:\n  File\n")
             file.write(f"{error}\n\n")
-        with open(trial.pickled_error_file, "wb") as file:  # noqa: PTH123
-            cloudpickle.dump(error, file)
+        Path(trial.pickled_error_file).write_bytes(cloudpickle.dumps(error))
         self.callback.on_trial_recover(trial=trial)
 
 
@@ -167,6 +168,14 @@ def test_a_worker_that_dies_alone_costs_a_retry(tune, alive, told):
         alive.remove("b")  # perhaps its own
         tune.fail(trial, died())
         assert tune.notes[1:] == ["lost its node, starts again"]
+
+
+def test_an_engine_that_ended_over_another_trial_costs_no_retry(tune):
+    error = EngineLostError("The engine of a trial is gone.")
+    trial = tune.start()
+    tune.fail(trial, RayTaskError("step", "a traceback", error, "", 1, "").as_instanceof_cause())
+    assert tune.notes == ["lost its engine, starts again"]
+    assert trial.max_failures == MAX_RETRIES + 1
 
 
 def test_a_node_may_be_lost_before_the_worker_has_started(tune, alive):

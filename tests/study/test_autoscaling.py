@@ -23,9 +23,7 @@ def cluster(request):
 
 
 def start(cluster, storage, *gpus):
-    arguments = [*OPTIONS, "--address", cluster.address, *gpus]
-    environment = {**cluster.environment, "WAIT_SECONDS": "1"}
-    return Study(PROGRAM, storage, *arguments, environment=environment)
+    return Study(PROGRAM, storage, *OPTIONS, *gpus, on=cluster, WAIT_SECONDS="1")
 
 
 def test_a_cluster_without_a_node_is_asked_how_many_trials_it_shall_hold(cluster, tmp_path):

@@ -6,12 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convae.results import EpochResult
-from study.folder.checkpoints import (
-    Checkpoint,
-    checkpoint_name,
-    load_checkpoint,
-    save_checkpoint,
-)
+from study.folder.checkpoints import Checkpoint, checkpoint_name, load_checkpoint, save_checkpoint
 from study.folder.storage import RunFolder
 
 SETTING = {"model": "conv", "seed": 0}

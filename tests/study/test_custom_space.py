@@ -1,4 +1,4 @@
-"""The space of a person's own model: its builder's arguments, and a limit on parameters."""
+"""The space of a custom model: its builder's arguments, and a limit on parameters."""
 
 import json
 from dataclasses import replace
@@ -34,12 +34,8 @@ def space(limit=None, size=size, **table):
 
 def test_arguments_come_first_and_have_the_kinds_of_their_defaults():
     assert [p.name for p in PARAMETERS[:5]] == list(DEFAULTS)
-    assert {p.name for p in PARAMETERS[5:]} == {
-        "batch_size",
-        "learning_rate",
-        "momentum",
-        "nesterov",
-    }
+    of_training = {"batch_size", "learning_rate", "momentum", "nesterov"}
+    assert {p.name for p in PARAMETERS[5:]} == of_training
     valid = {"width": [4, -1], "depth": [1], "rate": [0.1, 1], "norm": [True], "kind": ["x"]}
     invalid = {
         "width": (4.5, "a whole number"),

@@ -1,4 +1,4 @@
-"""A study of one's own, as a file, wherever it runs: the same plan, and complete tables."""
+"""A custom study, as a file, wherever it runs: the same plan, and complete tables."""
 
 import shutil
 from collections import Counter
@@ -100,9 +100,8 @@ def cluster():
 
 
 def start(cluster, program, storage, *options, epoch_seconds=0.001):
-    options = ["--gpus", "0", "--cpus-per-trial", "1", "--address", cluster.address, *options]
-    environment = {**cluster.environment, "EPOCH_SECONDS": str(epoch_seconds)}
-    return Study(program, storage, *options, environment=environment)
+    options = ["--gpus", "0", "--cpus-per-trial", "1", *options]
+    return Study(program, storage, *options, on=cluster, EPOCH_SECONDS=str(epoch_seconds))
 
 
 def finish(study):

@@ -1,4 +1,4 @@
-"""Trials of a person's own model as a study trains them: with real Ray, on noise, and kept models.
+"""Trials of a custom model as a study trains them: with real Ray, on noise, and kept models.
 
 Its files are on no disk: the workers have their text.
 """
@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
+from noise_study import noise
 from ray import tune
 
 from convae.config import TrialConfig
 from convae.custom_models import CustomModel
-from convae.data import ImageSet
 from study.folder import schema
 from study.folder.storage import RunFolder
 from study.plan.lanes import ModelLanes, lanes_of
@@ -61,12 +61,6 @@ PLAN = PlannedTrial(
 N_PARAMETERS = 785 * 3 + 2 * 3 + 4 * 784
 
 
-def noise():
-    rng = np.random.default_rng(0)
-    train, test = (rng.integers(0, 256, (n, 28, 28), np.uint8) for n in (200, 50))
-    return ImageSet(train, np.zeros(200, np.uint8), test, np.zeros(50, np.uint8), "noise")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def session():
     settings = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
@@ -90,7 +84,7 @@ def on_cpu():
 def in_lanes():
     lanes = lanes_of(SPEC, lanes=1, gpu=False)
     assert lanes["mine"] == ModelLanes(0, single=True, widths=(), batch_sizes=())
-    settings = {"lanes": {"mine": lanes["mine"]}, "custom_models": SPEC.custom_models}
+    settings = {"shapes": {}, "custom_models": SPEC.custom_models}
     keeper = start_keeper(Slots(1, 1, 0, 1), noise(), **settings)
     return partial(RemoteEngine, keeper, gpu=False)
 

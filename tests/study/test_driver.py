@@ -11,15 +11,10 @@ import optuna
 import pandas as pd
 import pytest
 import ray
-from closed_form import (
-    BreaksBetweenTrials,
-    CannotStart,
-    CannotTrain,
-    ClosedFormEngine,
-    SlowToStart,
-)
+from closed_form import BreaksBetweenTrials, CannotStart, CannotTrain, ClosedFormEngine, SlowToStart
 from ray import cloudpickle
 from ray.tune.execution.tune_controller import TuneController
+from simulation import AS_OPTUNA
 
 from convae.data import ImageSet, load_images
 from study.folder import schema
@@ -29,22 +24,17 @@ from study.folder.storage import RunFolder, RunFolderError
 from study.plan.ledger import Ledger
 from study.plan.spec import StudySpec
 from study.tune.driver import StudyFailedError, run_study
-from study.tune.resources import Resources, ray_session
+from study.tune.resources import Resources
 from study.tune.trainable import WorkerSettings
 
 # Workers cannot import from the tests' folder: the module travels with its class.
 cloudpickle.register_pickle_by_value(closed_form)
 
-pytestmark = pytest.mark.timeout(600)  # real Ray processes, perhaps on a busy machine
+# Real Ray processes, perhaps on a busy machine.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("session")]
 
 NO_IMAGES = np.zeros((1, 28, 28), np.uint8)
 NO_MNIST = ImageSet(NO_IMAGES, np.zeros(1, np.uint8), NO_IMAGES, np.zeros(1, np.uint8), "a formula")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session():
-    with ray_session(None):
-        yield
 
 
 def one_at_a_time():
@@ -105,10 +95,9 @@ def test_states_agree_between_tables_and_optuna(tmp_path):
             assert trial.epochs_completed == 1
             assert "epoch 2" in trial.error
     study = load_optuna(folder)
-    as_optuna = {"completed": "COMPLETE", "pruned": "PRUNED", "diverged": "FAIL"}
     for frozen in study.trials:
         trial = trials.loc[f"search-dense-{frozen.number:03d}"]
-        assert frozen.state.name == as_optuna[trial.state]
+        assert frozen.state.name == AS_OPTUNA[trial.state]
         assert frozen.params["learning_rate"] == trial.learning_rate
         assert list(frozen.intermediate_values) == list(range(1, trial.epochs_completed + 1))
         if trial.state == "completed":

@@ -6,22 +6,23 @@ Ray believes in GPUs that it is told of; a probe in the engine's place says what
 import os
 import subprocess
 import sys
-import time
+import threading
 from contextlib import suppress
 
 import pytest
 import ray
 from ray import cloudpickle
 from ray.exceptions import RayActorError
+from running import wait_until
 
 from convae.config import TrialConfig, n_parameters
-from convae.errors import UserError
+from convae.errors import EngineError, UserError
 from convae.processes import process_exists
+from convae.shapes import ProgramId, ProgramShape
 from study.folder import schema
-from study.plan.lanes import ModelLanes
 from study.plan.trials import PlannedTrial
-from study.tune.engine_actors import GPU_VARIABLE, EngineKeeper, engine_here
-from study.tune.engines import Attempt, StudyEngine
+from study.tune.engine_actors import GPU_VARIABLE, EngineKeeper, RemoteEngine
+from study.tune.engines import LANE_REPORT_SECONDS, Attempt, StudyEngine
 from study.tune.resources import Slots
 
 pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
@@ -37,8 +38,10 @@ class Probe:
         self._told = gpu, n_threads
         self.fails = False
 
-    def works(self):
-        return not self.fails
+    def describe(self):
+        if self.fails:
+            raise EngineError("The engine has failed.")
+        return "a device"
 
     def fail(self):
         self.fails = True
@@ -55,13 +58,14 @@ class Holder:
     """In a trial's place: holds a share of a device."""
 
     def __init__(self, keeper, gpu):
-        self._keeper, self._gpu = keeper, gpu
+        self._engine = RemoteEngine(keeper, gpu=gpu)
 
-    def engine(self):
-        return engine_here(self._keeper, gpu=self._gpu)
+    def end(self, how):
+        getattr(self._engine, how)()
 
     def sees(self):
-        return os.environ.get(GPU_VARIABLE), ray.get(self.engine().sees.remote())
+        assert self._engine.describe() == "a device"
+        return os.environ.get(GPU_VARIABLE), self._engine.sees()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -132,9 +136,8 @@ def test_an_engine_that_has_died_or_failed_is_made_anew_for_whoever_asks_next(tr
     first, second = trials(2, Slots(2, 1, 0, 2))
     (_, (before, *_)), (_, (same, *_)) = what_they_see([first, second])
     assert same == before
-    engine = ray.get(first.engine.remote())
     with suppress(RayActorError):
-        ray.get(getattr(engine, ends).remote())
+        ray.get(first.end.remote(ends))
     (_, (after, *_)), (_, (same, *_)) = what_they_see([first, second])
     assert after != before
     assert same == after
@@ -146,10 +149,7 @@ def test_an_engine_outlives_the_trial_that_asked_first_and_ends_with_its_keeper(
     ray.kill(first)
     assert ray.get(second.sees.remote())[1][0] == pid
     trials.end()
-    deadline = time.monotonic() + 30
-    while process_exists(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not process_exists(pid), 30)
 
 
 class PretendedEngine:
@@ -168,7 +168,8 @@ class PretendedEngine:
 
 CONFIG = TrialConfig(model="dense", hidden_units=64)
 PLAN = PlannedTrial("custom-dense-64-s0", schema.CUSTOM, CONFIG, "dense-64", "dense-512")
-LANES = {"dense": ModelLanes(1, single=False, widths=(64,), batch_sizes=(64,))}
+SHAPE = ProgramShape.for_trials("dense", n_lanes=2, widths=[64], batch_sizes=[256], n_train=512)
+SHAPES = {ProgramId("dense", single=False): SHAPE}
 
 
 @pytest.fixture
@@ -178,12 +179,14 @@ def pretended():
 
 @pytest.fixture
 def engine(pretended):
-    return StudyEngine(None, lanes=LANES, open_engine=lambda *_, **__: ("a device", pretended))
+    return StudyEngine(
+        None, shapes=SHAPES, node="here", open_engine=lambda *_, **__: ("a device", pretended)
+    )
 
 
 def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(engine, pretended):
     """Ray Tune does not wait for a failed attempt's worker before it begins the next one."""
-    leaves, goes_on = (Attempt(PLAN.trial_id, pid) for pid in (os.getpid(), os.getppid()))
+    leaves, goes_on = (Attempt(PLAN.trial_id, pid, "here") for pid in (os.getpid(), os.getppid()))
     for attempt in (leaves, goes_on):
         assert engine.submit(attempt, PLAN, 9, None) == n_parameters(CONFIG)
     engine.remove(leaves)
@@ -197,18 +200,56 @@ def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(engine, pret
 def test_a_worker_that_is_gone_keeps_no_lane(engine, pretended):
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
-    engine.submit(Attempt("another", gone.pid), PLAN, 9, None)
-    engine.submit(Attempt(PLAN.trial_id, os.getpid()), PLAN, 9, None)
+    engine.submit(Attempt("another", gone.pid, "here"), PLAN, 9, None)
+    engine.submit(Attempt(PLAN.trial_id, os.getpid(), "here"), PLAN, 9, None)
     (left,) = pretended.names
     assert PLAN.trial_id in left
+
+
+def test_a_worker_on_a_node_without_an_engine_leaves_when_its_trial_begins_again(engine, pretended):
+    """Its process is not seen from here, whatever has its number."""
+    first, other, again = (
+        Attempt(name, pid, "there")
+        for name, pid in ((PLAN.trial_id, 1), ("another", 2), (PLAN.trial_id, 3))
+    )
+    for attempt in (first, other, again):
+        engine.submit(attempt, PLAN, 9, None)
+    assert pretended.names == {other.name, again.name}
+
+
+class StuckProbe(Probe):
+    """Never opens its device."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        threading.Event().wait()
+
+
+def test_the_keeper_waits_for_no_engine_and_makes_no_more_than_it_may():
+    """Or the test would not end."""
+    keeper = EngineKeeper(Slots(4, 1, 1, 2), StuckProbe)
+    node = ray.get_runtime_context().get_node_id()
+    first, second = (keeper.engine_of(node, visible) for visible in "01")
+    assert first.actor != second.actor
+    beyond = [keeper.engine_of(node, visible) for visible in "0234"]
+    assert beyond == [first, second, first, second]
+    again = keeper.engine_of(node, "0", ended=first.number)
+    assert again.number not in (first.number, second.number)
+    assert keeper.engine_of(node, "0", ended=first.number) == again  # who asks later
+    for engine in (second, again):
+        ray.kill(engine.actor)
+
+
+def test_many_trials_tell_less_often():
+    assert RemoteEngine(None, gpu=True, n_slots=32).report_seconds == LANE_REPORT_SECONDS
+    assert RemoteEngine(None, gpu=True, n_slots=256).report_seconds == 25.6
 
 
 def test_a_device_that_cannot_be_opened_is_told_of_to_whoever_asks():
     def refuses(*_, **__):
         raise UserError("no GPU")
 
-    engine = StudyEngine(None, lanes=LANES, open_engine=refuses)
-    assert engine.works()
+    engine = StudyEngine(None, shapes=SHAPES, node="here", open_engine=refuses)
     with pytest.raises(UserError, match="no GPU"):
         engine.describe()
 

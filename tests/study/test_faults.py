@@ -13,7 +13,7 @@ import time
 
 import pandas as pd
 import pytest
-from ray_nodes import Started, ray_cluster
+from ray_nodes import Started
 from running import RESUME, Study, command
 
 from analysis.load import load_run
@@ -31,12 +31,7 @@ N_TRIALS, N_EPOCHS = 6, 10
 
 
 def start(storage, *options, on=None, epoch_seconds=0.1):
-    """On a cluster, or on this machine."""
-    environment = {"EPOCH_SECONDS": str(epoch_seconds)}
-    if on:
-        options = ["--address", on.address, *options]
-        environment |= on.environment
-    return Study(PROGRAM, storage, *options, environment=environment)
+    return Study(PROGRAM, storage, *options, on=on, EPOCH_SECONDS=str(epoch_seconds))
 
 
 def assert_complete(folder, n_trials=N_TRIALS):
@@ -61,14 +56,6 @@ def printed_options(storage, lines):
     options = shlex.split(printed.partition(RESUME)[2])
     assert options[:3] == ["--resume", f"--storage={storage}", "--name=study"]
     return options
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A head without trials and a node with a slot; studies are driven from outside."""
-    with ray_cluster() as cluster:
-        cluster.add("--num-cpus=1")
-        yield cluster
 
 
 SIGNALS = {  # all but the last with Ray's own processes beside the driver

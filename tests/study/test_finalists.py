@@ -118,7 +118,6 @@ def test_no_finalists_if_none_are_asked_for_or_nothing_completed():
 
 def test_a_prolonged_search_adds_finalists_and_finishes_those_that_were_begun():
     hand = Judge(final_mse)
-    planned = []
     while (trial := hand.plan.next()).group != schema.FINALIST:
         hand.finish(trial)
     begun = trial.trial_id

@@ -3,15 +3,13 @@
 from collections import Counter
 from dataclasses import replace
 
-import optuna
 from closed_form import final_mse
 from simulation import MemoryFolder, epoch_row, measured
 
 from convae.sharing import DeviceSharing
 from study.folder import schema
-from study.folder.storage import RunFolder, RunFolderError
+from study.folder.storage import RunFolderError
 from study.plan.ledger import Ledger
-from study.plan.optuna_file import OptunaFile
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
 from study.plan.trials import count_trials, first_points, search_config
@@ -24,10 +22,10 @@ SPEC = StudySpec(
 class Hand:
     """A plan and its ledger, whose trials end as the test says."""
 
-    def __init__(self, spec=SPEC, files=None, *, enforce_alone=True):
+    def __init__(self, spec=SPEC, files=None, *, enforce_alone=True, lanes=None):
         self.folder = MemoryFolder(files)
         self.ledger = Ledger(self.folder, resume=files is not None)
-        self.plan = Plan(spec, self.ledger, enforce_alone=enforce_alone)
+        self.plan = Plan(spec, self.ledger, enforce_alone=enforce_alone, lanes=lanes)
 
     def again(self, spec):
         """The next session, after this one died."""
@@ -178,10 +176,28 @@ def test_nothing_is_handed_out_beside_a_trial_that_is_alone():
 def test_engines_get_all_trials_at_once_and_see_to_those_that_are_alone_themselves():
     hand = Hand(replace(SPEC, n_search_trials=0), enforce_alone=False)
     planned = [hand.plan.next() for _ in range(4)]
-    assert [trial.sharing for trial in planned] == [DeviceSharing.ALONE] * 2 + [
-        DeviceSharing.LANES
-    ] * 2
+    sharing = [DeviceSharing.ALONE] * 2 + [DeviceSharing.LANES] * 2
+    assert [trial.sharing for trial in planned] == sharing
     assert hand.plan.next() is None
+
+
+def test_a_fixed_trial_goes_where_a_lane_is_free():
+    """In the order of seeds four dense trials would come to one conv trial: whose lanes idled."""
+    spec = replace(SPEC, n_search_trials=0, n_seeds=5, hidden_units=(64, 128, 256, 512))
+    hand = Hand(spec, enforce_alone=False, lanes={"conv": 3, "dense": 3})
+    for planned in [hand.plan.next() for _ in range(5)]:
+        assert planned.sharing is DeviceSharing.ALONE
+        hand.complete(planned)
+    order = [trial.trial_id for trial in hand.plan.fixed]
+    at_work = [hand.plan.next() for _ in range(6)]
+    assert Counter(trial.config.model for trial in at_work) == {"conv": 3, "dense": 3}
+    left = [name for name in order[5:] if name not in {trial.trial_id for trial in at_work}]
+    assert hand.plan.next().trial_id == left[0]  # nothing is free: as planned
+    conv = next(trial for trial in at_work if trial.config.model == "conv")
+    hand.complete(conv)
+    assert hand.plan.next().config.model == "conv"
+    seen = [trial.trial_id for trial in hand.run()]
+    assert len(order) == 5 + 6 + 1 + 1 + len(seen)
 
 
 def test_a_search_whose_times_count_is_alone_and_winners_share_only_with_one_another():
@@ -233,9 +249,8 @@ def test_a_stopped_study_calls_no_trial_pruned():
 def test_two_objectives_reach_optuna():
     spec = replace(SPEC, models=("dense",), objective="mse,time", scheduler="none")
     hand = Hand(spec)
-    planned = hand.run(  # the better the slower
-        lambda trial: hand.complete(trial, train_seconds=1 / final_mse(trial.config))
-    )
+    # The better the slower.
+    planned = hand.run(lambda t: hand.complete(t, train_seconds=1 / final_mse(t.config)))
     searched = [trial.config for trial in of(planned, schema.SEARCH)]
     for each in (hand, hand.again(spec)):
         study = each.plan.study_of("dense")
@@ -255,20 +270,3 @@ def test_a_failed_reference_is_trained_again_and_a_failed_setting_is_not():
     assert [trial.group for trial in planned] == [schema.REFERENCE] + [schema.SEARCH] * 2
     assert hand.again(spec).ledger.to_do == {planned[0].trial_id}
     assert hand.again(spec).run() == planned[:1]
-
-
-def test_optunas_file_is_made_again_from_the_ledger(tmp_path):
-    """By a session that goes on with a finished study and finds a torn file."""
-    spec = replace(SPEC, models=("conv",))
-    hand = Hand(spec)
-    searched = of(hand.run(), schema.SEARCH)
-    path = tmp_path / schema.OPTUNA_FILE
-    path.write_bytes(b"torn" * 100)
-    file = OptunaFile(RunFolder(tmp_path))
-    Plan(spec, hand.again(spec).ledger, file.storage)
-    file.close()
-    study = optuna.load_study(study_name="conv", storage=f"sqlite:///{path}")
-    assert len(searched) == spec.share
-    assert [trial.params for trial in study.trials] == [
-        spec.space_of("conv").params_of(t.config) for t in searched
-    ]

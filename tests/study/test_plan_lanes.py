@@ -1,5 +1,6 @@
 """Which programs a study's engines get, from the plan alone."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,15 @@ import pytest
 
 from convae.config import BY_NAME
 from convae.custom_models import CustomModel
+from convae.shapes import ProgramId, Size, program_of
 from convae.sharing import GPU_LANES, DeviceSharing
-from study.plan.lanes import ModelLanes, lanes_of
+from study.plan.lanes import (
+    ModelLanes,
+    lanes_of,
+    programs_from_json,
+    programs_to_json,
+    shapes_of,
+)
 from study.plan.spec import StudySpec
 from study.plan.study_file import PRESETS, parse_study
 from study.plan.trials import fixed_trials
@@ -52,18 +60,81 @@ def test_a_cpu_has_lanes_only_if_they_are_asked_for():
     assert widths(SEARCH, lanes=4) == {"conv": 4, "dense": 4}
 
 
+@pytest.mark.parametrize(("n_devices", "expected"), [(1, 16), (4, 14), (16, 4), (1000, 0)])
+def test_devices_share_out_the_trials(n_devices, expected):
+    """More GPUs gain nothing where the lanes of the first one hold all trials."""
+    spec = replace(SEARCH, n_search_trials=100, n_seeds=2)
+    assert widths(spec, n_devices=n_devices)["conv"] == expected
+    assert widths(spec, n_devices=n_devices, lanes=8)["conv"] == 8
+
+
+def test_a_gpu_has_more_places_than_lanes_where_the_trials_suffice():
+    """Beyond them, places would keep trials from the lanes of the next GPU."""
+
+    def places(n_devices, **settings):
+        settings = {"lanes": None, "gpu": True, **settings}
+        return lanes_of(SEARCH, n_devices=n_devices, **settings)["conv"].n_places
+
+    assert places(1) == 24
+    assert places(3) == 17  # of 50 trials
+    assert places(10) == 5
+    assert places(1, gpu=False, lanes=16) == 16
+
+
 def test_one_lane_is_the_single_program_and_takes_all_trials():
     for custom in lanes_of(SEARCH, lanes=1, gpu=True).values():
         assert (custom.n_lanes, custom.single) == (0, True)
-        assert {custom.sharing(place) for place in DeviceSharing} == {
-            DeviceSharing.SINGLE,
-            DeviceSharing.ALONE,
-        }
 
 
-def test_lanes_take_the_trials_that_may_share():
-    custom = ModelLanes(4, single=True, widths=(64,), batch_sizes=(64,))
-    assert [custom.sharing(place) for place in DeviceSharing] == list(DeviceSharing)
+N_TRAIN = 60_000
+
+
+def test_trials_that_are_alone_have_programs_of_their_own_size():
+    """Whatever the others need: on their times the comparison of training times rests."""
+    lanes = lanes_of(replace(SEARCH, n_seeds=3), lanes=None, gpu=True)
+    shapes = shapes_of(lanes, N_TRAIN)
+    alone = {program.size: shape for program, shape in shapes.items() if program.size}
+    assert set(alone) == {Size(n, 256, accumulates=False) for n in (8, 64, 512)}
+    for size, shape in alone.items():
+        assert (shape.width, shape.chunk_size, shape.accumulates) == size
+        assert shape.n_lanes == 1
+    assert shapes[ProgramId("conv", single=False)].chunk_size == 64
+    assert shapes[ProgramId("conv", single=False)].width == 16
+    for planned in fixed_trials(SEARCH):
+        if planned.sharing is DeviceSharing.ALONE:
+            program = program_of(planned.config, planned.sharing, shapes)
+            assert program.size == Size.of_trial(planned.config)
+
+
+def test_large_batches_alone_are_added_up_in_chunks():
+    spec = replace(REFERENCE, batch_size=1000)
+    for shape in shapes_of(lanes_of(spec, lanes=None, gpu=True), N_TRAIN).values():
+        assert (shape.chunk_size, shape.accumulates) == (256, True)
+
+
+def test_a_timed_search_has_a_program_for_each_size_that_it_lists():
+    timed = replace(SEARCH, objective="mse,time", scheduler="none")
+    lanes = lanes_of(timed, lanes=1, gpu=True)
+    conv = lanes["conv"]
+    assert {size.width for size in conv.alone} == set(conv.widths)
+    assert {n for sizes in conv.alone.values() for n in sizes} == set(conv.batch_sizes)
+
+
+def test_a_program_keeps_its_shape_while_it_holds_the_studys_trials():
+    first = shapes_of(lanes_of(replace(REFERENCE, n_seeds=4), lanes=4, gpu=False), N_TRAIN)
+    kept = programs_from_json(json.loads(json.dumps(programs_to_json(first))))
+    assert kept == first
+    shared = ProgramId("dense", single=False)
+    assert first[shared].chunk_size == 256
+    # Batches of 64 would have chunks of 64, and those of 1,000 are not for a program without sums.
+    for spec, holds in (
+        (replace(REFERENCE, n_seeds=4, batch_size=64), True),
+        (replace(REFERENCE, n_seeds=4, batch_size=1000), False),
+        (replace(REFERENCE, n_seeds=4, hidden_units=(1024,)), False),
+    ):
+        lanes = lanes_of(spec, lanes=4, gpu=False)
+        assert shapes_of(lanes, N_TRAIN)[shared] != first[shared]
+        assert (shapes_of(lanes, N_TRAIN, kept)[shared] == first[shared]) is holds
 
 
 def test_a_resumed_study_keeps_its_widths_whatever_it_is_asked_for_or_prolonged_to():
@@ -75,7 +146,9 @@ def test_a_resumed_study_keeps_its_widths_whatever_it_is_asked_for_or_prolonged_
 
 def test_what_is_alone_has_a_single_program_and_what_is_not_needs_none():
     spec = replace(REFERENCE, n_seeds=3)
-    assert all(custom.single for custom in lanes_of(spec, lanes=4, gpu=False).values())
+    found = lanes_of(spec, lanes=4, gpu=False)
+    assert not any(custom.single for custom in found.values())
+    assert set(found["dense"].alone) == {Size.of(64, 256), Size.of(512, 256)}
     timed = replace(SEARCH, objective="mse,time", scheduler="none")
     for custom in lanes_of(timed, lanes=1, gpu=True).values():
         assert (custom.n_lanes, custom.single) == (0, True)
@@ -85,14 +158,12 @@ def test_what_is_alone_has_a_single_program_and_what_is_not_needs_none():
 @pytest.mark.parametrize("lanes", [None, 1, 4])
 def test_every_planned_trial_has_a_program_that_can_train_it(preset, lanes):
     spec = PRESETS[preset]
-    programs = lanes_of(spec, lanes=lanes, gpu=True)
+    shapes = shapes_of(lanes_of(spec, lanes=lanes, gpu=True), N_TRAIN)
     for planned in fixed_trials(spec):
-        custom = programs[planned.config.model]
-        place = custom.sharing(planned.sharing)
-        assert custom.n_lanes if place is DeviceSharing.LANES else custom.single
+        program = program_of(planned.config, planned.sharing, shapes)
+        assert program.single or planned.sharing is DeviceSharing.LANES
         width = "hidden_units" if planned.config.model == "dense" else "latent_filters"
-        assert getattr(planned.config, width) in custom.widths
-        assert planned.config.batch_size in custom.batch_sizes
+        assert shapes[program].holds(getattr(planned.config, width), planned.config.batch_size)
 
 
 def test_widths_and_batch_sizes_are_those_that_may_occur_and_no_more():

@@ -77,25 +77,11 @@ class Watched:
         self.ledger = Ledger(RunFolder(folder), resume=resume)
         self.plan = Plan(spec, self.ledger, enforce_alone=False)
         self.output = io.StringIO()
-        console = Console(
-            file=self.output,
-            force_terminal=terminal,
-            width=80,
-            height=24,
-            highlight=False,
-            _environ={"TERM": "xterm"},
-        )
-        self.progress = Progress(
-            self.ledger,
-            self.plan,
-            spec,
-            N_SLOTS,
-            "1 CPU",
-            seconds_left=spec.time_budget_seconds,
-            quiet=quiet,
-            console=console,
-            clock=lambda: self.now,
-        )
+        size = {"width": 80, "height": 24, "_environ": {"TERM": "xterm"}}
+        console = Console(file=self.output, force_terminal=terminal, highlight=False, **size)
+        settings = {"quiet": quiet, "console": console, "clock": lambda: self.now}
+        settings["seconds_left"] = spec.time_budget_seconds
+        self.progress = Progress(self.ledger, self.plan, spec, N_SLOTS, "1 CPU", **settings)
         self.ledger.listeners.append(self.progress)
 
     def start(self):
@@ -107,10 +93,7 @@ class Watched:
     def measure(self, planned, epochs, mse, epoch_seconds, *, diverged=False, overhead=0.0):
         """The trial's only report: epochs, the last with this MSE."""
         times = {"seconds": 0.75 * epoch_seconds, "eval_seconds": 0.25 * epoch_seconds}
-        rows = [
-            epoch_row(planned.config, epoch, mse, 2 * mse, **times)
-            for epoch in range(1, epochs + 1)
-        ]
+        rows = [epoch_row(planned.config, e, mse, 2 * mse, **times) for e in range(1, epochs + 1)]
         ended = epochs + 1 if diverged else None
         told = measured(*rows, diverged_epoch=ended, overhead=overhead)
         self.ledger.measure(planned.trial_id, told)
@@ -148,15 +131,13 @@ def test_time_left(watched):
 
 
 def test_nothing_shortens_a_study_without_scheduler(tmp_path):
-    spec = replace(SPEC, scheduler="none")
-    watched = Watched(tmp_path, spec)
+    watched = Watched(tmp_path, replace(SPEC, scheduler="none"))
     under_way(watched)
     assert watched.progress.status().left == "about 60 s left"
 
 
 def test_time_left_by_the_budget(tmp_path):
-    spec = replace(SPEC, time_budget_seconds=100.0)
-    watched = Watched(tmp_path, spec)
+    watched = Watched(tmp_path, replace(SPEC, time_budget_seconds=100.0))
     assert watched.progress.status().left == "at most 2 min left, by --time-budget"
     under_way(watched)
     assert watched.progress.status().left == "at most about 60 s left"
@@ -344,7 +325,6 @@ def test_a_quiet_terminal_gets_no_view(tmp_path):
 def test_the_log_takes_what_ray_says_and_gives_everything_back(tmp_path, capsys):
     ray_logger = logging.getLogger("ray")
     before = ray_logger.handlers, ray_logger.level, ray_logger.propagate, sys.stdout
-    path = tmp_path / schema.LOG_FILE
     for word in ("first", "second"):
         with logging_to(RunFolder(tmp_path)):
             logging.getLogger("ray.tune").warning("%s warning", word)
@@ -354,7 +334,7 @@ def test_the_log_takes_what_ray_says_and_gives_everything_back(tmp_path, capsys)
     assert capsys.readouterr() == ("", "")
     after = ray_logger.handlers, ray_logger.level, ray_logger.propagate, sys.stdout
     assert after == before
-    log = path.read_text()
+    log = (tmp_path / schema.LOG_FILE).read_text()
     for word in ("first", "second"):
         for what in ("warning", "line", "complaint", "error"):
             assert f"{word} {what}\n" in log

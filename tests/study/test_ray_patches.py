@@ -34,13 +34,8 @@ class Controller(TuneController):
     """
 
     def __init__(self, status, *, resetting):
-        self.trial = FakeTrial(
-            trial_id="a",
-            status=status,
-            placement_group_factory="1 CPU",
-            config={},
-            experiment_tag="",
-        )
+        known = {"trial_id": "a", "placement_group_factory": "1 CPU", "experiment_tag": ""}
+        self.trial = FakeTrial(status=status, config={}, **known)
         self.notes = []
         self._fail_fast = self._print_trial_errors = False
         self._resetting_trials = {self.trial} if resetting else set()

@@ -6,13 +6,13 @@ Whatever disturbs them, their numbers are to the bit those of the study that not
 import os
 import re
 import signal
-import time
 
 import optuna
 import pandas as pd
 import pytest
-from ray_nodes import kill_all, marked, ray_cluster
-from running import ENGINE, KEEPER, TRIAL, Study, checkpointed, processes
+from ray_nodes import kill_all, marked
+from running import ENGINE, KEEPER, TRIAL, Study, checkpointed, processes, wait_until
+from simulation import AS_OPTUNA
 
 from convae import xla
 from study.folder import schema
@@ -41,17 +41,8 @@ def programs(tmp_path_factory):
         yield cache
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A head without trials and a node with a slot."""
-    with ray_cluster() as cluster:
-        cluster.add("--num-cpus=1")
-        yield cluster
-
-
 def start(cluster, storage, *options):
-    environment = {"IMAGES": "320", **cluster.environment}
-    return Study(PROGRAM, storage, *options, "--address", cluster.address, environment=environment)
+    return Study(PROGRAM, storage, *options, on=cluster, IMAGES="320")
 
 
 def on_nodes(cluster, *names):
@@ -96,10 +87,7 @@ def in_the_middle(study):
 
 
 def wait_until_gone(cluster):
-    deadline = time.monotonic() + SECONDS_TO_LEAVE
-    while left := on_nodes(cluster, TRIAL, ENGINE, KEEPER):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    wait_until(lambda: not on_nodes(cluster, TRIAL, ENGINE, KEEPER), SECONDS_TO_LEAVE)
 
 
 @pytest.fixture(scope="module")
@@ -140,13 +128,17 @@ def test_a_study_that_is_killed_and_resumed_changes_no_number(tmp_path, cluster,
     assert_went_on(found[1], kept)
 
 
-def test_an_engine_that_is_killed_costs_its_trials_a_retry_and_no_number(tmp_path, cluster, whole):
+def test_an_engine_that_is_killed_costs_its_trials_a_start_and_no_number(tmp_path, cluster, whole):
     study = start(cluster, tmp_path, *OPTIONS, *LANES)
     in_the_middle(study)
     rows = tables(study.folder)[0]
     (engine,) = on_nodes(cluster, ENGINE)
     os.kill(engine, signal.SIGKILL)
-    found = finish(study)
+    code, lines = study.rest()
+    assert code == 0, lines
+    assert [line for line in lines if "lost its engine, starts again" in line]
+    assert not [line for line in lines if re.search(r"conv-s[12].*retry", line)]
+    found = tables(study.folder)
     assert_same_numbers(found, whole)
     retried = found[0].n_retries[found[0].n_retries > 0]
     assert len(retried) >= 2  # both conv trials at least
@@ -228,10 +220,9 @@ def test_a_search_in_lanes_prunes_and_optuna_agrees(tmp_path, cluster):
         if trial.state == schema.PRUNED:
             assert trial.epochs_completed in (1, 2)  # it did not train on past its rung
     storage = f"sqlite:///{study.folder / schema.OPTUNA_FILE}"
-    as_optuna = {"completed": "COMPLETE", "pruned": "PRUNED", "diverged": "FAIL"}
     for frozen in optuna.load_study(study_name="dense", storage=storage).trials:
         trial = searched.loc[f"search-dense-{frozen.number:03d}"]
-        assert frozen.state.name == as_optuna[trial.state]
+        assert frozen.state.name == AS_OPTUNA[trial.state]
         assert len(frozen.intermediate_values) == trial.epochs_completed
         if frozen.value is not None:
             assert frozen.value == trial.val_mse

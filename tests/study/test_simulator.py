@@ -9,14 +9,7 @@ import pytest
 from closed_form import BEST
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulation import (
-    Chances,
-    Death,
-    Executor,
-    MemoryFolder,
-    assert_whole,
-    known_ends,
-)
+from simulation import Chances, Death, Executor, MemoryFolder, assert_whole, known_ends
 
 from study.folder import schema
 from study.plan.spec import StudySpec
@@ -127,12 +120,7 @@ def test_whatever_happens_no_trial_is_lost_nor_counted_twice(n):
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
 def test_an_interrupted_study_proposes_what_it_would_have(sampler):
     """One trial at a time, wherever it is interrupted."""
-    spec = replace(
-        DENSE,
-        epochs=2,
-        n_search_trials=16,
-        sampler=sampler,
-    )
+    spec = replace(DENSE, epochs=2, n_search_trials=16, sampler=sampler)
 
     def settings_of(folder):
         return {trial_id: row["learning_rate"] for trial_id, (row, _) in known_ends(folder).items()}
@@ -155,12 +143,7 @@ def test_tpe_beats_random_at_equal_budget_over_20_seeds():
     def best(sampler, seed):
         folder = MemoryFolder()
         spec = replace(
-            DENSE,
-            epochs=1,
-            n_search_trials=24,
-            sampler=sampler,
-            scheduler="none",
-            seed=seed,
+            DENSE, epochs=1, n_search_trials=24, sampler=sampler, scheduler="none", seed=seed
         )
         run(Executor(spec, random.Random(0), n_slots=1), folder)
         return min(
@@ -175,13 +158,7 @@ def test_tpe_beats_random_at_equal_budget_over_20_seeds():
 
 
 def test_the_search_finds_the_minimum():
-    spec = replace(
-        DENSE,
-        epochs=9,
-        n_search_trials=60,
-        scheduler="none",
-        n_finalists=0,
-    )
+    spec = replace(DENSE, epochs=9, n_search_trials=60, scheduler="none", n_finalists=0)
     folder = MemoryFolder()
     run(Executor(spec, random.Random(0), n_slots=1), folder)
     rows = [row for row, _ in known_ends(folder).values()]

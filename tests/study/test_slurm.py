@@ -12,10 +12,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 from programs import need
 from ray_nodes import LOOPBACK, MARK, Started, free_port
+from running import write_images
 
 from analysis.load import load_run
 
@@ -126,11 +126,7 @@ def slurm():
 
 
 def test_a_study_on_two_nodes_queues_again_before_its_time_is_up_and_ends_where_it_is_told(slurm):
-    rng = np.random.default_rng(0)
-    images = {
-        f"x_{part}": rng.integers(0, 256, (1000, 28, 28), np.uint8) for part in ("train", "test")
-    }
-    np.savez(slurm.folder / "noise.npz", **images)
+    write_images(slurm.folder / "noise.npz", 1000, 1000)
     study = ["--gpus=0", "--preset=quick", "--models", "conv", "--trials=1", "--epochs=60"]
     study += ["--storage=results", "--name=study", "--no-report", "--data=noise.npz"]
     job = slurm.submit(*study)

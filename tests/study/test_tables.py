@@ -69,16 +69,10 @@ def test_final_and_best(ledger):
     measure(ledger, epoch(2, 0.05, 0.03), epoch(3, 0.04, 0.035))
     ledger.end(NAME)
     (trial,), epochs = tables(ledger)
-    assert (trial["test_mse"], trial["best_test_mse"], trial["best_test_mse_epoch"]) == (
-        0.035,
-        0.03,
-        2,
-    )
-    assert (trial["state"], trial["epochs_completed"]) == ("completed", 3)
+    found = ("test_mse", "best_test_mse", "best_test_mse_epoch", "state", "epochs_completed")
+    assert [trial[name] for name in found] == [0.035, 0.03, 2, "completed", 3]
     assert trial["trial_id"] == NAME
-    assert trial["val_mse"] is None
-    assert trial["best_val_mse_epoch"] is None
-    assert trial["hidden_units"] is None
+    assert {trial[name] for name in ("val_mse", "best_val_mse_epoch", "hidden_units")} == {None}
     assert [row["epoch"] for row in epochs] == [1, 2, 3]
     assert [row["val_mse"] for row in epochs] == [None] * 3
 
@@ -203,10 +197,8 @@ def test_a_resumed_study_keeps_its_first_command_and_adds_its_time(tmp_path):
     Manifest(RunFolder(tmp_path), command=["again", "--resume"], earlier=earlier).finish("finished")
     entries = json.loads(path.read_text())
     assert entries["command"] == ["first"]
-    assert [session["command"] for session in entries["sessions"]] == [
-        ["first"],
-        ["again", "--resume"],
-    ]
+    commands = [session["command"] for session in entries["sessions"]]
+    assert commands == [["first"], ["again", "--resume"]]
     assert entries["started_utc"] == earlier["started_utc"]
     assert entries["wall_seconds"] >= 1000
 

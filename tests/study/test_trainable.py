@@ -1,24 +1,27 @@
 """What a trial's worker tells Ray Tune, with an engine that pretends, and with the CPU's."""
 
 import os
+from dataclasses import replace
 
 import pytest
 from closed_form import ClosedFormEngine
+from ray.exceptions import ActorDiedError, RayTaskError
 from simulation import MemoryFolder
 
 from convae.config import TrialConfig
-from convae.results import EpochResult, Report, Status
+from convae.errors import EngineError, EngineLostError
+from convae.results import EpochResult, Fallback, Report, Status
 from study.folder import schema
 from study.folder.checkpoints import checkpoint_name
 from study.plan.trials import PlannedTrial
-from study.tune.engines import Attempt
-from study.tune.trainable import EPOCH, PLANNED, StudyTrial, WorkerSettings
+from study.tune.engines import Attempt, Ready
+from study.tune.trainable import EPOCH, FALLBACK, PLANNED, StudyTrial, WorkerSettings
 
 CONFIG = TrialConfig(model="dense", epochs=9, split="search")
 PLAN = PlannedTrial(
     "search-dense-001", schema.SEARCH, CONFIG, "dense-512", "", prunable=True, report_epochs=(3, 6)
 )
-ATTEMPT = Attempt(PLAN.trial_id, os.getpid())
+ATTEMPT = Attempt(PLAN.trial_id, os.getpid(), "a")
 
 
 class PretendedEngine:
@@ -26,13 +29,21 @@ class PretendedEngine:
 
     in_lanes = True
     report_seconds = 5.0
+    is_ready = True
+    fallback = None
 
-    def __init__(self, pace, diverges_at=None):
-        self._pace, self._diverges_at = pace, diverges_at
+    def __init__(self, pace, diverges_at=None, chunk_size=64):
+        self._pace, self._diverges_at, self._chunk_size = pace, diverges_at, chunk_size
         self.targets, self.removed = [], []
 
     def describe(self):
         return "a device"
+
+    def ready(self, planned, timeout_seconds):
+        if self.is_ready:
+            return Ready({"chunk_size": self._chunk_size}, self.fallback)
+        self.is_ready = True
+        return None
 
     def submit(self, attempt, planned, until_epoch, state):
         self.epoch = 0 if state is None else int(state[0])
@@ -67,15 +78,15 @@ class PretendedEngine:
         status = Status.PAUSED if self.epoch == self.targets[-1] else Status.RUNNING
         if self._diverged_epoch is not None:
             status = Status.DIVERGED
-        return Report(status, epochs, self._diverged_epoch)
+        return Report(status, epochs, self._diverged_epoch, train_seconds=float(self.epoch))
 
 
-def begin(engine, folder, checkpoint_seconds=0.0):
+def begin(engine, folder, checkpoint_seconds=0.0, planned=PLAN):
     """Begins the planned trial on an engine; by default every result leaves a checkpoint."""
     folder.files.setdefault(schema.MANIFEST_FILE, b"{}")
     trial = StudyTrial.__new__(StudyTrial)  # without Ray Tune's logs
     settings = WorkerSettings(checkpoint_seconds=checkpoint_seconds)
-    trial.setup({PLANNED: PLAN}, lambda: engine, folder, settings=settings, node="a")
+    trial.setup({PLANNED: planned}, lambda: engine, folder, settings=settings, node="a")
     return trial
 
 
@@ -136,6 +147,78 @@ def test_a_lane_and_a_cpus_trainer_do_not_take_each_others_checkpoints():
     assert begin(engine, folder).step()[EPOCH] == 1
     assert engine.targets == [3]
     assert begin(ClosedFormEngine(), folder).step()[EPOCH] == 3  # it is of a lane now
+
+
+def test_nothing_goes_on_in_a_program_of_another_shape():
+    """Its steps would be of other images, and the sums of its epoch too."""
+    folder = MemoryFolder()
+    begin(PretendedEngine(2), folder).step()
+    other = PretendedEngine(1, chunk_size=128)
+    assert_told_once(results_of(begin(other, folder)), 9)
+    assert other.targets == [3, 6, 9]
+    assert begin(PretendedEngine(1, chunk_size=128), folder).step()[EPOCH] > 3
+
+
+def test_a_trial_waits_for_its_program_and_goes_on_by_what_takes_its_place():
+    """Nothing of it is lost, though its checkpoint is for the program, which does not work here."""
+    engine, folder = PretendedEngine(2), MemoryFolder()
+    engine.is_ready = False
+    trial = begin(engine, folder)
+    waiting = trial.step()
+    assert (waiting[EPOCH], waiting["done"], waiting[FALLBACK]) == (0, False, None)
+    assert not engine.targets
+    assert trial.step()[EPOCH] == 2
+    instead = PretendedEngine(9, chunk_size=None)
+    instead.fallback = Fallback("conv in 16 lanes", "no tiles", "Traceback")
+    (result, *_) = results = results_of(begin(instead, folder))
+    assert_told_once(results, 9)
+    assert result["device"] == "a device (plain trainer)"
+    assert result[FALLBACK] == instead.fallback
+
+
+class EndingEngine(PretendedEngine):
+    """Ends after so many reports."""
+
+    def __init__(self, n_reports, error, pace=1):
+        super().__init__(pace)
+        self._n_left, self._error = n_reports, error
+
+    def report(self, attempt, timeout_seconds):
+        if not self._n_left:
+            raise self._error
+        self._n_left -= 1
+        return super().report(attempt, timeout_seconds)
+
+
+def failed(*, suspect):
+    """An engine's failure as Ray tells of it."""
+    error = EngineError("The engine has failed.")
+    error.suspect = suspect
+    return RayTaskError("report", "a traceback", error, "", 1, "").as_instanceof_cause()
+
+
+@pytest.mark.parametrize(
+    ("n_reports", "error", "is_suspect"),
+    [
+        (0, ActorDiedError(), True),  # perhaps it was being put into its lane
+        (1, ActorDiedError(), False),
+        (0, failed(suspect=True), True),
+        (0, failed(suspect=False), False),
+    ],
+)
+def test_an_engines_end_is_only_blamed_on_a_trial_that_is_suspect(n_reports, error, is_suspect):
+    trial = begin(EndingEngine(n_reports, error), MemoryFolder(), checkpoint_seconds=1000.0)
+    for _ in range(n_reports):
+        trial.step()
+    with pytest.raises(type(error) if is_suspect else EngineLostError):
+        trial.step()
+    if not n_reports:
+        return
+    mine = replace(PLAN, config=TrialConfig(model="mine", arguments="{}", epochs=9))
+    custom = begin(EndingEngine(1, error), MemoryFolder(), 1000.0, mine)
+    custom.step()
+    with pytest.raises(type(error)):
+        custom.step()
 
 
 def test_a_cpus_trial_pauses_where_the_scheduler_decides_and_says_nothing_of_others():

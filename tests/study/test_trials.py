@@ -34,11 +34,7 @@ SPEC = StudySpec(
     ("model", "values", "label"),
     [
         ("conv", {}, "conv"),
-        (
-            "conv",
-            {"latent_filters": 16, "batch_size": 256},
-            "conv batch_size=256 latent_filters=16",
-        ),
+        ("conv", {"latent_filters": 9, "batch_size": 256}, "conv batch_size=256 latent_filters=9"),
         ("conv", {"learning_rate": 0.1 + 0.2}, "conv learning_rate=0.30000000000000004"),
         ("conv", {"nesterov": False, "learning_rate": 2}, "conv learning_rate=2.0 nesterov=false"),
         ("dense", {}, "dense-512"),
@@ -185,13 +181,10 @@ def test_fixed_trials(preset, changes, expected):
             assert config.epochs == spec.epochs
             assert (config.split == "search") == (trial.group == schema.NEIGHBOUR)
             assert trial.keep_model == (is_first and trial.group in ("reference", "custom"))
-            assert (trial.sharing is DeviceSharing.ALONE) == (
-                is_first and trial.group == "reference"
-            )
-            assert (trial.setting, trial.base) == (
-                setting_of(config, spec),
-                base_of(trial.group, config, spec),
-            )
+            alone = is_first and trial.group == "reference"
+            assert (trial.sharing is DeviceSharing.ALONE) == alone
+            assert trial.setting == setting_of(config, spec)
+            assert trial.base == base_of(trial.group, config, spec)
 
 
 def test_a_reference_trial_has_the_reports_setting():
