@@ -21,7 +21,7 @@ REASONS = {
 
 
 def run(storage, *options, fault=""):
-    return Study(PROGRAM, storage, *OPTIONS, *options, environment={"FAULT": fault})
+    return Study(PROGRAM, storage, *OPTIONS, *options, FAULT=fault)
 
 
 @pytest.fixture(scope="module")

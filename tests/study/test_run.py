@@ -340,7 +340,7 @@ import ray, sys
 from study.plan.spec import StudySpec
 from study.run import run
 
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 spec = StudySpec(preset="custom", models=("dense",), hidden_units=(64,), epochs=1)
 for settings in ({"preset": spec}, {"resume": True, "seeds": 2}):
     print(run(storage=sys.argv[1], name="mine", gpus=0, quiet=True, no_report=True, **settings))
