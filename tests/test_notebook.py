@@ -6,7 +6,6 @@ from pathlib import Path
 import nbclient
 import nbformat
 import numpy as np
-import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = nbformat.read(ROOT / "examples" / "custom-question.ipynb", as_version=4)
@@ -18,7 +17,6 @@ def test_it_has_no_output():
     assert not any(cell.outputs or cell.execution_count for cell in code)
 
 
-@pytest.mark.timeout(400)
 def test_it_answers_its_question(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     sizes = {"x_train": 120, "x_test": 20}
@@ -29,7 +27,7 @@ def test_it_answers_its_question(tmp_path, monkeypatch):
     (asks,) = [cell for cell in notebook.cells if "\nquestion = " in cell.source]
     asks.source = asks.source.replace("\nquestion", '\ndata = "noise.npz"\nquestion')  # not MNIST
     where = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=300, resources=where).execute()
+    nbclient.NotebookClient(notebook, timeout=1000, resources=where).execute()
     shown = [
         {kind: part for output in cell.outputs for kind, part in output.get("data", {}).items()}
         for cell in notebook.cells

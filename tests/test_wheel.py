@@ -100,7 +100,6 @@ def test_a_study_printed_by_the_command_is_the_modules(installed):
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_a_study_and_its_report_run_where_only_the_wheel_is_installed(installed):
     elsewhere, run = installed
     (elsewhere / "mine.toml").write_text(run("convae-study", "--preset=quick", "--print-study"))

@@ -9,7 +9,6 @@ from convae.config import TrialConfig
 from convae.lane_program import lane_network
 from convae.models import build_model, reset
 
-pytestmark = pytest.mark.timeout(400)  # XLA compiles, perhaps on a busy machine
 N_LANES, N_IMAGES = 2, 5
 
 

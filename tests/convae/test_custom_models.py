@@ -21,10 +21,8 @@ from convae.custom_models import (
 )
 from convae.models import build_model, count_trainable
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation"),  # Keras', when it saves
-    pytest.mark.timeout(600),  # TensorFlow starts slowly on a busy machine
-]
+# Keras', when it saves.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 GOOD = """
 import keras

@@ -15,7 +15,6 @@ from convae.device import Device
 from convae.models import build_model
 from convae.training import CustomProgram, Trainer
 
-pytestmark = pytest.mark.timeout(600)  # TensorFlow traces slowly on a busy machine
 N_TRAIN, N_TEST, BATCH = 200, 50, 64  # three full batches and one of 8
 THREADS = Device("/CPU:0", "CPU, though batches are not split", jit_compile=False, n_threads=2)
 BUILDERS = """

@@ -32,7 +32,6 @@ from convae import data
 from convae.data import DataError, load_images, split
 from study.folder import schema
 
-pytestmark = pytest.mark.timeout(600)  # pip and Python start slowly on a busy machine
 # Of the published, uncompressed IDX files, headers included.
 MD5 = {
     "train_images": "6bbc9ace898e44ae57da46a324031adb",

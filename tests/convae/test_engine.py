@@ -18,7 +18,6 @@ from convae.results import Status
 from convae.shapes import ProgramId
 from convae.sharing import DeviceSharing, choose_n_lanes
 
-pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
 CONV, DENSE = ProgramId("conv", single=False), ProgramId("dense", single=False)
 CONV_SINGLE, DENSE_SINGLE = ProgramId("conv", single=True), ProgramId("dense", single=True)
 N_LANES = {CONV: 3, DENSE: 2, CONV_SINGLE: 1, DENSE_SINGLE: 1}

@@ -14,7 +14,6 @@ from convae.lanes import Lanes
 from convae.models import build_model, reset
 from convae.shapes import n_chunks
 
-pytestmark = pytest.mark.timeout(600)  # XLA compiles three programs, perhaps on a busy machine
 N_TRAIN, N_SEARCH, N_TEST, N_EPOCHS = 300, 250, 40, 2
 # Batch sizes of the study's space and 60,000 images to 300, in the same proportion to the chunk but
 # for the last: a chunk, several, and several with a part of one.

@@ -17,7 +17,6 @@ from convae.shapes import ProgramId
 from convae.sharing import DeviceSharing
 from convae.training import Trainer
 
-pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
 IMAGES = noise(200, 50)
 
 

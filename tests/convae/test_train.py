@@ -10,8 +10,6 @@ import pytest
 from convae.data import load_images
 from convae.train import main
 
-pytestmark = pytest.mark.timeout(600)  # TensorFlow starts slowly on a busy machine
-
 
 def test_trains_prints_and_saves(tmp_path):
     """The printed test MSE is what plain Keras finds with the saved model."""

@@ -19,7 +19,6 @@ from convae.shapes import ProgramId
 from convae.sharing import DeviceSharing
 from convae.training import Trainer
 
-pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
 N_TRAIN = 200
 BUILDER = """
 import keras

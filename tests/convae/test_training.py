@@ -18,7 +18,6 @@ from convae.models import BUILT_IN, build_conv_autoencoder
 from convae.sharing import DeviceSharing
 from convae.training import EpochProgram, Trainer
 
-pytestmark = pytest.mark.timeout(600)  # XLA compiles slowly on a busy machine
 N_TRAIN, N_TEST, BATCH = 400, 150, 64  # six full batches and one of 16
 GRAPH = Device("/CPU:0", "CPU as TensorFlow's graph", jit_compile=False)
 THREADS = Device("/CPU:0", "CPU, batches in parts", jit_compile=False, n_threads=2)

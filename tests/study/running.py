@@ -28,7 +28,7 @@ def write_images(path, n_train=60, n_test=12, seed=0):
     np.savez(path, x_train=train, x_test=test)
 
 
-def wait_until(condition, seconds=10, *, meanwhile=lambda: None):
+def wait_until(condition, seconds=300, *, meanwhile=lambda: None):
     """Waits for a condition, and returns what it gives; `meanwhile` is called as long."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

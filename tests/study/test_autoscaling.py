@@ -11,7 +11,7 @@ from ray_nodes import ray_cluster
 from running import Study
 from test_faults import OPTIONS, PROGRAM, assert_complete
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 WORKERS = {"CPU": 1, "GPU": 1}
 

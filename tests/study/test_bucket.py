@@ -18,7 +18,7 @@ from analysis.load import load_manifest, load_run
 from analysis.report import write_report
 from study.folder import schema
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 BUCKET, SECRET = "studies", "not-to-be-told-0123456789"
 PROGRAM = Path(__file__).with_name("closed_form_study.py")

@@ -14,7 +14,7 @@ from study.plan.study_file import read_study
 from study.plan.trials import count_trials
 
 # Random settings, since what TPE proposes depends on which trials have ended before.
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 FORMULA = "closed_form_study.py"
 STUDY = """

@@ -29,7 +29,6 @@ from study.tune.engines import StudyEngine
 from study.tune.resources import Slots
 from study.tune.trainable import PLANNED, StudyTrial, WorkerSettings
 
-pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
 FILES = {
     "mine.py": """
 import keras

@@ -25,8 +25,6 @@ from study.tune.engine_actors import GPU_VARIABLE, EngineKeeper, RemoteEngine
 from study.tune.engines import LANE_REPORT_SECONDS, Attempt, StudyEngine
 from study.tune.resources import Slots
 
-pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
-
 # Workers cannot import from the tests' folder: the probes travel with their classes.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -149,7 +147,7 @@ def test_an_engine_outlives_the_trial_that_asked_first_and_ends_with_its_keeper(
     ray.kill(first)
     assert ray.get(second.sees.remote())[1][0] == pid
     trials.end()
-    wait_until(lambda: not process_exists(pid), 30)
+    wait_until(lambda: not process_exists(pid))
 
 
 class PretendedEngine:

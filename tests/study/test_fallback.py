@@ -8,7 +8,7 @@ from running import Study
 
 from study.folder import schema
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.cluster
 
 PROGRAM = "noise_study.py"
 OPTIONS = ["--preset", "reference", "--models", "dense", "--hidden", "64", "--epochs", "2"]

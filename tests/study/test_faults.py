@@ -21,7 +21,7 @@ from study.folder import schema
 from study.folder.manifest import read_manifest
 from study.folder.storage import RunFolder
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.cluster
 
 PROGRAM = "closed_form_study.py"
 RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]

@@ -13,7 +13,7 @@ from ray_nodes import ray_cluster
 from analysis.load import load_run
 from study.folder import schema
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = "python -m study.run --address auto --gpus 4 --storage s3://BUCKET/studies --name NAME"

@@ -28,8 +28,6 @@ from study.plan.spec import SpecError, StudySpec
 from study.run import build_parser, main, resume_command, run
 from study.tune.trainable import WorkerSettings
 
-pytestmark = pytest.mark.timeout(400)  # real Ray processes, perhaps on a busy machine
-
 
 @pytest.fixture
 def storage(tmp_path):
@@ -143,7 +141,7 @@ def wait_for_json(url):
         with suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
             return json.load(answer)
 
-    return wait_until(answer, 60)
+    return wait_until(answer)
 
 
 def test_study_says_what_it_does(finished):

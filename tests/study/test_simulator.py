@@ -96,7 +96,6 @@ DENSE = StudySpec(preset="test", models=("dense",), hidden_units=(64,))
 chance = st.floats(0, 0.2)
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("n", [60, pytest.param(1000, marks=pytest.mark.cluster)])
 def test_whatever_happens_no_trial_is_lost_nor_counted_twice(n):
     settings(max_examples=n, deadline=None, suppress_health_check=[HealthCheck.too_slow])(

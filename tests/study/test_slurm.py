@@ -19,7 +19,7 @@ from running import write_images
 
 from analysis.load import load_run
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm.sh"
 # No signatures, which munge would make, and no control groups: a test machine may lack both.
@@ -66,7 +66,7 @@ class Slurm:
         self._daemons = [self._start("slurmctld", "-D")]
         self.environment[MARK] = self._daemons[0].mark  # of the jobs, so that none outlives this
         self._daemons += [self._start("slurmd", "-D", "-N", node) for node in ("one", "two")]
-        self.wait_until(lambda: self.run("sinfo", "-h", "-o", "%D %t") == "2 idle\n", seconds=60)
+        self.wait_until(lambda: self.run("sinfo", "-h", "-o", "%D %t") == "2 idle\n")
 
     def _start(self, *command):
         with (self.folder / f"{'-'.join(command)}.log").open("w") as log:
