@@ -151,7 +151,7 @@ def test_a_time_budget_ends_the_study_with_what_it_has(tmp_path):
         settings["time_budget_seconds"] = seconds
         trials, _ = run(tmp_path / f"{seconds}", resources=resources, ends=ends, **settings)
         assert set(trials.state) <= {"completed", "pruned", "running", "diverged"}
-        if (trials.state == "completed").sum() >= 4:
+        if (trials.state == "completed").any():
             return
     pytest.fail("no trial ended in three minutes")
 
