@@ -100,7 +100,7 @@ def settings(options: argparse.Namespace) -> Iterator[Setting]:
 
 def lay_out(setting: Setting, images: Any) -> "Lanes":
     """The lanes of a setting, not compiled yet."""
-    from convae.lane_program import Evaluator, Shape
+    from convae.lane_program import Shape
     from convae.lanes import Lanes
     from convae.shapes import WIDTHS
 
@@ -113,8 +113,9 @@ def lay_out(setting: Setting, images: Any) -> "Lanes":
         batch_sizes=[config.batch_size for config in configs],
         n_train=images.n_train,
         chunk_size=setting.chunk_size,
+        drops=False,
     )
-    return Lanes(shape, images, Evaluator(model, images))
+    return Lanes(shape, images)
 
 
 def measure(

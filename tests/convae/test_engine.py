@@ -12,7 +12,7 @@ from keras_fit import noise
 from convae.config import TrialConfig
 from convae.engine import Engine
 from convae.errors import EngineError
-from convae.lane_program import DeviceImages, Evaluator, Shape
+from convae.lane_program import DeviceImages, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
 from convae.results import Status
 from convae.shapes import ProgramId
@@ -23,28 +23,37 @@ CONV_SINGLE, DENSE_SINGLE = ProgramId("conv", single=True), ProgramId("dense", s
 N_LANES = {CONV: 3, DENSE: 2, CONV_SINGLE: 1, DENSE_SINGLE: 1}
 
 
-class Clock:
-    """Tells a time that stands still unless somebody works."""
+class FakeSlice:
+    """What a slice of fake lanes brought: by lane a result, and the trial's state afterwards."""
 
-    def __init__(self):
-        self.seconds = 0.0
+    def __init__(self, results, states, ended):
+        self._results, self._states, self.ended = results, states, ended
 
-    def __call__(self):
-        return self.seconds
+    def evaluate(self, lanes):
+        for lane in lanes:
+            mse = self._results[lane].train_mse + 1
+            self._results[lane] = self._results[lane]._replace(eval_mse=mse, eval_seconds=0.25)
+
+    def results(self):
+        return self._results
+
+    def state(self, lane):
+        return self._states[lane]
+
+    def keep(self, lane):
+        return lambda: self.state(lane)
 
 
 class FakeLanes:
     """Lanes whose trials' losses are known; batch size is the number of slices an epoch takes.
 
-    A trial diverges in the epoch that its seed names.
+    A slice takes a second. A trial diverges in the epoch that its seed names.
     """
 
-    def __init__(self, n_lanes, clock=None, on_run=lambda: None):
-        self.n_lanes = n_lanes
+    def __init__(self, n_lanes, on_run=lambda: None, *, runs_ahead=True):
+        self.n_lanes, self.runs_ahead = n_lanes, runs_ahead
         self.lanes = {}
-        self.clock = clock or Clock()
         self.on_run = on_run
-        self.n_slices = 0
         self.device_seconds = 0.0
 
     def compile(self):
@@ -61,30 +70,23 @@ class FakeLanes:
         assert 0 <= lane < self.n_lanes
         self.lanes[lane] = config, state
 
-    def get(self, lane):
-        return self.lanes[lane][1]
-
     def clear(self, lane):
         del self.lanes[lane]
 
-    def run(self):
+    def launch(self):
         self.on_run()
-        self.n_slices += 1
-        self.clock.seconds += 1.0
         self.device_seconds += 1.0
-        results = {}
+        results, ended = {}, {}
         for lane, (config, state) in self.lanes.items():
             epoch, train_mse, step = state.epoch + 1, None, state.step + 1
             after = replace(state, step=step)
             if step == config.batch_size:
                 train_mse, after = loss(config, epoch), replace(state, epoch=epoch, step=0)
+                ended[lane] = epoch
             self.lanes[lane] = config, after
-            results[lane] = SliceResult(epoch, train_mse, config.seed != epoch)
-        return results
-
-    def evaluate(self, lanes):
-        self.clock.seconds += 0.25 * len(lanes)
-        return {lane: loss(self.lanes[lane][0], self.lanes[lane][1].epoch) + 1 for lane in lanes}
+            share = 1.0 / len(self.lanes)
+            results[lane] = SliceResult(epoch, train_mse, config.seed != epoch, share)
+        return FakeSlice(results, {lane: state for lane, (_, state) in self.lanes.items()}, ended)
 
 
 def loss(config, epoch):
@@ -106,12 +108,15 @@ class Simulation:
 
     def __init__(self, seed):
         self.rng = random.Random(seed)
-        clock = Clock()
         self.lanes = {
-            program: FakeLanes(n, clock, lambda program=program: self.check_slice(program))
+            program: FakeLanes(
+                n,
+                lambda program=program: self.check_slice(program),
+                runs_ahead=program != CONV_SINGLE,  # as the plain trainer does not
+            )
             for program, n in N_LANES.items()
         }
-        self.engine = Engine(self.lanes, clock=clock)
+        self.engine = Engine(self.lanes)
         self.engine.compile()
         self.told = {}  # epochs reported, by trial
         self.configs, self.sharing = {}, {}
@@ -224,8 +229,7 @@ def dense(epochs=3, **changes):
 
 
 def test_shares_add_up_to_what_the_device_spent():
-    clock = Clock()
-    engine = Engine({CONV: FakeLanes(2, clock), DENSE: FakeLanes(4, clock)}, clock=clock)
+    engine = Engine({CONV: FakeLanes(2), DENSE: FakeLanes(4)})
     engine.compile()
     for i in range(3):
         engine.submit(f"d{i}", dense(epochs=2))
@@ -247,16 +251,73 @@ def test_who_goes_on_after_a_pause_comes_first():
     engine.submit("a", dense(), until_epoch=1)
     engine.submit("b", dense(epochs=1))
     engine.submit("c", dense(epochs=1))
-    engine.step()
-    assert engine.report("a").status is Status.PAUSED
+    engine.submit("d", dense(epochs=1))
+    engine.step()  # a's only slice
+    engine.step()  # b's; a's results
+    assert engine.report("a", 0).status is Status.PAUSED
     engine.advance("a", 3)
+    for _ in range(3):
+        engine.step()  # a's two others, and c's
+    assert engine.report("a", 0).status is Status.COMPLETED
+    assert engine.report("b", 0).status is Status.COMPLETED
+    assert engine.report("d", 0).status is Status.WAITING
+    engine.remove("d")
+    engine.step()
+    assert engine.report("c", 0).status is Status.COMPLETED
+    assert not engine.step()
+
+
+def test_the_next_slice_is_launched_before_the_results_of_the_last_are_read():
+    """So a lane is free for the next trial although nobody knows yet how its trial ended."""
+    order = []
+    lanes = FakeLanes(1)
+    launch = lanes.launch
+
+    def recording():
+        slice_, number = launch(), int(lanes.device_seconds)
+        order.append(f"launch {number}")
+        results = slice_.results
+        slice_.results = lambda: order.append(f"read {number}") or results()
+        return slice_
+
+    lanes.launch = recording
+    engine = Engine({DENSE: lanes})
+    engine.compile()
+    engine.submit("a", dense(epochs=1))
+    engine.submit("b", dense(epochs=2))
+    while engine.step():
+        pass
+    assert order == ["launch 1", "launch 2", "read 1", "launch 3", "read 2", "read 3"]
+    assert [len(engine.report(name, 0).epochs) for name in "ab"] == [1, 2]
+
+
+def test_a_trial_goes_on_that_is_told_to_while_its_last_results_are_awaited():
+    """Without a pause, and with every epoch once, though it has lost its lane."""
+    engine, _ = fake_engine(dense=1)
+    engine.compile()
+    engine.submit("a", dense(epochs=5), until_epoch=2)
+    engine.submit("b", dense(epochs=1))
     engine.step()
     engine.step()
-    assert engine.report("a").status is Status.COMPLETED
-    assert engine.report("b", timeout_seconds=0).status is Status.WAITING
-    engine.remove("b")
-    engine.step()
-    assert engine.report("c").status is Status.COMPLETED
+    assert engine.report("a", 0).status is Status.RUNNING
+    engine.advance("a", 5)
+    while engine.step():
+        pass
+    report = engine.report("a", 0)
+    assert report.status is Status.COMPLETED
+    assert [epoch.epoch for epoch in report.epochs] == [2, 3, 4, 5]
+    assert engine.report("b", 0).status is Status.COMPLETED
+
+
+def test_what_is_trained_after_a_divergence_counts_for_nothing():
+    engine, _ = fake_engine(dense=2)
+    engine.compile()
+    engine.submit("a", dense(epochs=5, seed=2))
+    while engine.step():
+        pass
+    report = engine.report("a", 0)
+    assert (report.status, report.diverged_epoch, len(report.epochs)) == (Status.DIVERGED, 2, 1)
+    assert report.train_seconds == 2
 
 
 def test_nothing_is_alone_while_something_compiles():
@@ -284,13 +345,6 @@ def test_nothing_is_alone_while_something_compiles():
 def test_a_checkpoint_holds_the_epochs_that_its_state_has_trained():
     """Whenever it is asked for; and whoever asks gets an answer, though the engine never rests."""
     lanes = FakeLanes(1, on_run=lambda: time.sleep(0.002))
-    evaluate = lanes.evaluate
-
-    def evaluate_slowly(due):
-        time.sleep(0.002)
-        return evaluate(due)
-
-    lanes.evaluate = evaluate_slowly
     told, seen = 0, set()
     with Engine({DENSE: lanes}) as engine:
         engine.submit("a", dense(epochs=100))
@@ -303,7 +357,7 @@ def test_a_checkpoint_holds_the_epochs_that_its_state_has_trained():
     assert len(seen) > 50
 
 
-@pytest.mark.parametrize("broken", ["run", "compile"])
+@pytest.mark.parametrize("broken", ["launch", "compile"])
 def test_an_engine_that_fails_tells_everybody_who_asks(broken):
     engine, programs = fake_engine(dense=2)
 
@@ -326,11 +380,12 @@ def test_a_failure_is_suspected_of_the_trials_that_just_came():
     engine.compile()
     engine.submit("a", dense())
     engine.step()
+    engine.step()
 
     def fail():
         raise RuntimeError("out of memory")
 
-    programs[DENSE].run = fail
+    programs[DENSE].launch = fail
     engine.submit("b", dense())
     engine._guarded(engine.step)
     for name, suspect in (("a", False), ("b", True)):
@@ -383,11 +438,10 @@ def test_lanes_by_rule(n_trials, gpu, expected):
 def programs():
     """Lanes for dense models, compiled once by whichever engine comes first."""
     images = DeviceImages(noise(200, 50))
-    evaluator = Evaluator("dense", images)
     shape = Shape.for_trials("dense", n_lanes=3, widths=[24], batch_sizes=[16, 64], n_train=200)
     return {
-        DENSE: Lanes(shape, images, evaluator),
-        DENSE_SINGLE: Lanes(replace(shape, n_lanes=1), images, evaluator),
+        DENSE: Lanes(shape, images),
+        DENSE_SINGLE: Lanes(replace(shape, n_lanes=1), images),
     }
 
 
