@@ -489,21 +489,20 @@ class Engine:
         with self._changed:
             self._move()
             running = {p: dict(self._scheduler.running[p]) for p in self._scheduler.at_work()}
-        n_sharing, n_before = sum(map(len, running.values())), len(self._in_flight)
+        n_sharing, n_earlier = sum(map(len, running.values())), len(self._in_flight)
         ahead = [program for program in running if self._programs[program].runs_ahead]
+        for program in ahead:
+            self._launch(program, running[program], n_sharing)
+        # After all launches: an evaluation waits for the slice before it.
+        for launched in islice(self._in_flight, n_earlier, None):
+            self._end_epochs(launched)
+        self._take_in(n_earlier)
         for program in [each for each in running if each not in ahead]:
             self._take_in(len(self._in_flight))
             self._launch(program, running[program], n_sharing)
             self._end_epochs(self._in_flight[-1])
             self._take_in(1)
-        for program in ahead:
-            self._launch(program, running[program], n_sharing)
-        n_earlier = len(self._in_flight) - len(ahead)
-        # After all launches: an evaluation waits for the slice before it.
-        for launched in islice(self._in_flight, n_earlier, None):
-            self._end_epochs(launched)
-        self._take_in(n_earlier)
-        return bool(running) or n_before > 0
+        return bool(running) or n_earlier > 0
 
     def _move(self) -> None:
         """Clears the lanes of removed trials and gives free ones to waiting trials."""

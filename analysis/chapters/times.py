@@ -30,6 +30,15 @@ def sharing(run: Run) -> str:
     return f"Up to {n} trials trained at once and shared {what}: these are not times alone."
 
 
+def fallbacks(run: Run) -> str:
+    """Which programs the plain trainer had the place of, and why; "" if none."""
+    return " ".join(
+        f"{program} did not work on this device ({reason}): the plain trainer trained its trials, "
+        "one at a time, and theirs are its times."
+        for program, reason in (run.manifest["resources"].get("fallbacks") or {}).items()
+    )
+
+
 def timed(run: Run) -> list[Setting]:
     """The reference settings with times: the report's two models, and the custom ones."""
     shown = [s for s in run.reference if len(s.by_seed(SECONDS))]
@@ -72,6 +81,7 @@ def chapter(run: Run) -> dict[str, Any]:
         "report_ratio": claims.REPORT_TIME_RATIO,
         "report": f"{claims.REPORT_EPOCHS} on {claims.REPORT_HARDWARE}",
         "sharing": sharing(run),
+        "fallbacks": fallbacks(run),
         "drawing": drawing(run, found, stated) if found else None,
         "values": "; ".join(said),
         "seeds": seeds(len(one.by_seed(SECONDS)) for one in found) if found else "",
