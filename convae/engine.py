@@ -179,6 +179,11 @@ class Scheduler:
         running = [trial for trials in self.running.values() for trial in trials.values()]
         return [trial for trial in running if trial.status is Status.REMOVED]
 
+    def has_lonely(self, ready: Collection[ProgramId]) -> bool:
+        """Whether a trial that must be alone is at work, or could be."""
+        trials = (t for p in ready for t in (*self.waiting[p], *self.running[p].values()))
+        return any(trial.sharing is DeviceSharing.ALONE for trial in trials)
+
     def has_work(self, ready: Collection[ProgramId], *, compiling: bool) -> bool:
         """Whether a step would do anything."""
         return any(self.running[p] or self._next(p, compiling=compiling) for p in ready)
@@ -219,6 +224,7 @@ class Engine:
         self._trials: dict[str, Trial] = {}
         self._in_flight: deque[Launched] = deque()  # for the stepping thread alone
         self._changed = threading.Condition()  # guards all that follows, and the trials
+        self._n_compiling = 0
         self._stopped = False
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -343,7 +349,12 @@ class Engine:
             EngineError: the engine has failed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None or not self._compiling)
+            self._changed.wait_for(
+                lambda: (
+                    self._failure is not None
+                    or self.compile_seconds.keys() >= self._programs.keys()
+                )
+            )
             self._check()
 
     def submit(
@@ -508,7 +519,9 @@ class Engine:
         """Clears the lanes of removed trials and gives free ones to waiting trials."""
         for trial in self._scheduler.removed():
             self._free(trial)
-        for trial in self._scheduler.schedule(self.compile_seconds, compiling=self._compiling):
+        for trial in self._scheduler.schedule(
+            self.compile_seconds, compiling=self._n_compiling > 0
+        ):
             trial.is_new, trial.last_slice = True, None
             lanes = self._programs[trial.program]
             beginning = trial.state() if trial.state else trial.beginning
@@ -562,12 +575,19 @@ class Engine:
         if trial.status is Status.RUNNING:  # `advance` came after its lane was freed
             self._scheduler.add(trial, first=True)
 
-    @property
-    def _compiling(self) -> bool:
-        return len(self.compile_seconds) < len(self._programs)
-
     def _compile(self, program: ProgramId) -> None:
         lanes = self._programs[program]
+        with self._changed:
+            # A trial that must be alone waits for compilers at work, others of them wait for it.
+            self._changed.wait_for(
+                lambda: (
+                    not self._threads
+                    or self._stopped
+                    or self._failure is not None
+                    or not self._scheduler.has_lonely(self.compile_seconds)
+                )
+            )
+            self._n_compiling += 1
         try:
             seconds = lanes.compile()
             if self._prove is not None and isinstance(lanes, Lanes):
@@ -576,8 +596,9 @@ class Engine:
             if self._trainer is None or not isinstance(lanes, Lanes):
                 raise
             self._fall_back(program, lanes, error)
-            return
+            seconds = 0.0
         with self._changed:
+            self._n_compiling -= 1
             self.compile_seconds[program] = seconds
             self._changed.notify_all()
 
@@ -594,13 +615,11 @@ class Engine:
                 if trial.state is not None:
                     self._scheduler.waiting[program].remove(trial)
                     trial.status, trial.failure = Status.FAILED, ValueError(NOT_FROM_A_LANE)
-            self.compile_seconds[program] = 0.0
-            self._changed.notify_all()
 
     def _serve(self) -> None:
         def must_act() -> bool:
             ended = self._stopped or self._failure is not None
-            ready, compiling = self.compile_seconds, self._compiling
+            ready, compiling = self.compile_seconds, self._n_compiling > 0
             return bool(
                 ended or self._in_flight or self._scheduler.has_work(ready, compiling=compiling)
             )

@@ -4,18 +4,20 @@ import random
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from keras_fit import noise
 
 from convae.config import TrialConfig
-from convae.engine import Engine
+from convae.engine import MIN_COMPILERS, Engine
 from convae.errors import EngineError
+from convae.hardware import usable_cpus
 from convae.lane_program import DeviceImages, Shape
 from convae.lanes import Lanes, LaneState, SliceResult
 from convae.results import Status
-from convae.shapes import ProgramId
+from convae.shapes import ProgramId, Size
 from convae.sharing import DeviceSharing, choose_n_lanes
 
 CONV, DENSE = ProgramId("conv", single=False), ProgramId("dense", single=False)
@@ -324,15 +326,17 @@ def test_what_is_trained_after_a_divergence_counts_for_nothing():
 
 def test_nothing_is_alone_while_something_compiles():
     """Others train as soon as their own program is there."""
-    may_compile = threading.Event()
+    begun, may_compile = threading.Event(), threading.Event()
     engine = Engine({DENSE: FakeLanes(2), DENSE_SINGLE: FakeLanes(1), CONV_SINGLE: FakeLanes(1)})
 
     def compile_slowly():
+        begun.set()
         assert may_compile.wait(20)
         return 2.0
 
     engine._programs[CONV_SINGLE].compile = compile_slowly
     with engine:
+        assert begun.wait(20)
         engine.submit("alone", dense(), sharing=DeviceSharing.ALONE)
         engine.submit("single", dense(), sharing=DeviceSharing.SINGLE)
         engine.submit("beside", dense())
@@ -342,6 +346,38 @@ def test_nothing_is_alone_while_something_compiles():
         may_compile.set()
         assert engine.report("alone", 20).status is Status.COMPLETED
         assert engine.compile_seconds == {DENSE: 1.0, DENSE_SINGLE: 1.0, CONV_SINGLE: 2.0}
+
+
+def test_a_compiler_that_has_not_begun_waits_for_a_trial_that_is_alone():
+    """Which begins in the first program that is ready, not when there are all."""
+    compiled, runs, may_end = [], threading.Event(), threading.Event()
+    sizes = [Size.of(width, 256) for width in range(1, 2 * max(MIN_COMPILERS, usable_cpus()) + 1)]
+    programs = {ProgramId("dense", single=True, size=size): FakeLanes(1) for size in sizes}
+    first, *_, last = programs
+    engine = Engine(programs)
+
+    def compile_one(program):
+        while program != first and first not in engine.compile_seconds:
+            time.sleep(0.01)
+        compiled.append(program)
+        return 1.0
+
+    def run_alone():
+        runs.set()
+        assert may_end.wait(60)
+
+    for program, lanes in programs.items():
+        lanes.compile = partial(compile_one, program)
+    programs[first].on_run = run_alone
+    config = TrialConfig(model="dense", hidden_units=1, batch_size=256, epochs=1)
+    engine.submit("alone", config, sharing=DeviceSharing.ALONE)
+    with engine:
+        assert runs.wait(60)
+        assert last not in compiled
+        may_end.set()
+        engine.wait_until_compiled()
+        assert engine.report("alone", 60).status is Status.COMPLETED
+    assert set(compiled) == set(programs)
 
 
 def test_a_checkpoint_holds_the_epochs_that_its_state_has_trained():
@@ -514,18 +550,29 @@ def test_order_pauses_and_removals_change_no_number(programs, expected, seed):
     waiting = list(CONFIGS)
     rng.shuffle(waiting)
     found = {trial_id: [] for trial_id in CONFIGS}
+
+    def tend():
+        for trial_id in set(CONFIGS) - set(waiting):
+            if trial_id in engine._trials:
+                report = engine.report(trial_id, 0)
+                found[trial_id] += numbers(report)
+                if report.status is Status.PAUSED:
+                    engine.advance(trial_id, 3)
+
     for step in range(60):
         if step == 17:  # in the middle of epochs
-            states = {t: engine.state(t) for t in CONFIGS if t not in waiting}
-            reports = {t: engine.report(t, 0) for t in states}
+            kept = {t: engine.checkpoint(t) for t in CONFIGS if t not in waiting}
+            reports, states = ({t: pair[i] for t, pair in kept.items()} for i in (0, 1))
             for trial_id in states:
                 engine.remove(trial_id)
-            engine.step()
+            while engine.step():
+                pass
             engine = Engine(programs)
             engine.compile()
             for trial_id, state in states.items():
                 found[trial_id] += numbers(reports[trial_id])
                 if reports[trial_id].status not in (Status.COMPLETED, Status.DIVERGED):
+                    state = first_state(programs, trial_id) if state is None else state
                     engine.submit(trial_id, CONFIGS[trial_id], state=state)
                 elif state is not None:
                     assert [x.tobytes() for x in state.weights] == expected[trial_id][3]
@@ -539,12 +586,10 @@ def test_order_pauses_and_removals_change_no_number(programs, expected, seed):
             engine.step()
             engine.remove("passing")
         engine.step()
-        for trial_id in set(CONFIGS) - set(waiting):
-            if trial_id in engine._trials:
-                report = engine.report(trial_id, 0)
-                found[trial_id] += numbers(report)
-                if report.status is Status.PAUSED:
-                    engine.advance(trial_id, 3)
+        tend()
+    while engine.step():
+        tend()
+    tend()
     for trial_id, (status, _, epochs, weights) in expected.items():
         assert found[trial_id] == epochs
         if trial_id in engine._trials:

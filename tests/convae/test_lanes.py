@@ -294,14 +294,22 @@ def test_a_gpu_has_a_form_of_its_own(images):
     assert form_on(images.pixels.device) == "pixels"
 
 
-@pytest.mark.parametrize("batch_sizes", [SPACE, (256,), (64,), (1000,)])
-def test_slices_fit_the_epochs(batch_sizes):
+@pytest.mark.parametrize(
+    ("model", "batch_sizes", "chunk_size"),
+    [
+        ("dense", SPACE, 256),  # weights are most of what a step costs
+        ("conv", SPACE, 128),
+        *(("dense", (size,), min(size, 256)) for size in (64, 256, 1000)),
+        ("conv", (64,), 64),
+    ],
+)
+def test_slices_fit_the_epochs(model, batch_sizes, chunk_size):
     """Few steps are idle, whatever the batch size and the split."""
     shape = Shape.for_trials(
-        "dense", n_lanes=16, widths=(64, 512), batch_sizes=batch_sizes, n_train=60_000
+        model, n_lanes=16, widths=(8, 16), batch_sizes=batch_sizes, n_train=60_000
     )
-    assert shape.width == 512
-    assert shape.chunk_size == min(256, *batch_sizes)
+    assert shape.width == 16
+    assert shape.chunk_size == chunk_size
     assert shape.accumulates == (max(batch_sizes) > shape.chunk_size)
     for size in batch_sizes:
         for n_train in (50_000, 60_000):
