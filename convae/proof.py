@@ -78,13 +78,11 @@ def made_up(n_train: int, n_test: int, n_drawn: int) -> ImageSet:
     """So many images, the first of which show two bright blots each on black, as digits do."""
     rng = np.random.default_rng(0)
     across = np.arange(IMAGE_SHAPE[0])[:, np.newaxis]
-    centres, widths = (
-        rng.uniform(6, 22, (n_drawn, 2, 2, 1, 1)),
-        rng.uniform(1, 5, (n_drawn, 2, 2, 1, 1)),
-    )
-    along = (across - centres) / widths  # (image, blot, axis, pixel, 1)
+    shape = n_drawn, 2, 2, 1, 1  # (image, blot, axis, pixel, 1)
+    centres, widths = rng.uniform(6, 22, shape), rng.uniform(1, 5, shape)
+    along = (across - centres) / widths
     blots = np.exp(-(along[:, :, 0] ** 2) - np.swapaxes(along[:, :, 1], -1, -2) ** 2)
-    pixels = np.zeros((n_train + n_test, *IMAGE_SHAPE), np.uint8)
+    pixels = np.zeros((n_train + n_test, *IMAGE_SHAPE[:2]), np.uint8)
     pixels[:n_drawn] = 255 * blots.max(axis=1)
     return ImageSet(pixels[:n_train], None, pixels[n_train:], None, "made up")
 
