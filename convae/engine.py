@@ -54,14 +54,11 @@ class Trial:
     program: ProgramId  # that trains it
     until_epoch: int  # it pauses after so many epochs
     evaluates: Callable[[int], bool]  # whether at the end of an epoch, counted from 1
-    # Reads its state as it was at the end of the last epoch or slice that it knows the results of;
-    # None for its beginning.
+    # Reads its state after the last slice whose results it has; None for its beginning.
     state: Callable[[], LaneState] | None = None
-    n_epochs: int = 0  # completed, as far as it knows
-    beginning: LaneState | None = (
-        None  # made before it gets a lane, so that the device needn't wait
-    )
-    last_slice: "Slice | TrainedEpoch | None" = None  # before it left its lane
+    beginning: LaneState | None = None  # made before it gets a lane, so that no device waits
+    n_epochs: int = 0  # completed, of which it has the results
+    last_slice: Slice | TrainedEpoch | None = None  # after which it left its lane
     is_new: bool = False  # in its lane: no slice there is known to have ended well
     status: Status = Status.WAITING
     lane: int = 0  # while it runs
@@ -519,9 +516,8 @@ class Engine:
         """Clears the lanes of removed trials and gives free ones to waiting trials."""
         for trial in self._scheduler.removed():
             self._free(trial)
-        for trial in self._scheduler.schedule(
-            self.compile_seconds, compiling=self._n_compiling > 0
-        ):
+        ready, compiling = self.compile_seconds, self._n_compiling > 0
+        for trial in self._scheduler.schedule(ready, compiling=compiling):
             trial.is_new, trial.last_slice = True, None
             lanes = self._programs[trial.program]
             beginning = trial.state() if trial.state else trial.beginning
@@ -539,12 +535,11 @@ class Engine:
 
     def _end_epochs(self, launched: Launched) -> None:
         """Asks for evaluations at the end of epochs, and frees lanes of trials that stop there."""
-        ended = [
-            (lane, epoch, launched.trials[lane]) for lane, epoch in launched.slice.ended.items()
-        ]
-        launched.slice.evaluate([lane for lane, epoch, trial in ended if trial.evaluates(epoch)])
+        ended, trials = launched.slice.ended, launched.trials
+        launched.slice.evaluate([n for n, epoch in ended.items() if trials[n].evaluates(epoch)])
         with self._changed:
-            for _, epoch, trial in ended:
+            for lane, epoch in ended.items():
+                trial = trials[lane]
                 if trial.status is Status.RUNNING and trial.stops_after(epoch):
                     trial.last_slice = launched.slice
                     self._free(trial)
@@ -587,6 +582,8 @@ class Engine:
                     or not self._scheduler.has_lonely(self.compile_seconds)
                 )
             )
+            if self._stopped or self._failure is not None:
+                return
             self._n_compiling += 1
         try:
             seconds = lanes.compile()
@@ -594,6 +591,7 @@ class Engine:
                 self._prove(lanes)
         except Exception as error:
             if self._trainer is None or not isinstance(lanes, Lanes):
+                self._fail(error)
                 raise
             self._fall_back(program, lanes, error)
             seconds = 0.0
@@ -634,10 +632,14 @@ class Engine:
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException as error:  # told by every method that is called from now on
-            with self._changed:
-                self._failure = error
-                self._changed.notify_all()
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Has every method that is called from now on tell of it."""
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
 
     def _check(self, trial: Trial | None = None) -> None:
         if self._failure is not None:
