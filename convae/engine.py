@@ -34,7 +34,7 @@ from convae.proof import prove
 from convae.results import EpochResult, Fallback, Report, Status
 from convae.shapes import WIDTHS, ProgramId, program_of
 from convae.sharing import DeviceSharing
-from convae.trainer_lane import TrainedEpoch, TrainerLane
+from convae.trainer_lane import DoneSlice, TrainerLane
 from convae.training import Trainer
 from convae.xla import cached_programs
 
@@ -58,7 +58,7 @@ class Trial:
     state: Callable[[], LaneState] | None = None
     beginning: LaneState | None = None  # made before it gets a lane, so that no device waits
     n_epochs: int = 0  # completed, of which it has the results
-    last_slice: Slice | TrainedEpoch | None = None  # after which it left its lane
+    last_slice: Slice | DoneSlice | None = None  # after which it left its lane
     is_new: bool = False  # in its lane: no slice there is known to have ended well
     status: Status = Status.WAITING
     lane: int = 0  # while it runs
@@ -112,7 +112,7 @@ class Launched:
 
     trials: dict[int, Trial]  # by lane
     n_sharing: int  # trials at work on the device
-    slice: Slice | TrainedEpoch
+    slice: Slice | DoneSlice
 
 
 class Scheduler:
@@ -558,7 +558,7 @@ class Engine:
                         self._settle(trial, launched.slice, lane)
                 self._changed.notify_all()
 
-    def _settle(self, trial: Trial, slice_: Slice | TrainedEpoch, lane: int) -> None:
+    def _settle(self, trial: Trial, slice_: Slice | DoneSlice, lane: int) -> None:
         """Gives a trial the state that belongs to its results, and lets it stop or go on."""
         if trial.status is Status.RUNNING and trial.last_slice is not slice_:
             trial.state = partial(slice_.state, lane)

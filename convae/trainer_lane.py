@@ -5,7 +5,7 @@ slice is an epoch, and a program is compiled when the first trial of its shape c
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from convae.config import TrialConfig
@@ -14,36 +14,35 @@ from convae.lanes import LaneState, SliceResult
 from convae.training import Trainer, Training
 
 
-class TrainedEpoch:
-    """A slice of a trainer, which it has done; see `convae.lanes.Slice`."""
+class DoneSlice:
+    """A slice that is done when it is launched; see `convae.lanes.Slice`."""
 
-    def __init__(self, result: SliceResult, training: Training | None) -> None:
-        """Takes what the epoch brought, and what trained it."""
-        self._result, self._training = result, training
-        self._state = None
-        self.ended = {} if result.train_mse is None else {0: result.epoch}
-        if training is not None and self.ended:
-            arrays, n = training.get_state(), training.n_weights
-            parts = arrays[:n], arrays[n : 2 * n], arrays[2 * n :]
-            self._state = LaneState(result.epoch, 0, 0.0, *parts)
+    def __init__(
+        self,
+        results: dict[int, SliceResult],
+        states: Mapping[int, LaneState],
+        evaluate: Callable[[int], float],
+    ) -> None:
+        """Takes what it brought and the states after it, by lane, and what evaluates a lane."""
+        self._results, self._states, self._evaluate = results, states, evaluate
+        self.ended = {lane: r.epoch for lane, r in results.items() if r.train_mse is not None}
 
     def evaluate(self, lanes: Iterable[int]) -> None:
-        """Evaluates the trial, if it is among these lanes'."""
-        if self._training is None or 0 not in lanes:
-            return
-        started = time.perf_counter()
-        mse = self._training.evaluate()
-        seconds = time.perf_counter() - started
-        self._result = self._result._replace(eval_mse=mse, eval_seconds=seconds)
+        """Evaluates these trials as well."""
+        for lane in lanes:
+            started = time.perf_counter()
+            mse = self._evaluate(lane)
+            seconds = time.perf_counter() - started
+            evaluated = self._results[lane]._replace(eval_mse=mse, eval_seconds=seconds)
+            self._results[lane] = evaluated
 
     def results(self) -> dict[int, SliceResult]:
-        """What it brought the trial."""
-        return {0: self._result}
+        """What it brought each trial."""
+        return self._results
 
     def state(self, lane: int) -> LaneState:
-        """The trial's state after the epoch."""
-        assert self._state is not None
-        return self._state
+        """The state of a trial after it."""
+        return self._states[lane]
 
     def keep(self, lane: int) -> Callable[[], LaneState]:
         """That state, for later."""
@@ -98,7 +97,7 @@ class TrainerLane:
         """Takes the trial out of the lane."""
         self._occupant = self._training = None
 
-    def launch(self) -> TrainedEpoch:
+    def launch(self) -> DoneSlice:
         """Trains the trial for an epoch, and before its first one here prepares it.
 
         An exception, as of a custom model's code, is the trial's failure and not the engine's.
@@ -128,4 +127,14 @@ class TrainerLane:
             result = result._replace(train_seconds=time.perf_counter() - started)
         except Exception as error:
             result = result._replace(failure=error)
-        return TrainedEpoch(result, self._training)
+        states: dict[int, LaneState] = {}
+        if self._training is not None and result.train_mse is not None:
+            arrays, n = self._training.get_state(), self._training.n_weights
+            parts = arrays[:n], arrays[n : 2 * n], arrays[2 * n :]
+            states[0] = LaneState(epoch, 0, 0.0, *parts)
+        return DoneSlice({0: result}, states, self._evaluate)
+
+    def _evaluate(self, lane: int) -> float:
+        """Mean squared error over all pixels of the trial's evaluation images."""
+        assert self._training is not None
+        return self._training.evaluate()

@@ -19,31 +19,11 @@ from convae.lanes import Lanes, LaneState, SliceResult
 from convae.results import Status
 from convae.shapes import ProgramId, Size
 from convae.sharing import DeviceSharing, choose_n_lanes
+from convae.trainer_lane import DoneSlice
 
 CONV, DENSE = ProgramId("conv", single=False), ProgramId("dense", single=False)
 CONV_SINGLE, DENSE_SINGLE = ProgramId("conv", single=True), ProgramId("dense", single=True)
 N_LANES = {CONV: 3, DENSE: 2, CONV_SINGLE: 1, DENSE_SINGLE: 1}
-
-
-class FakeSlice:
-    """What a slice of fake lanes brought: by lane a result, and the trial's state afterwards."""
-
-    def __init__(self, results, states, ended):
-        self._results, self._states, self.ended = results, states, ended
-
-    def evaluate(self, lanes):
-        for lane in lanes:
-            mse = self._results[lane].train_mse + 1
-            self._results[lane] = self._results[lane]._replace(eval_mse=mse, eval_seconds=0.25)
-
-    def results(self):
-        return self._results
-
-    def state(self, lane):
-        return self._states[lane]
-
-    def keep(self, lane):
-        return lambda: self.state(lane)
 
 
 class FakeLanes:
@@ -78,17 +58,17 @@ class FakeLanes:
     def launch(self):
         self.on_run()
         self.device_seconds += 1.0
-        results, ended = {}, {}
+        results = {}
         for lane, (config, state) in self.lanes.items():
             epoch, train_mse, step = state.epoch + 1, None, state.step + 1
             after = replace(state, step=step)
             if step == config.batch_size:
                 train_mse, after = loss(config, epoch), replace(state, epoch=epoch, step=0)
-                ended[lane] = epoch
             self.lanes[lane] = config, after
             share = 1.0 / len(self.lanes)
             results[lane] = SliceResult(epoch, train_mse, config.seed != epoch, share)
-        return FakeSlice(results, {lane: state for lane, (_, state) in self.lanes.items()}, ended)
+        states = {lane: state for lane, (_, state) in self.lanes.items()}
+        return DoneSlice(results, states, lambda lane: results[lane].train_mse + 1)
 
 
 def loss(config, epoch):
