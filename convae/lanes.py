@@ -138,14 +138,19 @@ class Slice:
     """A slice of all lanes that the device has been given, whether or not it has done it yet."""
 
     def __init__(
-        self, lanes: "Lanes", before: _Moment, after: _Moment, sums: "Future[Computed]"
+        self,
+        lanes: "Lanes",
+        before: Sequence[_Occupant | None],
+        after: _Moment,
+        sums: "Future[Computed]",
     ) -> None:
-        """Takes the lanes, and what they are before and after it."""
-        self._lanes, self._before, self._after, self._sums = lanes, before, after, sums
+        """Takes the lanes, who is there before it, and what they are after it."""
+        self._lanes, self._after, self._sums = lanes, after, sums
+        self._trials = [occupant for occupant in before if occupant]
         # By lane whose epoch it ends, that epoch, from 1.
         self.ended = {
             now.lane: now.epoch
-            for was, now in zip(before.occupants, after.occupants, strict=True)
+            for was, now in zip(before, after.occupants, strict=True)
             if was and now and now.epoch > was.epoch
         }
         self._due: list[int] = []
@@ -159,20 +164,19 @@ class Slice:
     def results(self) -> dict[int, SliceResult]:
         """What it brought each trial, once the device has done it."""
         sums, seconds = self._sums.result()
-        trials = [occupant for occupant in self._before.occupants if occupant]
         results = {}
-        for trial in trials:
+        for trial in self._trials:
             error_sum = trial.error_sum + float(sums[trial.lane])
             ended = trial.lane in self.ended
             train_mse = error_sum / trial.sizes.n_train if ended else None
-            share = seconds / len(trials)
+            share = seconds / len(self._trials)
             results[trial.lane] = SliceResult(
                 trial.epoch + 1, train_mse, math.isfinite(error_sum), share
             )
         if self._due:
             sums, seconds = self._evaluated.result()
             for lane, total in zip(self._due, sums, strict=False):
-                trial = _taken(self._before, lane)
+                trial = _taken(self._after, lane)
                 mse, share = float(total) / trial.sizes.n_eval, seconds / len(self._due)
                 results[lane] = results[lane]._replace(eval_mse=mse, eval_seconds=share)
         return results
@@ -370,7 +374,7 @@ class Lanes:
         state, sums = self._program.train(*self._arguments())
         read = self._reader.read(sums, started)
         self._now = _Moment(state, tuple(o and self._advanced(o, read) for o in before.occupants))
-        return Slice(self, before, self._now, read)
+        return Slice(self, before.occupants, self._now, read)
 
     def run(self) -> dict[int, SliceResult]:
         """A slice's results, once the device has done it."""
