@@ -38,7 +38,7 @@ class StepTime(NamedTuple):
 
 
 STEP_TIMES: Mapping[str, StepTime] = MappingProxyType(
-    {CONV: StepTime(170, 4.5, 0.14), DENSE: StepTime(50, 8.2, 0.015)}
+    {CONV: StepTime(165, 2.7, 0.15), DENSE: StepTime(50, 8.2, 0.015)}
 )
 
 
