@@ -145,17 +145,20 @@ class SleepingLanes:
         from convae.data import split
         from convae.lanes import SliceResult
 
-        mixed = self.shape.chunk_size < MAX_CHUNK_SIZE
-        shared = self._pace.mixed if mixed else self._pace.shared
-        milliseconds = self._pace.single if self.n_lanes == 1 else shared * self.n_lanes
+        chunk_size = self.shape.chunk_size
+        if self.n_lanes > 1:
+            mixed = chunk_size < MAX_CHUNK_SIZE
+            milliseconds = self.n_lanes * (self._pace.mixed if mixed else self._pace.shared)
+        else:  # launches are most of it: an epoch in chunks of 64 is estimated at three times this
+            milliseconds = self._pace.single * (MAX_CHUNK_SIZE / chunk_size) ** 0.8
         n_train = len(self._image_set.train_images)
-        longest = n_chunks(n_train, self.shape.chunk_size, self.shape.chunk_size)
+        longest = n_chunks(n_train, chunk_size, chunk_size)
         time.sleep(milliseconds / 1e3 * self.shape.n_steps / longest)
         results = {}
         for lane, (config, epoch, step) in self._trials.items():
             n_images = len(split(self._image_set, config.split).train_images)
             step += self.shape.n_steps
-            ended = step >= n_chunks(n_images, config.batch_size, self.shape.chunk_size)
+            ended = step >= n_chunks(n_images, config.batch_size, chunk_size)
             mse = mse_of(config, epoch + 1) if ended else None
             self._trials[lane] = (config, epoch + 1, 0) if ended else (config, epoch, step)
             results[lane] = SliceResult(epoch + 1, mse, True)
