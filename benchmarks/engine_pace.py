@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -175,22 +176,30 @@ def mse_of(config: TrialConfig, epoch: int) -> float:
 
 
 def watched(lanes: Any) -> Any:
-    """Has a program's lanes log when they are ready, their trials and their slices."""
+    """Has a program's lanes log when they are ready, their trials and their slices.
+
+    Those of its proof, whose trials are told how many images they have, are left out.
+    """
     compile_all, put, run = lanes.compile, lanes.put, lanes.run
+    proving = False
 
     def logged_compile() -> float:
         seconds: float = compile_all()
         log_event("compiled", str(lanes.shape), seconds)
         return seconds
 
-    def logged_put(*arguments: Any) -> None:
-        log_event("put", str(lanes.shape))
-        put(*arguments)
+    def logged_put(lane: int, config: TrialConfig, state: Any, sizes: Any = None) -> None:
+        nonlocal proving
+        proving = sizes is not None
+        if not proving:
+            log_event("put", str(lanes.shape))
+        put(lane, config, state, *[sizes] * proving)
 
     def logged_run() -> "dict[int, SliceResult]":
         started = time.time()
         results: dict[int, SliceResult] = run()
-        log_event("slice", str(lanes.shape), lanes.n_lanes, len(results), started)
+        if not proving:
+            log_event("slice", str(lanes.shape), lanes.n_lanes, len(results), started)
         return results
 
     lanes.compile, lanes.put, lanes.run = logged_compile, logged_put, logged_run
@@ -352,7 +361,7 @@ def facts_of(events: list[list[Any]], started: float, ended: float) -> dict[str,
 
 
 def watch(options: list[str], *, real: bool, pace: str) -> dict[str, Any]:
-    """Runs a study and tells what it took; exits if it fails."""
+    """Runs a study and tells what it took, and with which code it ended, also if interrupted."""
     with tempfile.TemporaryDirectory(prefix="convae-pace-") as folder:
         log = Path(folder) / "log"
         if "--storage" not in options:
@@ -362,11 +371,13 @@ def watch(options: list[str], *, real: bool, pace: str) -> dict[str, Any]:
         started = time.time()
         with subprocess.Popen([*command, *["--real"] * real, *options], env=environment) as process:
             processes = Processes(process.pid)
-            while process.poll() is None:
-                processes.sample()
-                time.sleep(SAMPLE_SECONDS)
+            with suppress(KeyboardInterrupt):  # the study has it too, and ends
+                while process.poll() is None:
+                    processes.sample()
+                    time.sleep(SAMPLE_SECONDS)
+            process.wait()
         ended = time.time()
-        if process.returncode:
+        if not log.exists():
             sys.exit(f"The study ended with exit code {process.returncode}.")
         events = [json.loads(line) for line in log.read_text().splitlines()]
         storage = Path(options[options.index("--storage") + 1])
@@ -377,6 +388,7 @@ def watch(options: list[str], *, real: bool, pace: str) -> dict[str, Any]:
     spans = {"before": (started, first), "between": (first, last), "after": (last, ended)}
     return {
         "study": options,
+        "exit_code": process.returncode,
         "paces": None if real else pace,
         "n_trials": n_trials,
         "trials_per_second": n_trials / (last - first),
@@ -395,25 +407,17 @@ def main() -> int:
     study += ["--data", options.data] if options.data else []
     if options.watched:
         return run(study, real=options.real)
-    studies = (
-        [study]
-        if study
-        else [[*SEARCH, "--trials", str(n)] for n in ([40] if options.short else SIZES)]
-    )
+    sizes = [40] if options.short else SIZES
+    studies = [study] if study else [[*SEARCH, "--trials", str(n)] for n in sizes]
+    more = [] if options.real else ["--no-report"]
     result: dict[str, Any] = {"n": 1, "load_average_at_the_start": list(os.getloadavg())}
     result["studies"] = found = []
     for each in studies:
-        found.append(
-            watch(
-                [*each, *["--no-report"] * (not options.real)],
-                real=options.real,
-                pace=options.paces,
-            )
-        )
+        found.append(watch([*each, *more], real=options.real, pace=options.paces))
         _print(found[-1])
         name = "timeline" if options.real else "engine-pace-cpu"
         write_result(name, result, short=options.short or bool(study))
-    return 0
+    return next((code for each in found if (code := each["exit_code"])), 0)
 
 
 def _print(study: Mapping[str, Any]) -> None:

@@ -72,7 +72,7 @@ step() {
     # that is left behind would hold it open.
     local all="${XLA_FLAGS:+$XLA_FLAGS }$flags"  # to XLA, blanks alone are a file's name
     env ${all:+XLA_FLAGS="$all"} BENCHMARK_RESULTS="$work/gpu-$part/$name" \
-      timeout --signal INT --kill-after 10 $((limit < left ? limit : left)) \
+      timeout --signal INT --kill-after 15 $((limit < left ? limit : left)) \
       "$@" > "$work/gpu-$part/$name/output.log" 2>&1 || code=$?
     ((code)) && result="failed: exit status $code"
     tail -n 20 "$work/gpu-$part/$name/output.log"
