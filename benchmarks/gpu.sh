@@ -79,7 +79,8 @@ step() {
   fi
   [[ $result == ok ]] || failed+=("$name ($result)")
   printf '%s\t%s\t%s\t%s\n' "$name" "$result" $((SECONDS - start)) "$flags $*" >> "$work/gpu-$part/steps.tsv"
-  tar -C "$work" --exclude '*.keras' -czf "$work/packed" "gpu-$part" && mv "$work/packed" "$out/gpu-$part.tgz"
+  tar -C "$work" --exclude '*.keras' --exclude '*.mlir' --exclude '*.ll' --exclude '*.o' \
+    -czf "$work/packed" "gpu-$part" && mv "$work/packed" "$out/gpu-$part.tgz"
   cp "$work/gpu-$part/steps.tsv" "$out/gpu-$part.tsv"
 }
 
@@ -101,7 +102,7 @@ if ((part == 1)); then
     "${timed[@]}" --prove --lanes 1 --batches 256 --chunks 256
   # Kernel by kernel, and XLA's files of them, for benchmarks.aot.
   step profile 80 "--xla_dump_to=$work/gpu-1/profile/xla --xla_dump_hlo_as_text \
---xla_dump_hlo_module_re=.*slice.*" "${timed[@]}" --profile "${conv[@]}" "${many[@]}" --batches 256
+--xla_gpu_collect_cost_model_stats=true" "${timed[@]}" --profile "${conv[@]}" "${many[@]}" --batches 256
   step conv-pixels 90 "" "${timed[@]}" "${conv[@]}" "${many[@]}" --batches 256 --forms pixels
 else
   # The user's command, its lanes watched.
