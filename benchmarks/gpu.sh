@@ -90,6 +90,7 @@ mkdir -p "$work/gpu-$part"
 printf 'step\tresult\tseconds\tcommand\n' > "$work/gpu-$part/steps.tsv"
 nvidia-smi > "$work/gpu-$part/nvidia-smi.txt" 2>&1
 
+{  # read whole, whatever becomes of this file while it runs
 if ((part == 1)); then
   # Does it compute what Keras does? In the plainest way first.
   step proof 70 "$no_triton" "${timed[@]}" --prove --lanes 2 --batches mixed
@@ -121,3 +122,4 @@ column -t -s $'\t' < "$out/gpu-$part.tsv" 2> /dev/null | cut -c 1-120 || cat "$o
 ((${#failed[@]})) || exit 0
 printf 'FAILED: %s\n' "${failed[@]}"
 exit 1
+}
