@@ -5,6 +5,7 @@ nor the order in which trials end may change it, and a resumed study keeps it.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import product
@@ -136,6 +137,8 @@ def _model_lanes(
     places: list[tuple[DeviceSharing, Size | None]] = [
         (planned.sharing, Size.of_trial(planned.config)) for planned in fixed
     ]
+    # Finalists wait for the search, winners for them: lanes are for those that come together.
+    n_together = Counter({schema.SEARCH: sum(p.sharing is DeviceSharing.LANES for p in fixed)})
     if model in spec.models:
         place_of = {
             schema.SEARCH: DeviceSharing.ALONE if spec.timed else DeviceSharing.LANES,
@@ -144,7 +147,8 @@ def _model_lanes(
         }
         for group, n in searching_trials(spec).items():
             places += [(place_of[group], None)] * n
-    n_sharing = sum(sharing is DeviceSharing.LANES for sharing, _ in places)
+            n_together[group] += n if place_of[group] is DeviceSharing.LANES else 0
+    n_sharing = max(n_together.values())
     n_each = math.ceil(n_sharing / n_devices)
     n_lanes = min(lanes, n_sharing) if lanes else choose_n_lanes(model, n_each, gpu=gpu)
     if kept is not None and model in kept:
