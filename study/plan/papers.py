@@ -264,8 +264,8 @@ def _claim(where: str, table: Mapping[str, Any], model_of: Callable[[str], str |
     for key in [key for key in ("of", "beside") if key in its]:
         if (model := model_of(its[key])) is None:
             raise SpecError(
-                f"{where} {key} is {its[key]!r}, but takes the label of a setting: a model,"
-                " dense-512 for so many units, or that of a [[trial]]."
+                f"{where} {key} is {its[key]!r}, which is the label of no setting; give a model,"
+                " dense-512 for so many units, or the label of a [[trial]]."
             )
         models.append(model)
     return Claim(**its, models=tuple(dict.fromkeys(models)))

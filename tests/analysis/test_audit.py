@@ -25,7 +25,7 @@ def audit_of(*pairs: Trial) -> Audit:
 
 def audited(*pairs: Trial) -> dict[str, AuditedClaim]:
     """The audit of some trials, by claim."""
-    return {claim.claim.claim: claim for claim in audit_of(*pairs).claims()}
+    return {claim.claim.says: claim for claim in audit_of(*pairs).claims()}
 
 
 def claim_about(words: str, *pairs: Trial) -> AuditedClaim:

@@ -7,15 +7,15 @@ from rows import Trial, trial
 from synthetic_runs import ending_at
 
 from analysis import claims
-from analysis.claims import Claim
+from analysis.claims import Judged
 
 
-def judged(*pairs: Trial) -> list[Claim]:
+def judged(*pairs: Trial) -> list[Judged]:
     return claims.claims_of(run_of_trials(*pairs))
 
 
-def claim_about(words: str, pairs: list[Trial]) -> Claim:
-    (found,) = [claim for claim in judged(*pairs) if words in claim.claim]
+def claim_about(words: str, pairs: list[Trial]) -> Judged:
+    (found,) = [claim for claim in judged(*pairs) if words in claim.claim.says]
     return found
 
 
