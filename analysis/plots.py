@@ -91,7 +91,7 @@ class Finished(NamedTuple):
     title: str
     alt: str  # what it shows, in words and numbers
     caption: str  # n, epochs, how to read it
-    report: str  # what the reference report shows or states in its place
+    report: str  # what the paper shows or states in its place
     svg: str  # for the page
     files: Mapping[str, bytes]  # by suffix; these also say what they rest on
     series: Sequence[Mapping[str, Any]]  # of the legend: name, color, dashes (None: none), marker
@@ -458,7 +458,7 @@ def rows_axis(
 
 
 def line_at(draw: Callable[..., Any], value: float) -> None:
-    """A line where the report is, by `ax.axhline` or `ax.axvline`."""
+    """A line where the paper is, by `ax.axhline` or `ax.axvline`."""
     draw(value, color="#c2185b", linewidth=1.4, linestyle=(0, (5, 2)))
 
 

@@ -133,9 +133,9 @@ def winner_sharing(spec: StudySpec) -> DeviceSharing:
 
 
 def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig:
-    """The report's setting of a model in the study, with these fields changed.
+    """The reference setting of a model in the study, with these fields changed.
 
-    The dense model has the report's 512 units, or the largest size of a study without them.
+    The dense model has the default's 512 units, or the largest size of a study without them.
     """
     setting: dict[str, Any] = {"epochs": spec.epochs, "batch_size": spec.batch_size}
     if model == schema.DENSE and BY_NAME["hidden_units"].default not in spec.hidden_units:
@@ -246,7 +246,7 @@ def first_points(model: str, spec: StudySpec, n: int) -> list[dict[str, Any]]:
 
 
 def _architectures(spec: StudySpec) -> list[tuple[str, Values]]:
-    """The study's models, and the values by which they are at the report's setting."""
+    """The study's models, and the values by which they are at the reference setting."""
     found: list[tuple[str, Values]] = [(m, ()) for m in spec.models if m != schema.DENSE]
     sizes = sorted(spec.hidden_units, reverse=True) if schema.DENSE in spec.models else []
     return [*found, *((schema.DENSE, (("hidden_units", (units,)),)) for units in sizes)]
