@@ -13,7 +13,6 @@ or spelled out, in the file itself:
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -143,27 +142,17 @@ def named_paper(name: str, folder: Path, read: Callable[[str, str, Path], Paper 
     Raises:
         SpecError: there is none.
     """
-    known = sorted(path.name.removesuffix(".toml") for path in FOLDER.iterdir())
-    if name in known:
-        return _of_package(name, read)
+    known = {path.name.removesuffix(".toml"): path for path in FOLDER.iterdir()}
     path = folder / Path(name).expanduser()
-    if path.suffix != ".toml" or not path.is_file():
+    if name not in known and (path.suffix != ".toml" or not path.is_file()):
         raise SpecError(
             f"paper is {name!r}, but takes {listed(known)}, the path of a file.toml, or a table."
         )
-    paper = read(path.read_text(encoding="utf-8"), str(path), path.parent)
-    if paper is None:
+    text = known.get(name, path).read_text(encoding="utf-8")
+    if (paper := read(text, str(name), path.parent)) is None:
         raise SpecError(
             f"paper is {name!r}, a file that has no [paper], [[claim]] or [open] table."
         )
-    return paper
-
-
-@cache
-def _of_package(name: str, read: Callable[[str, str, Path], Paper | None]) -> Paper:
-    text = (FOLDER / f"{name}.toml").read_text(encoding="utf-8")
-    paper = read(text, f"{name}.toml", Path())
-    assert paper is not None
     return paper
 
 
