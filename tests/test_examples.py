@@ -42,7 +42,7 @@ def test_an_example_runs_and_its_page_answers_its_question(example, images, tmp_
     file, text = read_study(example), example.read_text()
     if "\n[paper]\n" in text:  # whose claims are about its images
         example = tmp_path / example.name
-        theirs = f'\n[paper]\nimages = "{images.name}"\n'
+        theirs = f'\n[paper]\nimages = "{images.stem}"\n'
         example.write_text(text.replace("\n[paper]\n", theirs))
     n_trials = 2 * len(file.spec.models) if file.spec.n_search_trials else 0
     folder = run(
