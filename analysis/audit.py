@@ -244,7 +244,8 @@ def _by_seed(named: Named, metric: str) -> pd.Series:
     """Conv ÷ dense-512 of each seed."""
     if not {CONV_NAME, DENSE_NAME} <= set(named):
         return pd.Series(dtype="float64")
-    return (named[CONV_NAME].by_seed(metric) / named[DENSE_NAME].by_seed(metric)).dropna()
+    top, bottom = (named[name].by_seed(metric) for name in (CONV_NAME, DENSE_NAME))
+    return (top.where(top > 0) / bottom.where(bottom > 0)).dropna()
 
 
 def _brings_about_half(pair: Estimate) -> bool:

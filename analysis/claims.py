@@ -39,7 +39,7 @@ UNDECIDED: Final = "undecided"
 NOT_TESTED: Final = "not tested"
 NOT_COMPARABLE: Final = "not comparable"
 ONE_SEED: Final = "One seed has no interval: whether another would agree is not known."
-NO_PAIR: Final = "The two models share no seed."
+NO_PAIR: Final = "The two models share no seed, or an MSE of theirs is exactly 0: no ratio."
 NO_RIVAL: Final = "No other dense size to compare dense-512 with."
 
 MEASURED: Final = ("quantity", "value", "low", "high", "n")  # columns of the files
@@ -212,7 +212,8 @@ def _early_fall(named: Named, epochs: pd.DataFrame) -> tuple[Estimate | None, in
     if mse.empty:
         return None, 0
     early = max(1, round(STEEP_EPOCHS_SHARE * len(mse)))
-    fall = (mse.iloc[0] - mse.iloc[early - 1]) / (mse.iloc[0] - mse.iloc[-1])
+    whole = mse.iloc[0] - mse.iloc[-1]
+    fall = (mse.iloc[0] - mse.iloc[early - 1]) / whole.where(whole != 0)
     return settings.mean_over_seeds(fall), early
 
 

@@ -10,9 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from convae.config import TrialConfig
 from convae.data import ImageSet
@@ -30,6 +28,7 @@ from convae.lane_program import (
     widest_trial,
 )
 from convae.models import build_model, reset
+from convae.pinned import keras, tf
 from convae.shapes import WIDTHS, n_chunks
 
 

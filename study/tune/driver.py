@@ -110,6 +110,12 @@ def run_study(
     widths = widths_of(lanes)
     plan_line = describe_plan(spec, slots.n_slots, slots.needs, widths)
     shapes, lines = None, [plan_line]
+    lines += [
+        f"{custom.name}: its builder seeds itself, so that its initial weights are the same with"
+        " every seed: seeds tell of the order of the images alone"
+        for custom in spec.custom_models
+        if custom.seeds_itself
+    ]
     if lanes:
         kept = programs_from_json(earlier["resources"].get("programs") or [] if earlier else [])
         shapes = shapes_of(lanes, len(image_set.train_images), kept)
