@@ -4,6 +4,10 @@ import os
 import sys
 from contextlib import suppress
 
+from convae.errors import tell_interrupts
+
+tell_interrupts()
+
 # matplotlib cannot be imported while MPLBACKEND names a backend that it does not have; the figures
 # need none.
 if "matplotlib" not in sys.modules and (_backend := os.environ.pop("MPLBACKEND", None)):

@@ -379,7 +379,7 @@ def ratio_curve(
     tops, bottoms = (histories(s, epochs, metric).pivot(**by_seed) for s in (top, bottom))
     tops, bottoms = tops.align(bottoms, join="inner")
     zero = (tops * bottoms == 0).any(axis=1)  # as in `ratio_over_seeds`
-    logs = np.log((tops / bottoms)[~zero].dropna(how="all"))
+    logs = (tops / bottoms)[~zero].dropna(how="all").apply(np.log)
     n = logs.count(axis=1)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * logs.std(axis=1, ddof=1) / np.sqrt(n)
     mean = logs.mean(axis=1)

@@ -41,6 +41,7 @@ def read(name: str, file: str, function: str) -> CustomModel:
         BuilderError: it is no builder of such a model.
     """
     path = Path(file)
+    _text_of(path)
     modules = FolderModules(path.parent, [path.stem])
     with modules.present():
         with with_settings(), _told(f"{path.name} cannot be imported", "mend it", path.parent):
@@ -55,7 +56,7 @@ def read(name: str, file: str, function: str) -> CustomModel:
             found(**defaults)  # which may import more
     sources = {str(module.__file__) for module in modules.loaded.values()} - {file}
     texts = [
-        (Path(source).relative_to(path.parent).as_posix(), Path(source).read_text("utf-8"))
+        (Path(source).relative_to(path.parent).as_posix(), _text_of(Path(source)))
         for source in (file, *sorted(sources))
     ]
     custom = CustomModel(
@@ -69,6 +70,14 @@ def read(name: str, file: str, function: str) -> CustomModel:
     drawn = [pair for pair in zip(_weights(model), _weights(other), strict=True) if np.ptp(pair[0])]
     same = bool(drawn) and all(np.array_equal(*pair) for pair in drawn)
     return replace(custom, seeds_itself=same)
+
+
+def _text_of(path: Path) -> str:
+    """The text that other machines will have as UTF-8."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise BuilderError(f"{path.name} is no UTF-8 ({error}); save it as UTF-8") from error
 
 
 def count(custom: CustomModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -88,6 +88,9 @@ def read_custom_model(
     path, _, function = build.rpartition(":")
     if not path.endswith(".py") or not function.isidentifier():
         raise CustomModelError.of(name, build, 'build takes "file.py:function"')
+    if "." in Path(path).stem:
+        what = f"Python cannot import {Path(path).name}; give it a name without a further point"
+        raise CustomModelError.of(name, build, what)
     file = folder / path
     if not file.is_file():
         what = f"there is no file {file}; name one relative to {folder}"

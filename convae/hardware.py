@@ -4,6 +4,7 @@ import importlib.metadata
 import math
 import os
 import platform
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,25 @@ def cpu_features() -> str:
             if line.startswith(("flags", "Features")):
                 return line.partition(":")[2].strip()
     return ""
+
+
+def home_folder() -> Path:
+    """The user's home folder, be it there or not.
+
+    A user without one, as of a container that has no entry for them, gets a folder of theirs among
+    the temporary ones, which HOME names from then on: Ray and Keras look for one, too.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(Path(tempfile.gettempdir()) / f"convae-home-{os.getuid()}")
+        return Path.home()
+
+
+def can_be_made(path: Path) -> bool:
+    """Whether this user may write the folder, or make it where it is missing."""
+    there = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def usable_cpus(quotas: Iterable[tuple[Path, Path | None]] = CPU_QUOTAS) -> int:

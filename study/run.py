@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convae.config import DATA_HELP
-from convae.errors import UserError
+from convae.errors import UserError, run_command
+from convae.hardware import can_be_made, home_folder
 from study.folder import schema
 from study.plan.spec import SpecError, StudySpec, spec_options
 from study.plan.study_file import PRESETS, check_builders, key_of, read_study, to_toml
@@ -146,11 +147,7 @@ def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | N
     if sys.flags.optimize > 1 and arguments is None:
         _start_with_docstrings()
     with forgiving_terminal():
-        try:
-            return _run(options, [*_program(), *words], workers=workers)
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return error.exit_code
+        return run_command(lambda: _run(options, [*_program(), *words], workers=workers))
 
 
 def _start_with_docstrings() -> None:
@@ -261,6 +258,7 @@ def _run(
     workers: "WorkerSettings | None" = None,
 ) -> int:
     check_packages(Path.cwd())
+    home_folder()  # which Ray's import needs
     may_resume = options.resume or options.resume_or_start
     if options.dry_run and may_resume:
         raise SpecError("--dry-run tells of a new study; leave --resume out.")
@@ -443,10 +441,10 @@ def _check_free(folder: "RunFolder") -> None:
         )
         if folder.read(schema.MANIFEST_FILE) is not None or not begun:
             raise SpecError(f"{folder} exists already; choose another --name, or --resume it.")
-    if (path := folder.local) is not None:
-        there = next(parent for parent in path.parents if parent.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-            raise SpecError(f"--storage cannot be written to: {there} is no folder, or read-only.")
+    if (path := folder.local) is not None and not can_be_made(path.parent):
+        raise SpecError(
+            f"--storage cannot be written to: {path.parent} is read-only, or cannot be made."
+        )
 
 
 def _spec_of(folder: "RunFolder", manifest: dict[str, Any]) -> StudySpec:

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import secrets
 import signal
 import tempfile
 import threading
@@ -16,7 +17,7 @@ import ray
 from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from convae.hardware import usable_cpus
+from convae.hardware import can_be_made, home_folder, usable_cpus
 from study.folder.storage import RunFolder, first_line, temporary_name
 from study.plan.spec import SpecError
 
@@ -98,6 +99,8 @@ def ray_session(address: str | None) -> Iterator[None]:
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         settings |= {"include_dashboard": False, "num_cpus": usable_cpus()}
+        if not can_be_made(home_folder() / ".ray"):  # where Ray would keep it
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         with _ignoring_hangups():
             ray.init(address=address or "local", **settings)
