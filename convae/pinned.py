@@ -18,17 +18,17 @@ Settings = tuple[Any, ...]  # a value for each of `_GLOBAL`
 
 # These go before what keras.json says.
 os.environ.update(KERAS_BACKEND="tensorflow", KERAS_NNX_ENABLED="false")
-# Keras imports pyplot where it can, for half a second, and fails over some settings of matplotlib.
+# Keras imports matplotlib where it can, for half a second, and fails over some settings of it.
 _modules: dict[str, Any] = sys.modules
-_hides_pyplot = "matplotlib.pyplot" not in _modules
-if _hides_pyplot:
-    _modules["matplotlib.pyplot"] = None
+_hides_matplotlib = "matplotlib" not in _modules
+if _hides_matplotlib:
+    _modules["matplotlib"] = None
 try:
     import keras
     import tensorflow as tf
 finally:
-    if _hides_pyplot:
-        del _modules["matplotlib.pyplot"]
+    if _hides_matplotlib:
+        del _modules["matplotlib"]
 
 if keras.backend.backend() != "tensorflow":
     raise UserError(

@@ -12,12 +12,24 @@ from pathlib import Path
 
 import pytest
 
+from convae.data import cache_folder
+
 ROOT = Path(__file__).parents[1]
 # Sources that a wheel has beside Python files.
 DATA = ["analysis/page/page.html.j2", "analysis/page/page.css", "analysis/page/page.js"]
 DATA += ["study/study.schema.json"]
 DATA += [f"study/presets/{path.name}" for path in (ROOT / "study" / "presets").glob("*.toml")]
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+# Of a person: none of it changes what these programs do.
+THEIRS = {
+    "KERAS_BACKEND": "jax",
+    "MPLBACKEND": "Qt4Agg",
+    "HOME": "/proc",  # nothing can be written there
+    "XDG_CACHE_HOME": str(cache_folder().parent),
+    "RAY_ADDRESS": "ray://nowhere:10001",
+    "TUNE_RESULT_DIR": "/nowhere",
+    "RAY_AIR_LOCAL_CACHE_DIR": "/nowhere",
+}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +100,7 @@ def installed(wheel, tmp_path_factory):
         (elsewhere / name).mkdir(parents=True)
 
     def run(command, *arguments):
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | THEIRS
         done = subprocess.run(
             [python.with_name(command), *arguments],
             cwd=elsewhere,

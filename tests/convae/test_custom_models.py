@@ -273,6 +273,12 @@ def test_what_a_builder_sets_globally_holds_for_its_own_models_alone(tmp_path, t
         assert settings() == before
 
 
+def test_a_file_that_is_no_utf_8_is_told(tmp_path):
+    (tmp_path / "m.py").write_bytes(b"# coding: latin-1\n# \xe9\n")
+    with pytest.raises(BuilderError, match=r"m.py is no UTF-8 .*; save it as UTF-8"):
+        read(tmp_path, "m.py")
+
+
 def test_a_model_that_is_not_built_is_built_for_any_number_of_images(tmp_path):
     (tmp_path / "m.py").write_text(
         HEAD + "def build(): return keras.Sequential([layers.Dense(1), layers.ReLU()])"
@@ -289,6 +295,7 @@ def test_a_model_that_is_not_built_is_built_for_any_number_of_images(tmp_path):
         ("mine", "mine.py", 'build takes "file.py:function"'),
         ("mine", "mine:build", 'build takes "file.py:function"'),
         ("mine", "mine.py:", 'build takes "file.py:function"'),
+        ("mine", "net_v1.2.py:build", "cannot import net_v1.2.py; give it a name without a"),
         ("mine", "none.py:build", "there is no file .*none.py; name one relative to"),
         ("conv", "mine.py:build", "a name is a letter.*call it otherwise"),
         ("a-b", "mine.py:build", "a name is a letter.*call it otherwise"),
