@@ -98,7 +98,7 @@ def test_a_study_with_everything_prints_as_itself():
         ("epoch = 3", r"the file has the key epoch, which there is not; did you mean epochs\?"),
         ("epochs = 0", r"my\.toml: epochs is 0, but takes whole numbers from 1"),
         ("epochs = [3]", r"epochs is \[3\], but takes one value"),
-        ('epochs = "3"', "epochs is 3, but takes whole numbers"),
+        ('epochs = "3"', "epochs has the text '3', but takes numbers"),
         ("epochs = 3\ngrace_epochs = 4", "grace_epochs is 4, but epochs is 3"),
         ('models = "conv"', "models is 'conv', but takes a list"),
         ('models = ["lstm"]', "models has 'lstm', but takes conv or dense"),
