@@ -24,7 +24,7 @@ COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scri
 THEIRS = {
     "KERAS_BACKEND": "jax",
     "MPLBACKEND": "Qt4Agg",
-    "HOME": "/proc",  # nothing can be written there
+    "HOME": "/dev/null",  # nothing can be written there
     "XDG_CACHE_HOME": str(cache_folder().parent),
     "RAY_ADDRESS": "ray://nowhere:10001",
     "TUNE_RESULT_DIR": "/nowhere",
