@@ -92,6 +92,9 @@ class SleepingLanes:
     A trial's MSE is a formula of its learning rate and epoch.
     """
 
+    runs_ahead = True
+    busy_until = 0.0  # all programs are one device's
+
     def __init__(self, shape: ProgramShape, image_set: "ImageSet") -> None:
         self.shape, self.n_lanes = shape, shape.n_lanes
         self._image_set = image_set
@@ -122,13 +125,6 @@ class SleepingLanes:
         """Puts a trial into a lane."""
         self._trials[lane] = config, state.epoch, state.step
 
-    def get(self, lane: int) -> "LaneState":
-        """The state of the trial in a lane."""
-        from convae.lanes import LaneState
-
-        config, epoch, step = self._trials[lane]
-        return LaneState(epoch, step, 0.0, self._weights(config), [], [])
-
     def _weights(self, config: TrialConfig) -> "list[np.ndarray]":
         from convae.models import build_model
 
@@ -141,10 +137,11 @@ class SleepingLanes:
         """Takes the trial out of a lane."""
         del self._trials[lane]
 
-    def run(self) -> "dict[int, SliceResult]":
-        """Sleeps for a slice."""
+    def launch(self) -> Any:
+        """A slice that is done when the device has slept for it, and for those before it."""
         from convae.data import split
-        from convae.lanes import SliceResult
+        from convae.lanes import LaneState, SliceResult
+        from convae.trainer_lane import DoneSlice
 
         chunk_size = self.shape.chunk_size
         if self.n_lanes > 1:
@@ -154,20 +151,26 @@ class SleepingLanes:
             milliseconds = self._pace.single * (MAX_CHUNK_SIZE / chunk_size) ** 0.8
         n_train = len(self._image_set.train_images)
         longest = n_chunks(n_train, chunk_size, chunk_size)
-        time.sleep(milliseconds / 1e3 * self.shape.n_steps / longest)
-        results = {}
+        seconds = milliseconds / 1e3 * self.shape.n_steps / longest
+        until = SleepingLanes.busy_until = max(SleepingLanes.busy_until, time.time()) + seconds
+        results, states = {}, {}
         for lane, (config, epoch, step) in self._trials.items():
             n_images = len(split(self._image_set, config.split).train_images)
             step += self.shape.n_steps
             ended = step >= n_chunks(n_images, config.batch_size, chunk_size)
-            mse = mse_of(config, epoch + 1) if ended else None
-            self._trials[lane] = (config, epoch + 1, 0) if ended else (config, epoch, step)
-            results[lane] = SliceResult(epoch + 1, mse, True)
-        return results
+            mse, share = mse_of(config, epoch + 1) if ended else None, seconds / len(self._trials)
+            results[lane] = SliceResult(epoch + 1, mse, True, max(share, 1e-9))
+            after = (config, epoch + 1, 0) if ended else (config, epoch, step)
+            self._trials[lane] = after
+            states[lane] = LaneState(*after[1:], 0.0, self._weights(config), [], [])
+        slice_: Any = DoneSlice(results, states, lambda lane: results[lane].train_mse or 0.0)
 
-    def evaluate(self, lanes: Any) -> dict[int, float]:
-        """What the formula says, in no time."""
-        return {lane: mse_of(*self._trials[lane][:2]) for lane in lanes}
+        def wait() -> "dict[int, SliceResult]":
+            time.sleep(max(0.0, until - time.time()))
+            return results
+
+        slice_.results = wait
+        return slice_
 
 
 def mse_of(config: TrialConfig, epoch: int) -> float:
@@ -175,35 +178,42 @@ def mse_of(config: TrialConfig, epoch: int) -> float:
     return 0.01 * (1 + math.log(config.learning_rate / 0.3) ** 2 + 1 / epoch)
 
 
-def watched(lanes: Any) -> Any:
-    """Has a program's lanes log when they are ready, their trials and their slices.
+def watched(kind: Any) -> Any:
+    """Lanes of this kind that log when they are ready, their trials and their slices.
 
-    Those of its proof, whose trials are told how many images they have, are left out.
+    Those of a proof, whose trials are told how many images they have, are left out.
     """
-    compile_all, put, run = lanes.compile, lanes.put, lanes.run
-    proving = False
 
-    def logged_compile() -> float:
-        seconds: float = compile_all()
-        log_event("compiled", str(lanes.shape), seconds)
-        return seconds
+    class Watched(kind):  # type: ignore[misc]
+        proving = False
 
-    def logged_put(lane: int, config: TrialConfig, state: Any, sizes: Any = None) -> None:
-        nonlocal proving
-        proving = sizes is not None
-        if not proving:
-            log_event("put", str(lanes.shape))
-        put(lane, config, state, *[sizes] * proving)
+        def compile(self) -> float:
+            seconds: float = super().compile()
+            log_event("compiled", str(self.shape), seconds)
+            return seconds
 
-    def logged_run() -> "dict[int, SliceResult]":
-        started = time.time()
-        results: dict[int, SliceResult] = run()
-        if not proving:
-            log_event("slice", str(lanes.shape), lanes.n_lanes, len(results), started)
-        return results
+        def put(self, lane: int, config: TrialConfig, state: Any, sizes: Any = None) -> None:
+            self.proving = sizes is not None
+            if not self.proving:
+                log_event("put", str(self.shape))
+            super().put(lane, config, state, *[sizes] * self.proving)
 
-    lanes.compile, lanes.put, lanes.run = logged_compile, logged_put, logged_run
-    return lanes
+        def launch(self) -> Any:
+            slice_ = super().launch()
+            wait = slice_.results
+
+            def logged() -> "dict[int, SliceResult]":
+                results: dict[int, SliceResult] = wait()
+                seconds = sum(result.train_seconds for result in results.values())
+                began = time.time() - seconds
+                log_event("slice", str(self.shape), self.n_lanes, len(results), began)
+                return results
+
+            if not self.proving:
+                slice_.results = logged
+            return slice_
+
+    return Watched
 
 
 def open_sleeping(
@@ -212,7 +222,8 @@ def open_sleeping(
     """In the place of `study.tune.engines.open_engine`."""
     from convae.engine import Engine
 
-    engine = Engine({id_: watched(SleepingLanes(s, image_set)) for id_, s in shapes.items()})
+    sleeping = watched(SleepingLanes)
+    engine = Engine({id_: sleeping(shape, image_set) for id_, shape in shapes.items()})
     log_event("opened")
     engine.start()
     return "lanes that sleep", engine
@@ -222,10 +233,7 @@ def open_watched(*arguments: Any, **settings: Any) -> "tuple[str, Engine]":
     """`study.tune.engines.open_engine` whose lanes are watched."""
     from convae.lanes import Lanes
 
-    def lanes(*of_lanes: Any) -> Any:
-        return watched(Lanes(*of_lanes))
-
-    opened = open_engine(*arguments, **settings, lanes=lanes)
+    opened = open_engine(*arguments, **settings, lanes=watched(Lanes))
     log_event("opened")
     return opened
 
