@@ -184,6 +184,7 @@ def watched(kind: Any) -> Any:
     Those of a proof, whose trials are told how many images they have, are left out.
     """
 
+    # Names are quoted: Ray's copy of this module for an engine lacks those of a class's own body.
     class Watched(kind):  # type: ignore[misc]
         proving = False
 
@@ -192,13 +193,13 @@ def watched(kind: Any) -> Any:
             log_event("compiled", str(self.shape), seconds)
             return seconds
 
-        def put(self, lane: int, config: TrialConfig, state: Any, sizes: Any = None) -> None:
+        def put(self, lane: int, config: "TrialConfig", state: "Any", sizes: "Any" = None) -> None:
             self.proving = sizes is not None
             if not self.proving:
                 log_event("put", str(self.shape))
             super().put(lane, config, state, *[sizes] * self.proving)
 
-        def launch(self) -> Any:
+        def launch(self) -> "Any":
             slice_ = super().launch()
             wait = slice_.results
 
