@@ -14,6 +14,9 @@ lane had a trial, of a model by itself. Before and after are the command's other
 seconds are those of all processes of the study.
 """
 
+# Workers get these classes by value, without the names that only annotations have.
+from __future__ import annotations
+
 import argparse
 import json
 import math
@@ -94,9 +97,7 @@ class SleepingLanes:
 
     runs_ahead = True
 
-    def __init__(
-        self, shape: ProgramShape, image_set: "ImageSet", device: dict[str, float]
-    ) -> None:
+    def __init__(self, shape: ProgramShape, image_set: ImageSet, device: dict[str, float]) -> None:
         """Takes when the device, which all programs share, is free."""
         self.shape, self.n_lanes = shape, shape.n_lanes
         self._image_set, self._device = image_set, device
@@ -114,20 +115,20 @@ class SleepingLanes:
         time.sleep(seconds)
         return seconds
 
-    def check(self, config: TrialConfig, state: "LaneState | None" = None) -> None:
+    def check(self, config: TrialConfig, state: LaneState | None = None) -> None:
         """Takes all trials."""
 
-    def start(self, config: TrialConfig) -> "LaneState":
+    def start(self, config: TrialConfig) -> LaneState:
         """A state of zeros."""
         from convae.lanes import LaneState
 
         return LaneState(0, 0, 0.0, self._weights(config), [], [])
 
-    def put(self, lane: int, config: TrialConfig, state: "LaneState") -> None:
+    def put(self, lane: int, config: TrialConfig, state: LaneState) -> None:
         """Puts a trial into a lane."""
         self._trials[lane] = config, state.epoch, state.step
 
-    def _weights(self, config: TrialConfig) -> "list[np.ndarray]":
+    def _weights(self, config: TrialConfig) -> list[np.ndarray]:
         from convae.models import build_model
 
         if config.architecture not in self._zeros:
@@ -213,7 +214,7 @@ def watched(kind: type) -> type:
             slice_ = super().launch()
             take_in = slice_.results
 
-            def results() -> "dict[int, SliceResult]":
+            def results() -> dict[int, SliceResult]:
                 found: dict[int, SliceResult] = take_in()
                 began, self._ended_at = max(launched_at, self._ended_at), time.time()
                 log_event("slice", str(self.shape), self.n_lanes, len(found), began)
@@ -227,8 +228,8 @@ def watched(kind: type) -> type:
 
 
 def open_sleeping(
-    image_set: "ImageSet", _: Any, shapes: Mapping[Any, ProgramShape], **__: Any
-) -> "tuple[str, Engine]":
+    image_set: ImageSet, _: Any, shapes: Mapping[Any, ProgramShape], **__: Any
+) -> tuple[str, Engine]:
     """In the place of `study.tune.engines.open_engine`."""
     from convae.engine import Engine
 
@@ -240,7 +241,7 @@ def open_sleeping(
     return "lanes that sleep", engine
 
 
-def open_watched(*arguments: Any, **settings: Any) -> "tuple[str, Engine]":
+def open_watched(*arguments: Any, **settings: Any) -> tuple[str, Engine]:
     """`study.tune.engines.open_engine` whose lanes are watched."""
     from convae.lanes import Lanes
 
