@@ -14,6 +14,9 @@ lane had a trial, of a model by itself. Before and after are the command's other
 seconds are those of all processes of the study.
 """
 
+# Workers get these classes by value, without the names that only annotations have.
+from __future__ import annotations
+
 import argparse
 import json
 import math
@@ -93,11 +96,11 @@ class SleepingLanes:
     """
 
     runs_ahead = True
-    busy_until = 0.0  # all programs are one device's
 
-    def __init__(self, shape: ProgramShape, image_set: "ImageSet") -> None:
+    def __init__(self, shape: ProgramShape, image_set: ImageSet, device: dict[str, float]) -> None:
+        """Takes when the device, which all programs share, is free."""
         self.shape, self.n_lanes = shape, shape.n_lanes
-        self._image_set = image_set
+        self._image_set, self._device = image_set, device
         self._pace = PACES[os.environ[PACE]][shape.model]
         self._trials: dict[int, tuple[TrialConfig, int, int]] = {}  # by lane: epoch, step
         self._zeros: dict[Any, list[np.ndarray]] = {}  # weights, by architecture
@@ -112,20 +115,20 @@ class SleepingLanes:
         time.sleep(seconds)
         return seconds
 
-    def check(self, config: TrialConfig, state: "LaneState | None" = None) -> None:
+    def check(self, config: TrialConfig, state: LaneState | None = None) -> None:
         """Takes all trials."""
 
-    def start(self, config: TrialConfig) -> "LaneState":
+    def start(self, config: TrialConfig) -> LaneState:
         """A state of zeros."""
         from convae.lanes import LaneState
 
         return LaneState(0, 0, 0.0, self._weights(config), [], [])
 
-    def put(self, lane: int, config: TrialConfig, state: "LaneState") -> None:
+    def put(self, lane: int, config: TrialConfig, state: LaneState) -> None:
         """Puts a trial into a lane."""
         self._trials[lane] = config, state.epoch, state.step
 
-    def _weights(self, config: TrialConfig) -> "list[np.ndarray]":
+    def _weights(self, config: TrialConfig) -> list[np.ndarray]:
         from convae.models import build_model
 
         if config.architecture not in self._zeros:
@@ -138,7 +141,7 @@ class SleepingLanes:
         del self._trials[lane]
 
     def launch(self) -> Any:
-        """A slice that is done when the device has slept for it, and for those before it."""
+        """A slice that is done when the device, which sleeps, has done those before and it."""
         from convae.data import split
         from convae.lanes import LaneState, SliceResult
         from convae.trainer_lane import DoneSlice
@@ -152,25 +155,26 @@ class SleepingLanes:
         n_train = len(self._image_set.train_images)
         longest = n_chunks(n_train, chunk_size, chunk_size)
         seconds = milliseconds / 1e3 * self.shape.n_steps / longest
-        until = SleepingLanes.busy_until = max(SleepingLanes.busy_until, time.time()) + seconds
+        done_at = self._device["free_at"] = max(self._device["free_at"], time.time()) + seconds
         results, states = {}, {}
         for lane, (config, epoch, step) in self._trials.items():
             n_images = len(split(self._image_set, config.split).train_images)
             step += self.shape.n_steps
             ended = step >= n_chunks(n_images, config.batch_size, chunk_size)
-            mse, share = mse_of(config, epoch + 1) if ended else None, seconds / len(self._trials)
-            results[lane] = SliceResult(epoch + 1, mse, True, max(share, 1e-9))
-            after = (config, epoch + 1, 0) if ended else (config, epoch, step)
-            self._trials[lane] = after
-            states[lane] = LaneState(*after[1:], 0.0, self._weights(config), [], [])
-        slice_: Any = DoneSlice(results, states, lambda lane: results[lane].train_mse or 0.0)
+            mse = mse_of(config, epoch + 1) if ended else None
+            share = max(seconds, 1e-9) / len(self._trials)
+            results[lane] = SliceResult(epoch + 1, mse, True, train_seconds=share)
+            now = (config, epoch + 1, 0) if ended else (config, epoch, step)
+            self._trials[lane] = now
+            states[lane] = LaneState(*now[1:], 0.0, self._weights(config), [], [])
 
-        def wait() -> "dict[int, SliceResult]":
-            time.sleep(max(0.0, until - time.time()))
-            return results
+        class SleepingSlice(DoneSlice):
+            def results(self) -> dict[int, SliceResult]:
+                time.sleep(max(0.0, done_at - time.time()))
+                return super().results()
 
-        slice_.results = wait
-        return slice_
+        after = dict(self._trials)
+        return SleepingSlice(results, states, lambda lane: mse_of(*after[lane][:2]))
 
 
 def mse_of(config: TrialConfig, epoch: int) -> float:
@@ -178,59 +182,66 @@ def mse_of(config: TrialConfig, epoch: int) -> float:
     return 0.01 * (1 + math.log(config.learning_rate / 0.3) ** 2 + 1 / epoch)
 
 
-def watched(kind: Any) -> Any:
-    """Lanes of this kind that log when they are ready, their trials and their slices.
+def watched(kind: type) -> type:
+    """Such lanes that log when they are compiled, and then their trials and slices.
 
-    Those of a proof, whose trials are told how many images they have, are left out.
+    Not those of their proof. A slice is from its launch, or the end of the one before, to its
+    results.
     """
 
-    # Names are quoted: Ray's copy of this module for an engine lacks those of a class's own body.
-    class Watched(kind):  # type: ignore[misc]
-        proving = False
+    class Watched(kind):
+        _tells = False
+        _ended_at = 0.0  # the slice before
 
         def compile(self) -> float:
             seconds: float = super().compile()
+            self._tells = True
             log_event("compiled", str(self.shape), seconds)
             return seconds
 
-        def put(self, lane: int, config: "TrialConfig", state: "Any", sizes: "Any" = None) -> None:
-            self.proving = sizes is not None
-            if not self.proving:
+        def over(self, images: Any) -> Any:
+            of_proof = super().over(images)
+            of_proof._tells = False
+            return of_proof
+
+        def put(self, *trial: Any) -> None:
+            if self._tells:
                 log_event("put", str(self.shape))
-            super().put(lane, config, state, *[sizes] * self.proving)
+            super().put(*trial)
 
-        def launch(self) -> "Any":
+        def launch(self) -> Any:
+            launched_at = time.time()
             slice_ = super().launch()
-            wait = slice_.results
+            take_in = slice_.results
 
-            def logged() -> "dict[int, SliceResult]":
-                results: dict[int, SliceResult] = wait()
-                seconds = sum(result.train_seconds for result in results.values())
-                began = time.time() - seconds
-                log_event("slice", str(self.shape), self.n_lanes, len(results), began)
-                return results
+            def results() -> dict[int, SliceResult]:
+                found: dict[int, SliceResult] = take_in()
+                began, self._ended_at = max(launched_at, self._ended_at), time.time()
+                log_event("slice", str(self.shape), self.n_lanes, len(found), began)
+                return found
 
-            if not self.proving:
-                slice_.results = logged
+            if self._tells:
+                slice_.results = results
             return slice_
 
     return Watched
 
 
 def open_sleeping(
-    image_set: "ImageSet", _: Any, shapes: Mapping[Any, ProgramShape], **__: Any
-) -> "tuple[str, Engine]":
+    image_set: ImageSet, _: Any, shapes: Mapping[Any, ProgramShape], **__: Any
+) -> tuple[str, Engine]:
     """In the place of `study.tune.engines.open_engine`."""
     from convae.engine import Engine
 
-    sleeping = watched(SleepingLanes)
-    engine = Engine({id_: sleeping(shape, image_set) for id_, shape in shapes.items()})
+    device = {"free_at": 0.0}
+    kind = watched(SleepingLanes)
+    engine = Engine({id_: kind(shape, image_set, device) for id_, shape in shapes.items()})
     log_event("opened")
     engine.start()
     return "lanes that sleep", engine
 
 
-def open_watched(*arguments: Any, **settings: Any) -> "tuple[str, Engine]":
+def open_watched(*arguments: Any, **settings: Any) -> tuple[str, Engine]:
     """`study.tune.engines.open_engine` whose lanes are watched."""
     from convae.lanes import Lanes
 
