@@ -97,6 +97,18 @@ class StudySpec:
     reduction_factor: int = _option(
         3, "--reduction-factor", "of asha: one in so many trials goes on from each rung", low=2
     )
+    repeatable: bool = _option(
+        True,
+        "--repeatable",
+        "the search is the same again whatever trial ends first, for which free places wait",
+    )
+    search_lag: int | None = _option(
+        None,
+        "--search-lag",
+        "a repeatable search proposes trial i knowing those up to i - N; default: N is the trials"
+        " at once",
+        low=1,
+    )
     # The last epoch is always evaluated, and so is each at which a scheduler compares trials.
     eval_every: int = _option(1, "--eval-every", "epochs between evaluations", low=1)
     time_budget_seconds: float | None = _option(

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, getsignal, signal
 from typing import Any
@@ -17,12 +16,7 @@ import ray
 from ray import cloudpickle, tune
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import (
-    AsyncHyperBandScheduler,
-    FIFOScheduler,
-    MedianStoppingRule,
-    TrialScheduler,
-)
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from convae.errors import EngineLostError
@@ -31,7 +25,6 @@ from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import TOTALS, Ledger, Listener, Measurement
 from study.plan.phases import Plan
-from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial
 from study.tune.trainable import EPOCH, FALLBACK, NODE, PLANNED
 from study.view.progress import Progress
@@ -75,77 +68,22 @@ class PlanSearcher(_Uncopied, Searcher):
         raise NotImplementedError("A study is not restored from Ray Tune's own files.")
 
 
-@dataclass(frozen=True)
-class _EndedTrial:
-    """What Ray's schedulers look at of a trial that has ended."""
-
-    trial_id: str
-    status: str = Trial.TERMINATED
-
-
-_UNDECIDED = FIFOScheduler()  # lets every trial go on
-
-
 class SearchScheduler(_Uncopied, FIFOScheduler):
-    """Lets the named scheduler decide on prunable trials, apart for each architecture.
+    """Ends trials early where the plan says so, by the rules of `study.plan.stopping`."""
 
-    Learning curves of different architectures say little about each other. Trials that earlier
-    sessions ended are compared with too.
-    """
-
-    def __init__(self, spec: StudySpec, ledger: Ledger) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self._schedulers = {model: _make_scheduler(spec) for model in spec.models}
-        for row in ledger.rows():
-            if row["group"] == schema.SEARCH and ledger.is_done(row["trial_id"]):
-                self._learn(spec, row["model"], row["trial_id"], ledger)
-
-    def _learn(self, spec: StudySpec, model: str, trial_id: str, ledger: Ledger) -> None:
-        scheduler, trial = self._schedulers[model], _EndedTrial(trial_id)
-        for row in ledger.epochs_of(trial_id):
-            if row["epoch"] in spec.rungs and row.get(schema.OBJECTIVE) is not None:
-                result = {EPOCH: row["epoch"], schema.OBJECTIVE: row[schema.OBJECTIVE]}
-                scheduler.on_trial_add(None, trial)
-                scheduler.on_trial_complete(None, trial, result)  # which decides nothing
-
-    def _of(self, trial: Trial) -> TrialScheduler:
-        planned = planned_of(trial)
-        return self._schedulers[planned.config.model] if planned.prunable else _UNDECIDED
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Passes a prunable trial on."""
-        self._of(trial).on_trial_add(tune_controller, trial)
-
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Passes a prunable trial's error on."""
-        self._of(trial).on_trial_error(tune_controller, trial)
+        self._plan = plan
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether the trial goes on."""
         # An epoch whose loss was not finite has no value to compare.
         if result.get(schema.OBJECTIVE) is None:
             return str(TrialScheduler.CONTINUE)
-        decision = str(self._of(trial).on_trial_result(tune_controller, trial, result))
-        # No trial waits for others to be compared with: a paused one would lose its worker.
-        return str(TrialScheduler.CONTINUE) if decision == TrialScheduler.PAUSE else decision
-
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Passes a prunable trial's end on."""
-        if result.get(schema.OBJECTIVE) is not None:
-            self._of(trial).on_trial_complete(tune_controller, trial, result)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        """Passes a prunable trial's removal on."""
-        self._of(trial).on_trial_remove(tune_controller, trial)
-
-
-def _make_scheduler(spec: StudySpec) -> TrialScheduler:
-    settings: dict[str, Any] = {"time_attr": EPOCH, "grace_period": spec.grace}
-    settings |= {"metric": schema.OBJECTIVE, "mode": schema.MODE}
-    if spec.scheduler == "asha":
-        factor = spec.reduction_factor
-        return AsyncHyperBandScheduler(**settings, max_t=spec.epochs, reduction_factor=factor)
-    return MedianStoppingRule(**settings) if spec.scheduler == "median" else FIFOScheduler()
+        epochs = {epoch.epoch: epoch.eval_mse for epoch in result["history"]}
+        measured = {epoch: mse for epoch, mse in epochs.items() if mse is not None}
+        goes_on = self._plan.goes_on(planned_of(trial), measured)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
 
 class StudyStopper(_Uncopied, tune.Stopper):

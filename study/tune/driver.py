@@ -35,6 +35,7 @@ from study.plan.lanes import (
 from study.plan.ledger import Ledger
 from study.plan.optuna_file import OptunaFile
 from study.plan.phases import Plan
+from study.plan.repeat import describe_repeat, lags_of
 from study.plan.sampler import check_sampler
 from study.plan.spec import StudySpec
 from study.tune.adapters import (
@@ -109,7 +110,9 @@ def run_study(
     experiment = open_experiment(mlflow, folder) if mlflow else None
     widths = widths_of(lanes)
     plan_line = describe_plan(spec, slots.n_slots, slots.needs, widths)
-    shapes, lines = None, [plan_line]
+    kept_lags = earlier["resources"].get("search_lag") if earlier else None
+    lags = kept_lags or lags_of(spec, slots.n_slots, places_of(lanes, slots))
+    shapes, lines = None, [plan_line, *describe_repeat(spec, lags)]
     if lanes:
         kept = programs_from_json(earlier["resources"].get("programs") or [] if earlier else [])
         shapes = shapes_of(lanes, len(image_set.train_images), kept)
@@ -136,10 +139,11 @@ def run_study(
                 "fallbacks": dict(earlier["resources"].get("fallbacks") or {}) if earlier else {},
                 "programs": None if shapes is None else programs_to_json(shapes),
                 "max_concurrent": slots.n_slots,
+                "search_lag": lags,
                 "address": resources.address,
             },
         )
-        session = _Session(spec, slots, manifest, ledger, lanes=widths, quiet=quiet)
+        session = _Session(spec, slots, manifest, ledger, lanes=widths, lags=lags, quiet=quiet)
         if experiment:
             ledger.listeners.append(MlflowLogger(experiment, ledger))
         trainable = tune.with_parameters(
@@ -174,6 +178,12 @@ def slots_for(
 def widths_of(lanes: Mapping[str, ModelLanes] | None) -> dict[str, int] | None:
     """How many lanes each model has, for people and the manifest."""
     return {model: programs.n_lanes for model, programs in lanes.items()} if lanes else None
+
+
+def places_of(lanes: Mapping[str, ModelLanes] | None, slots: Slots) -> dict[str, int]:
+    """The trials of each model that are at work at once, at most; none where it has no lanes."""
+    n_devices = slots.n_devices
+    return {model: n * n_devices for model, p in (lanes or {}).items() if (n := p.n_places)}
 
 
 def changes_of(
@@ -228,6 +238,7 @@ class _Session:
         ledger: Ledger,
         *,
         lanes: Mapping[str, int] | None,
+        lags: Mapping[str, int] | None,
         quiet: bool,
     ) -> None:
         self._spec, self._slots, self._manifest, self._ledger = spec, slots, manifest, ledger
@@ -236,7 +247,7 @@ class _Session:
         n_devices = slots.n_devices
         at_once = lanes and {model: max(1, n) * n_devices for model, n in lanes.items()}
         self._plan = plan = Plan(
-            spec, ledger, storage, enforce_alone=lanes is None, lanes=at_once or None
+            spec, ledger, storage, enforce_alone=lanes is None, lanes=at_once or None, lags=lags
         )
         budget = spec.time_budget_seconds
         left = None if budget is None else budget - manifest.earlier_seconds
@@ -255,6 +266,7 @@ class _Session:
                 self._stopper.catching_interrupts(),
                 logging_to(ledger.folder),
                 closing(self._optuna_file),
+                closing(self._plan),
                 self._progress.live(),
             ):
                 for line in lines:
@@ -284,7 +296,7 @@ class _Session:
                 tune.with_resources(trainable, self._slots.share),
                 tune_config=tune.TuneConfig(
                     search_alg=PlanSearcher(self._plan),
-                    scheduler=SearchScheduler(self._spec, self._ledger),
+                    scheduler=SearchScheduler(self._plan),
                     num_samples=-1,  # the plan says when it is finished
                     max_concurrent_trials=self._slots.n_slots,
                     reuse_actors=True,

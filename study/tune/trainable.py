@@ -103,6 +103,7 @@ class StudyTrial(tune.Trainable):
         """Prepares a trial's start, or its continuation from its checkpoint."""
         self._planned = planned
         self._attempt: Attempt | None = None
+        self._state: list[np.ndarray] | None = None  # to go on from, once it is known
         self._device = self._engine.describe()
         self._stands_still = self._ended = False
         self._diverged_epoch: int | None = None
@@ -115,8 +116,11 @@ class StudyTrial(tune.Trainable):
         self._has_trained = False
         self._kept_epoch, self._kept_at = 0, time.monotonic()
 
-    def _restore(self, ready: Ready) -> list[np.ndarray] | None:
-        """Goes on from the trial's checkpoint, if that is for what trains it; returns the state."""
+    def _restore(self, ready: Ready) -> list[np.ndarray]:
+        """Goes on from the trial's checkpoint, if that is for what trains it.
+
+        Returns the state, which is empty for a trial that begins.
+        """
         planned = self._planned
         # No state is for a program of another shape, nor for the plain trainer if a lane's.
         self._checkpoint_of = {**planned.config.to_dict(), "program": ready.shape}
@@ -131,7 +135,7 @@ class StudyTrial(tune.Trainable):
         self._has_trained = bool(self._epochs)
         self._unsent = list(kept.epochs)  # all epochs so far
         self._kept_epoch, self._kept_at = len(self._epochs), time.monotonic()
-        return list(kept.state) or None
+        return list(kept.state)
 
     def step(self) -> dict[str, Any]:
         """Waits until the scheduler must decide, the trial's end, or `report_seconds`.
@@ -158,10 +162,14 @@ class StudyTrial(tune.Trainable):
         seconds = self._settings.report_seconds
         seconds = self._engine.report_seconds if seconds is None else seconds
         if self._attempt is None:
-            ready = self._engine.ready(self._planned, seconds)
-            if ready is None:
-                return self._result()
-            self._attempt = self._submit(self._restore(ready))
+            if self._state is None:
+                ready = self._engine.ready(self._planned, seconds)
+                if ready is None:
+                    return self._result()
+                self._state = self._restore(ready)
+                if len(self._epochs) in self._rungs:
+                    return self._result()  # the driver may have gone before it decided
+            self._attempt = self._submit(self._state or None)
         elif self._stands_still and not self._unsent and self._diverged_epoch is None:
             # The scheduler knows of all its epochs, and has let it go on.
             self._engine.advance(self._attempt, self._target())
@@ -192,8 +200,12 @@ class StudyTrial(tune.Trainable):
     def _target(self) -> int:
         """The epoch at which the scheduler must decide, or the last one."""
         last = self._planned.config.epochs
-        rungs = self._planned.report_epochs if self._planned.prunable else ()
-        return min((epoch for epoch in rungs if len(self._epochs) < epoch < last), default=last)
+        due = (epoch for epoch in self._rungs if len(self._epochs) < epoch < last)
+        return min(due, default=last)
+
+    @property
+    def _rungs(self) -> tuple[int, ...]:
+        return self._planned.report_epochs if self._planned.prunable else ()
 
     def _take(self, report: Report) -> None:
         self._epochs += report.epochs

@@ -104,6 +104,7 @@ class Progress(Listener):
             states={**states, TO_COME: self._n_trials - len(rows)},
             spent=f"{_epochs(n_epochs)}, {device_seconds:,.0f} device seconds",
             left=self._left(rows, trials),
+            waits_for=self._waits_for(),
             best={
                 model: {g: _best(rows, model, g, metric) for g, metric in BEST if g in self._groups}
                 for model in self._spec.models
@@ -183,6 +184,12 @@ class Progress(Listener):
         if not self._is_live and now - self._status_said >= STATUS_SECONDS:
             self._status_said = now
             self.say(self.status().line())
+
+    def _waits_for(self) -> str:
+        """As text, the trials for which free places wait, so that the search repeats itself."""
+        has_room = len(self._running) + len(self._waiting) < self._n_slots
+        names = self._plan.waits_for if has_room and not self._stopping else []
+        return f"the next proposal waits for {' and '.join(names)}" if names else ""
 
     def _left(self, rows: list[Row], running: list[RunningTrial]) -> str:
         """The time left, as text."""
