@@ -23,6 +23,7 @@ SCHEDULERS = ("asha", "median", "none")
 # What `--resume` may raise: it adds trials, and changes none that is planned.
 RAISABLE = (
     *("n_search_trials", "n_seeds", "n_finalists", "n_finalist_seeds", "time_budget_seconds"),
+    "trial_time_limit_seconds",
 )
 # More would fill the driver's memory before the first trial.
 MOST_EPOCHS, MOST_TRIALS = 100_000, 100_000
@@ -113,6 +114,12 @@ class StudySpec:
     eval_every: int = _option(1, "--eval-every", "epochs between evaluations", low=1)
     time_budget_seconds: float | None = _option(
         None, "--time-budget", "seconds, after which the study stops with what it has", low=1e-9
+    )
+    trial_time_limit_seconds: float | None = _option(
+        None,
+        "--trial-time-limit",
+        "seconds of training and evaluation, after which a trial ends as failed",
+        low=1e-9,
     )
     # What only a study file has, and `--trial`.
     custom_models: tuple[CustomModel, ...] = ()
@@ -220,7 +227,8 @@ class StudySpec:
             )
             raise SpecError(
                 f"--resume cannot change the study ({told}); leave these options out. It may"
-                " raise --trials, --seeds, --finalists, --finalist-seeds and --time-budget."
+                " raise --trials, --seeds, --finalists, --finalist-seeds, --time-budget and"
+                " --trial-time-limit."
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from study.folder.tables import Row
 from study.plan.ledger import TOTALS, Ledger, Listener, Measurement
 from study.plan.phases import Plan
 from study.plan.trials import PlannedTrial
-from study.tune.trainable import EPOCH, FALLBACK, NODE, PLANNED
+from study.tune.trainable import EPOCH, FALLBACK, NODE, OVER_TIME, PLANNED
 from study.view.progress import Progress
 
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
@@ -165,6 +165,7 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         self._nodes: dict[str, set[str]] = {}  # that a trial's latest attempt may be on
         self._node_of: dict[str, str] = {}  # of the trials at work
         self._shared: dict[str, list[int]] = {}  # trials at work on its node, at each result
+        self._over_time: dict[str, str] = {}  # why a trial is about to be ended
         ledger.listeners.append(self)
 
     def planned(self, planned: PlannedTrial, row: Row) -> None:
@@ -184,6 +185,10 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         if fallback is not None and fallback.program not in self._fallbacks:
             self._fallbacks.add(fallback.program)
             self._on_fallback(fallback)
+        if over_time := result.get(OVER_TIME):
+            # Its next step fails, with which Ray ends its process: nothing of it may train on.
+            self._over_time[trial_id] = over_time
+            trial.max_failures = trial.num_failures
         totals = {name: result[name] for name in TOTALS if name in result}
         if "n_sharing" not in totals:  # without lanes, trials share the CPUs of their node
             at_once = list(self._node_of.values()).count(result[NODE])
@@ -218,15 +223,16 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
 
     def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
         """Ends the trial as failed."""
-        self._forget(trial_id_of(trial))
-        self._ledger.end(trial_id_of(trial), error=_error_of(trial))
+        trial_id = trial_id_of(trial)
+        self._ledger.end(trial_id, error=self._over_time.get(trial_id) or _error_of(trial))
+        self._forget(trial_id)
 
     def on_step_end(self, **info: Any) -> None:
         """Lets the view look at the clock."""
         self._progress.tick(stopping=self._stopper.stopping)
 
     def _forget(self, trial_id: str) -> None:
-        for known in (self._nodes, self._node_of, self._shared):
+        for known in (self._nodes, self._node_of, self._shared, self._over_time):
             known.pop(trial_id, None)
 
     def _lost(self, nodes: set[str], trial: Trial) -> str | None:

@@ -147,7 +147,12 @@ def run_study(
         if experiment:
             ledger.listeners.append(MlflowLogger(experiment, ledger))
         trainable = tune.with_parameters(
-            StudyTrial, engine=engine, folder=folder, owner=lock.lease.owner, settings=workers
+            StudyTrial,
+            engine=engine,
+            folder=folder,
+            owner=lock.lease.owner,
+            settings=workers,
+            limit_seconds=spec.trial_time_limit_seconds,
         )
         return session.run(trainable, lines)
 

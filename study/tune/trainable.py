@@ -7,6 +7,7 @@ retries and prunes.
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from ray import tune
 from ray.exceptions import RayActorError, RayError
 
 from convae.errors import EngineError, EngineLostError
-from convae.results import EpochResult, Fallback, Report
+from convae.results import EpochResult, Fallback, Report, Status
 from study.folder import schema
 from study.folder.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from study.folder.lock import guard_for
@@ -33,6 +34,7 @@ EPOCH = "epoch"  # what a result calls the epochs trained so far
 FALLBACK = "fallback"  # what a result calls the program that does not work there, if so
 # What is added to the device's name where such a program's trials are trained otherwise.
 PLAIN_TRAINER = " (plain trainer)"
+OVER_TIME = "over_time"  # what a result calls the sentence that ends a trial over its time limit
 NODE = "node_id"  # what a result calls Ray's node that the trial trains on
 
 _log = logging.getLogger(__name__)
@@ -54,6 +56,10 @@ class WorkerSettings:
     checkpoint_seconds: float = 30.0
 
 
+class OverTimeError(RuntimeError):
+    """The trial has trained for longer than it may."""
+
+
 class StudyTrial(tune.Trainable):
     """Has an engine train the planned trials that it is given, one after the other.
 
@@ -67,6 +73,7 @@ class StudyTrial(tune.Trainable):
         folder: RunFolder | None = None,
         owner: str = "",  # the driver that the folder must have for this worker to write there
         settings: WorkerSettings | None = None,
+        limit_seconds: float | None = None,  # of training and evaluation, for each trial
         node: str | None = None,  # Ray's id of this one; None to ask Ray
     ) -> None:
         """Makes the engine and begins the first trial.
@@ -84,6 +91,7 @@ class StudyTrial(tune.Trainable):
                 " a disk that all nodes share, or in a bucket."
             )
         self._folder, self._settings = folder, settings or WorkerSettings()
+        self._limit_seconds = limit_seconds
         self._node = node or ray.get_runtime_context().get_node_id()
         self._engine = engine()
         self._begin(config[PLANNED], started)
@@ -106,6 +114,8 @@ class StudyTrial(tune.Trainable):
         self._state: list[np.ndarray] | None = None  # to go on from, once it is known
         self._device = self._engine.describe()
         self._stands_still = self._ended = False
+        self._status, self._busy_since = Status.WAITING, time.monotonic()
+        self._over_time: str | None = None
         self._diverged_epoch: int | None = None
         self._n_parameters: int | None = None
         self._fallback: Fallback | None = None
@@ -159,6 +169,8 @@ class StudyTrial(tune.Trainable):
         return not self._has_trained
 
     def _step(self) -> dict[str, Any]:
+        if self._over_time:
+            raise OverTimeError(self._over_time)
         seconds = self._settings.report_seconds
         seconds = self._engine.report_seconds if seconds is None else seconds
         if self._attempt is None:
@@ -175,12 +187,18 @@ class StudyTrial(tune.Trainable):
             self._engine.advance(self._attempt, self._target())
             self._stands_still = False
         if not self._stands_still:
-            self._take(self._engine.report(self._attempt, seconds))
+            if self._status is not Status.RUNNING:
+                self._busy_since = time.monotonic()
+            self._take(self._engine.report(self._attempt, min(seconds, self._seconds_left())))
         finished = len(self._epochs) == self._planned.config.epochs
         if finished and self._planned.keep_model:
             for name, content in self._engine.export(self._attempt).items():
                 self._folder.write(name, content)
         self._ended = finished or self._diverged_epoch is not None
+        if not self._ended and not self._seconds_left():
+            self._ended = True  # the next step raises an error, with which this process ends too
+            limit = f"{self._limit_seconds:g} s of --trial-time-limit"
+            self._over_time = f"It trained for longer than the {limit}."
         result = self._result()
         # Afterwards, since the engine may tell of further epochs then, which the next result has.
         if time.monotonic() - self._kept_at >= self._settings.checkpoint_seconds:
@@ -207,7 +225,23 @@ class StudyTrial(tune.Trainable):
     def _rungs(self) -> tuple[int, ...]:
         return self._planned.report_epochs if self._planned.prunable else ()
 
+    def _seconds_left(self) -> float:
+        """Of the time limit, at least 0: what ended epochs took, and the one in progress so far.
+
+        Nothing counts while it waits for a lane, a compilation or the scheduler.
+        """
+        if self._limit_seconds is None:
+            return math.inf
+        # A share of a device's time, times those that shared it.
+        spent = sum(e.train_seconds * e.n_sharing + e.eval_seconds for e in self._epochs)
+        if self._status is Status.RUNNING:
+            spent += time.monotonic() - self._busy_since
+        return max(0.0, self._limit_seconds - spent)
+
     def _take(self, report: Report) -> None:
+        if report.epochs:
+            self._busy_since = time.monotonic()
+        self._status = report.status
         self._epochs += report.epochs
         self._unsent += report.epochs
         self._compile_seconds += report.compile_seconds
@@ -221,7 +255,8 @@ class StudyTrial(tune.Trainable):
         self._wall_seconds, self._counted_to = self._wall_seconds + now - self._counted_to, now
         train_seconds = sum(epoch.train_seconds for epoch in self._epochs)
         result = {
-            "done": self._ended,
+            "done": self._ended and not self._over_time,
+            OVER_TIME: self._over_time,
             "diverged_epoch": self._diverged_epoch,
             "history": epochs,
             EPOCH: len(self._epochs),
@@ -250,14 +285,18 @@ class StudyTrial(tune.Trainable):
         """A trial that cannot keep a checkpoint goes on all the same: it may not need it."""
         if self._ended or self._attempt is None:
             return
+        left = self._seconds_left()
         try:
-            report, state = self._engine.checkpoint(self._attempt)
+            timeout = None if left == math.inf else left
+            report, state = self._engine.checkpoint(self._attempt, timeout)
             self._take(report)  # its epochs belong to the state
             n_epochs = len(self._epochs)
             if state is None or n_epochs in (self._kept_epoch, self._planned.config.epochs):
                 return
             checkpoint = Checkpoint(self._epochs, self._compile_seconds, self._wall_seconds, state)
             save_checkpoint(self._folder, self._planned.trial_id, self._checkpoint_of, checkpoint)
+        except TimeoutError:
+            return  # its time is up
         except (RunFolderError, RayError):
             _log.exception("no checkpoint of %s", self._planned.trial_id)
         self._kept_epoch, self._kept_at = len(self._epochs), time.monotonic()

@@ -69,7 +69,7 @@ class ClosedFormEngine:
                 break
         return self._report(epochs)
 
-    def checkpoint(self, attempt):
+    def checkpoint(self, attempt, timeout_seconds=None):
         return self._report([]), [np.array(self._epoch)]
 
     def export(self, attempt):

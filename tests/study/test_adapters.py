@@ -29,7 +29,7 @@ from study.tune.adapters import (
     SearchScheduler,
     StudyStopper,
 )
-from study.tune.trainable import EPOCH, NODE, PLANNED
+from study.tune.trainable import EPOCH, NODE, OVER_TIME, PLANNED
 
 SPEC = StudySpec(
     preset="test", models=("conv",), epochs=9, n_search_trials=8, grace_epochs=3, n_finalists=0
@@ -53,18 +53,14 @@ class Trial(SimpleNamespace):
     __hash__ = object.__hash__
 
 
-# Another trial waits for room, which lets some of Ray's schedulers pause those that run.
-CONTROLLER = SimpleNamespace(get_live_trials=lambda: [Trial(status="PENDING")])
-
-
 class Tune(Listener):
     """Ray Tune's side of a study."""
 
     def __init__(self, spec, folder, files=None, alive=()):
         self.folder = folder
         self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
-        self.searcher = PlanSearcher(Plan(spec, self.ledger, enforce_alone=False))
-        self.scheduler = SearchScheduler(spec, self.ledger)
+        plan = Plan(spec, self.ledger, enforce_alone=False)
+        self.searcher, self.scheduler = PlanSearcher(plan), SearchScheduler(plan)
         self.stopper = StudyStopper(self.ledger, None)
         watcher = SimpleNamespace(started=lambda _: None)
         self.callback = LedgerCallback(self.ledger, self.stopper, watcher, lambda: set(alive))
@@ -91,17 +87,16 @@ class Tune(Listener):
             error_file=str(self.folder / "error.txt"),
             pickled_error_file=str(self.folder / "error.pkl"),
         )
-        self.scheduler.on_trial_add(CONTROLLER, trial)
         return trial
 
     def report(self, trial, *reported, **more):
         """Returns whether the trial goes on."""
         trial.last_result = result(*reported, **more)
+        decision = self.scheduler.on_trial_result(None, trial, trial.last_result)
         self.callback.on_trial_result(trial=trial, result=trial.last_result)
-        return self.scheduler.on_trial_result(CONTROLLER, trial, trial.last_result)
+        return decision
 
     def end(self, trial):
-        self.scheduler.on_trial_complete(CONTROLLER, trial, trial.last_result)
         self.callback.on_trial_complete(trial=trial)
 
     def complete(self, trial):
@@ -226,6 +221,18 @@ def test_an_error_of_the_training_is_no_lost_node_whatever_it_says(tune, alive):
     assert tune.ledger.row(trial.trial_id)["error"] == "The actor died because its node has died."
 
 
+def test_a_trial_over_its_time_limit_is_not_tried_again(tune):
+    trial = tune.start()
+    trial.last_result = result(2, 0.5) | {OVER_TIME: "It trained for too long."}
+    tune.callback.on_trial_result(trial=trial, result=trial.last_result)
+    trial.num_failures += 1
+    assert trial.num_failures > trial.max_failures  # so that Ray ends it
+    tune.callback.on_trial_error(trial=trial)
+    row = tune.ledger.row(trial.trial_id)
+    assert (row["state"], row["error"]) == (schema.FAILED, "It trained for too long.")
+    assert (row["epochs_completed"], row["n_retries"]) == (2, 0)
+
+
 def test_the_searcher_waits_for_the_searches_and_says_when_it_is_finished(tmp_path):
     tune = Tune(replace(SPEC, n_search_trials=1), tmp_path)
     reference, searched = tune.start(), tune.start()
@@ -260,7 +267,7 @@ def test_trials_are_compared_with_those_of_earlier_sessions(tmp_path, scheduler)
     tune.start()  # the yardstick, which is cut off
     for mse in (0.01, 0.02, 0.03, 0.04, 0.05):
         trial = tune.start()
-        assert tune.report(trial, 3, mse) != TrialScheduler.PAUSE
+        tune.report(trial, 3, mse)
         tune.end(trial)
     again = Tune(spec, tmp_path, dict(tune.ledger.folder.files))
     again.start()
@@ -274,7 +281,7 @@ def test_a_trial_whose_loss_was_not_finite_has_nothing_to_compare(tune):
     trial = tune.start()
     trial.last_result = result(0, None) | {"history": [], "diverged_epoch": 1}
     tune.callback.on_trial_result(trial=trial, result=trial.last_result)
-    decision = tune.scheduler.on_trial_result(CONTROLLER, trial, trial.last_result)
+    decision = tune.scheduler.on_trial_result(None, trial, trial.last_result)
     assert decision == TrialScheduler.CONTINUE
     tune.end(trial)
     assert tune.ledger.row(trial.trial_id)["state"] == schema.DIVERGED
