@@ -25,8 +25,10 @@ from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import TOTALS, Ledger, Listener, Measurement
 from study.plan.phases import Plan
+from study.plan.silence import Watch
 from study.plan.trials import PlannedTrial
-from study.tune.trainable import EPOCH, FALLBACK, NODE, OVER_TIME, PLANNED
+from study.tune.trainable import ENGINE, EPOCH, FALLBACK, NODE, OVER_TIME, PLANNED, WAITS
+from study.tune.workers import Workers
 from study.view.progress import Progress
 
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
@@ -157,15 +159,20 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         progress: Progress,
         nodes_alive: Callable[[], set[str]] = nodes_alive,
         on_fallback: Callable[[Fallback], None] = lambda _: None,
+        workers: Workers | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._on_fallback = on_fallback
+        self._workers, self._watch = workers or Workers(), watch or Watch()
+        self._trials: dict[str, Trial] = {}  # that have a worker
+        self._engine_of: dict[str, int | None] = {}  # by its number, if it has lanes
         self._fallbacks: set[str] = set()  # programs that it was told of
         self._ledger, self._stopper, self._progress = ledger, stopper, progress
         self._nodes_alive = nodes_alive
         self._nodes: dict[str, set[str]] = {}  # that a trial's latest attempt may be on
         self._node_of: dict[str, str] = {}  # of the trials at work
         self._shared: dict[str, list[int]] = {}  # trials at work on its node, at each result
-        self._over_time: dict[str, str] = {}  # why a trial is about to be ended
+        self._reasons: dict[str, str] = {}  # why an attempt is about to be ended
         ledger.listeners.append(self)
 
     def planned(self, planned: PlannedTrial, row: Row) -> None:
@@ -174,20 +181,26 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
 
     def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
         """Tells of the worker; that of another trial may have been taken for it."""
-        self._progress.started(trial_id_of(trial))
-        self._nodes[trial_id_of(trial)] = self._nodes_alive()
+        trial_id = trial_id_of(trial)
+        self._progress.started(trial_id)
+        self._nodes[trial_id] = self._nodes_alive()
+        self._trials[trial_id] = trial
+        self._workers.started(trial)
+        self._watch.begin(trial_id)
 
     def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **info: Any) -> None:
         """Enters the epochs that a result brings."""
         trial_id = trial_id_of(trial)
         self._node_of[trial_id] = result[NODE]
+        self._engine_of[trial_id] = result[ENGINE]
+        self._watch.hear(trial_id, len(result["history"]), waits=result[WAITS])
         fallback = result.get(FALLBACK)
         if fallback is not None and fallback.program not in self._fallbacks:
             self._fallbacks.add(fallback.program)
             self._on_fallback(fallback)
         if over_time := result.get(OVER_TIME):
             # Its next step fails, with which Ray ends its process: nothing of it may train on.
-            self._over_time[trial_id] = over_time
+            self._reasons[trial_id] = over_time
             trial.max_failures = trial.num_failures
         totals = {name: result[name] for name in TOTALS if name in result}
         if "n_sharing" not in totals:  # without lanes, trials share the CPUs of their node
@@ -219,20 +232,35 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
             trial.max_failures += 1
             note = f"lost its {lost}, starts again"
         self._nodes[trial_id] = self._nodes_alive()
-        self._ledger.fail_once(trial_id, _error_of(trial), note)
+        self._watch.forget(trial_id)
+        self._ledger.fail_once(trial_id, self._reasons.pop(trial_id, _error_of(trial)), note)
 
     def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
         """Ends the trial as failed."""
         trial_id = trial_id_of(trial)
-        self._ledger.end(trial_id, error=self._over_time.get(trial_id) or _error_of(trial))
+        self._ledger.end(trial_id, error=self._reasons.get(trial_id) or _error_of(trial))
         self._forget(trial_id)
 
     def on_step_end(self, **info: Any) -> None:
-        """Lets the view look at the clock."""
+        """Looks for silent trials, and lets the view look at the clock."""
+        silent = {}
+        for silence in self._watch.look():
+            trial_id, seconds = silence.trial_id, silence.seconds
+            trial = self._trials[trial_id]
+            silent[trial_id] = seconds, self._workers.place_of(trial)
+            if silence.too_long:
+                waited = f"silent for {seconds:.0f} s ({silent[trial_id][1]})"
+                self._reasons[trial_id] = f"It was {waited}."
+                self._watch.forget(trial_id)
+                ended = self._workers.end(trial, self._engine_of.get(trial_id), silence)
+                self._progress.say(f"{trial_id}  {waited}: its {ended} is ended", always=True)
+        self._progress.note_silent(silent)
         self._progress.tick(stopping=self._stopper.stopping)
 
     def _forget(self, trial_id: str) -> None:
-        for known in (self._nodes, self._node_of, self._shared, self._over_time):
+        self._watch.forget(trial_id)
+        by_trial: tuple[dict[str, Any], ...] = (self._nodes, self._node_of, self._engine_of)
+        for known in (*by_trial, self._shared, self._reasons, self._trials):
             known.pop(trial_id, None)
 
     def _lost(self, nodes: set[str], trial: Trial) -> str | None:

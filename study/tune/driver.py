@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.actor import ActorHandle
 
 from convae.data import ImageSet
 from convae.errors import UserError
@@ -37,6 +38,7 @@ from study.plan.optuna_file import OptunaFile
 from study.plan.phases import Plan
 from study.plan.repeat import describe_repeat, lags_of
 from study.plan.sampler import check_sampler
+from study.plan.silence import Watch
 from study.plan.spec import StudySpec
 from study.tune.adapters import (
     MAX_RETRIES,
@@ -51,6 +53,7 @@ from study.tune.engines import StudyEngine
 from study.tune.ray_patches import patched_reuse
 from study.tune.resources import Resources, Slots, check_storage, find_slots, fits_now, uses_gpus
 from study.tune.trainable import StudyTrial, WorkerSettings
+from study.tune.workers import Workers
 from study.view.log import logging_to
 from study.view.mlflow import MlflowLogger, open_experiment
 from study.view.progress import Progress, describe_plan
@@ -118,7 +121,7 @@ def run_study(
         shapes = shapes_of(lanes, len(image_set.train_images), kept)
         lines += changes_of(shapes, kept)
     with ExitStack() as stack:
-        engine, gpu = _prepare_engine(
+        engine, gpu, keeper = _prepare_engine(
             stack, spec, slots, shapes, image_set, workers, by_hand=resources.lanes is not None
         )
         if lock is None:
@@ -154,7 +157,7 @@ def run_study(
             settings=workers,
             limit_seconds=spec.trial_time_limit_seconds,
         )
-        return session.run(trainable, lines)
+        return session.run(trainable, lines, Workers(keeper), Watch(workers.patience))
 
 
 def slots_for(
@@ -212,8 +215,8 @@ def _prepare_engine(
     workers: WorkerSettings,
     *,
     by_hand: bool,
-) -> tuple[Callable[[], Any], str | None]:
-    """What makes the engine of each worker, and the GPU, if one was opened.
+) -> tuple[Callable[[], Any], str | None, ActorHandle | None]:
+    """What makes the engine of each worker; the GPU, if one was opened; the engines' keeper.
 
     The engines that are actors start now, and end when the stack is closed.
 
@@ -223,13 +226,15 @@ def _prepare_engine(
     """
     if shapes is None:
         make = workers.engine or StudyEngine
-        return partial(make, image_set, spec.custom_models, n_threads=slots.cpus_per_trial), None
+        engine = partial(make, image_set, spec.custom_models, n_threads=slots.cpus_per_trial)
+        return engine, None, None
     settings = {"shapes": shapes, "custom_models": spec.custom_models}
     keeper = start_keeper(slots, image_set, engine=workers.lanes_engine, **settings)
     stack.callback(ray.kill, keeper)
     gpu = slots.gpus_per_trial > 0
     device = start_first_engine(keeper, slots, by_hand=by_hand) if fits_now(slots) else None
-    return partial(RemoteEngine, keeper, gpu=gpu, n_slots=slots.n_slots), device if gpu else None
+    engine = partial(RemoteEngine, keeper, gpu=gpu, n_slots=slots.n_slots)
+    return engine, device if gpu else None, keeper
 
 
 class _Session:
@@ -263,7 +268,7 @@ class _Session:
         ledger.on_write = manifest.write
         ledger.listeners += [self._optuna_file, self._progress]
 
-    def run(self, trainable: Any, lines: Sequence[str]) -> Outcome:
+    def run(self, trainable: Any, lines: Sequence[str], workers: Workers, watch: Watch) -> Outcome:
         """Trains until no trial is left or the study stops; see `run_study`."""
         status, ledger = "failed", self._ledger
         try:
@@ -276,7 +281,7 @@ class _Session:
             ):
                 for line in lines:
                     self._progress.say(line, always=True)
-                self._train(trainable)
+                self._train(trainable, workers, watch)
             status = self._stopper.status
         except KeyboardInterrupt:
             status = "interrupted"
@@ -291,10 +296,15 @@ class _Session:
             raise StudyFailedError(str(trouble))
         return Outcome(status, ledger.count(schema.FAILED))
 
-    def _train(self, trainable: Any) -> None:
+    def _train(self, trainable: Any, workers: Workers, watch: Watch) -> None:
         """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
         callback = LedgerCallback(
-            self._ledger, self._stopper, self._progress, on_fallback=self._tell_of
+            self._ledger,
+            self._stopper,
+            self._progress,
+            on_fallback=self._tell_of,
+            workers=workers,
+            watch=watch,
         )
         with _environment(TUNE_SETTINGS), patched_reuse(), TemporaryDirectory() as elsewhere:
             tuner = tune.Tuner(

@@ -25,6 +25,7 @@ from study.folder import schema
 from study.folder.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from study.folder.lock import guard_for
 from study.folder.storage import RunFolder, RunFolderError
+from study.plan.silence import Patience
 from study.plan.trials import PlannedTrial
 from study.tune.engine_actors import RemoteEngine
 from study.tune.engines import Attempt, Ready, StudyEngine
@@ -35,6 +36,8 @@ FALLBACK = "fallback"  # what a result calls the program that does not work ther
 # What is added to the device's name where such a program's trials are trained otherwise.
 PLAIN_TRAINER = " (plain trainer)"
 OVER_TIME = "over_time"  # what a result calls the sentence that ends a trial over its time limit
+WAITS = "waits"  # what a result says of a trial that has no lane, or nothing that trains it, yet
+ENGINE = "engine"  # what a result calls the number of an engine with lanes
 NODE = "node_id"  # what a result calls Ray's node that the trial trains on
 
 _log = logging.getLogger(__name__)
@@ -54,6 +57,7 @@ class WorkerSettings:
     report_seconds: float | None = None
     # Between checkpoints. Of a trial's work, a crash costs about this.
     checkpoint_seconds: float = 30.0
+    patience: Patience | None = None  # with silent ones; None for the default
 
 
 class OverTimeError(RuntimeError):
@@ -269,6 +273,8 @@ class StudyTrial(tune.Trainable):
             "wall_seconds": self._wall_seconds,
             "device": self._device,
             FALLBACK: self._fallback,
+            WAITS: self._status is Status.WAITING,
+            ENGINE: getattr(self._engine, "number", None),
         }
         if self._engine.in_lanes:  # else the driver knows which trials share a machine
             shared = sum(epoch.n_sharing * epoch.train_seconds for epoch in self._epochs)

@@ -47,12 +47,12 @@ class Status:
     # The lowest MSE of completed trials and whose it is, by model and group; None for none.
     best: Mapping[str, Mapping[str, tuple[float, str] | None]]
     running: Sequence[RunningTrial]  # in the order in which they started
-    waits_for: str = ""  # why a place is free
+    notes: Sequence[str] = ()  # why a place is free, which trials are silent
 
     def line(self) -> str:
         """In one line, without what is zero."""
         states = ", ".join(f"{n} {state}" for state, n in self.states.items() if n)
-        return "; ".join(filter(None, (states, self.spent, self.left, self.waits_for)))
+        return "; ".join(filter(None, (states, self.spent, self.left, *self.notes)))
 
 
 class LiveView:
@@ -85,8 +85,8 @@ def _head(status: Status) -> Iterator[Rule | Table]:
     head.add_column(min_width=LABEL_WIDTH)
     head.add_row("trials", ", ".join(f"{n} {state}" for state, n in status.states.items()))
     head.add_row("spent", f"{status.spent}; {status.left}")
-    if status.waits_for:
-        head.add_row("waits", status.waits_for)
+    for note in status.notes:
+        head.add_row("note", note)
     yield head
     groups = [
         (group, metric)

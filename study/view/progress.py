@@ -61,6 +61,7 @@ class Progress(Listener):
         self._running: dict[str, RunningTrial] = {}
         self._pace = Pace()
         self._device_said = self._stopping = False
+        self._silent: Mapping[str, tuple[float, str]] = {}
 
     @property
     def _is_live(self) -> bool:
@@ -104,7 +105,7 @@ class Progress(Listener):
             states={**states, TO_COME: self._n_trials - len(rows)},
             spent=f"{_epochs(n_epochs)}, {device_seconds:,.0f} device seconds",
             left=self._left(rows, trials),
-            waits_for=self._waits_for(),
+            notes=[*self._waits_for(), *self._silences()],
             best={
                 model: {g: _best(rows, model, g, metric) for g, metric in BEST if g in self._groups}
                 for model in self._spec.models
@@ -147,6 +148,13 @@ class Progress(Listener):
             self._waiting[trial_id] = running.planned
         self.say(f"{trial_id}  {note}  {self._explain(row['error'])}", always=True)
 
+    def note_silent(self, silent: Mapping[str, tuple[float, str]]) -> None:
+        """Takes the silent trials, for how many seconds, and where; says so of each once."""
+        for trial_id in silent.keys() - self._silent.keys():
+            seconds, place = silent[trial_id]
+            self.say(f"{trial_id}  silent for {duration(seconds)} ({place})", always=True)
+        self._silent = silent
+
     def ended(self, row: Row) -> None:
         """Tells how the trial ended, or that it goes on in another session."""
         self._running.pop(row["trial_id"], None)
@@ -185,11 +193,15 @@ class Progress(Listener):
             self._status_said = now
             self.say(self.status().line())
 
-    def _waits_for(self) -> str:
-        """As text, the trials for which free places wait, so that the search repeats itself."""
+    def _waits_for(self) -> list[str]:
+        """The trials for which free places wait, so that the search repeats itself."""
         has_room = len(self._running) + len(self._waiting) < self._n_slots
         names = self._plan.waits_for if has_room and not self._stopping else []
-        return f"the next proposal waits for {' and '.join(names)}" if names else ""
+        return [f"the next proposal waits for {' and '.join(names)}"] if names else []
+
+    def _silences(self) -> list[str]:
+        silent = self._silent.items()
+        return [f"{name} silent for {duration(s)} ({place})" for name, (s, place) in silent]
 
     def _left(self, rows: list[Row], running: list[RunningTrial]) -> str:
         """The time left, as text."""

@@ -19,6 +19,7 @@ from study.folder import schema
 from study.folder.storage import RunFolderError
 from study.plan.ledger import Ledger, Listener
 from study.plan.phases import Plan
+from study.plan.silence import Watch
 from study.plan.spec import StudySpec
 from study.tune.adapters import (
     INTERRUPTS,
@@ -29,7 +30,7 @@ from study.tune.adapters import (
     SearchScheduler,
     StudyStopper,
 )
-from study.tune.trainable import EPOCH, NODE, OVER_TIME, PLANNED
+from study.tune.trainable import ENGINE, EPOCH, NODE, OVER_TIME, PLANNED, WAITS
 
 SPEC = StudySpec(
     preset="test", models=("conv",), epochs=9, n_search_trials=8, grace_epochs=3, n_finalists=0
@@ -42,7 +43,8 @@ def result(n_epochs, mse, node="a", n_sharing=1.0):
     A trial on a CPU says nothing of others.
     """
     history = [EpochResult(epoch, 0.1, mse, 1.0, 0.0) for epoch in range(1, n_epochs + 1)]
-    values = {EPOCH: n_epochs, NODE: node, "history": history, schema.OBJECTIVE: mse}
+    values = {EPOCH: n_epochs, NODE: node, ENGINE: 3, WAITS: False}
+    values |= {"history": history, schema.OBJECTIVE: mse}
     values |= totals(n_epochs) | {"n_sharing": n_sharing}
     return {name: value for name, value in values.items() if (name, value) != ("n_sharing", None)}
 
@@ -62,13 +64,40 @@ class Tune(Listener):
         plan = Plan(spec, self.ledger, enforce_alone=False)
         self.searcher, self.scheduler = PlanSearcher(plan), SearchScheduler(plan)
         self.stopper = StudyStopper(self.ledger, None)
-        watcher = SimpleNamespace(started=lambda _: None)
-        self.callback = LedgerCallback(self.ledger, self.stopper, watcher, lambda: set(alive))
+        self.clock, self.said, self.silent, self.killed = 0.0, [], {}, []
+        watcher = SimpleNamespace(
+            started=lambda _: None,
+            say=lambda line, **_: self.said.append(line),
+            note_silent=lambda silent: setattr(self, "silent", silent),
+            tick=lambda **_: None,
+        )
+        self.callback = LedgerCallback(
+            self.ledger,
+            self.stopper,
+            watcher,
+            lambda: set(alive),
+            workers=SimpleNamespace(
+                started=lambda _: None,
+                place_of=lambda _: "node a, process 7",
+                end=self.end_silent,
+            ),
+            watch=Watch(clock=lambda: self.clock),
+        )
         self.notes = []
         self.ledger.listeners.append(self)
 
     def failed_once(self, row, note):
         self.notes.append(note)
+
+    def end_silent(self, trial, engine, silence):
+        self.killed.append((trial.trial_id, engine))
+        return "worker"
+
+    def wait(self, seconds):
+        """Time passes, in which Tune looks at nothing but the clock."""
+        for _ in range(int(seconds)):
+            self.clock += 1.0
+            self.callback.on_step_end()
 
     def start(self):
         trial = self.hand_out()
@@ -77,7 +106,7 @@ class Tune(Listener):
 
     def hand_out(self):
         config = self.searcher.suggest("a name of Tune's")
-        trial = Trial(
+        return Trial(
             trial_id=config[PLANNED].trial_id,
             status="RUNNING",
             config=config,
@@ -87,7 +116,6 @@ class Tune(Listener):
             error_file=str(self.folder / "error.txt"),
             pickled_error_file=str(self.folder / "error.pkl"),
         )
-        return trial
 
     def report(self, trial, *reported, **more):
         """Returns whether the trial goes on."""
@@ -231,6 +259,26 @@ def test_a_trial_over_its_time_limit_is_not_tried_again(tune):
     row = tune.ledger.row(trial.trial_id)
     assert (row["state"], row["error"]) == (schema.FAILED, "It trained for too long.")
     assert (row["epochs_completed"], row["n_retries"]) == (2, 0)
+
+
+def test_a_silent_trial_is_named_and_then_ended_which_costs_it_a_retry(tune):
+    trial, other = tune.start(), tune.start()
+    tune.report(trial, 1, 0.5)
+    for n_epochs in range(1, 7):
+        tune.report(other, n_epochs, 0.5)
+        tune.wait(50)
+    assert list(tune.silent) == [trial.trial_id]
+    assert tune.silent[trial.trial_id] == (300.0, "node a, process 7")
+    assert tune.killed == [(trial.trial_id, 3)]
+    assert tune.said == [
+        f"{trial.trial_id}  silent for 300 s (node a, process 7): its worker is ended"
+    ]
+    tune.fail(trial, died())
+    assert tune.notes == ["failed, retry 1 of 2"]
+    error = tune.ledger.row(trial.trial_id)["error"]
+    assert error == "It was silent for 300 s (node a, process 7)."
+    tune.wait(1)
+    assert tune.silent == {}
 
 
 def test_the_searcher_waits_for_the_searches_and_says_when_it_is_finished(tmp_path):
