@@ -4,8 +4,8 @@
     python -m benchmarks.grace --short           (3 repeats)
 
 The study's search and its scheduler (`study.plan.stopping`, asynchronous ASHA) work on trials of
-`benchmarks.surrogate`, which train epoch by epoch, two at a time, with one
-seed (more at a time change nothing where all epochs take equally long: trials keep their order).
+`benchmarks.surrogate`, which train epoch by epoch, two at a time, with one seed (more at a time
+change nothing where all epochs take equally long: trials keep their order).
 What a trial that is ended would have reached is known here: hence how often the trial that would
 have been the best of the search is ended, and by how much the chosen setting's true value is worse
 than that of the same search without early stopping.

@@ -31,7 +31,7 @@ from study.plan.trials import PlannedTrial
 
 PLACES = (2, 4, 8)
 SIZES = (12, 100)  # search trials of both models: of the presets `standard` and `full`
-LAGS = (None, 1, 1.5, 2)  # times the places; None goes by whatever has ended
+LAGS = (None, 0.5, 1, 2)  # times the places; None goes by whatever has ended
 JITTER = 0.1  # of a trial's seconds, as the standard deviation of their log
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, getsignal, signal
+from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, getsignal, signal
 from typing import Any
 
 import ray
@@ -138,6 +138,28 @@ class StudyStopper(_Uncopied, tune.Stopper):
         finally:
             for number, handler in previous.items():
                 signal(number, handler)
+
+
+@contextmanager
+def places_by_signals(plan: Plan, most: int) -> Iterator[None]:
+    """While the block runs, SIGUSR1 lets one more trial train at once and SIGUSR2 one fewer.
+
+    As xargs does with its processes. Trials that train are not ended for it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def change(number: int, *_: Any) -> None:
+        step = 1 if number == SIGUSR1 else -1
+        plan.n_places = min(most, max(1, (plan.n_places or most) + step))
+
+    previous = {number: signal(number, change) for number in (SIGUSR1, SIGUSR2)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal(number, handler)
 
 
 def nodes_alive() -> set[str]:

@@ -46,6 +46,7 @@ from study.tune.adapters import (
     PlanSearcher,
     SearchScheduler,
     StudyStopper,
+    places_by_signals,
     trial_id_of,
 )
 from study.tune.engine_actors import RemoteEngine, start_first_engine, start_keeper
@@ -257,7 +258,13 @@ class _Session:
         n_devices = slots.n_devices
         at_once = lanes and {model: max(1, n) * n_devices for model, n in lanes.items()}
         self._plan = plan = Plan(
-            spec, ledger, storage, enforce_alone=lanes is None, lanes=at_once or None, lags=lags
+            spec,
+            ledger,
+            storage,
+            enforce_alone=lanes is None,
+            lanes=at_once or None,
+            lags=lags,
+            n_places=slots.n_slots,
         )
         budget = spec.time_budget_seconds
         left = None if budget is None else budget - manifest.earlier_seconds
@@ -274,6 +281,7 @@ class _Session:
         try:
             with (
                 self._stopper.catching_interrupts(),
+                places_by_signals(self._plan, self._slots.most),
                 logging_to(ledger.folder),
                 closing(self._optuna_file),
                 closing(self._plan),
@@ -306,14 +314,15 @@ class _Session:
             workers=workers,
             watch=watch,
         )
-        with _environment(TUNE_SETTINGS), patched_reuse(), TemporaryDirectory() as elsewhere:
+        # As many trials may wait for room as there may be: the plan hands out no more.
+        settings = TUNE_SETTINGS | {"TUNE_MAX_PENDING_TRIALS_PG": str(self._slots.most)}
+        with _environment(settings), patched_reuse(), TemporaryDirectory() as elsewhere:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, self._slots.share),
                 tune_config=tune.TuneConfig(
                     search_alg=PlanSearcher(self._plan),
                     scheduler=SearchScheduler(self._plan),
-                    num_samples=-1,  # the plan says when it is finished
-                    max_concurrent_trials=self._slots.n_slots,
+                    num_samples=-1,  # the plan says when it is finished, and how many at once
                     reuse_actors=True,
                     trial_name_creator=trial_id_of,
                     trial_dirname_creator=trial_id_of,

@@ -98,7 +98,7 @@ class EngineKeeper:
         # It asks Ray for no GPU, since the trials hold its shares: so it is told which one to see.
         environment = {} if visible is None else {GPU_VARIABLE: visible}
         # Each trial waits for a report in a call of its own, and all may come to one engine.
-        options = {"num_cpus": 0, "max_concurrency": self._slots.n_slots + SPARE_CALLS}
+        options = {"num_cpus": 0, "max_concurrency": self._slots.most + SPARE_CALLS}
         options |= {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
         kind = ray.remote(self._engine).options(**options, runtime_env={"env_vars": environment})
         n_threads = self._slots.cpus_per_trial

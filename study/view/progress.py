@@ -182,6 +182,9 @@ class Progress(Listener):
         if stopping and not self._stopping:
             self._stopping = True
             self.say("stopping; --resume goes on with the trials that run")
+        if self._plan.n_places not in (None, self._n_slots):
+            self._n_slots = self._plan.n_places
+            self.say(f"{self._n_slots} at once from now on", always=True)
         now = self._clock()
         if self._running:
             self._idle_since = self._wait_said = now

@@ -29,6 +29,7 @@ from study.tune.adapters import (
     PlanSearcher,
     SearchScheduler,
     StudyStopper,
+    places_by_signals,
 )
 from study.tune.trainable import ENGINE, EPOCH, NODE, OVER_TIME, PLANNED, WAITS
 
@@ -58,10 +59,10 @@ class Trial(SimpleNamespace):
 class Tune(Listener):
     """Ray Tune's side of a study."""
 
-    def __init__(self, spec, folder, files=None, alive=()):
+    def __init__(self, spec, folder, files=None, alive=(), n_places=None):
         self.folder = folder
         self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
-        plan = Plan(spec, self.ledger, enforce_alone=False)
+        self.plan = plan = Plan(spec, self.ledger, enforce_alone=False, n_places=n_places)
         self.searcher, self.scheduler = PlanSearcher(plan), SearchScheduler(plan)
         self.stopper = StudyStopper(self.ledger, None)
         self.clock, self.said, self.silent, self.killed = 0.0, [], {}, []
@@ -355,6 +356,26 @@ def test_an_interrupt_stops_in_an_orderly_way_and_a_second_one_at_once(tune, num
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+def test_signals_change_how_many_trials_train_at_once(tmp_path):
+    tune = Tune(replace(SPEC, n_seeds=8), tmp_path, n_places=2)
+    before = signal.getsignal(signal.SIGUSR1)
+    trials = [tune.start(), tune.start()]
+    with places_by_signals(tune.plan, most=3):
+        assert tune.searcher.suggest("a third") is None
+        for _ in range(2):  # the second finds no room
+            os.kill(os.getpid(), signal.SIGUSR1)
+        trials.append(tune.start())
+        assert tune.searcher.suggest("a fourth") is None
+        for _ in range(3):  # there is always one
+            os.kill(os.getpid(), signal.SIGUSR2)
+        for n_left in (2, 1, 0):
+            tune.complete(trials.pop())
+            assert (tune.plan.n_places, len(trials)) == (1, n_left)
+            assert n_left == 0 or tune.searcher.suggest("none") is None
+        tune.start()
+    assert signal.getsignal(signal.SIGUSR1) is before
 
 
 def test_what_the_system_is_told_to_ignore_stays_ignored(tune):

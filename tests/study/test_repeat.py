@@ -1,5 +1,10 @@
-"""Two real studies with one seed leave the same tables, but for times: whatever disturbs one."""
+"""Two real studies with one seed leave the same tables, but for times: whatever disturbs one.
 
+Also with fewer trials at once than the lag, by a signal or when it is resumed.
+"""
+
+import os
+import signal
 import subprocess
 import sys
 
@@ -11,9 +16,9 @@ from analysis.load import load_run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1", "--max-concurrent", "2"]
-OPTIONS = ["--preset", "quick", "--hidden", "64", "--epochs", "4", "--grace-epochs", "1"]
-OPTIONS += ["--trials", "10", "--reduction-factor", "2"]
+RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]
+OPTIONS = ["--preset", "quick", "--hidden", "64", "--epochs", "3", "--grace-epochs", "1"]
+OPTIONS += ["--max-concurrent", "2", "--trials", "8", "--reduction-factor", "2"]
 TIMES = ["train_seconds", "eval_seconds", "compile_seconds", "wall_seconds", "n_sharing"]
 
 
@@ -33,9 +38,13 @@ def test_a_study_beside_a_busy_loop_that_is_killed_and_resumed_repeats_another(t
     loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         study = start(tmp_path / "busy", *OPTIONS)
-        study.wait_for("search-conv-002  ")
+        study.wait_for("search-conv-001  ")
         study.kill()
-        disturbed = tables(start(tmp_path / "busy", "--resume"))
+        study = start(tmp_path / "busy", "--resume", "--max-concurrent", "2")
+        study.wait_for("search-conv-002  ")
+        os.kill(study.process.pid, signal.SIGUSR2)
+        study.wait_for("1 at once from now on")
+        disturbed = tables(study)
     finally:
         loop.kill()
         loop.wait()
