@@ -14,7 +14,7 @@ from running import Study
 
 from analysis.load import load_run
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.cluster
 
 RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]
 OPTIONS = ["--preset", "quick", "--hidden", "64", "--epochs", "3", "--grace-epochs", "1"]

@@ -81,48 +81,46 @@ def test_time_in_which_nobody_listened_does_not_count():
     assert clock.wait(1)["a"].seconds == 60.0
 
 
-cluster = pytest.mark.cluster
-OPTIONS = ["--preset", "reference", "--models", "dense", "--gpus", "0", "--cpus-per-trial", "1"]
-OPTIONS += ["--max-concurrent", "2", "--epochs", "6"]
+OPTIONS = ["--preset", "reference", "--models", "dense", "--hidden", "64", "128", "256"]
+OPTIONS += ["--epochs", "4", "--gpus", "0", "--cpus-per-trial", "1", "--max-concurrent", "2"]
+
+
+def stop_one_of(study, kind):
+    """Stops a process of a study, of a kind, which must be told of and ended."""
+    study.wait_for("training on")
+    stopped = study.wait_until(lambda: processes(kind, study.mark))[0]
+    os.kill(stopped, signal.SIGSTOP)
+    study.wait_for(r"reference-dense-256-s0  silent for .* \(node .*, process \d+\)$")
+    study.wait_for("silent for .* is ended$")
 
 
 def finish(study):
-    """Lets it end; returns its lines and its trials by name."""
+    """Lets it end; returns its exit code, its lines, and its trials by size."""
     code, lines = study.rest()
-    return code, lines, load_run(study.folder)[0].set_index("trial_id")
+    return code, lines, load_run(study.folder)[0].set_index("hidden_units")
 
 
-@cluster
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("what", [TRIAL, ENGINE])
-def test_a_process_that_is_stopped_is_named_and_ended_and_its_trials_go_on(tmp_path, what):
-    lanes = ["--lanes", "3"] if what == ENGINE else []
-    options = [*OPTIONS, "--hidden", "64", "128", "256", "--seeds", "1", *lanes]
-    study = Study("noise_study.py", tmp_path, *options, PATIENCE_SECONDS="4")
-    study.wait_for("training on")
-    stopped = study.wait_until(lambda: processes(what, study.mark))[0]
-    os.kill(stopped, signal.SIGSTOP)
-    study.wait_for(r"reference-dense-\d+-s0  silent for .* \(node .*, process \d+\)$")
-    study.wait_for("silent for .* is ended$")
+@pytest.mark.cluster
+def test_a_stopped_worker_and_a_trial_that_sleeps_for_ever_cost_the_others_nothing(tmp_path):
+    limit = ["--trial-time-limit", "20"]
+    environment = {"PATIENCE_SECONDS": "4", "SLEEPS_AT": "64 3"}
+    study = Study("noise_study.py", tmp_path, *OPTIONS, *limit, **environment)
+    stop_one_of(study, TRIAL)
+    code, lines, trials = finish(study)
+    assert code == 1, lines
+    assert (trials.state[256], trials.n_retries[256]) == (schema.COMPLETED, 1)
+    assert (trials.state[128], trials.n_retries[128]) == (schema.COMPLETED, 0)
+    sleeper = trials.loc[64]
+    assert (sleeper.state, sleeper.n_retries) == (schema.FAILED, 0)
+    assert sleeper.error == "It trained for longer than the 20 s of --trial-time-limit."
+    assert sleeper.epochs_completed == 2
+
+
+@pytest.mark.cluster
+def test_an_engine_that_is_stopped_is_replaced(tmp_path):
+    study = Study("noise_study.py", tmp_path, *OPTIONS, "--lanes", "3", PATIENCE_SECONDS="4")
+    stop_one_of(study, ENGINE)
     code, lines, trials = finish(study)
     assert code == 0, lines
     assert set(trials.state) == {schema.COMPLETED}
     assert trials.n_retries.max() == 1
-    calm = Study("noise_study.py", tmp_path / "calm", *options)
-    _, _, expected = finish(calm)
-    assert list(trials.test_mse[expected.index]) == list(expected.test_mse)
-
-
-@cluster
-@pytest.mark.timeout(600)
-def test_a_trial_that_sleeps_for_ever_ends_by_its_time_limit_and_its_place_is_refilled(tmp_path):
-    options = [*OPTIONS, "--hidden", "64", "128", "--seeds", "2", "--trial-time-limit", "20"]
-    study = Study("noise_study.py", tmp_path, *options, SLEEPS_AT="64 3")
-    code, lines, trials = finish(study)
-    assert code == 1, lines
-    failed = trials[trials.hidden_units == 64]
-    assert set(failed.state) == {schema.FAILED}
-    assert set(failed.error) == {"It trained for longer than the 20 s of --trial-time-limit."}
-    assert set(failed.epochs_completed) == {2}
-    assert set(failed.n_retries) == {0}
-    assert set(trials[trials.hidden_units == 128].state) == {schema.COMPLETED}

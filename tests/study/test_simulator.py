@@ -157,7 +157,6 @@ REPEATED = [
 ]
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("n", [4, pytest.param(50, marks=pytest.mark.cluster)])
 @pytest.mark.parametrize("how", REPEATED, ids=lambda how: f"{how['sampler']}-{how['scheduler']}")
 def test_the_order_of_ends_and_deaths_of_the_driver_decide_nothing(how, n):
