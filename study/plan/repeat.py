@@ -4,6 +4,10 @@ from collections.abc import Mapping
 
 from study.plan.spec import StudySpec
 
+# With more places than two, a lag of the places leaves a tenth of them free in a search that is so
+# many times as large; twice the lag leaves none free (benchmarks/results/waiting-cpu.json).
+FEW_PLACES, LARGE_SEARCH = 2, 6
+
 
 def lags_of(
     spec: StudySpec, n_places: int, places_of: Mapping[str, int] | None = None
@@ -17,8 +21,12 @@ def lags_of(
     """
     if not spec.share or not spec.repeatable or spec.timed:
         return None
-    by_places = {m: min(n_places, (places_of or {}).get(m, n_places)) for m in spec.models}
-    return {model: spec.search_lag or n for model, n in by_places.items()}
+    lags = {}
+    for model in spec.models:
+        n = min(n_places, (places_of or {}).get(model, n_places))
+        is_large = n > FEW_PLACES and spec.share >= LARGE_SEARCH * n
+        lags[model] = spec.search_lag or (2 * n if is_large else n)
+    return lags
 
 
 def describe_repeat(spec: StudySpec, lags: Mapping[str, int] | None) -> list[str]:

@@ -106,8 +106,8 @@ class StudySpec:
     search_lag: int | None = _option(
         None,
         "--search-lag",
-        "a repeatable search proposes trial i knowing those up to i - N; default: N is the trials"
-        " at once",
+        "a repeatable search proposes trial i knowing those up to i - N; default: the trials at"
+        " once, or twice as many in a large search",
         low=1,
     )
     # The last epoch is always evaluated, and so is each at which a scheduler compares trials.

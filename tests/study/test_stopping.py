@@ -1,4 +1,4 @@
-"""The rules of early stopping against Ray Tune's schedulers, decision by decision."""
+"""The rules of early stopping against Ray Tune's, decision by decision; and the lag of a search."""
 
 import random
 from types import SimpleNamespace
@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
+from study.plan.repeat import describe_repeat, lags_of
 from study.plan.spec import StudySpec
 from study.plan.stopping import goes_on
 
@@ -74,3 +75,39 @@ def test_what_there_is_nothing_to_compare_with_goes_on():
     assert goes_on(spec, {1: 9.0}, [{1: 0.1, 2: 0.1}])  # no rung
     assert goes_on(spec, {1: 9.0, 2: 9.0}, [{1: 0.1}])
     assert not goes_on(spec, {1: 9.0, 2: 9.0}, [{2: 0.1}])
+
+
+@pytest.mark.parametrize(
+    ("n_trials", "n_places", "changes", "lags"),
+    [
+        (12, 2, {}, {"conv": 2, "dense": 2}),
+        (12, 8, {}, {"conv": 8, "dense": 8}),
+        (100, 2, {}, {"conv": 2, "dense": 2}),
+        (100, 8, {}, {"conv": 16, "dense": 16}),
+        (100, 8, {"search_lag": 3}, {"conv": 3, "dense": 3}),
+        (100, 8, {"repeatable": False}, None),
+        (100, 1, {"objective": "mse,time", "scheduler": "none"}, None),
+        (0, 2, {}, None),
+    ],
+)
+def test_the_lag_of_a_search(n_trials, n_places, changes, lags):
+    spec = StudySpec(preset="test", n_search_trials=n_trials, **changes)
+    assert lags_of(spec, n_places) == lags
+
+
+def test_a_model_that_cannot_have_all_places_has_its_own_lag():
+    spec = StudySpec(preset="test", n_search_trials=12)
+    lags = lags_of(spec, 36, {"conv": 24, "dense": 12})
+    assert lags == {"conv": 24, "dense": 12}
+    (line,) = describe_repeat(spec, lags)
+    assert line.endswith("with this seed and --search-lag 24 (conv) and 12 (dense)")
+
+
+def test_what_cannot_repeat_says_so():
+    search = {"preset": "test", "n_search_trials": 2}
+    timed = StudySpec(**search, objective="mse,time", scheduler="none")
+    assert "goes by times" in describe_repeat(timed, None)[0]
+    assert "--no-repeatable" in describe_repeat(StudySpec(**search, repeatable=False), None)[0]
+    budget = StudySpec(**search, time_budget_seconds=9.0)
+    assert "but for where --time-budget" in describe_repeat(budget, {"conv": 1, "dense": 1})[0]
+    assert describe_repeat(StudySpec(preset="test"), None) == []
