@@ -32,6 +32,11 @@ class Silence:
     answers: bool  # its process does, while its training does not get on
     too_long: bool  # it is to be ended
 
+    @property
+    def what(self) -> str:
+        """In words."""
+        return "without an epoch" if self.answers else "silent"
+
 
 @dataclass
 class _Heard:

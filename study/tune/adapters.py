@@ -29,6 +29,7 @@ from study.plan.silence import Watch
 from study.plan.trials import PlannedTrial
 from study.tune.trainable import ENGINE, EPOCH, FALLBACK, NODE, OVER_TIME, PLANNED, WAITS
 from study.tune.workers import Workers
+from study.view.pace import duration
 from study.view.progress import Progress
 
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
@@ -269,13 +270,14 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         for silence in self._watch.look():
             trial_id, seconds = silence.trial_id, silence.seconds
             trial = self._trials[trial_id]
-            silent[trial_id] = seconds, self._workers.place_of(trial)
+            place = self._workers.place_of(trial)
+            silent[trial_id] = f"{silence.what} for {duration(seconds)} ({place})"
             if silence.too_long:
-                waited = f"silent for {seconds:.0f} s ({silent[trial_id][1]})"
-                self._reasons[trial_id] = f"It was {waited}."
+                told = f"{silence.what} for {seconds:.0f} s ({place})"
+                self._reasons[trial_id] = f"It was {told}."
                 self._watch.forget(trial_id)
                 ended = self._workers.end(trial, self._engine_of.get(trial_id), silence)
-                self._progress.say(f"{trial_id}  {waited}: its {ended} is ended", always=True)
+                self._progress.say(f"{trial_id}  {told}: its {ended} is ended", always=True)
         self._progress.note_silent(silent)
         self._progress.tick(stopping=self._stopper.stopping)
 

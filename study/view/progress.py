@@ -61,7 +61,7 @@ class Progress(Listener):
         self._running: dict[str, RunningTrial] = {}
         self._pace = Pace()
         self._device_said = self._stopping = False
-        self._silent: Mapping[str, tuple[float, str]] = {}
+        self._silent: Mapping[str, str] = {}  # for how long, and where, by trial
 
     @property
     def _is_live(self) -> bool:
@@ -105,7 +105,7 @@ class Progress(Listener):
             states={**states, TO_COME: self._n_trials - len(rows)},
             spent=f"{_epochs(n_epochs)}, {device_seconds:,.0f} device seconds",
             left=self._left(rows, trials),
-            notes=[*self._waits_for(), *self._silences()],
+            notes=[*self._waits_for(), *map(" ".join, self._silent.items())],
             best={
                 model: {g: _best(rows, model, g, metric) for g, metric in BEST if g in self._groups}
                 for model in self._spec.models
@@ -148,11 +148,10 @@ class Progress(Listener):
             self._waiting[trial_id] = running.planned
         self.say(f"{trial_id}  {note}  {self._explain(row['error'])}", always=True)
 
-    def note_silent(self, silent: Mapping[str, tuple[float, str]]) -> None:
-        """Takes the silent trials, for how many seconds, and where; says so of each once."""
+    def note_silent(self, silent: Mapping[str, str]) -> None:
+        """Takes the silent trials, for how long and where, in words; says so of each once."""
         for trial_id in silent.keys() - self._silent.keys():
-            seconds, place = silent[trial_id]
-            self.say(f"{trial_id}  silent for {duration(seconds)} ({place})", always=True)
+            self.say(f"{trial_id}  {silent[trial_id]}", always=True)
         self._silent = silent
 
     def ended(self, row: Row) -> None:
@@ -201,10 +200,6 @@ class Progress(Listener):
         has_room = len(self._running) + len(self._waiting) < self._n_slots
         names = self._plan.waits_for if has_room and not self._stopping else []
         return [f"the next proposal waits for {' and '.join(names)}"] if names else []
-
-    def _silences(self) -> list[str]:
-        silent = self._silent.items()
-        return [f"{name} silent for {duration(s)} ({place})" for name, (s, place) in silent]
 
     def _left(self, rows: list[Row], running: list[RunningTrial]) -> str:
         """The time left, as text."""

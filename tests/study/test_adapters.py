@@ -269,7 +269,7 @@ def test_a_silent_trial_is_named_and_then_ended_which_costs_it_a_retry(tune):
         tune.report(other, n_epochs, 0.5)
         tune.wait(50)
     assert list(tune.silent) == [trial.trial_id]
-    assert tune.silent[trial.trial_id] == (300.0, "node a, process 7")
+    assert tune.silent[trial.trial_id] == "silent for 5 min (node a, process 7)"
     assert tune.killed == [(trial.trial_id, 3)]
     assert tune.said == [
         f"{trial.trial_id}  silent for 300 s (node a, process 7): its worker is ended"

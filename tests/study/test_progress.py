@@ -252,12 +252,12 @@ def test_the_status_names_the_trial_for_which_a_place_waits(tmp_path):
 
 def test_a_silent_trial_is_told_of_once_and_stays_in_the_status(watched):
     trial = watched.start().trial_id
-    for seconds in (60.0, 61.0, 130.0):
-        watched.progress.note_silent({trial: (seconds, "node a, process 7")})
+    for seconds in (60, 65, 70):
+        watched.progress.note_silent({trial: f"silent for {seconds} s (node a, process 7)"})
     (line,) = [line for line in watched.lines() if "silent" in line]
     assert line.endswith(f"{trial}  silent for 60 s (node a, process 7)")
     status = watched.progress.status().line()
-    assert status.endswith(f"; {trial} silent for 3 min (node a, process 7)")
+    assert status.endswith(f"; {trial} silent for 70 s (node a, process 7)")
     watched.progress.note_silent({})
     assert "silent" not in watched.progress.status().line()
 

@@ -90,8 +90,8 @@ def stop_one_of(study, kind):
     study.wait_for("training on")
     stopped = study.wait_until(lambda: processes(kind, study.mark))[0]
     os.kill(stopped, signal.SIGSTOP)
-    study.wait_for(r"reference-dense-256-s0  silent for .* \(node .*, process \d+\)$")
-    study.wait_for("silent for .* is ended$")
+    study.wait_for(r"dense-256-s0  (silent|without an epoch) for .* \(node .*, process \d+\)$")
+    study.wait_for(r"dense-256-s0  silent for \d+ s .* is ended$")
 
 
 def finish(study):
