@@ -102,10 +102,10 @@ class Executor:
     rng: random.Random
     chances: Chances = field(default_factory=Chances)
     n_slots: int = 2
-    lag: int | None = None  # of the searches, which then end trials by the study's own scheduler
     # A worker's checkpoints outlive it and the driver.
     checkpoints: dict = field(default_factory=dict)
     n_trained: Counter = field(default_factory=Counter)
+    lag: int | None = None  # of the searches, which then end trials by the study's own scheduler
 
     def session(self, folder):
         """Runs or resumes the study; returns the plan and the ledger. Death passes through."""
