@@ -72,7 +72,7 @@ class FormulaEngine:
             epochs.append(EpochResult(self._epoch, mse, mse, 0.001, 0.0))
         return Report(Status.PAUSED, epochs, None)
 
-    def checkpoint(self, attempt: Any, timeout_seconds: float | None = None) -> tuple[Report, None]:
+    def checkpoint(self, attempt: Any) -> tuple[Report, None]:
         """Has none."""
         return Report(Status.PAUSED, [], None), None
 

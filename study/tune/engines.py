@@ -220,15 +220,9 @@ class StudyEngine:
         """
         return self._with_compile_seconds(self._engine.report(attempt.name, timeout_seconds))
 
-    def checkpoint(
-        self, attempt: Attempt, timeout_seconds: float | None = None
-    ) -> tuple[Report, list[np.ndarray] | None]:
-        """What is new at once, and the state that belongs to it; None if there is none yet.
-
-        Raises:
-            TimeoutError: there is no moment for it within that time.
-        """
-        report, state = self._engine.checkpoint(attempt.name, timeout_seconds)
+    def checkpoint(self, attempt: Attempt) -> tuple[Report, list[np.ndarray] | None]:
+        """What is new at once, and the state that belongs to it; None if there is none yet."""
+        report, state = self._engine.checkpoint(attempt.name)
         return self._with_compile_seconds(report), None if state is None else state.to_arrays()
 
     def export(self, attempt: Attempt) -> dict[str, bytes]:

@@ -291,18 +291,14 @@ class StudyTrial(tune.Trainable):
         """A trial that cannot keep a checkpoint goes on all the same: it may not need it."""
         if self._ended or self._attempt is None:
             return
-        left = self._seconds_left()
         try:
-            timeout = None if left == math.inf else left
-            report, state = self._engine.checkpoint(self._attempt, timeout)
+            report, state = self._engine.checkpoint(self._attempt)
             self._take(report)  # its epochs belong to the state
             n_epochs = len(self._epochs)
             if state is None or n_epochs in (self._kept_epoch, self._planned.config.epochs):
                 return
             checkpoint = Checkpoint(self._epochs, self._compile_seconds, self._wall_seconds, state)
             save_checkpoint(self._folder, self._planned.trial_id, self._checkpoint_of, checkpoint)
-        except TimeoutError:
-            return  # its time is up
         except (RunFolderError, RayError):
             _log.exception("no checkpoint of %s", self._planned.trial_id)
         self._kept_epoch, self._kept_at = len(self._epochs), time.monotonic()

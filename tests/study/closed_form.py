@@ -69,7 +69,7 @@ class ClosedFormEngine:
                 break
         return self._report(epochs)
 
-    def checkpoint(self, attempt, timeout_seconds=None):
+    def checkpoint(self, attempt):
         return self._report([]), [np.array(self._epoch)]
 
     def export(self, attempt):

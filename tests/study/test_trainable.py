@@ -67,7 +67,7 @@ class PretendedEngine:
     def report(self, attempt, timeout_seconds):
         return self._report(self._pace)
 
-    def checkpoint(self, attempt, timeout_seconds=None):
+    def checkpoint(self, attempt):
         return self._report(1), [self.epoch]
 
     def remove(self, attempt):
