@@ -40,6 +40,7 @@ from study.plan.repeat import describe_repeat, lags_of
 from study.plan.sampler import check_sampler
 from study.plan.silence import Watch
 from study.plan.spec import StudySpec
+from study.plan.trials import readings_of
 from study.tune.adapters import (
     MAX_RETRIES,
     LedgerCallback,
@@ -117,6 +118,12 @@ def run_study(
     kept_lags = earlier["resources"].get("search_lag") if earlier else None
     lags = kept_lags or lags_of(spec, slots.n_slots, places_of(lanes, slots))
     shapes, lines = None, [plan_line, *describe_repeat(spec, lags)]
+    lines += [
+        f"{custom.name}: its builder seeds itself, so that its initial weights are the same with"
+        " every seed: seeds tell of the order of the images alone"
+        for custom in spec.custom_models
+        if custom.seeds_itself
+    ]
     if lanes:
         kept = programs_from_json(earlier["resources"].get("programs") or [] if earlier else [])
         shapes = shapes_of(lanes, len(image_set.train_images), kept)
@@ -134,6 +141,7 @@ def run_study(
             command,
             earlier=earlier,
             spec=spec.to_dict(),
+            readings=readings_of(spec),
             data=image_set.describe(),
             hardware={**describe_machine(), "gpus": [gpu] if gpu else []},
             resources={
@@ -316,7 +324,7 @@ class _Session:
         )
         # As many trials may wait for room as there may be: the plan hands out no more.
         settings = TUNE_SETTINGS | {"TUNE_MAX_PENDING_TRIALS_PG": str(self._slots.most)}
-        with _environment(settings), patched_reuse(), TemporaryDirectory() as elsewhere:
+        with _tune_environment(settings), patched_reuse(), TemporaryDirectory() as elsewhere:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, self._slots.share),
                 tune_config=tune.TuneConfig(
@@ -367,12 +375,18 @@ class _Session:
 
 
 @contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """While the block runs, these variables are set, but for those that a person has set."""
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
+def _tune_environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """While the block runs, Ray Tune sees these settings, and none of a person's own.
+
+    Those are of other programs, and it ends over some that it no longer has.
+    """
+    theirs = {n: v for n, v in os.environ.items() if n.startswith(("TUNE_", "RAY_AIR_"))}
+    for name in theirs:
+        del os.environ[name]
+    os.environ.update(settings)
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        for name in settings:
+            del os.environ[name]
+        os.environ.update(theirs)
