@@ -29,8 +29,8 @@ from study.tune.adapters import (
     PlanSearcher,
     SearchScheduler,
     StudyStopper,
-    places_by_signals,
     error_line,
+    places_by_signals,
 )
 from study.tune.trainable import ENGINE, EPOCH, NODE, OVER_TIME, PLANNED, WAITS
 
