@@ -49,7 +49,8 @@ class Search(Listener):
             storage=storage, study_name=model, directions=["minimize"] * len(self._metrics)
         )
         # At most half of the trials are given, so that the sampler has a say in small searches too.
-        self._given = first_points(model, spec, (spec.share + 1) // 2)
+        n_given = (spec.share + 1) // 2 if spec.given_trials else 0
+        self._given = first_points(model, spec, n_given)
         self._reference = first_points(model, spec, 1)
         if spec.sampler == "grid":
             self._given = list(self._space.grid)

@@ -89,6 +89,9 @@ class StudySpec:
     objective: str = _option(
         schema.MSE_ALONE, "--objective", "of the search", choices=schema.OBJECTIVES
     )
+    given_trials: bool = _option(
+        True, "--given-trials", "a search begins with the reference setting and its neighbours"
+    )
     sampler: str = _option("tpe", "--sampler", "of the search", choices=SAMPLERS)
     scheduler: str = _option("asha", "--scheduler", "ends search trials early", choices=SCHEDULERS)
     grace_epochs: int | None = _option(
