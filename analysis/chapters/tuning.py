@@ -1,4 +1,4 @@
-"""Tuning curves: how good the best of k random settings is, with bands that hold at every k at once.
+"""Tuning curves: how good the best of k random settings is, with bands that hold for all k at once.
 
 They need independent random settings. Curves and bands are those of `opda` (N. Lourie et al., "Show
 your work with confidence", NAACL 2024, arXiv:2311.09480).
@@ -103,14 +103,20 @@ def comparison(curves: Mapping[str, pd.DataFrame]) -> list[str]:
         parts, first = [], 1
         for leader, ks in groupby(leads):
             last = first + len(list(ks)) - 1
-            span = f"from {first} trials on" if first > 1 else f"for any number up to {n}"
-            if last < n:
-                span = f"from {first} to {last} trials" if first > 1 else f"up to {count(last, 'trial')}"
             what = f"{leader} leads" if leader else f"{listed(pair)} cannot be told apart"
-            parts.append(f"{span} {what}")
+            parts.append(f"{_span(first, last, n)} {what}")
             first = last + 1
         said.append(f"With random settings, {'; '.join(parts)} ({n} trials each).")
     return said
+
+
+def _span(first: int, last: int, n: int) -> str:
+    """Numbers of trials in words, of 1 to n."""
+    if first == 1:
+        return f"for any number up to {n}" if last == n else f"up to {count(last, 'trial')}"
+    if last == n:
+        return f"from {first} trials on"
+    return f"with {first} trials" if first == last else f"from {first} to {last} trials"
 
 
 def sentences(run: Run) -> list[str]:
@@ -139,7 +145,8 @@ def drawing(run: Run, curves: Mapping[str, pd.DataFrame], by: str) -> Drawing:
             some = [one._replace(series=place) for one in some]
             some[0] = some[0]._replace(x=x[known], y=median[known], texts=texts)
             points += plots.marks(ax, some)
-        limits = ax.set_yscale("log") or ax.get_ylim()
+        ax.set_yscale("log")
+        limits = ax.get_ylim()  # of the curves: a band may reach 0 or infinity
         for place, (model, its) in enumerate(curves.items()):
             ends = its["low"].clip(*limits), its["high"].clip(*limits)
             band = {"color": looks[model]["color"], "alpha": 0.2, "linewidth": 0}
@@ -159,19 +166,17 @@ def drawing(run: Run, curves: Mapping[str, pd.DataFrame], by: str) -> Drawing:
 
 def chapter(run: Run) -> dict[str, Any]:
     """The curves of each model, or why there are none."""
-    reason = why_not(run)
+    reason, curves = why_not(run), {}
     its = {} if reason else samples(run)
-    curves = {
-        model: tuning_curve(values).assign(seconds=lambda c, s=seconds: s * c["k"])
-        for model, (values, seconds) in its.items()
-    }
-    values = {model: values for model, (values, _) in its.items()}
-    diverged = {model: sum(map(math.isinf, some)) for model, some in values.items()}
+    for model, (values, seconds) in its.items():
+        curve = tuning_curve(values)
+        curves[model] = curve.assign(seconds=seconds * curve["k"])
+    diverged = {model: sum(map(math.isinf, values)) for model, (values, _) in its.items()}
     return {
         "reason": reason if len(_search(run)) else "",
         "said": comparison(curves),
         "drawings": [drawing(run, curves, by) for by in FIGURES if curves],
-        "n": listed(f"{len(some)} of {model}" for model, some in values.items()),
+        "n": listed(f"{len(values)} of {model}" for model, (values, _) in its.items()),
         "diverged": listed(f"{n} of {model}" for model, n in diverged.items() if n),
         "best": listed(f"{m} {digits(c['median'].iloc[-1])}" for m, c in curves.items()),
     }

@@ -65,9 +65,7 @@ def test_a_band_covers_the_true_curve_in_95_of_100_studies():
     curves = [tuning.tuning_curve(list(rng.lognormal(0, 0.7, 60))) for _ in range(1000)]
     covered = [((c["low"] <= truth) & (truth <= c["high"])).all() for c in curves]
     assert np.mean(covered) >= 0.93
-    apart = [
-        ((a["high"] < b["low"]) | (b["high"] < a["low"])).any() for a, b in pairwise(curves)
-    ]
+    apart = [((a["high"] < b["low"]) | (b["high"] < a["low"])).any() for a, b in pairwise(curves)]
     assert np.mean(apart) <= 0.05
 
 

@@ -46,7 +46,10 @@ def test_a_study_that_spells_out_a_preset_is_the_preset(preset):
     assert replace(parse(text), preset=preset) == PRESETS[preset]
     given = tomllib.loads(text)
     without = {key_of(o) for o in spec_options() if getattr(PRESETS[preset], o.name) is None}
-    assert given.keys() == {key_of(o) for o in spec_options()} - without | {"search"}
+    assert given.keys() == {key_of(o) for o in spec_options()} - without | {
+        "search",
+        *(["question"] if PRESETS[preset].question else []),
+    }
 
 
 @pytest.mark.parametrize("preset", PRESETS)
