@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from analysis import audit, claims, phrases, settings
 from analysis.chapters import curves, custom, finalists, readings, search, tuning, winners
+from analysis.edges import edge_sentence
 from analysis.load import Run
 from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME, Estimate, Setting
 from study.folder import schema
@@ -59,7 +60,9 @@ def _tuned(run: Run) -> str:
     if len(found) == 1 and (mean := next(iter(found.values())).mean()):
         value = f"{phrases.mean_and_sd(mean)} ({phrases.seeds([mean.n])})"
         said = f"Tuned, {next(iter(found))} has a test MSE of {value}."
-    return " ".join([said, *tuning.sentences(run)]) if said else ""
+    return (
+        " ".join(filter(None, [said, edge_sentence(run), *tuning.sentences(run)])) if said else ""
+    )
 
 
 def _best_pair(best: list[tuple[Setting, Estimate]]) -> Estimate | None:

@@ -24,6 +24,7 @@ SCHEDULERS = ("asha", "median", "none")
 RAISABLE = (
     *("n_search_trials", "n_seeds", "n_finalists", "n_finalist_seeds", "time_budget_seconds"),
 )
+NAMES = ("preset", "question")  # what it may change without changing a trial
 # More would fill the driver's memory before the first trial.
 MOST_EPOCHS, MOST_TRIALS = 100_000, 100_000
 
@@ -203,15 +204,20 @@ class StudySpec:
             SpecError: it would change trials that are planned; the difference is named.
         """
         was, now = earlier.to_dict(), self.to_dict()
-        changed = [name for name in was if was[name] != now[name] and name != "question"]
+        changed = [name for name in was if was[name] != now[name] and name not in NAMES]
         refused = [name for name in changed if name not in RAISABLE or not _raised(was, now, name)]
+        # A grid's points are numbered: others would come in the place of planned ones.
+        widened = all(self.space_of(m).covers(earlier.space_of(m)) for m in self.models)
+        if "spaces" in refused and widened and self.sampler != "grid":
+            refused.remove("spaces")
         if refused:
             told = "; ".join(
                 name if name in _PARTS else f"{name} {was[name]} to {now[name]}" for name in refused
             )
             raise SpecError(
                 f"--resume cannot change the study ({told}); leave these options out. It may"
-                " raise --trials, --seeds, --finalists, --finalist-seeds and --time-budget."
+                " raise --trials, --seeds, --finalists, --finalist-seeds and --time-budget, and a"
+                " study file may widen the ranges and lists that are searched."
             )
 
     def to_dict(self) -> dict[str, Any]:

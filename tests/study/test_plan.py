@@ -6,11 +6,13 @@ from dataclasses import replace
 from closed_form import final_mse
 from simulation import MemoryFolder, epoch_row, measured
 
+from convae.config import Choices, Range
 from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.storage import RunFolderError
 from study.plan.ledger import Ledger
 from study.plan.phases import Plan
+from study.plan.space import Space
 from study.plan.spec import StudySpec
 from study.plan.trials import count_trials, first_points, search_config
 
@@ -270,3 +272,25 @@ def test_a_failed_reference_is_trained_again_and_a_failed_setting_is_not():
     assert [trial.group for trial in planned] == [schema.REFERENCE] + [schema.SEARCH] * 2
     assert hand.again(spec).ledger.to_do == {planned[0].trial_id}
     assert hand.again(spec).run() == planned[:1]
+
+
+def test_trials_of_before_are_told_to_the_sampler_of_a_wider_space():
+    spec = replace(SPEC, models=("dense",), n_search_trials=4, sampler="random")
+    narrow, wide = (
+        Space(
+            model="dense",
+            searched=(("batch_size", Choices(sizes)), ("learning_rate", Range(low, 2.0))),
+        )
+        for sizes, low in (((64, 256), 0.5), ((8, 16, 64, 256), 0.01))
+    )
+    hand = Hand(replace(spec, spaces=(narrow,)))
+    hand.run()
+    before = [(trial.params, trial.values) for trial in hand.optuna("dense")]
+    later = replace(spec, spaces=(wide,), n_search_trials=12)
+    later.check_resumes(replace(spec, spaces=(narrow,)))
+    again = hand.again(later)
+    planned = again.run()
+    trials = again.optuna("dense")
+    assert [(trial.params, trial.values) for trial in trials[:4]] == before
+    assert len(trials) == 12
+    assert {8, 16} & {trial.config.batch_size for trial in planned}

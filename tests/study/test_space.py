@@ -1,6 +1,7 @@
 """The fixed trials and the search space, and the names that both sides share."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import optuna
 import pytest
@@ -10,7 +11,7 @@ from convae.config import TrialConfig
 from study.folder import schema
 from study.plan.sampler import check_sampler, make_sampler
 from study.plan.spec import RAISABLE, SpecError, StudySpec
-from study.plan.study_file import PRESETS
+from study.plan.study_file import PRESETS, parse_study
 from study.plan.trials import count_trials, first_points, fixed_trials, search_config
 
 STANDARD = PRESETS["standard"]
@@ -215,3 +216,49 @@ def test_in_small_searches_the_sampler_has_a_say_before_optunas_ten_random_trial
         spec = StudySpec(preset="test", models=("conv",), n_search_trials=n_trials)
         startups.append(make_sampler(spec, "conv", 0)._sampler._n_startup_trials)
     assert startups == [3, 10]
+
+
+def widened(spec, text):
+    """The same study with a wider space."""
+    models = "models = ['dense']\n"
+    return replace(spec, spaces=parse_study(models + text, "w.toml", "w", Path()).spec.spaces)
+
+
+NARROW = "[search.dense]\nlearning_rate = {low = 0.1, high = 1, scale = 'log'}\nbatch_size = "
+
+
+@pytest.mark.parametrize(
+    ("sizes", "refused"),
+    [
+        ("[32, 64, 128]", False),
+        ("[64, 32]", True),  # without 128
+        ("{low = 32, high = 256}", True),  # a range is no longer list
+        ("[64, 128]\nnesterov = [true, false]", True),
+    ],
+)
+def test_a_resumed_study_may_widen_its_space_but_never_narrow_it(sizes, refused):
+    earlier = widened(StudySpec(preset="mine", models=("dense",)), NARROW + "[64, 128]")
+    now = replace(widened(earlier, NARROW + sizes), preset="wider")
+    if refused:
+        with pytest.raises(SpecError, match=r"cannot change the study \(spaces\)"):
+            now.check_resumes(earlier)
+    else:
+        now.check_resumes(earlier)
+        with pytest.raises(SpecError, match="spaces"):
+            replace(now, sampler="grid").check_resumes(replace(earlier, sampler="grid"))
+        with pytest.raises(SpecError, match="spaces"):
+            earlier.check_resumes(now)
+
+
+def test_the_ends_of_a_range_may_move_outwards_alone():
+    earlier = widened(StudySpec(preset="mine", models=("dense",)), NARROW + "[64, 128]")
+    for low, high, scale, ok in (
+        (0.1, 2, "log", True),
+        (0.01, 1, "log", True),
+        (0.2, 2, "log", False),
+        (0.1, 2, "linear", False),
+    ):
+        ends = f"low = {low}, high = {high}, scale = '{scale}'"
+        now = NARROW.replace("low = 0.1, high = 1, scale = 'log'", ends)
+        space = widened(earlier, now + "[64, 128]").space_of("dense")
+        assert space.covers(earlier.space_of("dense")) is ok
