@@ -28,7 +28,7 @@ from optuna.samplers import BaseSampler
 from scipy import stats
 
 from benchmarks.race import build_parser, print_table, write_result
-from benchmarks.surrogate import DEAD_MSE, Surrogate, load
+from benchmarks.surrogate import DEAD_MSE, SPACES, Surrogate, load
 from study.folder import schema
 from study.plan import sampler as plan_sampler
 from study.plan import search as plan_search
@@ -150,6 +150,7 @@ def make_spec(
         epochs=surrogate.epochs,
         n_search_trials=n_trials,
         seed=seed,
+        spaces=SPACES,
         **{"scheduler": "none"} | changes,
     )
 

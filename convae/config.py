@@ -143,7 +143,7 @@ HYPERPARAMETERS: Final = (
         stated=False,
         readings=(128, 256, 1000),
         neighbours=(64, 128, 256, 512, 1000),
-        search=Choices((64, 128, 256, 512, 1000)),
+        search=Choices((8, 16, 32, 64, 128, 256, 512, 1000)),
     ),
     Hyperparameter(
         name="latent_filters",
@@ -197,7 +197,7 @@ HYPERPARAMETERS: Final = (
         default=1.0,
         stated=True,
         neighbours=(2.0, 0.5, 4.0, 0.25),
-        search=Range(0.05, 5.0, (0.25, 0.5, 1.0, 2.0, 4.0)),
+        search=Range(0.005, 50.0, (0.25, 0.5, 1.0, 2.0, 4.0)),
     ),
     Hyperparameter(
         name="momentum",
@@ -206,7 +206,7 @@ HYPERPARAMETERS: Final = (
         stated=True,
         neighbours=(0.9, 0.0),
         # A step of 1 − momentum acts as a factor on the effective learning rate.
-        search=Range(0.05, 1.0, (0.1, 0.5, 1.0)),
+        search=Range(0.01, 1.0, (0.1, 0.5, 1.0)),
         complement=True,
     ),
     Hyperparameter(

