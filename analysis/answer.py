@@ -59,10 +59,9 @@ def _tuned(run: Run) -> str:
     found, said = winners.by_model(run), winners.tuned_sentence(run)
     if len(found) == 1 and (mean := next(iter(found.values())).mean()):
         value = f"{phrases.mean_and_sd(mean)} ({phrases.seeds([mean.n])})"
-        said = f"Tuned, {next(iter(found))} has a test MSE of {value}."
-    return (
-        " ".join(filter(None, [said, edge_sentence(run), *tuning.sentences(run)])) if said else ""
-    )
+        said = f"{winners.how_tuned(run)}, {next(iter(found))} has a test MSE of {value}."
+    limits = (search.over_searches(run), edge_sentence(run), *tuning.sentences(run))
+    return " ".join(filter(None, (said, *limits))) if said else ""
 
 
 def _best_pair(best: list[tuple[Setting, Estimate]]) -> Estimate | None:

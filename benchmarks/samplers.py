@@ -190,7 +190,7 @@ def regret_of(surrogate: Surrogate, spec: StudySpec, n_at_once: int = 1) -> floa
     best = search.best(1)
     if not best:
         return float(np.log(DEAD_MSE)) - surrogate.log_best
-    return surrogate.regret(best[0][1])
+    return surrogate.regret(best[0][-1])
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:

@@ -64,7 +64,10 @@ class Plan(Listener):
         self.fixed = fixed_trials(spec)
         self._fixed = deque(trial for trial in self.fixed if not ledger.is_done(trial.trial_id))
         self._searches = {
-            model: Search(model, spec, ledger, storage)
+            (model, number): Search(
+                model, replace(spec, sampler=sampler, seed=seed), ledger, storage, number
+            )
+            for number, (sampler, seed) in enumerate(spec.searches)
             for model in (spec.models if spec.n_search_trials else ())
         }
         # Finalists and winners, once they are known.
@@ -77,9 +80,9 @@ class Plan(Listener):
         """Whether no further trial will ever be handed out."""
         return schema.WINNER in self._last and not self._last[schema.WINNER]
 
-    def study_of(self, model: str) -> optuna.Study:
-        """Optuna's study of an architecture."""
-        return self._searches[model].study
+    def study_of(self, model: str, number: int = 0) -> optuna.Study:
+        """Optuna's study of one of an architecture's searches."""
+        return self._searches[model, number].study
 
     def next(self) -> PlannedTrial | None:
         """The next trial; None while those after the searches wait, or if there is none left."""
@@ -100,7 +103,7 @@ class Plan(Listener):
             )
             return None if must_wait else self._next_fixed()
         if searches := [search for search in self._searches.values() if search.is_open]:
-            return min(searches, key=lambda search: search.n_planned).next()
+            return min(searches, key=lambda search: (search.number, search.n_planned)).next()
         for before, group in itertools.pairwise(STAGES):
             if group not in self._last:
                 if any(planned.group == before for planned in at_work):
@@ -127,10 +130,17 @@ class Plan(Listener):
         """The settings among which the winner is, by name: the search's best, and the reference."""
         spec, n = self._spec, self._spec.n_finalists
         reference = reference_config(model, spec, split=schema.SEARCH_SPLIT, seed=spec.seed)
-        best = self._searches[model].best(n + 1)
-        others = [(number, config) for number, config in best if config != reference][:n]
-        settings = {f"{number:03d}": config for number, config in others}
-        return settings | ({"reference": reference} if best else {})
+        best = self._best_searched(model, n + 1)
+        others = [(name, config) for name, config in best.items() if config != reference][:n]
+        return dict(others) | ({"reference": reference} if best else {})
+
+    def _best_searched(self, model: str, n: int) -> dict[str, TrialConfig]:
+        """The best settings of all searches of an architecture, at most n, by name; one seed."""
+        every = (one for key, s in self._searches.items() if key[0] == model for one in s.best(n))
+        names: dict[TrialConfig, str] = {}
+        for _, name, config in sorted(every, key=lambda one: one[0]):
+            names.setdefault(replace(config, seed=self._spec.seed), name)
+        return {name: config for config, name in list(names.items())[:n]}
 
     def _of_group(self, group: str) -> list[PlannedTrial]:
         """The finalists or winners that are to be trained.
@@ -138,7 +148,9 @@ class Plan(Listener):
         Those that an earlier session began belong to them, whatever is known better by now.
         """
         of_model = self._finalists if group == schema.FINALIST else self._winners
-        configs = {i: config for model in self._searches for i, config in of_model(model).items()}
+        configs = {
+            i: config for model in self._spec.models for i, config in of_model(model).items()
+        }
         for row in self._rows(group):
             configs.setdefault(row["trial_id"], config_of_row(row))
         is_winner = group == schema.WINNER
@@ -180,8 +192,7 @@ class Plan(Listener):
                 return _rank([row for row in rows if row["setting"] == setting])
 
             return min(self._settings(model).values(), key=rank)
-        best = self._searches[model].best(1)
-        return best[0][1] if best else None
+        return next(iter(self._best_searched(model, 1).values()), None)
 
     def _winners(self, model: str) -> dict[str, TrialConfig]:
         """By trial."""

@@ -32,21 +32,28 @@ _STATES = {
 
 
 class Search(Listener):
-    """An architecture's share of a study's search trials.
+    """A search of an architecture, by the study's sampler and with its seed.
 
     What earlier sessions entered in the ledger is told to Optuna, whose storage has no study of the
     architecture's name yet.
     """
 
     def __init__(
-        self, model: str, spec: StudySpec, ledger: Ledger, storage: optuna.storages.BaseStorage
+        self,
+        model: str,
+        spec: StudySpec,
+        ledger: Ledger,
+        storage: optuna.storages.BaseStorage,
+        number: int = 0,  # among the searches of the architecture
     ) -> None:
-        self._model, self._spec, self._ledger = model, spec, ledger
+        self._model, self._spec, self._ledger, self.number = model, spec, ledger, number
         self._space = spec.space_of(model)
         self._metrics = (schema.OBJECTIVE, schema.TIME_OBJECTIVE)[: 1 + spec.timed]
         # Optuna's trials have the numbers of their names.
         self.study = optuna.create_study(
-            storage=storage, study_name=model, directions=["minimize"] * len(self._metrics)
+            storage=storage,
+            study_name=f"{model}-{number + 1}" if number else model,
+            directions=["minimize"] * len(self._metrics),
         )
         # At most half of the trials are given, so that the sampler has a say in small searches too.
         n_given = (spec.share + 1) // 2 if spec.given_trials else 0
@@ -58,7 +65,9 @@ class Search(Listener):
         self._trials: dict[str, optuna.Trial] = {}  # those that Optuna knows as running
         self._n_told: dict[str, int] = {}  # the last epoch that Optuna has heard of
         rows = [
-            row for row in ledger.rows() if (row["group"], row["model"]) == (schema.SEARCH, model)
+            row
+            for row in ledger.rows()
+            if (row["group"], row["model"], row["seed"]) == (schema.SEARCH, model, spec.seed)
         ]
         self._unfinished = [row for row in rows if row["state"] not in ENDS]
         for row in rows:
@@ -78,7 +87,7 @@ class Search(Listener):
         if self._unfinished:
             row = self._unfinished.pop(0)
             return self._planned(row["trial_id"], config_of_row(row))
-        trial_id = f"{schema.SEARCH}-{self._model}-{self.n_planned:03d}"
+        trial_id = f"{schema.SEARCH}-{self._model}-{self._name(self.n_planned)}"
         self.study.sampler = make_sampler(self._spec, self._model, self.n_planned)
         if self.n_planned < len(self._given):
             params = self._enqueue(trial_id, self._given[self.n_planned])
@@ -87,16 +96,21 @@ class Search(Listener):
         self.n_planned += 1
         return self._planned(trial_id, search_config(self._model, params, self._spec))
 
-    def best(self, n: int) -> list[tuple[int, TrialConfig]]:
-        """The best completed settings, each once, with the numbers of their trials.
+    def best(self, n: int) -> list[tuple[float, str, TrialConfig]]:
+        """The best completed settings, each once, with the values and names of their trials.
 
         By the first of the objectives; a tie goes to the earlier trial.
         """
         done = self.study.get_trials(states=(TrialState.COMPLETE,))
-        found: dict[TrialConfig, int] = {}
+        found: dict[TrialConfig, tuple[float, str]] = {}
         for trial in sorted(done, key=lambda trial: (trial.values[0], trial.number)):
-            found.setdefault(search_config(self._model, trial.params, self._spec), trial.number)
-        return [(number, config) for config, number in found.items()][:n]
+            config = search_config(self._model, trial.params, self._spec)
+            found.setdefault(config, (trial.values[0], self._name(trial.number)))
+        return [(*told, config) for config, told in found.items()][:n]
+
+    def _name(self, number: int) -> str:
+        """A trial's, within those of its architecture's searches."""
+        return f"{self.number + 1}-{number:03d}" if self.number else f"{number:03d}"
 
     # What the ledger tells.
 

@@ -87,21 +87,26 @@ _UNDECIDED = FIFOScheduler()  # lets every trial go on
 
 
 class SearchScheduler(_Uncopied, FIFOScheduler):
-    """Lets the named scheduler decide on prunable trials, apart for each architecture.
+    """Lets the named scheduler decide on prunable trials, apart for each search.
 
-    Learning curves of different architectures say little about each other. Trials that earlier
+    Learning curves of different architectures say little about each other, and searches that are
+    compared must not depend on each other. Trials that earlier
     sessions ended are compared with too.
     """
 
     def __init__(self, spec: StudySpec, ledger: Ledger) -> None:
         super().__init__()
-        self._schedulers = {model: _make_scheduler(spec) for model in spec.models}
+        self._schedulers = {
+            (model, seed): _make_scheduler(spec)
+            for model in spec.models
+            for _, seed in spec.searches
+        }
         for row in ledger.rows():
             if row["group"] == schema.SEARCH and ledger.is_done(row["trial_id"]):
-                self._learn(spec, row["model"], row["trial_id"], ledger)
+                self._learn(spec, row["model"], row["seed"], row["trial_id"], ledger)
 
-    def _learn(self, spec: StudySpec, model: str, trial_id: str, ledger: Ledger) -> None:
-        scheduler, trial = self._schedulers[model], _EndedTrial(trial_id)
+    def _learn(self, spec: StudySpec, model: str, seed: int, trial_id: str, ledger: Ledger) -> None:
+        scheduler, trial = self._schedulers[model, seed], _EndedTrial(trial_id)
         for row in ledger.epochs_of(trial_id):
             if row["epoch"] in spec.rungs and row.get(schema.OBJECTIVE) is not None:
                 result = {EPOCH: row["epoch"], schema.OBJECTIVE: row[schema.OBJECTIVE]}
@@ -110,7 +115,8 @@ class SearchScheduler(_Uncopied, FIFOScheduler):
 
     def _of(self, trial: Trial) -> TrialScheduler:
         planned = planned_of(trial)
-        return self._schedulers[planned.config.model] if planned.prunable else _UNDECIDED
+        key = planned.config.model, planned.config.seed
+        return self._schedulers[key] if planned.prunable else _UNDECIDED
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Passes a prunable trial on."""
