@@ -22,7 +22,13 @@ SMALL = {
     "standard": {"n_search_trials": 8, "hidden_units": (512, 64), **ONE_FINALIST},
     "audit": {"n_seeds": 1, "hidden_units": (512,), "models": ("dense",)},
     "tuning": {"n_search_trials": 8},
-    "full": {"n_seeds": 2, "n_search_trials": 8, "hidden_units": (512,), "models": ("conv",)}
+    "full": {
+        "n_seeds": 2,
+        "n_search_trials": 8,
+        "n_searches": 2,
+        "hidden_units": (512,),
+        "models": ("conv",),
+    }
     | ONE_FINALIST,
 }
 
