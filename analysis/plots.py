@@ -17,7 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.phrases import digits, short_interval
-from analysis.settings import CONV_NAME, DENSE_NAME, Estimate
+from analysis.settings import Estimate
 from study.folder.schema import CONV, DENSE
 
 Look: TypeAlias = dict[str, Any]  # keywords of matplotlib's lines
@@ -45,16 +45,11 @@ FOOTNOTE_COLUMNS: Final = 92  # characters of that size on a figure's width
 SERIES: Final = "series-"  # what the id of a series' artists begins with
 
 DARK, LIGHT, MUTED = "#0b4a7f", "#e08a00", "#8c8c8c"
-# Line styles; a model that is not named here is muted.
-MODEL_STYLES: Final[Mapping[str, Look]] = {
-    CONV_NAME: {"color": DARK, "linestyle": "-", "marker": "o", "zorder": 3.2},
-    DENSE_NAME: {"color": LIGHT, "linestyle": "--", "marker": "s", "zorder": 3.1},
-}
 REFERENCE_LINES: Final = ("-", "--", ":", "-.")
 MUTED_LINES: Final = (":", "-.", (0, (6, 2)), (0, (1, 3)))
 LOOKS: Final[Mapping[str, Look]] = {
-    CONV: MODEL_STYLES[CONV_NAME],
-    DENSE: MODEL_STYLES[DENSE_NAME],
+    CONV: {"color": DARK, "linestyle": "-", "marker": "o", "zorder": 3.2},
+    DENSE: {"color": LIGHT, "linestyle": "--", "marker": "s", "zorder": 3.1},
 }
 # Of custom models, and of settings side by side: a line is told by two of the three.
 CUSTOM_COLORS: Final = ("#2f7d4f", "#b0144f", "#6a4c93", "#8a5a2b", "#12848f")
@@ -63,8 +58,9 @@ CUSTOM_MARKERS: Final = ("^", "D", "v")
 # Of marks on a row: a mean, and a value of another kind.
 TICK: Final[Look] = {"marker": "|", "markersize": 15, "markeredgewidth": 2.2}
 HOLLOW: Final[Look] = {"marker": "o", "markersize": 7.5, "markerfacecolor": "none"}
-# Draw and finish inside it: `with style():`.
-style: Final = partial(matplotlib.rc_context, fname=Path(__file__).parent / "page/figures.mplstyle")
+_STYLES: Final = ("default", Path(__file__).parent / "page/figures.mplstyle")
+# Draw and finish inside it: `with style():`. A person's own settings of matplotlib do not count.
+style: Final = partial(matplotlib.style.context, _STYLES)
 
 
 class Points(NamedTuple):
@@ -96,7 +92,7 @@ class Finished(NamedTuple):
     title: str
     alt: str  # what it shows, in words and numbers
     caption: str  # n, epochs, how to read it
-    report: str  # what the reference report shows or states in its place
+    report: str  # what the paper shows or states in its place
     svg: str  # for the page
     files: Mapping[str, bytes]  # by suffix; these also say what they rest on
     series: Sequence[Mapping[str, Any]]  # of the legend: name, color, dashes (None: none), marker
@@ -437,7 +433,8 @@ def rows_drawing(
         points = marks(ax, some)
         marks(ax, [Marks(look | {"color": "#444444"}, [], [], label) for look, label in legend])
         rows_axis(ax, labels, beside=beside, breaks=breaks)
-        ax.set(xscale="log", xlabel=f"{unit}, log axis")
+        log_scale(ax.xaxis)
+        ax.set_xlabel(f"{unit}, log axis")
         ax.margins(x=0.08)
         log_axis(ax.xaxis)
         place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.1, 1), "ncols": 3}
@@ -463,7 +460,7 @@ def rows_axis(
 
 
 def line_at(draw: Callable[..., Any], value: float) -> None:
-    """A line where the report is, by `ax.axhline` or `ax.axvline`."""
+    """A line where the paper is, by `ax.axhline` or `ax.axvline`."""
     draw(value, color="#c2185b", linewidth=1.4, linestyle=(0, (5, 2)))
 
 
@@ -482,13 +479,23 @@ def epoch_axis(ax: Axes, n: int) -> None:
 
 def log_axis(axis: Axis) -> None:
     """A log axis with ticks written as plain decimals; its limits are already set."""
-    axis.axes.set(**{"xscale" if axis is axis.axes.xaxis else "yscale": "log"})
+    log_scale(axis)
+    if axis.get_scale() != "log":
+        return
     low, high = axis.get_view_interval()
     # In a short range a log axis is nearly linear.
     steps = LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 2, 3, 5, 7))
     axis.set_major_locator(steps if high > 3 * low else MaxNLocator(5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def log_scale(axis: Axis) -> None:
+    """A log scale, unless no value above 0 is drawn: MSEs may be exactly 0."""
+    ax = axis.axes
+    name, least = ("x", ax.dataLim.minposx) if axis is ax.xaxis else ("y", ax.dataLim.minposy)
+    if np.isfinite(least):
+        ax.set(**{f"{name}scale": "log"})
 
 
 def plain(value: float) -> str:

@@ -22,11 +22,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convae.config import DATA_HELP
-from convae.errors import UserError
+from convae.errors import UserError, run_command
+from convae.hardware import can_be_made, home_folder
 from study.folder import schema
 from study.plan.spec import SpecError, StudySpec, spec_options
 from study.plan.study_file import PRESETS, check_builders, key_of, read_study, to_toml
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from study.tune.driver import Outcome
     from study.tune.trainable import WorkerSettings
 
+AROUND = "full"  # the preset whose tables of neighbours --neighbours adds
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 # The options that a resumed study needs again, to go on under the same conditions.
 CONDITIONS = (
@@ -80,6 +84,11 @@ def build_parser() -> argparse.ArgumentParser:
         if isinstance(option.default, tuple):
             settings["nargs"] = "+"
         what.add_argument(option.metadata["flag"], default=None, **settings)
+    what.add_argument(
+        "--neighbours",
+        action=argparse.BooleanOptionalAction,
+        help=f"the reference with one factor changed at a time: the tables of {AROUND}.toml",
+    )
     where = parser.add_argument_group("what to run it on")
     where.add_argument("--gpus", type=int, metavar="N", help="default: those that Ray sees")
     where.add_argument(
@@ -142,12 +151,17 @@ def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | N
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse_args(words)
+    if sys.flags.optimize > 1 and arguments is None:
+        _start_with_docstrings()
     with forgiving_terminal():
-        try:
-            return _run(options, [*_program(), *words], workers=workers)
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return error.exit_code
+        return run_command(lambda: _run(options, [*_program(), *words], workers=workers))
+
+
+def _start_with_docstrings() -> None:
+    """Starts this program again without -OO and PYTHONOPTIMIZE=2: Ray fails without docstrings."""
+    words = [word for word in sys.orig_argv if word != "-OO"]
+    if os.environ.pop("PYTHONOPTIMIZE", None) or words != sys.orig_argv:
+        os.execv(sys.executable, [sys.executable, *words[1:]])
 
 
 def run(
@@ -222,7 +236,10 @@ def spec_from(
         trial_table_from("--trial", table_of(words), base.known_models, base.hyperparameters)
         for words in options.trial or ()
     ]
-    kept = [table for table in base.trial_tables if _stays(table, options)]
+    around = PRESETS[AROUND].trial_tables if options.neighbours else ()
+    there = {(table.group, table.model) for table in base.trial_tables}
+    around = tuple(t for t in around if (t.group, t.model) not in there and t.model in base.models)
+    kept = [table for table in (*base.trial_tables, *around) if _stays(table, options)]
     given["trial_tables"] = (*kept, *further)
     spec = replace(base, **given)
     if earlier is not None:
@@ -250,6 +267,8 @@ def _run(
     spec: StudySpec | None = None,
     workers: "WorkerSettings | None" = None,
 ) -> int:
+    check_packages(Path.cwd())
+    home_folder()  # which Ray's import needs
     may_resume = options.resume or options.resume_or_start
     if options.dry_run and may_resume:
         raise SpecError("--dry-run tells of a new study; leave --resume out.")
@@ -316,6 +335,8 @@ def _run_there(
         if not options.quiet:
             print(image_set, flush=True)
 
+        if sys.flags.optimize > 1:
+            raise SpecError("Ray fails without docstrings; start Python without -OO.")
         # Ray takes seconds to import, so --help does not wait for it.
         from study.tune.driver import StudyFailedError, run_study
         from study.tune.resources import Resources, ray_session
@@ -401,6 +422,25 @@ def resume_command(options: argparse.Namespace) -> str:
     return shlex.join([*_program(), *words])
 
 
+def check_packages(folder: Path) -> None:
+    """Makes sure that the working directory has no package or module of the names of ours.
+
+    Ray's workers look there first, and `python -m` does.
+
+    Raises:
+        SpecError: it has one.
+    """
+    for name in ("study", "convae", "analysis"):
+        # The workers do not import the last one, and the console commands do not look there.
+        there = find_spec(name) if name == "analysis" else PathFinder.find_spec(name, [str(folder)])
+        ours = Path(__file__).parents[1] / name / "__init__.py"
+        if there and there.origin and not ours.samefile(there.origin):
+            raise SpecError(
+                f"{there.origin} has the name of a package of this program, which would not be"
+                " found; run it from another folder."
+            )
+
+
 def _check_free(folder: "RunFolder") -> None:
     """Makes sure that a new study may be begun in a folder, without writing anything."""
     if folder.exists():
@@ -411,10 +451,10 @@ def _check_free(folder: "RunFolder") -> None:
         )
         if folder.read(schema.MANIFEST_FILE) is not None or not begun:
             raise SpecError(f"{folder} exists already; choose another --name, or --resume it.")
-    if (path := folder.local) is not None:
-        there = next(parent for parent in path.parents if parent.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-            raise SpecError(f"--storage cannot be written to: {there} is no folder, or read-only.")
+    if (path := folder.local) is not None and not can_be_made(path.parent):
+        raise SpecError(
+            f"--storage cannot be written to: {path.parent} is read-only, or cannot be made."
+        )
 
 
 def _spec_of(folder: "RunFolder", manifest: dict[str, Any]) -> StudySpec:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from analysis import plots, settings
 from analysis.chapters import finalists, sensitivity, winners
-from analysis.chapters.times import sharing
+from analysis.chapters.times import fallbacks, sharing
 from analysis.load import Run
 from analysis.phrases import count, digits, ends, listed, share
 from analysis.plots import Drawing, Marks
@@ -73,8 +73,8 @@ def budget_ratios(run: Run) -> list[tuple[str, float | None, settings.Estimate |
     for top, bottom in winners.pairs(run, list(map(str, seconds))):
         times = seconds[top] / seconds[bottom] if seconds[bottom] else None
         rows.append((f"{top} ÷ {bottom}", times, settings.ratio(its.get(top), its.get(bottom))))
-    if untuned := settings.report_ratio(run.named):
-        rows.append((f"untuned: {settings.RATIO_NAME}", None, untuned))
+    if untuned := run.pair_ratio():
+        rows.append((f"untuned: {run.ratio_name}", None, untuned))
     return rows
 
 
@@ -135,7 +135,9 @@ def strip(ax: Axes, lost: pd.DataFrame, colors: Mapping[str, str]) -> None:
     if lost.empty:
         return
     low, high = ax.get_ylim()
-    ax.set_ylim(low / (high / low) ** (0.08 + 0.06 * len(colors)), high)
+    room = 0.08 + 0.06 * len(colors)
+    log = ax.get_yscale() == "log"
+    ax.set_ylim(low / (high / low) ** room if log else low - (high - low) * room, high)
     some, across = [], {"transform": ax.get_xaxis_transform(), "zorder": 4}
     for row, (label, color) in enumerate(colors.items()):
         height, its = 0.04 + 0.06 * row, lost[lost["label"] == label]
@@ -200,7 +202,7 @@ def drawing(run: Run, by: Literal["number", "seconds"]) -> Drawing | None:
     with plots.style():
         figure, ax = plots.new_figure(4.0)
         points = plots.marks(ax, some)
-        ax.set_yscale("log")
+        plots.log_scale(ax.yaxis)
         colors = {model: looks[model]["color"] for model in models}
         strip(ax, data[data["state"].isin(STATE_MARKERS)], colors)
         if by == "number":
@@ -240,6 +242,7 @@ def chapter(run: Run) -> dict[str, Any]:
         "n_trials": n_trials(run) if models else "",
         "lost": ", ".join(f"{MARKS[s]} {s}" for s in MARKS if (searched["state"] == s).any()),
         "sharing": sharing(run),
+        "fallbacks": fallbacks(run),
         "one_seed": tuned(run, rest),
         "finalists": finalists.values(run),
         "winners": winners.values(run),

@@ -1,17 +1,19 @@
 """The audit: verdicts over the readings, what they depend on, the likely reading, and gaps."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from golden import agrees
-from pages import chapter_of, run_of_trials, text_of
+from pages import chapter_of, run_of_trials, screen, text_of
 from rows import Trial, trial
-from synthetic_runs import READING_FACTORS, audit_trials, write_run
+from synthetic_runs import MANIFEST, READING_FACTORS, REPORT, audit_trials, write_run
 
 from analysis.audit import Audit, AuditedClaim
 from analysis.chapters import readings
+from analysis.page.text import lines
 from analysis.report import write_report
 from study.folder import schema
 
@@ -25,7 +27,7 @@ def audit_of(*pairs: Trial) -> Audit:
 
 def audited(*pairs: Trial) -> dict[str, AuditedClaim]:
     """The audit of some trials, by claim."""
-    return {claim.claim.claim: claim for claim in audit_of(*pairs).claims()}
+    return {claim.claim.says: claim for claim in audit_of(*pairs).claims()}
 
 
 def claim_about(words: str, *pairs: Trial) -> AuditedClaim:
@@ -169,6 +171,19 @@ def test_an_audit_has_its_file():
     rows = pd.read_csv(io.BytesIO(content))
     assert len(rows) == 3 * 12 + 3 * 6
     assert set(rows["n"]) == {3}
+
+
+def test_a_paper_that_measured_no_ratio_has_no_likely_reading():
+    claims = [replace(c, judged="whole", value=1) for c in REPORT.claims if c.value == 0.5]
+    paper = replace(REPORT, called="the blog", claims=tuple(claims[:2]))
+    spec = MANIFEST["spec"] | {"paper": paper.to_dict()}
+    pairs = audit_trials(factors=factors(sigmoid=6.0))
+    text = text_of(run_of_trials(*pairs, spec=spec), "readings")
+    assert "What the blog leaves open" in text
+    assert "likely" not in text
+    words = " ".join(lines(screen(*pairs, spec=spec)))
+    assert "It depends on what the blog leaves open." in words
+    assert "conv has at most 1 times dense-512's test MSE under 6, and not under 6" in words
 
 
 WHOLE = audit_trials()

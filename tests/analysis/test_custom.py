@@ -122,6 +122,14 @@ def test_claims_are_not_tested_on_other_images(tmp_path: Path):
     assert "<title>Autoencoders on Fashion-MNIST: conv, dense and unet: Study" in page
     assert "Images</dt><dd>Fashion-MNIST, not MNIST" in page
     assert 'id="readings"' not in page
-    assert "The report: its figure" not in page
+    assert "The report, figure" not in page
     assert "the report, after 50 epochs" not in page
     assert "digit" not in section_of(page, "reconstructions")
+
+
+def test_a_builder_that_seeds_itself_is_told():
+    custom = [{"name": "unet", "seeds_itself": True}, {"name": "other", "seeds_itself": False}]
+    run = run_of_trials(trial("unet"), spec=MANIFEST["spec"] | {"custom_models": custom})
+    told = [line for line in text_of(run, "custom").splitlines() if "with every seed" in line]
+    assert len(told) == 1
+    assert "initial weights of unet" in told[0]

@@ -142,7 +142,7 @@ def test_log_ticks_are_a_few_plain_decimals(low: float, high: float):
 
 
 def test_models_differ_without_colour():
-    looks = [plots.MODEL_STYLES[name] for name in ("conv", "dense-512")]
+    looks = [plots.LOOKS[model] for model in schema.MODELS]
     lightness = [np.dot(to_rgb(look["color"]), (0.2126, 0.7152, 0.0722)) for look in looks]
     assert abs(lightness[0] - lightness[1]) > 0.25
     assert looks[0]["linestyle"] != looks[1]["linestyle"]
@@ -197,7 +197,7 @@ def test_a_forest_shows_no_number_that_is_not_known():
 )
 def test_who_is_ahead_when_is_said(means: list[float], words: str):
     data = pd.DataFrame({"epoch": range(1, len(means) + 1), "mean": means})
-    assert curves.overtaking(data) == words
+    assert curves.overtaking(data, "conv", "dense-512") == words
 
 
 def test_the_legend_and_the_readout_name_the_same_series():
