@@ -133,8 +133,8 @@ def test_searches_of_other_trials_are_refused_in_a_sentence(changes, pruned, sai
         rows[0] = rows[0][0] | without_value(schema.PRUNED), rows[0][1]
     text = text_of(run_of_trials(*rows, **spec_of(**changes)), "tuning")
     assert f"gap: No tuning curves of the search, {said}" in text
-    assert "leads" not in text
-    assert "leads" not in screen(*rows, **spec_of(**changes), question="Who leads?")
+    assert "dense leads" not in text
+    assert "dense leads" not in screen(*rows, **spec_of(**changes), question="Who leads?")
 
 
 def test_a_run_of_before_given_trials_were_an_option_had_them():
