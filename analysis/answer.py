@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from analysis import claims, phrases, settings
 from analysis.audit import Audit, is_audited
-from analysis.chapters import curves, custom, finalists, readings, search, winners
+from analysis.chapters import curves, custom, finalists, readings, search, tuning, winners
+from analysis.edges import edge_sentence
 from analysis.load import Run
 from analysis.settings import Estimate, Setting
 from study.folder import schema
@@ -60,12 +61,13 @@ def ranked(run: Run) -> list[tuple[Setting, Estimate]]:
 
 
 def _tuned(run: Run) -> str:
-    """Which model's winner is ahead, or what the only one has; "" without winners."""
-    found = winners.by_model(run)
+    """Which model's winner is ahead, or what the only one has, and what limits it; "" for none."""
+    found, said = winners.by_model(run), winners.tuned_sentence(run)
     if len(found) == 1 and (mean := next(iter(found.values())).mean()):
         value = f"{phrases.mean_and_sd(mean)} ({phrases.seeds([mean.n])})"
-        return f"Tuned, {next(iter(found))} has a test MSE of {value}."
-    return winners.tuned_sentence(run)
+        said = f"{winners.how_tuned(run)}, {next(iter(found))} has a test MSE of {value}."
+    limits = (search.over_searches(run), edge_sentence(run), *tuning.sentences(run))
+    return " ".join(filter(None, (said, *limits))) if said else ""
 
 
 def _best_pair(best: list[tuple[Setting, Estimate]]) -> Estimate | None:

@@ -28,7 +28,7 @@ from study.folder.storage import RunFolder
 PAGE_FILE: Final = "index.html"
 # In the order of the page. A module computes what its template, of the same name, says.
 CHAPTERS: Final = (
-    *("claims", "curves", "custom", "times", "reconstructions", "search"),
+    *("claims", "curves", "custom", "times", "reconstructions", "search", "tuning"),
     *("parameters", "pareto", "sensitivity", "readings", "trials", "provenance"),
 )
 

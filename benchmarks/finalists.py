@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.race import build_parser, write_result
 from benchmarks.samplers import as_ratios, interval
-from benchmarks.surrogate import Surrogate, load
+from benchmarks.surrogate import SPACES, Surrogate, load
 from study.folder import schema
 from study.folder.storage import RunFolder
 from study.plan.ledger import TOTALS, Ledger, Measurement, config_of_row
@@ -93,6 +93,7 @@ def main() -> None:
                 epochs=surrogate.epochs,
                 n_search_trials=size,
                 scheduler="none",
+                spaces=SPACES,
             )
             found = [gain(surrogate, replace(spec, seed=10_000 * i)) for i in range(repeats)]
             ratio = as_ratios(interval(np.array([log for log, _ in found])))

@@ -88,7 +88,7 @@ def search_once(surrogate: Surrogate, spec: StudySpec, n_at_once: int = N_AT_ONC
             if pruned:
                 ended.add(trial_id)
             search.end(trial.planned, trial.curve[: trial.n_epochs], pruned=pruned)
-    ((_, best),) = search.best(1)  # the reference trial is never ended
+    ((*_, best),) = search.best(1)  # the reference trial is never ended
     would_be_best = min(finals, key=finals.__getitem__)
     return Outcome(surrogate.regret(best), would_be_best in ended, n_trained / n_whole)
 

@@ -27,7 +27,7 @@ from optuna.samplers import BaseSampler
 from scipy import stats
 
 from benchmarks.race import build_parser, print_table, write_result
-from benchmarks.surrogate import DEAD_MSE, Surrogate, load
+from benchmarks.surrogate import DEAD_MSE, SPACES, Surrogate, load
 from study.folder import schema
 from study.plan import sampler as plan_sampler
 from study.plan import search as plan_search
@@ -149,6 +149,7 @@ def make_spec(
         epochs=surrogate.epochs,
         n_search_trials=n_trials,
         seed=seed,
+        spaces=SPACES,
         **{"scheduler": "none"} | changes,
     )
 
@@ -227,7 +228,7 @@ def regret_of(surrogate: Surrogate, spec: StudySpec, n_at_once: int = 1) -> floa
     best = search.best(1)
     if not best:
         return float(np.log(DEAD_MSE)) - surrogate.log_best
-    return surrogate.regret(best[0][1])
+    return surrogate.regret(best[0][-1])
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:

@@ -38,11 +38,12 @@ from scipy.special import expit
 
 from analysis.load import load_run
 from benchmarks.race import build_parser, print_table
-from convae.config import TrialConfig
+from convae.config import Choices, Range, TrialConfig
 from convae.errors import DivergenceError
 from study.folder import schema, tables
 from study.folder.storage import RunFolder
 from study.plan.ledger import config_of_row
+from study.plan.space import Space, built_in
 from study.plan.spec import StudySpec
 from study.plan.trials import search_config
 
@@ -50,6 +51,19 @@ RESULTS = Path(__file__).parent / "results"
 CONFIRMED = RESULTS / "surrogate-best-cpu"
 SEARCHED = (RESULTS / "surrogate-cpu", CONFIRMED)
 REPEATED = (RESULTS / "audit-cpu", RESULTS / "baseline-cpu")
+# What was searched when its trials were measured: the built-in spaces are wider now.
+MEASURED = {
+    "batch_size": Choices((64, 128, 256, 512, 1000)),
+    "learning_rate": Range(0.05, 5.0),
+    "one_minus_momentum": Range(0.05, 1.0),
+}
+SPACES = tuple(
+    Space(
+        model=model,
+        searched=tuple((name, MEASURED.get(name, how)) for name, how in built_in(model).searched),
+    )
+    for model in schema.MODELS
+)
 N_COMPONENTS = 3
 N_GRID = 13  # values of a range, among which the best setting is sought
 # An image that is the mean of all has an MSE of 0.067, a black one 0.11.
@@ -240,7 +254,7 @@ class Surrogate:
     @cached_property
     def best(self) -> TrialConfig:
         """The best known setting on all images: of a fine grid, then of smaller steps from it."""
-        spec = StudySpec(preset="surrogate", epochs=self.epochs)
+        spec = StudySpec(preset="surrogate", epochs=self.epochs, spaces=SPACES)
         space, rng = spec.space_of(self.model).distributions, np.random.default_rng(0)
         ranges = {name: d for name, d in space.items() if isinstance(d, FloatDistribution)}
 

@@ -139,7 +139,7 @@ HYPERPARAMETERS: Final = (
         **_COUNT,
         default=256,
         neighbours=(64, 128, 256, 512, 1000),
-        search=Choices((64, 128, 256, 512, 1000)),
+        search=Choices((8, 16, 32, 64, 128, 256, 512, 1000)),
     ),
     Hyperparameter(
         name="latent_filters",
@@ -186,7 +186,7 @@ HYPERPARAMETERS: Final = (
         takes="a finite number above 0",
         default=1.0,
         neighbours=(2.0, 0.5, 4.0, 0.25),
-        search=Range(0.05, 5.0, (0.25, 0.5, 1.0, 2.0, 4.0)),
+        search=Range(0.005, 50.0, (0.25, 0.5, 1.0, 2.0, 4.0)),
     ),
     Hyperparameter(
         name="momentum",
@@ -194,7 +194,7 @@ HYPERPARAMETERS: Final = (
         default=0.5,
         neighbours=(0.9, 0.0),
         # A step of 1 − momentum acts as a factor on the effective learning rate.
-        search=Range(0.05, 1.0, (0.1, 0.5, 1.0)),
+        search=Range(0.01, 1.0, (0.1, 0.5, 1.0)),
         complement=True,
     ),
     Hyperparameter(

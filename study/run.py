@@ -108,7 +108,8 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument(
         "--resume",
         action="store_true",
-        help="finish the study called --name; may raise --trials, --seeds and --time-budget",
+        help="finish the study called --name; may raise --trials, --seeds and --time-budget, and"
+        " widen what is searched",
     )
     files.add_argument(
         "--resume-or-start",

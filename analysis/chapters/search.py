@@ -13,7 +13,7 @@ from analysis import plots, settings
 from analysis.chapters import finalists, sensitivity, winners
 from analysis.chapters.times import fallbacks, sharing
 from analysis.load import Run
-from analysis.phrases import count, digits, listed
+from analysis.phrases import count, digits, ends, listed, share
 from analysis.plots import Drawing, Marks
 from convae.config import n_fitted
 from study.folder import schema
@@ -102,6 +102,26 @@ def tuned(run: Run, models: Iterable[str]) -> list[Tuned]:
             least = float(its[schema.OBJECTIVE].min())
             found.append(Tuned(model, len(its), least, known, state, spread))
     return found
+
+
+def over_searches(run: Run) -> str:
+    """How often each model wins when searches are repeated, and by how much; "" for one search.
+
+    A search has a seed of its own, and as its result the least validation MSE of its trials.
+    """
+    done, value = finalists.completed_search(run), schema.OBJECTIVE
+    best = done.pivot_table(index="seed", columns="model", values=value, aggfunc="min").dropna()
+    models = [model for model in settings.models_of(done) if model in best]
+    pair = settings.ratio_over_seeds(*(best[m] for m in models[:2])) if len(models) > 1 else None
+    if pair is None or pair.low is None:
+        return ""
+    wins = best.idxmin(axis=1).value_counts()
+    each = [f"{m} wins {share(wins.get(m, 0) / len(best))}" for m in models]
+    return (
+        f"Of {len(best)} searches, each with a seed of its own, {listed(each)}; {models[0]}'s best"
+        f" validation MSE in a search is {digits(pair.mean)} times {models[1]}'s (95 % interval"
+        f" {ends(pair)}, n = {pair.n} searches)."
+    )
 
 
 def strip(ax: Axes, lost: pd.DataFrame, colors: Mapping[str, str]) -> None:
@@ -214,6 +234,7 @@ def chapter(run: Run) -> dict[str, Any]:
         "sharing_known": bool(searched["n_sharing"].notna().any()),
         "n_shared": int((searched["n_sharing"] > 1).sum()),
         "tuned": winners.tuned_sentence(run),
+        "over_searches": over_searches(run),
         "budget_ratios": budget_ratios(run),
         "tested": tested,
         "drawings": [one for by in ("number", "seconds") if (one := drawing(run, by))],

@@ -7,6 +7,7 @@ import numpy as np
 
 from analysis.chapters import finalists
 from analysis.load import Run
+from analysis.phrases import count, listed
 from analysis.settings import Estimate, Setting, ratio
 from analysis.verdicts import compared
 from study.folder import schema
@@ -65,6 +66,20 @@ def _test_mse(run: Run, model: str) -> float:
     return float(found[model].by_seed().mean()) if model in found else np.inf
 
 
+def how_tuned(run: Run) -> str:
+    """By what and with how much: "Tuned by tpe with 6 trials of each model"."""
+    trials = run.trials[run.trials["group"] == schema.SEARCH]
+    if trials.empty:
+        return "Tuned"
+    spec, sizes = run.manifest["spec"], trials.groupby(["model", "seed"]).size()
+    samplers = listed(spec.get("samplers") or [spec.get("sampler", "tpe")])
+    least, most = int(sizes.min()), int(sizes.max())
+    n = count(most, "trial") if least == most else f"{least} to {most} trials"
+    n_searches = trials["seed"].nunique()
+    each = f" in each of {n_searches} searches" if n_searches > 1 else ""
+    return f"Tuned by {samplers} with {n} of each model{each}"
+
+
 def tuned_sentence(run: Run) -> str:
     """Which model's winner is ahead: of conv and dense, or the best beside the next of others.
 
@@ -76,7 +91,7 @@ def tuned_sentence(run: Run) -> str:
         models = [*sorted(found, key=lambda model: _test_mse(run, model)), ""]
     first, second = models[:2]
     beside = ratio(found.get(first), found.get(second))
-    return f"Tuned, {compared(first, beside, second)}." if beside else ""
+    return f"{how_tuned(run)}, {compared(first, beside, second)}." if beside else ""
 
 
 def values(run: Run) -> dict[str, Any]:

@@ -54,6 +54,31 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     return manifest
 
 
+# The built-in spaces of studies whose manifest does not tell what was searched.
+_SEARCHED_BEFORE: Final = [
+    ["batch_size", {"grid": [64, 128, 256, 512, 1000]}],
+    ["latent_filters", {"grid": [8, 16]}],
+    ["hidden_units", {"grid": [64, 128, 256, 512]}],
+    ["dropout", {"grid": [0.0, 0.1]}],
+    ["learning_rate", {"low": 0.05, "high": 5.0, "log": True}],
+    ["one_minus_momentum", {"low": 0.05, "high": 1.0, "log": True}],
+]
+
+
+def spaces_of(manifest: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    """The spaces that a study has searched, each model's; a list for each time they were widened.
+
+    Each is a dictionary with the model and `searched`: pairs of a parameter and how it was searched
+    (`low`, `high` and `log` of a range, or the `grid` of a list).
+    """
+    if "spaces" in manifest:
+        return list(manifest["spaces"])
+    spec = manifest["spec"]
+    custom = {space["model"]: space for space in spec.get("spaces", [])}
+    models = spec.get("models", schema.MODELS)
+    return [[custom.get(m, {"model": m, "searched": _SEARCHED_BEFORE}) for m in models]]
+
+
 class Manifest:
     """The manifest of a study that runs.
 

@@ -69,7 +69,15 @@ class Plan(Listener):
         self.fixed = fixed_trials(spec)
         self._fixed = deque(trial for trial in self.fixed if not ledger.is_done(trial.trial_id))
         self._searches = {
-            model: Search(model, spec, ledger, storage, (lags or {}).get(model))
+            (model, number): Search(
+                model,
+                replace(spec, sampler=sampler, seed=seed),
+                ledger,
+                storage,
+                (lags or {}).get(model),
+                number,
+            )
+            for number, (sampler, seed) in enumerate(spec.searches)
             for model in (spec.models if spec.n_search_trials else ())
         }
         # Finalists and winners, once they are known.
@@ -82,9 +90,9 @@ class Plan(Listener):
         """Whether no further trial will ever be handed out."""
         return schema.WINNER in self._last and not self._last[schema.WINNER]
 
-    def study_of(self, model: str) -> optuna.Study:
-        """Optuna's study of an architecture."""
-        return self._searches[model].study
+    def study_of(self, model: str, number: int = 0) -> optuna.Study:
+        """Optuna's study of one of an architecture's searches."""
+        return self._searches[model, number].study
 
     @property
     def waits_for(self) -> list[str]:
@@ -98,8 +106,11 @@ class Plan(Listener):
 
         Only search trials are ended early.
         """
-        search = self._searches.get(planned.config.model)
-        return not planned.prunable or not search or search.goes_on(planned.trial_id, epochs)
+        if not planned.prunable:
+            return True
+        seeds = [seed for _, seed in self._spec.searches]
+        its = planned.config.model, seeds.index(planned.config.seed)
+        return self._searches[its].goes_on(planned.trial_id, epochs)
 
     def close(self) -> None:
         """Brings Optuna's studies up to date, of which nothing is asked any more."""
@@ -129,7 +140,8 @@ class Plan(Listener):
         if searches := [search for search in self._searches.values() if search.is_open]:
             # A search that waits for one of its own trials leaves its turn to another.
             free = [search for search in searches if search.waits_for is None]
-            return min(free, key=lambda search: search.n_planned).next() if free else None
+            turn = min(free, key=lambda each: (each.number, each.n_planned), default=None)
+            return turn.next() if turn else None
         for before, group in itertools.pairwise(STAGES):
             if group not in self._last:
                 if any(planned.group == before for planned in at_work):
@@ -156,10 +168,17 @@ class Plan(Listener):
         """The settings among which the winner is, by name: the search's best, and the reference."""
         spec, n = self._spec, self._spec.n_finalists
         reference = reference_config(model, spec, split=schema.SEARCH_SPLIT, seed=spec.seed)
-        best = self._searches[model].best(n + 1)
-        others = [(number, config) for number, config in best if config != reference][:n]
-        settings = {f"{number:03d}": config for number, config in others}
-        return settings | ({"reference": reference} if best else {})
+        best = self._best_searched(model, n + 1)
+        others = [(name, config) for name, config in best.items() if config != reference][:n]
+        return dict(others) | ({"reference": reference} if best else {})
+
+    def _best_searched(self, model: str, n: int) -> dict[str, TrialConfig]:
+        """The best settings of all searches of an architecture, at most n, by name; one seed."""
+        every = (one for key, s in self._searches.items() if key[0] == model for one in s.best(n))
+        names: dict[TrialConfig, str] = {}
+        for _, name, config in sorted(every, key=lambda one: one[0]):
+            names.setdefault(replace(config, seed=self._spec.seed), name)
+        return {name: config for config, name in list(names.items())[:n]}
 
     def _of_group(self, group: str) -> list[PlannedTrial]:
         """The finalists or winners that are to be trained.
@@ -167,7 +186,9 @@ class Plan(Listener):
         Those that an earlier session began belong to them, whatever is known better by now.
         """
         of_model = self._finalists if group == schema.FINALIST else self._winners
-        configs = {i: config for model in self._searches for i, config in of_model(model).items()}
+        configs = {
+            i: config for model in self._spec.models for i, config in of_model(model).items()
+        }
         for row in self._rows(group):
             configs.setdefault(row["trial_id"], config_of_row(row))
         is_winner = group == schema.WINNER
@@ -209,8 +230,7 @@ class Plan(Listener):
                 return _rank([row for row in rows if row["setting"] == setting])
 
             return min(self._settings(model).values(), key=rank)
-        best = self._searches[model].best(1)
-        return best[0][1] if best else None
+        return next(iter(self._best_searched(model, 1).values()), None)
 
     def _winners(self, model: str) -> dict[str, TrialConfig]:
         """By trial."""

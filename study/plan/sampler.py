@@ -78,9 +78,10 @@ def check_sampler(spec: StudySpec) -> None:
     Raises:
         SpecError: the sampler needs a package that is not installed, or has too few points.
     """
-    if spec.sampler == "gp" and importlib.util.find_spec("torch") is None:
+    samplers = dict(spec.searches)
+    if "gp" in samplers and importlib.util.find_spec("torch") is None:
         raise SpecError("--sampler gp needs PyTorch; install it with pip install -e '.[gp]'.")
-    if spec.sampler == "grid":
+    if "grid" in samplers:
         n_points = min(len(spec.space_of(model).grid) for model in spec.models)
         if spec.share > n_points:
             raise SpecError(

@@ -35,7 +35,7 @@ _STATES = {
 
 
 class Search(Listener):
-    """An architecture's share of a study's search trials.
+    """A search of an architecture, by the study's sampler and with its seed.
 
     What earlier sessions entered in the ledger is told to Optuna, whose storage has no study of the
     architecture's name yet.
@@ -47,6 +47,7 @@ class Search(Listener):
         storage: Optuna's.
         lag: trials before a proposal that it does not know, and one: with 1 it knows all. None for
             whatever has ended, so that the order in which trials end matters.
+        number: among the architecture's searches, from 0.
     """
 
     def __init__(
@@ -56,22 +57,29 @@ class Search(Listener):
         ledger: Ledger,
         storage: optuna.storages.BaseStorage,
         lag: int | None = None,
+        number: int = 0,
     ) -> None:
         self._model, self._spec, self._ledger, self._lag = model, spec, ledger, lag
+        self.number = number
         self._space = spec.space_of(model)
         self._metrics = (schema.OBJECTIVE, schema.TIME_OBJECTIVE)[: 1 + spec.timed]
         # Optuna's trials have the numbers of their names.
         self.study = optuna.create_study(
-            storage=storage, study_name=model, directions=["minimize"] * len(self._metrics)
+            storage=storage,
+            study_name=f"{model}-{number + 1}" if number else model,
+            directions=["minimize"] * len(self._metrics),
         )
         # At most half of the trials are given, so that the sampler has a say in small searches too.
-        self._given = first_points(model, spec, (spec.share + 1) // 2)
+        n_given = (spec.share + 1) // 2 if spec.given_trials else 0
+        self._given = first_points(model, spec, n_given)
         self._reference = first_points(model, spec, 1)
         if spec.sampler == "grid":
             self._given = list(self._space.grid)
             random.Random(spec.seed).shuffle(self._given)
         rows = [
-            row for row in ledger.rows() if (row["group"], row["model"]) == (schema.SEARCH, model)
+            row
+            for row in ledger.rows()
+            if (row["group"], row["model"], row["seed"]) == (schema.SEARCH, model, spec.seed)
         ]
         self._trial_ids = [row["trial_id"] for row in rows]  # by number
         self._unfinished = [row for row in rows if row["state"] not in ENDS]
@@ -111,7 +119,7 @@ class Search(Listener):
             row = self._unfinished.pop(0)
             return self._planned(row["trial_id"], config_of_row(row))
         number = self.n_planned
-        trial_id = f"{schema.SEARCH}-{self._model}-{number:03d}"
+        trial_id = f"{schema.SEARCH}-{self._model}-{self._name(number)}"
         self._tell_ends()
         self.study.sampler = make_sampler(self._spec, self._model, number)
         if number < len(self._given):
@@ -131,16 +139,21 @@ class Search(Listener):
         curves = (self._curve_of(other) for other in others if other != trial_id)
         return goes_on(self._spec, {**self._curve_of(trial_id), **epochs}, curves)
 
-    def best(self, n: int) -> list[tuple[int, TrialConfig]]:
-        """The best completed settings, each once, with the numbers of their trials.
+    def best(self, n: int) -> list[tuple[float, str, TrialConfig]]:
+        """The best completed settings, each once, with the values and names of their trials.
 
         By the first of the objectives; a tie goes to the earlier trial.
         """
         done = self.study.get_trials(states=(TrialState.COMPLETE,))
-        found: dict[TrialConfig, int] = {}
+        found: dict[TrialConfig, tuple[float, str]] = {}
         for trial in sorted(done, key=lambda trial: (trial.values[0], trial.number)):
-            found.setdefault(search_config(self._model, trial.params, self._spec), trial.number)
-        return [(number, config) for config, number in found.items()][:n]
+            config = search_config(self._model, trial.params, self._spec)
+            found.setdefault(config, (trial.values[0], self._name(trial.number)))
+        return [(*told, config) for config, told in found.items()][:n]
+
+    def _name(self, number: int) -> str:
+        """A trial's, within those of its architecture's searches."""
+        return f"{self.number + 1}-{number:03d}" if self.number else f"{number:03d}"
 
     def close(self) -> None:
         """Tells Optuna all that is known, for its file; no trial is planned any more."""

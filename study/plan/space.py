@@ -89,6 +89,16 @@ class Space:
             and self.is_small_enough(params)
         )
 
+    def covers(self, earlier: "Space") -> bool:
+        """Whether it differs from an earlier space in wider ranges or longer lists alone."""
+        mine, its = dict(self.searched), dict(earlier.searched)
+        same = (self.fixed, self.max_parameters) == (earlier.fixed, earlier.max_parameters)
+        return (
+            same
+            and mine.keys() == its.keys()
+            and all(_covers(mine[name], its[name]) for name in its)
+        )
+
     def ends_of(self, name: str) -> tuple[Any, ...]:
         """A hyperparameter's values, or its range's ends; none if the space does not set it."""
         if name in (fixed := dict(self.fixed)):
@@ -341,6 +351,13 @@ def _contains(how: Range | Choices, value: Any) -> bool:
     if isinstance(how, Choices):
         return value in how.grid
     return bool(how.low <= value <= how.high)
+
+
+def _covers(how: Range | Choices, earlier: Range | Choices) -> bool:
+    if isinstance(how, Range) and isinstance(earlier, Range):
+        same = (how.log, how.whole) == (earlier.log, earlier.whole)
+        return same and how.low <= earlier.low and earlier.high <= how.high
+    return type(how) is type(earlier) and set(earlier.grid) <= set(how.grid)
 
 
 def _as_value(how: Range | Choices) -> Any:

@@ -4,6 +4,7 @@ Each field says here what it takes and what its option is called: the command li
 and so are the keys of a study file.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,9 +24,10 @@ SAMPLERS = ("tpe", "gp", "random", "grid")
 SCHEDULERS = ("asha", "median", "none")
 # What `--resume` may raise: it adds trials, and changes none that is planned.
 RAISABLE = (
-    *("n_search_trials", "n_seeds", "n_finalists", "n_finalist_seeds", "time_budget_seconds"),
-    "trial_time_limit_seconds",
+    *("n_search_trials", "n_searches", "n_seeds", "n_finalists", "n_finalist_seeds"),
+    *("time_budget_seconds", "trial_time_limit_seconds"),
 )
+NAMES = ("preset", "question")  # what it may change without changing a trial
 # More would fill the driver's memory before the first trial.
 MOST_EPOCHS, MOST_TRIALS = 100_000, 100_000
 
@@ -69,7 +71,7 @@ class StudySpec:
     )
     seed: int = _option(0, "--seed", "the first seed, also the search's", low=0, high=N_SEEDS - 1)
     n_search_trials: int = _option(
-        0, "--trials", "search trials, all models together", low=0, high=MOST_TRIALS
+        0, "--trials", "trials of a search, all models together", low=0, high=MOST_TRIALS
     )
     n_finalists: int = _option(
         3,
@@ -88,7 +90,20 @@ class StudySpec:
     objective: str = _option(
         schema.MSE_ALONE, "--objective", "of the search", choices=schema.OBJECTIVES
     )
+    given_trials: bool = _option(
+        True, "--given-trials", "a search begins with the reference setting and its neighbours"
+    )
     sampler: str = _option("tpe", "--sampler", "of the search", choices=SAMPLERS)
+    samplers: tuple[str, ...] = _option(
+        (), "--samplers", "a search by each of these, in place of --sampler", choices=SAMPLERS
+    )
+    n_searches: int = _option(
+        1,
+        "--searches",
+        "of each model and sampler, with seeds of their own",
+        low=1,
+        high=MOST_SEEDS,
+    )
     scheduler: str = _option("asha", "--scheduler", "ends search trials early", choices=SCHEDULERS)
     grace_epochs: int | None = _option(
         None, "--grace-epochs", "that every search trial gets; default: two fifths", low=1
@@ -148,6 +163,7 @@ class StudySpec:
             )
         n_seeds = max([self.n_seeds, *(table.n_seeds or 0 for table in self.trial_tables)])
         last = self.finalist_seeds[-1] if self.n_search_trials and self.n_finalists else 0
+        last = max(last, self.searches[-1][1])
         if max(self.seed + n_seeds - 1, last) >= N_SEEDS:
             raise SpecError(
                 f"--seed {self.seed} with --seeds {self.n_seeds} or the finalists' seeds runs past"
@@ -212,8 +228,15 @@ class StudySpec:
         return self.objective == schema.MSE_AND_TIME
 
     @property
+    def searches(self) -> tuple[tuple[str, int], ...]:
+        """The searches of each model: by which sampler, and with which seed, that of its trials."""
+        samplers = self.samplers or (self.sampler,)
+        seeds = itertools.count(self.seed)
+        return tuple((name, next(seeds)) for _ in range(self.n_searches) for name in samplers)
+
+    @property
     def share(self) -> int:
-        """Search trials of each architecture."""
+        """Trials of each search of an architecture."""
         return self.n_search_trials // len(self.models)
 
     def check_resumes(self, earlier: "StudySpec") -> None:
@@ -223,16 +246,21 @@ class StudySpec:
             SpecError: it would change trials that are planned; the difference is named.
         """
         was, now = earlier.to_dict(), self.to_dict()
-        changed = [name for name in was if was[name] != now[name] and name != "question"]
+        changed = [name for name in was if was[name] != now[name] and name not in NAMES]
         refused = [name for name in changed if name not in RAISABLE or not _raised(was, now, name)]
+        # A grid's points are numbered: others would come in the place of planned ones.
+        widened = all(self.space_of(m).covers(earlier.space_of(m)) for m in self.models)
+        if "spaces" in refused and widened and self.sampler != "grid":
+            refused.remove("spaces")
         if refused:
             told = "; ".join(
                 name if name in _WHOLE else f"{name} {was[name]} to {now[name]}" for name in refused
             )
             raise SpecError(
                 f"--resume cannot change the study ({told}); leave these options out. It may"
-                " raise --trials, --seeds, --finalists, --finalist-seeds, --time-budget and"
-                " --trial-time-limit."
+                " raise --trials, --searches, --seeds, --finalists, --finalist-seeds, --time-budget"
+                " and --trial-time-limit, and a study file may widen the ranges and lists that are"
+                " searched."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -279,7 +307,7 @@ def spec_options() -> list[Field[Any]]:
 def _check(option: Field[Any], value: Any) -> None:
     """Makes sure that a value is one that its option takes."""
     flag, low, choices = (option.metadata[name] for name in ("flag", "low", "choices"))
-    if value is None and option.default is None:
+    if (value is None and option.default is None) or value == option.default == ():
         return
     values = value if isinstance(option.default, tuple) else (value,)
     whole, high = "float" not in str(option.type), option.metadata["high"]

@@ -30,7 +30,7 @@ from study.plan.spec import StudySpec, hyperparameters, spec_options
 from study.plan.trial_tables import trial_table_from
 from study.plan.trials import named_settings, reference_config, tables_of
 
-PRESET_NAMES: Final = ("quick", "reference", "standard", "audit", "full")
+PRESET_NAMES: Final = ("quick", "reference", "standard", "audit", "tuning", "full")
 TEXTS: Final = ("question", "data")  # keys of a file that are no options of the spec
 TABLES: Final = ("trial", "search", "model", "paper", "claim", "open")
 SCHEMA: Final = files("study") / "study.schema.json"  # for editors; of `study.plan.study_schema`

@@ -74,7 +74,7 @@ def _option(option: Field[Any]) -> Schema:
     else:
         one = {"enum": list(about["choices"])} if about["choices"] else dict(TEXT)
     if isinstance(option.default, tuple):
-        one = _list(one)
+        one = _list(one) | ({} if option.default else {"minItems": 0})
     given = {} if option.default in (None, MISSING) else {"default": option.default}
     return one | {"description": about["help"]} | given
 

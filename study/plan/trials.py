@@ -124,7 +124,11 @@ def searching_trials(spec: StudySpec) -> dict[str, int]:
     if n_settings := min(spec.n_finalists, spec.share):
         # Beside them, the reference setting.
         finalists = {schema.FINALIST: (n_settings + 1) * spec.n_finalist_seeds}
-    return {schema.SEARCH: spec.share, **finalists, schema.WINNER: spec.n_seeds}
+    return {
+        schema.SEARCH: spec.share * len(spec.searches),
+        **finalists,
+        schema.WINNER: spec.n_seeds,
+    }
 
 
 def winner_sharing(spec: StudySpec) -> DeviceSharing:

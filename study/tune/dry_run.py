@@ -56,7 +56,7 @@ def list_trials(spec: StudySpec) -> list[str]:
     counts = Counter((trial.group, trial.setting) for trial in fixed_trials(spec))
     for model in spec.models:
         for group, n in searching_trials(spec).items():
-            how = f" by {spec.sampler}" if group == schema.SEARCH else ""
+            how = f" by {' and '.join(dict(spec.searches))}" if group == schema.SEARCH else ""
             counts[group, model + how] = n
     return [f"{n:>5} × {group:<9}  {setting}" for (group, setting), n in counts.items()]
 

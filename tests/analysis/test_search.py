@@ -273,3 +273,33 @@ def test_fronts_are_of_completed_trials_on_one_device():
     assert pareto.chapter(run_of_trials(*trials)) == {"timed": False}
     without = text_of(run_of_trials(searched(device=None), spec=TIMED), "pareto")
     assert "gap: No completed search trial with a known device: no Pareto front." in without
+
+
+def test_the_sampler_and_its_budget_stand_in_the_sentence_that_says_tuned():
+    spec = MANIFEST["spec"] | {"sampler": "gp"}
+    rows = [*(searched("conv", i) for i in range(3)), *(searched("dense", i) for i in range(3))]
+    won = [winner("conv", 0, 0.01), winner("dense", 0, 0.005)]
+    said = screen(*rows, *won, spec=spec, question="Q?")
+    assert "Tuned by gp with 3 trials of each model, conv has 2.0 times dense" in said
+    uneven = winners.how_tuned(run_of_trials(*rows[1:], spec=spec))
+    assert uneven == "Tuned by gp with 2 to 3 trials of each model"
+    assert winners.how_tuned(run_of_trials(*won)) == "Tuned"
+
+
+def test_repeated_searches_tell_how_often_each_model_wins_and_by_how_much():
+    conv, dense = [0.02, 0.03, 0.02, 0.01], [0.01, 0.01, 0.01, 0.02]
+    rows = [
+        searched(model, 10 * seed + i, mse + i / 100, seed=seed)
+        for model, values in (("conv", conv), ("dense", dense))
+        for seed, mse in enumerate(values)
+        for i in range(2)
+    ]
+    pair = frame.ratio_over_seeds(*(frame.pd.Series(values) for values in (conv, dense)))
+    said = search.over_searches(run_of_trials(*rows))
+    assert "Of 4 searches, each with a seed of its own, conv wins 25 % and dense wins 75 %" in said
+    assert f"is {pair.mean:.2f} times dense's" in said
+    assert f"(95 % interval {pair.low:.3f} to {pair.high:.2f}, n = 4 searches)" in said
+    run = run_of_trials(*rows, winner("conv", 0, 0.01), winner("dense", 0, 0.005))
+    assert said in text_of(run, "search")
+    assert "with 2 trials of each model in each of 4 searches" in text_of(run, "search")
+    assert search.over_searches(run_of_trials(*rows[:2], *rows[8:10])) == ""

@@ -273,7 +273,8 @@ def assert_whole(spec, folder, plan):
         if row["group"] == schema.SEARCH:
             searched[row["model"]].append(row)
     for model in spec.models if spec.share else ():
-        assert len(searched[model]) == spec.share  # the budget is kept
+        seeds = Counter(row["seed"] for row in searched[model])
+        assert seeds == {seed: spec.share for _, seed in spec.searches}  # the budget is kept
         completed = [row for row in searched[model] if row["state"] == schema.COMPLETED]
         if not completed:
             expected[schema.WINNER] -= spec.n_seeds
@@ -298,17 +299,18 @@ def assert_whole(spec, folder, plan):
         if row["state"] == schema.DIVERGED:
             assert row["diverged_epoch"] == row["epochs_completed"] + 1
     for model in spec.models if spec.share else ():
-        assert_optuna_agrees(spec, plan, model, searched[model])
+        for number, (_, seed) in enumerate(spec.searches):
+            its = [row for row in searched[model] if row["seed"] == seed]
+            assert_optuna_agrees(spec, plan, model, number, its)
     assert not folder.names(schema.JOURNAL_FOLDER)
     assert json.loads(folder.read(schema.MANIFEST_FILE))["status"] == "finished"
 
 
-def assert_optuna_agrees(spec, plan, model, rows):
-    study, space = plan.study_of(model), spec.space_of(model)
+def assert_optuna_agrees(spec, plan, model, number, rows):
+    study, space = plan.study_of(model, number), spec.space_of(model)
     rows = sorted(rows, key=lambda row: row["trial_id"])
-    assert [f"search-{model}-{t.number:03d}" for t in study.trials] == [
-        row["trial_id"] for row in rows
-    ]
+    name = f"search-{model}-{number + 1}" if number else f"search-{model}"
+    assert [f"{name}-{t.number:03d}" for t in study.trials] == [row["trial_id"] for row in rows]
     for trial, row in zip(study.trials, rows, strict=True):
         assert trial.state.name == AS_OPTUNA[row["state"]]
         assert trial.params == space.params_of(config_of_row(row))

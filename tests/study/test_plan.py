@@ -6,11 +6,13 @@ from dataclasses import replace
 from closed_form import final_mse
 from simulation import MemoryFolder, epoch_row, measured
 
+from convae.config import Choices, Range
 from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.storage import RunFolderError
 from study.plan.ledger import Ledger
 from study.plan.phases import Plan
+from study.plan.space import Space
 from study.plan.spec import StudySpec
 from study.plan.trials import count_trials, first_points, search_config
 
@@ -116,11 +118,11 @@ def test_half_of_a_search_is_given_and_starts_with_the_reference_setting():
 
 
 def test_a_grid_gives_each_of_its_points_once_and_no_more():
-    """The 300 points of the convolutional model; Optuna's own grid would stop its study there."""
-    spec = StudySpec(preset="test", models=("conv",), sampler="grid", n_search_trials=300, epochs=2)
+    """The 480 points of the convolutional model; Optuna's own grid would stop its study there."""
+    spec = StudySpec(preset="test", models=("conv",), sampler="grid", n_search_trials=480, epochs=2)
     searched = of(Hand(spec).run(), schema.SEARCH)
     found = {str(spec.space_of("conv").params_of(trial.config)) for trial in searched}
-    assert len(searched) == 300
+    assert len(searched) == 480
     assert found == set(map(str, spec.space_of("conv").grid))
 
 
@@ -270,3 +272,59 @@ def test_a_failed_reference_is_trained_again_and_a_failed_setting_is_not():
     assert [trial.group for trial in planned] == [schema.REFERENCE] + [schema.SEARCH] * 2
     assert hand.again(spec).ledger.to_do == {planned[0].trial_id}
     assert hand.again(spec).run() == planned[:1]
+
+
+def test_trials_of_before_are_told_to_the_sampler_of_a_wider_space():
+    spec = replace(SPEC, models=("dense",), n_search_trials=4, sampler="random")
+    narrow, wide = (
+        Space(
+            model="dense",
+            searched=(("batch_size", Choices(sizes)), ("learning_rate", Range(low, 2.0))),
+        )
+        for sizes, low in (((64, 256), 0.5), ((8, 16, 64, 256), 0.01))
+    )
+    hand = Hand(replace(spec, spaces=(narrow,)))
+    hand.run()
+    before = [(trial.params, trial.values) for trial in hand.optuna("dense")]
+    later = replace(spec, spaces=(wide,), n_search_trials=12)
+    later.check_resumes(replace(spec, spaces=(narrow,)))
+    again = hand.again(later)
+    planned = again.run()
+    trials = again.optuna("dense")
+    assert [(trial.params, trial.values) for trial in trials[:4]] == before
+    assert len(trials) == 12
+    assert {8, 16} & {trial.config.batch_size for trial in planned}
+
+
+def test_searches_are_repeated_with_seeds_of_their_own_and_each_sampler():
+    changes = {"models": ("dense",), "n_search_trials": 4, "n_searches": 2, "n_seeds": 1}
+    spec = replace(SPEC, **changes, samplers=("tpe", "random"))
+    assert spec.searches == (("tpe", 0), ("random", 1), ("tpe", 2), ("random", 3))
+    hand = Hand(spec)
+    searched = of(hand.run(), schema.SEARCH)
+    names = [trial.trial_id for trial in searched]
+    assert names[:5] == [f"search-dense-00{n}" for n in range(4)] + ["search-dense-2-000"]
+    assert Counter(trial.config.seed for trial in searched) == dict.fromkeys(range(4), 4)
+    assert count_trials(spec)[schema.SEARCH] == len(searched) == 16
+    # The first is what it would be alone, and no search is another's.
+    alone = of(Hand(replace(SPEC, **changes | {"n_searches": 1})).run(), schema.SEARCH)
+    assert alone == searched[:4]
+    proposed = {trial.setting for trial in searched if trial.trial_id[-1] in "23"}
+    assert len(proposed) == 8
+    for number in range(4):
+        assert len(hand.plan.study_of("dense", number).trials) == 4
+
+
+def test_the_winner_is_the_best_of_all_searches_and_a_resumed_study_repeats_them_further():
+    spec = replace(SPEC, models=("dense",), n_search_trials=4, n_seeds=1)
+    hand = Hand(spec)
+    hand.run()
+    more = replace(spec, n_searches=3)
+    more.check_resumes(spec)
+    again = hand.again(more)
+    planned = again.run()
+    assert {trial.config.seed for trial in of(planned, schema.SEARCH)} == {1, 2}
+    rows = [row for row in again.ledger.rows() if row["group"] == schema.SEARCH]
+    best = min(rows, key=lambda row: row[schema.OBJECTIVE])
+    won = [row for row in again.ledger.rows() if row["group"] == schema.WINNER]
+    assert won[-1]["setting"] == best["setting"]

@@ -87,7 +87,7 @@ def test_one_lane_is_the_single_program_and_takes_all_trials():
 
 
 N_TRAIN = 60_000
-CHUNKS = {"conv": 128, "dense": 256}  # of batches of 64 to 1,000
+CHUNKS = {"conv": 32, "dense": 128}  # of batches of 8 to 1,000
 
 
 def test_trials_that_are_alone_have_programs_of_their_own_size():

@@ -21,7 +21,14 @@ SMALL = {
     "reference": {"hidden_units": (512, 64)},
     "standard": {"n_search_trials": 8, "hidden_units": (512, 64), **ONE_FINALIST},
     "audit": {"n_seeds": 1, "hidden_units": (512,), "models": ("dense",)},
-    "full": {"n_seeds": 2, "n_search_trials": 8, "hidden_units": (512,), "models": ("conv",)}
+    "tuning": {"n_search_trials": 8},
+    "full": {
+        "n_seeds": 2,
+        "n_search_trials": 8,
+        "n_searches": 2,
+        "hidden_units": (512,),
+        "models": ("conv",),
+    }
     | ONE_FINALIST,
 }
 

@@ -1,6 +1,7 @@
 """The fixed trials and the search space, and the names that both sides share."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import optuna
 import pytest
@@ -10,7 +11,7 @@ from convae.config import TrialConfig
 from study.folder import schema
 from study.plan.sampler import check_sampler, make_sampler
 from study.plan.spec import RAISABLE, SpecError, StudySpec
-from study.plan.study_file import PRESETS
+from study.plan.study_file import PRESETS, parse_study
 from study.plan.trials import count_trials, first_points, fixed_trials, search_config
 
 STANDARD = PRESETS["standard"]
@@ -54,7 +55,7 @@ def test_every_point_is_a_valid_trial(model):
         params = study.ask(dict(STANDARD.space_of(model).distributions)).params
         config = search_config(model, params, spec)
         assert (config.model, config.epochs, config.seed) == (model, 3, 1)
-        assert 0 <= config.momentum <= 0.95
+        assert 0 <= config.momentum <= 0.99
         assert spec.space_of(model).params_of(config) == pytest.approx(params)
 
 
@@ -137,10 +138,10 @@ def test_a_grid_has_each_of_its_points_once_and_each_is_a_point_of_the_space(mod
 
 def test_a_search_larger_than_its_grid_is_refused():
     """The convolutional model has the 300 points."""
-    spec = StudySpec(preset="test", sampler="grid", n_search_trials=600)
+    spec = StudySpec(preset="test", sampler="grid", n_search_trials=960)
     check_sampler(spec)
-    with pytest.raises(SpecError, match="at most 600"):
-        check_sampler(replace(spec, n_search_trials=602))
+    with pytest.raises(SpecError, match="at most 960"):
+        check_sampler(replace(spec, n_search_trials=962))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_what_would_change_trials_already_planned_is_refused_with_the_difference
 
 def test_what_may_be_raised_only_adds_trials():
     spec = StudySpec(preset="test", n_search_trials=4, n_seeds=2, time_budget_seconds=9.0)
-    more = replace(spec, n_search_trials=6, n_seeds=3, time_budget_seconds=10.0)
+    more = replace(spec, n_search_trials=6, n_searches=2, n_seeds=3, time_budget_seconds=10.0)
     more = replace(more, n_finalists=4, n_finalist_seeds=4)
     raised = {name for name, value in spec.to_dict().items() if value != more.to_dict()[name]}
     assert raised == set(RAISABLE)
@@ -214,3 +215,49 @@ def test_in_small_searches_the_sampler_has_a_say_before_optunas_ten_random_trial
         spec = StudySpec(preset="test", models=("conv",), n_search_trials=n_trials)
         startups.append(make_sampler(spec, "conv", 0)._sampler._n_startup_trials)
     assert startups == [3, 10]
+
+
+def widened(spec, text):
+    """The same study with a wider space."""
+    models = "models = ['dense']\n"
+    return replace(spec, spaces=parse_study(models + text, "w.toml", "w", Path()).spec.spaces)
+
+
+NARROW = "[search.dense]\nlearning_rate = {low = 0.1, high = 1, scale = 'log'}\nbatch_size = "
+
+
+@pytest.mark.parametrize(
+    ("sizes", "refused"),
+    [
+        ("[32, 64, 128]", False),
+        ("[64, 32]", True),  # without 128
+        ("{low = 32, high = 256}", True),  # a range is no longer list
+        ("[64, 128]\nnesterov = [true, false]", True),
+    ],
+)
+def test_a_resumed_study_may_widen_its_space_but_never_narrow_it(sizes, refused):
+    earlier = widened(StudySpec(preset="mine", models=("dense",)), NARROW + "[64, 128]")
+    now = replace(widened(earlier, NARROW + sizes), preset="wider")
+    if refused:
+        with pytest.raises(SpecError, match=r"cannot change the study \(spaces\)"):
+            now.check_resumes(earlier)
+    else:
+        now.check_resumes(earlier)
+        with pytest.raises(SpecError, match="spaces"):
+            replace(now, sampler="grid").check_resumes(replace(earlier, sampler="grid"))
+        with pytest.raises(SpecError, match="spaces"):
+            earlier.check_resumes(now)
+
+
+def test_the_ends_of_a_range_may_move_outwards_alone():
+    earlier = widened(StudySpec(preset="mine", models=("dense",)), NARROW + "[64, 128]")
+    for low, high, scale, ok in (
+        (0.1, 2, "log", True),
+        (0.01, 1, "log", True),
+        (0.2, 2, "log", False),
+        (0.1, 2, "linear", False),
+    ):
+        ends = f"low = {low}, high = {high}, scale = '{scale}'"
+        now = NARROW.replace("low = 0.1, high = 1, scale = 'log'", ends)
+        space = widened(earlier, now + "[64, 128]").space_of("dense")
+        assert space.covers(earlier.space_of("dense")) is ok

@@ -49,6 +49,7 @@ def test_a_study_that_spells_out_a_preset_is_the_preset(preset):
     given = tomllib.loads(text)
     without = {key_of(o) for o in spec_options() if getattr(PRESETS[preset], o.name) is None}
     tables = {"search", "paper", "claim", "open"} | ({"trial"} if preset == "full" else set())
+    tables |= {"question"} if PRESETS[preset].question else set()
     assert given.keys() == {key_of(o) for o in spec_options()} - without | tables
 
 

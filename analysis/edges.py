@@ -1,0 +1,89 @@
+"""Where a search's best settings lie at an end of what was searched: better ones may lie beyond."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from analysis.importance import parameter_table
+from analysis.load import Run
+from analysis.phrases import label_of, listed, value_words
+from study.folder import schema
+from study.folder.manifest import spaces_of
+
+BEST_SHARE: Final = 0.1  # of the completed trials, but at least so many:
+MIN_BEST: Final = 3
+END_SHARE: Final = 0.05  # of a range's length on its scale: so near to an end is at it
+_BY_PARAMETER: Final = {p.parameter: p for p in schema.HYPERPARAMETERS}
+
+
+class Edge(NamedTuple):
+    """An end at which at least half of a model's best settings lie."""
+
+    model: str
+    parameter: str
+    end: float
+    name: str  # "least" or "greatest"
+
+    def __str__(self) -> str:
+        """In words: "conv's batch size (64, the least)"."""
+        what = label_of(self.parameter)
+        what = what if what[:1].isdigit() else what.lower()
+        return f"{self.model}'s {what} ({value_words(self.end)}, the {self.name})"
+
+
+def edges(run: Run) -> list[Edge]:
+    """The ends of ranges and of lists of numbers at which the best settings lie, by model.
+
+    An end beyond which no value is valid, such as no momentum, is none.
+    """
+    found = []
+    for space in spaces_of(run.manifest)[-1]:
+        table = parameter_table(run.trials, space["model"])
+        done = table[(table["state"] == schema.COMPLETED) & table["value"].notna()]
+        n_best = max(MIN_BEST, math.ceil(BEST_SHARE * len(done)))
+        best = done.nsmallest(n_best, "value") if len(done) > 1 else done.head(0)
+        for name, how in space["searched"]:
+            if name not in best or not (ends := _ends(how)):
+                continue
+            places = best[name].dropna().map(lambda value, how=how: _place(float(value), how))
+            for end, word, at in zip(
+                ends,
+                ("least", "greatest"),
+                (places <= END_SHARE, places >= 1 - END_SHARE),
+                strict=True,
+            ):
+                if len(best) and 2 * at.sum() >= len(best) and not _is_limit(name, end):
+                    found.append(Edge(space["model"], name, end, word))
+    return found
+
+
+def edge_sentence(run: Run) -> str:
+    """Which ends these are; "" for none."""
+    found = edges(run)
+    where = f"The best settings lie at an end of what was searched in {listed(map(str, found))}"
+    return f"{where}: better ones may lie beyond." if found else ""
+
+
+def _ends(how: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Of a range or a list of several numbers; None for words and truth values."""
+    if "low" in how:
+        return how["low"], how["high"]
+    numbers = [v for v in how["grid"] if isinstance(v, int | float) and not isinstance(v, bool)]
+    ordered = len(numbers) == len(how["grid"]) > 1
+    return (min(numbers), max(numbers)) if ordered else None
+
+
+def _place(value: float, how: Mapping[str, Any]) -> float:
+    """Where a value lies from the least (0) to the greatest (1); inside of a list at a half."""
+    low, high = map(float, _ends(how) or (0, 1))
+    if "low" not in how:
+        return 0.0 if value <= low else 1.0 if value >= high else 0.5
+    if how["log"]:
+        value, low, high = (math.log(number) for number in (value, low, high))
+    return (value - low) / (high - low)
+
+
+def _is_limit(name: str, end: float) -> bool:
+    """Whether there are no valid values beyond an end."""
+    p = _BY_PARAMETER.get(name)
+    return p is not None and p.from_parameter(end) in (p.low, p.high)
