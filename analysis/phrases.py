@@ -18,7 +18,7 @@ from study.folder import schema
 
 if TYPE_CHECKING:
     from analysis.load import Run
-    from analysis.settings import Estimate, Setting
+    from analysis.settings import Chance, Estimate, Setting
 
 NO_VALUE: Final = "–"
 MNIST: Final = "MNIST"  # the images that the report is about
@@ -126,6 +126,15 @@ def chance(estimate: "Estimate") -> str:
     )
 
 
+def odds(found: "Chance | None", what: str = "") -> str:
+    """A chance by its exact 95 % interval, and how often it was so: "0 to 71 % (0 of 3 pairs)"."""
+    if found is None:
+        return NO_VALUE
+    low, high = (share(end).removesuffix(" %") for end in found.ends)
+    times = f"{found.n_times} of {found.n} {what}".strip()
+    return f"{low.removesuffix('.0')} to {high} % ({times})"
+
+
 # Settings
 
 
@@ -187,6 +196,8 @@ def lost_words(setting: "Setting") -> str:
     found = [f"seed {seed} {state}" for seed, state in setting.lost.items()]
     by_seed = setting.by_seed()
     found += [f"seed {seed} collapsed ({digits(by_seed[seed])})" for seed in setting.collapsed]
+    if setting.collapsed:
+        found.append(f"mean of the others {mean_and_sd(setting.mean_of_others)}")
     return ", ".join([*found, *(f"seed {seed} not ended" for seed in setting.running)])
 
 

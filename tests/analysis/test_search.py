@@ -165,8 +165,8 @@ def test_a_winner_is_beside_the_reference_of_its_size():
 @pytest.mark.parametrize(
     ("conv", "dense", "sentence"),
     [
-        ([0.01, 0.01, 0.01], [0.005, 0.01, 0.02], "n = 3 seeds): no more than chance."),
-        ([0.004, 0.0041], [0.01, 0.01], "n = 2 seeds): lower, beyond chance."),
+        ([0.01, 0.01, 0.01], [0.005, 0.01, 0.02], "no more than chance; a fresh run has less"),
+        ([0.004, 0.0041], [0.01, 0.01], "a chance of 16 to 100 % (2 of 2 pairs)."),
         ([0.004], [0.01], "conv has 0.40 times dense's test MSE (n = 1 seed): one seed cannot"),
         ([], [0.01], ""),
     ],
