@@ -4,13 +4,13 @@ The question is the report's, or that of the study's author, or else which model
 error. What is said stands in a template for each: `page/chapters/answer_KIND.html.j2`.
 """
 
-import math
 from typing import Any, Final
 
 from analysis import audit, claims, phrases, settings
 from analysis.chapters import curves, custom, finalists, readings, search, winners
 from analysis.load import Run
 from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME, Estimate, Setting
+from analysis.specifications import by_value, shares
 from study.folder import schema
 
 FINISHED: Final = "finished"
@@ -112,10 +112,10 @@ def _of_readings(run: Run) -> dict[str, Any]:
     judged = its.claims()
     claim = next(c for c in judged if c.claim.quantity.startswith("test MSE, conv"))
     means = [estimate.mean for estimate in claim.estimates]
-    effects = [e for e in its.effects() if e.metric == schema.TEST_MSE and e.ratio]
-    effects.sort(key=lambda e: abs(math.log(e.ratio.mean)) if e.ratio else 0)
-    strongest = effects[-1] if effects else None
-    changed = {**audit.DEFAULT, strongest.name: strongest.value} if strongest else audit.DEFAULT
+    cells = its.cells()
+    single = {
+        names[0]: share for names, share in shares(cells).items() if names[0] in audit.DEFAULT
+    }
     return {
         "kind": "audit",
         "audit": its,
@@ -125,10 +125,11 @@ def _of_readings(run: Run) -> dict[str, Any]:
         "fails": len(claim.under(claims.NOT_REPRODUCED)),
         "least": min(means),
         "most": max(means),
-        "strongest": strongest,
-        "default": audit.DEFAULT,
-        "turned": [its.ratios(r)[schema.TEST_MSE] for r in (audit.DEFAULT, changed)],
-        "likely": its.likely(),
+        "strongest": max(single, key=single.__getitem__, default=""),
+        "shares": single,
+        "by_value": by_value,
+        "cells": cells,
+        "curve": its.curve(),
         "n": [estimate.n for estimate in claim.estimates],
         "figure": readings.FIGURE,
     }

@@ -2,11 +2,10 @@
 
 A reading gives each open value that a claim depends on one of its values in
 `study.folder.schema.OPEN_VALUES`. `analysis.claims` judges each claim under each reading; this
-module says what that amounts to. The rule for the likely reading is fixed here, before any data: it
-looks at the report's stated number alone, not at which claims would come true.
+module says what that amounts to. Which reading is likely rests on the report's stated number alone,
+not on which claims would come true.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from itertools import combinations, product
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis import claims, settings
@@ -21,6 +21,7 @@ from analysis.claims import IMAGES, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim
 from analysis.load import Run
 from analysis.phrases import reading_words
 from analysis.settings import CONV_NAME, DENSE_NAME, Estimate, Setting
+from analysis.specifications import Cell, chances
 from study.folder import schema
 
 Reading = Mapping[str, Any]  # open values by name
@@ -59,26 +60,16 @@ class AuditedClaim:
         return [reading for reading, claim in self.judged if claim.verdict == verdict]
 
 
-class Likely(NamedTuple):
-    """Which readings bring about the report's ratio of 0.5, on both sets of images."""
+class Specification(NamedTuple):
+    """The ratio conv ÷ dense-512 under a reading."""
 
-    n_judged: int = 0  # readings with an interval on both sets after the report's 50 epochs
-    compatible: tuple[Reading, ...] = ()  # whose intervals contain 0.5 and exclude 1 on both sets
-    nearest: Reading | None = None  # whose worse ratio is nearest to 0.5; None if none was judged
-    factor: float = math.nan  # between its worse ratio and 0.5, from 1 up
-    alike: tuple[Reading, ...] = ()  # others whose intervals overlap the nearest one's on both sets
-    nearest_value: Reading | None = None  # as `nearest`, with or without an interval
-
-
-class Effect(NamedTuple):
-    """What another value of one open value does, the others as in the default reading."""
-
-    name: str  # of the open value
-    value: Any  # instead of the default's
-    metric: str  # of `IMAGES`
-    # The MSE of each model ÷ that under the default reading, by architecture, if it has the value.
-    models: Mapping[str, Estimate | None]
-    ratio: Estimate | None  # conv ÷ dense-512, divided by that under the default reading
+    reading: Reading
+    ratios: Mapping[str, Estimate]  # by metric of `IMAGES`
+    together: Estimate  # on the test set, with an interval that holds together with all others
+    # That a fresh pair of runs has the report's ratio on both sets: the lesser of the two chances,
+    # as these go together. None without a spread over seeds, or before the report's epochs.
+    chance: float | None = None
+    weight: float | None = None  # its share of the sum of all readings' chances
 
 
 class Coverage(NamedTuple):
@@ -149,42 +140,25 @@ class Audit:
                         judged.setdefault(claim.claim, []).append((reading, whole))
         return [_overall(tuple(its)) for its in judged.values()]
 
-    def effects(self) -> list[Effect]:
-        """What each other open value does to the two models and to their ratio."""
-        default = self.under(DEFAULT)
-        of_model = {schema.CONV: CONV_NAME, schema.DENSE: DENSE_NAME}
-        found = []
-        for name, values in schema.OPEN_VALUES.items():
-            for value, metric in product([v for v in values if v != DEFAULT[name]], IMAGES):
-                changed = self.under({**DEFAULT, name: value})
-                models = {
-                    one: settings.ratio(changed.get(one), default.get(one), metric)
-                    for one in (of_model[model] for model in schema.BY_NAME[name].models)
-                }
-                both = settings.ratio_over_seeds(
-                    _by_seed(changed, metric), _by_seed(default, metric)
-                )
-                found.append(Effect(name, value, metric, models, both))
-        return found
+    def cells(self, metric: str = schema.TEST_MSE) -> list[Cell]:
+        """Conv ÷ dense-512 by seed, of each reading that has a pair of trials."""
+        every = [(r, _by_seed(self.under(r), metric)) for r in readings_of(*schema.MODELS)]
+        return [(reading, ratios) for reading, ratios in every if len(ratios)]
 
-    def likely(self) -> Likely:
-        """The reading that the report most likely used, as far as its ratio of 0.5 tells.
-
-        One seed has no interval, and is left out but for `nearest_value`.
-        """
-        every = [(r, [*self.ratios(r).values()]) for r in readings_of(*schema.MODELS)]
-        known = [(r, [p for p in pairs if p]) for r, pairs in every if all(pairs)]
-        if not known or self.n_epochs < claims.REPORT_EPOCHS:
-            return Likely()
-        nearest_value, _ = min(known, key=lambda item: _distance(item[1]))
-        judged = [(r, pairs) for r, pairs in known if all(p.n > 1 for p in pairs)]
-        if not judged:
-            return Likely(nearest_value=nearest_value)
-        nearest, its = min(judged, key=lambda item: _distance(item[1]))
-        compatible = [r for r, pairs in judged if all(map(_brings_about_half, pairs))]
-        alike = [r for r, pairs in judged if r is not nearest and all(map(_overlap, pairs, its))]
-        factor = math.exp(_distance(its))
-        return Likely(len(judged), tuple(compatible), nearest, factor, tuple(alike), nearest_value)
+    def curve(self) -> list[Specification]:
+        """The readings that have a pair of trials, by their ratio on the test set."""
+        cells, found = self.cells(), []
+        long = self.n_epochs >= claims.REPORT_EPOCHS
+        of = [chances(self.cells(m), claims.REPORT_MSE_RATIO) if long else [] for m in IMAGES]
+        known = [min(its) for its in zip(*of, strict=True)] or [None] * len(cells)
+        total = sum(filter(None, known))
+        for (reading, ratios), chance in zip(cells, known, strict=True):
+            pairs = {metric: pair for metric, pair in self.ratios(reading).items() if pair}
+            together = settings.mean_over_seeds(pd.Series(np.log(ratios)), len(cells))
+            assert together is not None
+            weight = chance / total if chance and total else chance
+            found.append(Specification(reading, pairs, together.exp(), chance, weight))
+        return sorted(found, key=lambda one: one.together.mean)
 
     def coverage(self) -> dict[str, Coverage]:
         """What it has of each architecture under each reading of its own."""
@@ -247,19 +221,6 @@ def _by_seed(named: Named, metric: str) -> pd.Series:
     return (named[CONV_NAME].by_seed(metric) / named[DENSE_NAME].by_seed(metric)).dropna()
 
 
-def _brings_about_half(pair: Estimate) -> bool:
-    return pair.lowest <= claims.REPORT_MSE_RATIO <= pair.highest < 1
-
-
-def _overlap(one: Estimate, other: Estimate) -> bool:
-    return one.lowest <= other.highest and other.lowest <= one.highest
-
-
-def _distance(pairs: Iterable[Estimate]) -> float:
-    """How far the worse of some ratios is from the report's, as a logarithm."""
-    return max(abs(math.log(pair.mean / claims.REPORT_MSE_RATIO)) for pair in pairs)
-
-
 def csv(audited: Iterable[AuditedClaim]) -> str:
     """A row a claim and reading, as a CSV file."""
     rows = [
@@ -272,3 +233,18 @@ def csv(audited: Iterable[AuditedClaim]) -> str:
     frame = pd.DataFrame(rows, columns=[*columns, "verdict", "reason", "overall"])
     whole = dict.fromkeys(("batch_size", "latent_filters", "n"), "Int64")
     return frame.astype(whole).to_csv(index=False)
+
+
+def curve_csv(curve: Iterable[Specification]) -> str:
+    """A row a reading, as a CSV file: its ratios with their intervals, and its likelihood."""
+    rows = []
+    for one in curve:
+        row: dict[str, Any] = {**one.reading, "n": one.together.n}
+        for metric, pair in one.ratios.items():
+            row |= {metric: pair.mean, f"{metric}_low": pair.low, f"{metric}_high": pair.high}
+        row |= {
+            "test_mse_together_low": one.together.low,
+            "test_mse_together_high": one.together.high,
+        }
+        rows.append(row | {"chance": one.chance, "weight": one.weight})
+    return pd.DataFrame(rows).to_csv(index=False)

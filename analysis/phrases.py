@@ -169,6 +169,11 @@ def open_label(name: str) -> str:
     return whose + label_of(name).lower()
 
 
+def factor_label(name: str) -> str:
+    """The same, or "seeds"."""
+    return open_label(name) if name in schema.BY_NAME else name
+
+
 def reading_words(reading: Mapping[str, Any]) -> str:
     """A reading of what the report leaves open: "batch size 256, latent filters 8"."""
     return ", ".join(f"{open_label(name)} {value}" for name, value in reading.items())

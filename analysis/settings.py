@@ -84,8 +84,12 @@ class Estimate:
         return Estimate(float(np.exp(self.mean)), self.n, None, low, high)
 
 
-def mean_over_seeds(values: pd.Series) -> Estimate | None:
-    """Mean, sample standard deviation and t-interval of one value a seed; None for no value."""
+def mean_over_seeds(values: pd.Series, n_intervals: int = 1) -> Estimate | None:
+    """Mean, sample standard deviation and t-interval of one value a seed; None for no value.
+
+    The interval is one of so many that all hold together with 95 %, by C. E. Bonferroni's
+    inequality, whatever their dependence.
+    """
     numbers = values.dropna().to_numpy(dtype=float)
     n = len(numbers)
     if n == 0:
@@ -95,7 +99,7 @@ def mean_over_seeds(values: pd.Series) -> Estimate | None:
         return Estimate(mean, n)
     sd = float(numbers.std(ddof=1))
     # Not `ttest_1samp`: it has no interval for equal values, such as those of collapsed seeds.
-    low, high = stats.t.interval(CONFIDENCE, n - 1)
+    low, high = stats.t.interval(1 - (1 - CONFIDENCE) / n_intervals, n - 1)
     return Estimate(mean, n, sd, mean + float(low) * sd / n**0.5, mean + float(high) * sd / n**0.5)
 
 

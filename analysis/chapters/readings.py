@@ -1,12 +1,21 @@
 """What the report leaves open: its contradictions, what it omits, and what depends on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from analysis import phrases, plots
-from analysis.audit import DEFAULT, Audit, AuditedClaim, csv, is_audited, readings_of
+from analysis.audit import (
+    Audit,
+    AuditedClaim,
+    Specification,
+    csv,
+    curve_csv,
+    is_audited,
+    readings_of,
+)
 from analysis.claims import (
     IMAGES,
     NOT_REPRODUCED,
@@ -16,15 +25,19 @@ from analysis.claims import (
     concerns_report,
 )
 from analysis.load import Run
+from analysis.plots import Marks
 from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME
+from analysis.specifications import SEEDS, by_value, rounded, shares
 from study.folder import schema
 
 FIGURE: Final = "figure-readings"
 CSV_FILE: Final = "audit.csv"
-ROW_INCHES: Final = 0.3
+CURVE_FILE: Final = "specifications.csv"
+FILES: Final = (CSV_FILE, CURVE_FILE)  # that only an audit has
+ROW_INCHES: Final = 0.16
 LOOKS: Final[Mapping[str, plots.Look]] = {
-    "training set": {"color": plots.DARK, "marker": "o", "markersize": 5},
-    "test set": {"color": plots.LIGHT, "marker": "s", "markersize": 4.5},
+    schema.TRAIN_MSE: plots.HOLLOW | {"color": plots.LIGHT, "marker": "s", "markersize": 5},
+    schema.TEST_MSE: {"color": plots.DARK, "marker": "o", "markersize": 4.5},
 }
 
 
@@ -36,31 +49,41 @@ def chapter(run: Run) -> dict[str, Any]:
     if not (its["concerned"] and is_audited(run)):
         return its
     audit = Audit(run)
-    rows = ratio_rows(audit)
+    curve, cells = audit.curve(), audit.cells()
+    ratios = [one.together.mean for one in curve]
+    of = {m: [one.ratios[m].mean for one in curve] for m in IMAGES}
     return its | {
         "audit": audit,
         "audited": (audited := audit.claims()),
         "rarer": {c.claim.claim: _rarer(c) for c in audited if c.depends_on},
         "time_ratio": REPORT_TIME_RATIO,
-        "likely": audit.likely(),
-        "effects": audit.effects(),
+        "curve": curve,
+        "n_below": sum(ratio < 1 for ratio in ratios),
+        "n_claimed": sum(ratio <= REPORT_MSE_RATIO for ratio in ratios),
+        "median": float(np.median(ratios)) if ratios else None,
+        "cells": cells,
+        "shares": shares(cells),
+        "by_value": by_value,
+        "SEEDS": SEEDS,
+        "rounded": [phrases.digits(end, 2) for end in rounded(REPORT_MSE_RATIO)],
         "lacks": lacks(audit),
-        "default": DEFAULT,
-        "images": IMAGES,
-        "known": (known := rows.dropna(subset="mean")),
         "ends": [
-            f"{kind} {phrases.digits(its.min())} to {phrases.digits(its.max())}"
-            for kind, its in known.groupby("kind", sort=False)["mean"]
+            f"{IMAGES[m]} set {phrases.digits(min(its))} to {phrases.digits(max(its))}"
+            for m, its in of.items()
+            if its
         ],
-        "n_readings": rows["label"].nunique(),
-        "drawing": draw(rows) if rows["mean"].notna().any() else None,
+        "n_readings": len(readings_of(*schema.MODELS)),
+        "drawing": draw(curve, schema.OPEN_VALUES) if curve else None,
     }
 
 
 def files(run: Run) -> dict[str, bytes]:
-    """audit.csv, of an audit."""
-    audited = concerns_report(run) and is_audited(run)
-    return {CSV_FILE: csv(Audit(run).claims()).encode()} if audited else {}
+    """audit.csv and specifications.csv, of an audit."""
+    if not (concerns_report(run) and is_audited(run)):
+        return {}
+    audit = Audit(run)
+    tables = {CSV_FILE: csv(audit.claims()), CURVE_FILE: curve_csv(audit.curve())}
+    return {name: table.encode() for name, table in tables.items()}
 
 
 def _open(run: Run, p: schema.Hyperparameter) -> tuple[str, str, str]:
@@ -102,37 +125,50 @@ def _rarer(audited: AuditedClaim) -> tuple[str, str, str]:
     return fewer, " / ".join(dict.fromkeys(map(phrases.reading_words, cells))), more
 
 
-def ratio_rows(audit: Audit) -> pd.DataFrame:
-    """Conv ÷ dense-512, a row a reading and set of images, those without a ratio as well.
+def draw(curve: Sequence[Specification], factors: Mapping[str, Sequence[Any]]) -> plots.Drawing:
+    """The ratio under each reading, the least first, and below it which values each has.
 
-    Returns:
-        Columns label (the open values), kind (the images), mean, low, high and n.
+    A specification curve (U. Simonsohn, J. P. Simmons, L. D. Nelson, Nature Human Behaviour 4,
+    2020).
     """
-    rows: list[tuple[Any, ...]] = []
-    for reading in readings_of(*schema.MODELS):
-        label = ", ".join(map(str, reading.values()))
-        for metric, pair in audit.ratios(reading).items():
-            measured = (pair.mean, pair.low, pair.high, pair.n) if pair else (None, None, None, 0)
-            rows.append((label, f"{IMAGES[metric]} set", *measured))
-    columns = ["label", "kind", "mean", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:5], "float64"))
-
-
-def draw(rows: pd.DataFrame) -> plots.Drawing:
-    """The ratio under each reading on a log axis, beside the lines 1 and 0.5."""
-    labels = list(dict.fromkeys(rows["label"]))
-    figure, ax = plots.new_figure(1.3 + ROW_INCHES * len(labels))
-    part = len(labels) // len(next(iter(schema.OPEN_VALUES.values())))
-    breaks = range(part, len(labels), part)  # between the values of the first
-    points = plots.forest(ax, rows, LOOKS, always=(1.0, REPORT_MSE_RATIO), breaks=breaks)
-    plots.line_at(ax.axvline, REPORT_MSE_RATIO)
+    rows = [(name, value) for name, values in factors.items() for value in values]
+    figure = plots.empty_figure(3.2 + ROW_INCHES * len(rows))
+    heights = {"height_ratios": [2.6, ROW_INCHES * len(rows)]}
+    ax, below = figure.subplots(2, 1, sharex=True, gridspec_kw=heights)
+    some = []
+    for metric, look in LOOKS.items():
+        pairs = [one.ratios[metric] for one in curve]
+        texts = [
+            f"{phrases.reading_words(one.reading)}: {IMAGES[metric]} set {phrases.interval(pair)}"
+            for one, pair in zip(curve, pairs, strict=True)
+        ]
+        values = [pair.mean for pair in pairs]
+        some.append(Marks(look, range(len(curve)), values, f"{IMAGES[metric]} set", texts))
+    tested = [one.ratios[schema.TEST_MSE] for one in curve]
+    ends = [pair.lowest for pair in tested], [pair.highest for pair in tested]
+    ax.vlines(range(len(curve)), *ends, color=plots.DARK, linewidth=1.4)
+    points = plots.marks(ax, some)
+    ax.axhline(1, color="#444444", linewidth=1)
+    plots.line_at(ax.axhline, REPORT_MSE_RATIO)
     for place, words in ((1.0, "equal "), (REPORT_MSE_RATIO, "the report ")):
-        plots.note(ax, place, 1.0, words, ax.get_xaxis_transform())
-    absent = rows.groupby("label", sort=False)["mean"].count() == 0
-    for row in [labels.index(label) for label in absent.index[absent]]:
-        words = "no completed pair of trials "
-        plots.note(ax, 1.0, row, words, ax.get_yaxis_transform(), va="center")
-    ax.set_xlabel(f"MSE, {RATIO_NAME}, log axis")
-    ax.set_ylabel(phrases.sentence_case(", ".join(map(phrases.open_label, schema.OPEN_VALUES))))
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=2)
+        plots.note(ax, 1.0, place, words, ax.get_yaxis_transform())
+    means = [1.0, REPORT_MSE_RATIO, *(pair.mean for one in curve for pair in one.ratios.values())]
+    # An interval from two seeds may be so wide that nothing else would be seen.
+    margin = 4.0
+    low, high = max(min(ends[0]), min(means) / margin), min(max(ends[1]), max(means) * margin)
+    ax.set_ylim(min(low, *means) / 1.1, max(high, *means) * 1.1)
+    plots.log_axis(ax.yaxis)
+    ax.set_ylabel(f"MSE, {RATIO_NAME}, log axis")
+    plots.legend_above(ax)
+    dot = {"color": plots.DARK, "marker": "o", "markersize": 4}
+    for x, one in enumerate(curve):
+        chosen = [y for y, (name, value) in enumerate(rows) if one.reading[name] == value]
+        plots.marks(below, [Marks(dot, [x] * len(chosen), chosen)])
+    breaks = [y for y in range(1, len(rows)) if rows[y][0] != rows[y - 1][0]]
+    plots.rows_axis(
+        below, [phrases.reading_words({name: value}) for name, value in rows], breaks=breaks
+    )
+    below.tick_params(labelsize=plots.SMALL_POINTS)
+    below.set_xticks([])
+    below.set_xlabel(f"{phrases.count(len(curve), 'reading')}, by the ratio on the test set")
     return plots.Drawing(FIGURE, figure, points, by="point")
