@@ -37,6 +37,7 @@ def answer(run: Run) -> dict[str, Any]:
         "searched": schema.SEARCH in groups,
         "best_custom": custom.best_sentence(run),
         "status": "" if status == FINISHED else status,
+        "decided": phrases.decisions(run.manifest, schema.REFERENCE),
         **its,
     }
 

@@ -253,6 +253,19 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def decisions(manifest: Mapping[str, Any], group: str) -> list[str]:
+    """How far the comparisons of a group are that seeds were added to until they are decided."""
+    its = manifest.get("until_decided") or {"comparisons": []}
+    found = []
+    for one in its["comparisons"]:
+        verdict = "decided" if one["decided"] else "not decided"
+        p = "" if one["p"] is None else f", p = {digits(one['p'], 2)}"
+        if one["group"] == group:
+            n = count(one["n"], "seed")
+            found.append(f"{one['setting']} beside {one['base']}: {verdict} after {n}{p}")
+    return found
+
+
 def sentence_case(text: str) -> str:
     """The text with a capital first letter, the rest as it is."""
     return text[:1].upper() + text[1:]
