@@ -163,11 +163,11 @@ def test_a_killed_study_goes_on_to_the_same_decisions(seed: int):
     spec = replace(SPEC, n_search_trials=4)
 
     def ends_of(chances: Chances, deaths: list[int]) -> tuple[set[str], list[Comparison]]:
-        executor, files = Executor(spec, random.Random(seed), chances, 3), {}
+        executor, files = Executor(spec, random.Random(seed), n_slots=3), {}
         for dies_at in deaths:
             with pytest.raises(Death):
                 executor.session(MemoryFolder(files, dies_at))
-        finished = False
+        executor.chances, finished = chances, False
         while not finished:
             plan, ledger = executor.session(MemoryFolder(files))
             finished = plan.is_finished
