@@ -1,17 +1,19 @@
 """The first screen: the question, and the answer that the run at hand can give.
 
-The question is the report's, or that of the study's author, or else which model has the least
+The question is the paper's, or that of the study's author, or else which model has the least
 error. What is said stands in a template for each: `page/chapters/answer_KIND.html.j2`.
 """
 
 from typing import Any, Final
 
-from analysis import audit, claims, phrases, settings
+from analysis import claims, phrases, settings
+from analysis.audit import Audit, is_audited
 from analysis.chapters import curves, custom, finalists, readings, search, winners
 from analysis.load import Run
-from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME, Estimate, Setting
+from analysis.settings import Estimate, Setting
 from analysis.specifications import by_value, shares
 from study.folder import schema
+from study.folder.paper import REACHES, Claim
 
 FINISHED: Final = "finished"
 Fact = tuple[str, str, str]  # a number on the first screen: its name, its value, what it rests on
@@ -20,8 +22,8 @@ Fact = tuple[str, str, str]  # a number on the first screen: its name, its value
 def answer(run: Run) -> dict[str, Any]:
     """The `kind` of answer, report, audit, study or question, and the values for its template."""
     question = phrases.custom_question(run.manifest) if len(run.trials) else ""
-    of_report = not question and (asks_the_report(run) or run.trials.empty)
-    its = _of_report(run) if of_report else _of_study(run)
+    of_paper = not question and run.paper and (asks_the_paper(run) or run.trials.empty)
+    its = _of_paper(run) if of_paper else _of_study(run)
     if question:
         its |= _of_question(run)
     groups, status = run.trials["group"].value_counts(), run.manifest["status"]
@@ -32,7 +34,8 @@ def answer(run: Run) -> dict[str, Any]:
         "trained": [
             phrases.count(int(groups[g]), f"{g} trial") for g in schema.GROUPS if g in groups
         ],
-        "open": phrases.open_values(run.reference_trials),
+        "paper": run.paper,
+        "open": phrases.open_values(run.reference_trials, run.paper),
         "n_epochs": run.reference[0].epochs if run.reference else 0,
         "searched": schema.SEARCH in groups,
         "best_custom": custom.best_sentence(run),
@@ -42,10 +45,13 @@ def answer(run: Run) -> dict[str, Any]:
     }
 
 
-def asks_the_report(run: Run) -> bool:
-    """Whether a run is about the report's question: its two kinds of model, on its images."""
+def asks_the_paper(run: Run) -> bool:
+    """Whether a run is about its paper's question: the models of its ratio, on its images."""
     models = {s.model for group in (schema.REFERENCE, schema.READING) for s in run.of(group)}
-    return phrases.image_set(run.manifest) == phrases.MNIST and set(schema.MODELS) <= models
+    if run.paper is None or run.paper.headline is None:
+        return False
+    images = phrases.image_set(run.manifest)
+    return images == run.paper.images and set(run.paper.headline.models) <= models
 
 
 def ranked(run: Run) -> list[tuple[Setting, Estimate]]:
@@ -73,14 +79,22 @@ def _fact(name: str, mean: Estimate) -> Fact:
     return f"{name}, test MSE", value, ", ".join([*(f"± {one}" for one in sd), f"n = {mean.n}"])
 
 
-def _of_report(run: Run) -> dict[str, Any]:
-    """How far a run can answer the report's question, and with what."""
-    conv, dense = run.named.get(CONV_NAME), run.named.get(DENSE_NAME)
-    pair = settings.ratio(conv, dense)
+def _of_paper(run: Run) -> dict[str, Any]:
+    """How far a run can answer its paper's question, and with what."""
+    assert run.paper is not None
+    headline = next((j for j in claims.claims_of(run) if j.claim is run.paper.headline), None)
+    named = {s.label: s for s in [*run.of(schema.CUSTOM), *run.reference]}
+    top, bottom = run.two(named)
+    brief = top is not None and top.epochs < (run.paper.epochs or 0)
+    pair = headline.estimate if headline else None
     of_others = [] if {s.model for s in run.reference} <= set(schema.MODELS) else ranked(run)
     its = {
         "pair": pair,
-        "missing": [name for name in (CONV_NAME, DENSE_NAME) if name not in run.named],
+        "names": run.pair,
+        "brief": brief,
+        "claimed": _claimed(headline.claim) if headline else "",
+        "claim": headline and headline.claim,
+        "missing": [name for name in run.pair if name and name not in named],
         "tuned": _tuned(run),
         "ranked": of_others,
         "best_pair": _best_pair(of_others),
@@ -90,33 +104,37 @@ def _of_report(run: Run) -> dict[str, Any]:
         "facts": [],
         "figure": curves.TEST,
     }
-    if pair is None or conv is None or dense is None:
+    if headline is None or pair is None or top is None or bottom is None:
         return its
-    audited = pair.low is not None and conv.epochs >= claims.REPORT_EPOCHS and audit.is_audited(run)
+    audited = pair.low is not None and not brief and is_audited(run)
     its |= _of_readings(run) if audited else {}
-    crossing = settings.ratio_curve(conv, dense, run.epochs, schema.TEST_MSE)
+    metric = headline.claim.measure
+    curve = settings.ratio_curve(top, bottom, run.epochs, metric)
     note = "one seed" if pair.low is None else phrases.ends(pair)
-    note += "; at the default reading, the report: 0.5" if audited else "; the report: 0.5"
+    note += f"; {'at the default reading, ' if audited else ''}{run.paper.called}:"
+    note += f" {its['claimed']}"
     return its | {
-        "verdict": claims.half_verdict(pair)[0],
-        "overtaking": curves.overtaking(crossing) if len(crossing) and pair.n > 1 else "",
+        "verdict": headline.verdict,
+        "overtaking": curves.overtaking(curve, *run.pair) if len(curve) and pair.n > 1 else "",
         "facts": [
-            *(_fact(s.label, mean) for s in (conv, dense) if (mean := s.mean())),
-            (RATIO_NAME, f"{phrases.digits(pair.mean)} ×", note),
+            *(_fact(s.label, mean) for s in (top, bottom) if (mean := s.mean())),
+            (run.ratio_name, f"{phrases.digits(pair.mean)} ×", note),
         ],
     }
 
 
+def _claimed(claim: Claim) -> str:
+    """The number of a claim: one that the paper measured, or a bound: "at most 0.9"."""
+    return f"{claim.value:g}" if claim.judged == REACHES else f"{claim.relation} {claim.value:g}"
+
+
 def _of_readings(run: Run) -> dict[str, Any]:
     """The answer of an audit, on the test set."""
-    its = audit.Audit(run)
-    judged = its.claims()
-    claim = next(c for c in judged if c.claim.quantity.startswith("test MSE, conv"))
+    its = Audit(run)
+    claim = next(c for c in its.claims() if c.claim is its.paper.headline)
     means = [estimate.mean for estimate in claim.estimates]
     cells = its.cells()
-    single = {
-        names[0]: share for names, share in shares(cells).items() if names[0] in audit.DEFAULT
-    }
+    single = {names[0]: share for names, share in shares(cells).items() if names[0] in its.factors}
     return {
         "kind": "audit",
         "audit": its,
@@ -131,13 +149,14 @@ def _of_readings(run: Run) -> dict[str, Any]:
         "by_value": by_value,
         "cells": cells,
         "curve": its.curve(),
+        "holding": claims.holding(claim.claim),
         "n": [estimate.n for estimate in claim.estimates],
         "figure": readings.FIGURE,
     }
 
 
 def _of_study(run: Run) -> dict[str, Any]:
-    """The answer of a study that is not about the report's question: what came out."""
+    """The answer of a study that is not about a paper's question: what came out."""
     best = ranked(run)
     asked = custom.ranked(run.of(schema.CUSTOM))
     tuned = _tuned(run)

@@ -1,43 +1,38 @@
-"""The report's claims under every reading of what it leaves open, and which reading is likely.
+"""A paper's claims under every reading of what it leaves open, and which reading is likely.
 
-A reading gives each open value that a claim depends on one of its values in
-`study.folder.schema.OPEN_VALUES`. `analysis.claims` judges each claim under each reading; this
-module says what that amounts to. Which reading is likely rests on the report's stated number alone,
-not on which claims would come true.
+A reading gives each open value that a claim depends on one of the values that the study tries; the
+manifest lists them, with the label of every setting under each. `analysis.claims` judges each claim
+under each reading; this module says what that amounts to. Which reading is likely rests on the
+number that the paper measured alone, not on which claims would come true.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis import claims, settings
-from analysis.claims import IMAGES, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim, Named, Verdict
+from analysis.claims import IMAGES, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Judged, Named, Verdict
 from analysis.load import Run
 from analysis.phrases import reading_words
-from analysis.settings import CONV_NAME, DENSE_NAME, Estimate, Setting
-from analysis.specifications import Cell, chances
+from analysis.settings import Estimate
+from analysis.specifications import Cell, Levels, chances
 from study.folder import schema
+from study.folder.paper import Claim
 
-Reading = Mapping[str, Any]  # open values by name
 Overall = Verdict | Literal["depends"]
 DEPENDS: Final = "depends"
-# The reading of the reference trials.
-DEFAULT: Final[Reading] = MappingProxyType(
-    {name: schema.BY_NAME[name].default for name in schema.OPEN_VALUES}
-)
 
 
 @dataclass(frozen=True)
 class AuditedClaim:
-    """A claim of the report under every reading that concerns it."""
+    """A claim of the paper under every reading that concerns it."""
 
-    judged: tuple[tuple[Reading, Claim], ...]  # each reading with the claim as judged under it
+    judged: tuple[tuple[Levels, Judged], ...]  # each reading with the claim as judged under it
     # Reproduced, not reproduced or not comparable under all readings; depends if both of the first
     # two occur; not tested under none; else undecided.
     verdict: Overall
@@ -47,33 +42,34 @@ class AuditedClaim:
 
     @property
     def claim(self) -> Claim:
-        """The claim as judged under the first reading; its words are those of all."""
-        return self.judged[0][1]
+        """What is claimed."""
+        return self.judged[0][1].claim
 
     @property
     def estimates(self) -> list[Estimate]:
         """What was measured under the readings."""
-        return [claim.estimate for _, claim in self.judged if claim.estimate is not None]
+        return [one.estimate for _, one in self.judged if one.estimate is not None]
 
-    def under(self, verdict: str) -> list[Reading]:
+    def under(self, verdict: str) -> list[Levels]:
         """The readings with a verdict."""
-        return [reading for reading, claim in self.judged if claim.verdict == verdict]
+        return [levels for levels, one in self.judged if one.verdict == verdict]
 
 
 class Specification(NamedTuple):
-    """The ratio conv ÷ dense-512 under a reading."""
+    """The ratio that is compared under a reading."""
 
-    reading: Reading
+    reading: Levels
     ratios: Mapping[str, Estimate]  # by metric of `IMAGES`
-    together: Estimate  # on the test set, with an interval that holds together with all others
-    # That a fresh pair of runs has the report's ratio on both sets: the lesser of the two chances,
-    # as these go together. None without a spread over seeds, or before the report's epochs.
+    together: Estimate  # by the headline's metric; its interval holds together with all others
+    # That a fresh pair of runs has the numbers that the paper measured: the least of their
+    # chances, as these go together. None without a number, without a spread over seeds, or before
+    # the paper's epochs.
     chance: float | None = None
     weight: float | None = None  # its share of the sum of all readings' chances
 
 
 class Coverage(NamedTuple):
-    """What an audit has of an architecture."""
+    """What an audit has of a setting."""
 
     n: Mapping[str, int]  # seeds by reading, in words
     lost: Counter[str]  # trials that did not complete, by state
@@ -81,115 +77,152 @@ class Coverage(NamedTuple):
 
 def is_audited(run: Run) -> bool:
     """Whether the run trained the reference under other readings."""
-    return bool(run.of(schema.READING))
-
-
-def readings_of(*models: str) -> list[Reading]:
-    """Every combination of the open values that concern these models."""
-    concerned = [n for n in schema.OPEN_VALUES if set(schema.BY_NAME[n].models) & set(models)]
-    values = product(*(schema.OPEN_VALUES[name] for name in concerned))
-    return [dict(zip(concerned, one, strict=True)) for one in values]
-
-
-def reading_of(setting: Setting) -> Reading:
-    """The open values that a setting has."""
-    return {name: setting.values[name] for name in schema.OPEN_VALUES if name in setting.values}
+    return bool(run.of(schema.READING)) and len(run.readings) > 1
 
 
 class Audit:
-    """The report's models under every reading of what it leaves open.
+    """A paper's claims under every reading of what it leaves open.
 
     Args:
-        run: with reference trials and trials of other readings.
+        run: with a paper, reference trials and trials of other readings.
     """
 
     def __init__(self, run: Run) -> None:
-        self._epochs = run.epochs
-        # A user's table may add others to the two groups, with something else changed.
+        assert run.paper is not None
+        self._epochs, self.paper, self.readings = run.epochs, run.paper, run.readings
+        self.factors, self._two = run.paper.factors, run.two
+        default = next(reading for reading in run.readings if reading.default)
+        self.default, self.under_default = default.levels, default.settings
+        labels = {label for reading in run.readings for label in reading.settings.values()}
+        # A study's own tables may add others to the two groups, with something else changed.
         self.planned = [
             s
             for s in [*run.of(schema.REFERENCE), *run.of(schema.READING)]
-            if s.model in schema.MODELS and s.split == schema.FULL_SPLIT
-            if s.label == s.architecture or set(s.differs) <= set(schema.OPEN_VALUES)
+            if s.label in labels and s.split == schema.FULL_SPLIT
         ]
         tested = [s for s in self.planned if len(s.by_seed())]
         self.n_epochs = max((s.epochs for s in tested), default=0)
         self.settings = [s for s in tested if s.epochs == self.n_epochs]  # that it rests on
         self.trials = pd.concat([s.completed for s in self.settings] or [run.trials.iloc[:0]])
+        self._by_label = {s.label: s for s in self.settings}
+        # By name: those that were planned, and those that are claimed of.
+        planned = {s.label for s in self.planned}
+        claimed = {name for claim in self.paper.claims for name in claim.pair}
+        settings_ = self.readings[0].settings
+        self.names = [
+            name
+            for name in settings_
+            if name in claimed or any(r.settings[name] in planned for r in self.readings)
+        ]
 
-    def under(self, reading: Reading) -> Named:
-        """The settings of a reading: of each architecture whose open values it gives."""
-        alike = [s for s in self.settings if reading_of(s).items() <= reading.items()]
-        return {s.architecture: s for s in alike}
+    def readings_of(self, names: Sequence[str]) -> list[Levels]:
+        """Every combination of some open values."""
+        values = product(*(self.factors[name] for name in names))
+        return [dict(zip(names, one, strict=True)) for one in values]
 
-    def ratios(self, reading: Reading) -> dict[str, Estimate | None]:
-        """Conv ÷ dense-512 under a reading, paired by seed, by metric of `IMAGES`."""
-        named = self.under(reading)
-        return {metric: settings.report_ratio(named, metric) for metric in IMAGES}
+    def under(self, levels: Levels) -> Named:
+        """The settings of a reading by name; of a part of one, of the first that has it."""
+        reading = next(r for r in self.readings if levels.items() <= r.levels.items())
+        found = {name: self._by_label.get(label) for name, label in reading.settings.items()}
+        return {name: setting for name, setting in found.items() if setting is not None}
+
+    @property
+    def compared(self) -> list[Levels]:
+        """The readings that concern the two settings whose ratio is shown."""
+        its = self.paper.headline
+        return self.readings_of(self.paper.factors_of(its.models if its else ()))
+
+    def ratios(self, levels: Levels) -> dict[str, Estimate | None]:
+        """The ratio that is compared under a reading, paired by seed, by metric of `IMAGES`."""
+        two = self._two(self.under(levels))
+        return {metric: settings.ratio(*two, metric) for metric in IMAGES}
 
     def claims(self) -> list[AuditedClaim]:
-        """Each measurable claim of the report under every reading."""
-        judged: dict[str, list[tuple[Reading, Claim]]] = {}
-        sizes = {s.architecture for s in self.settings if s.model == schema.DENSE}
-        for models in (schema.MODELS, (schema.CONV,), (schema.DENSE,)):
-            for reading in readings_of(*models):
-                named = self.under(reading)
-                for claim in claims.judge_claims(named, self._epochs):
-                    if claim.models == models and claim.quantity:
-                        whole = _with_every_size(claim, sizes - set(named))
-                        judged.setdefault(claim.claim, []).append((reading, whole))
-        return [_overall(tuple(its)) for its in judged.values()]
+        """Each measurable claim of the paper under every reading: those of all models first."""
+        found = []
+        its = [claim for claim in self.paper.claims if claim.measure]
+        for claim in sorted(its, key=lambda claim: (-len(claim.models), claim.models)):
+            judged = []
+            for levels in self.readings_of(self.paper.factors_of(claim.models)):
+                named = self.under(levels)
+                one = claims.judge(claim, self.paper, named, self._epochs)
+                judged.append((levels, self._with_every_rival(one, named)))
+            found.append(_overall(tuple(judged)))
+        return found
 
-    def cells(self, metric: str = schema.TEST_MSE) -> list[Cell]:
-        """Conv ÷ dense-512 by seed, of each reading that has a pair of trials."""
-        every = [(r, _by_seed(self.under(r), metric)) for r in readings_of(*schema.MODELS)]
-        return [(reading, ratios) for reading, ratios in every if len(ratios)]
+    def _with_every_rival(self, one: Judged, named: Named) -> Judged:
+        """A claim about all rivals is not reproduced by some of them alone."""
+        models = {s.architecture for s in self.settings if s.model in one.claim.models}
+        missing = sorted(models - {s.architecture for s in named.values()})
+        if one.claim.others and one.verdict == REPRODUCED and missing:
+            reason = f"{one.reason} Not compared: {', '.join(missing)}."
+            return replace(one, verdict=UNDECIDED, reason=reason)
+        return one
+
+    @property
+    def metric(self) -> str:
+        """By which the readings are sorted: the headline's."""
+        its = self.paper.headline
+        return its.measure if its and its.measure in IMAGES else schema.TEST_MSE
+
+    def cells(self, metric: str = "") -> list[Cell]:
+        """The ratio that is compared by seed, of each reading that has a pair of trials."""
+        metric = metric or self.metric
+        every = [(levels, self._by_seed(self.under(levels), metric)) for levels in self.compared]
+        return [(levels, ratios) for levels, ratios in every if len(ratios)]
 
     def curve(self) -> list[Specification]:
-        """The readings that have a pair of trials, by their ratio on the test set."""
+        """The readings that have a pair of trials, by their ratio."""
         cells, found = self.cells(), []
-        long = self.n_epochs >= claims.REPORT_EPOCHS
-        of = [chances(self.cells(m), claims.REPORT_MSE_RATIO) if long else [] for m in IMAGES]
+        long = self.n_epochs >= (self.paper.epochs or 0)
+        numbers = self.paper.numbers if long else {}
+        of = [chances(self.cells(metric), one.value) for metric, one in numbers.items()]
         known = [min(its) for its in zip(*of, strict=True)] or [None] * len(cells)
         total = sum(filter(None, known))
-        for (reading, ratios), chance in zip(cells, known, strict=True):
-            pairs = {metric: pair for metric, pair in self.ratios(reading).items() if pair}
+        for (levels, ratios), chance in zip(cells, known, strict=True):
+            pairs = {metric: pair for metric, pair in self.ratios(levels).items() if pair}
             together = settings.mean_over_seeds(pd.Series(np.log(ratios)), len(cells))
             assert together is not None
             weight = chance / total if chance and total else chance
-            found.append(Specification(reading, pairs, together.exp(), chance, weight))
+            found.append(Specification(levels, pairs, together.exp(), chance, weight))
         return sorted(found, key=lambda one: one.together.mean)
 
     def coverage(self) -> dict[str, Coverage]:
-        """What it has of each architecture under each reading of its own."""
-        units = {s.value("hidden_units") for s in self.planned if s.model == schema.DENSE}
-        sizes = sorted(units | {schema.BY_NAME["hidden_units"].default})
-        names = {CONV_NAME: schema.CONV, **{f"{schema.DENSE}-{n}": schema.DENSE for n in sizes}}
+        """What it has of each setting under each reading of its own."""
         found = {}
-        for name, model in names.items():
-            planned = [s for s in self.planned if s.architecture == name]
-            n = {
-                reading_words(r): sum(
-                    len(s.by_seed()) for s in planned if s in self.settings and reading_of(s) == r
-                )
-                for r in readings_of(model)
-            }
+        for name in self.names:
+            labels = {r.settings[name] for r in self.readings}
+            planned = [s for s in self.planned if s.label in labels]
+            n = {}
+            for levels in self.readings_of(self.factors_of(name)):
+                setting = self.under(levels).get(name)
+                n[reading_words(levels)] = len(setting.by_seed()) if setting else 0
             lost: Counter[str] = sum((Counter(s.states) for s in planned), Counter())
             del lost[schema.COMPLETED]
             found[name] = Coverage(n, lost)
         return found
 
+    def factors_of(self, name: str) -> list[str]:
+        """The open values that a setting has: it has another label where they are others."""
+        own = {
+            factor
+            for reading in self.readings
+            if len(changed := [f for f, v in reading.levels.items() if v != self.default[f]]) == 1
+            if reading.settings.get(name) != self.under_default.get(name)
+            for factor in changed
+        }
+        return [factor for factor in self.factors if factor in own]
 
-def _with_every_size(claim: Claim, missing: set[str]) -> Claim:
-    """A claim about the dense sizes is not reproduced by some of them alone."""
-    if claim.models == (schema.DENSE,) and claim.verdict == REPRODUCED and missing:
-        reason = f"{claim.reason} Not compared: {', '.join(sorted(missing))}."
-        return replace(claim, verdict=UNDECIDED, reason=reason)
-    return claim
+    def _by_seed(self, named: Named, metric: str) -> pd.Series:
+        """The ratio of each seed."""
+        top, bottom = self._two(named)
+        if top is None or bottom is None:
+            return pd.Series(dtype="float64")
+        return (top.by_seed(metric) / bottom.by_seed(metric)).dropna()
 
 
-def _overall(judged: tuple[tuple[Reading, Claim], ...]) -> AuditedClaim:
-    verdicts = {claim.verdict for _, claim in judged}
+def _overall(judged: tuple[tuple[Levels, Judged], ...]) -> AuditedClaim:
+    verdicts = {one.verdict for _, one in judged}
     if len(verdicts) == 1:
         return AuditedClaim(judged, verdicts.pop())
     if {REPRODUCED, NOT_REPRODUCED} <= verdicts:
@@ -199,7 +232,7 @@ def _overall(judged: tuple[tuple[Reading, Claim], ...]) -> AuditedClaim:
     return AuditedClaim(judged, UNDECIDED if comparable else claims.NOT_COMPARABLE)
 
 
-def _deciding(judged: Iterable[tuple[Reading, Claim]]) -> tuple[tuple[str, ...], ...]:
+def _deciding(judged: Iterable[tuple[Levels, Judged]]) -> tuple[tuple[str, ...], ...]:
     """The smallest sets of open values that the verdict is a function of."""
     decided = [(r, c.verdict) for r, c in judged if c.verdict in (REPRODUCED, NOT_REPRODUCED)]
     names = tuple(decided[0][0])
@@ -214,37 +247,30 @@ def _deciding(judged: Iterable[tuple[Reading, Claim]]) -> tuple[tuple[str, ...],
     return (names,)
 
 
-def _by_seed(named: Named, metric: str) -> pd.Series:
-    """Conv ÷ dense-512 of each seed."""
-    if not {CONV_NAME, DENSE_NAME} <= set(named):
-        return pd.Series(dtype="float64")
-    return (named[CONV_NAME].by_seed(metric) / named[DENSE_NAME].by_seed(metric)).dropna()
-
-
-def csv(audited: Iterable[AuditedClaim]) -> str:
-    """A row a claim and reading, as a CSV file."""
+def csv(audited: Iterable[AuditedClaim], factors: Iterable[str]) -> str:
+    """A row a claim and reading, as a CSV file; `factors` are the columns of a reading."""
     rows = [
-        {"claim": claim.claim, "report": claim.report, **reading, **claims.measured(claim)}
-        | {"verdict": claim.verdict, "reason": claim.reason, "overall": one.verdict}
+        {**levels} | claims.columns_of(judged) | {"overall": one.verdict}
         for one in audited
-        for reading, claim in one.judged
+        for levels, judged in one.judged
     ]
-    columns = ["claim", "report", *schema.OPEN_VALUES, *claims.MEASURED]
+    columns = ["claim", "report", *factors, *claims.MEASURED]
     frame = pd.DataFrame(rows, columns=[*columns, "verdict", "reason", "overall"])
-    whole = dict.fromkeys(("batch_size", "latent_filters", "n"), "Int64")
-    return frame.astype(whole).to_csv(index=False)
+    whole = [n for n in factors if n in schema.BY_NAME and schema.BY_NAME[n].kind == "int"]
+    return frame.astype(dict.fromkeys((*whole, "n"), "Int64")).to_csv(index=False)
 
 
-def curve_csv(curve: Iterable[Specification]) -> str:
-    """A row a reading, as a CSV file: its ratios with their intervals, and its likelihood."""
+def curve_csv(curve: Iterable[Specification], metric: str) -> str:
+    """A row a reading, as a CSV file: its ratios with their intervals, and its likelihood.
+
+    The simultaneous interval is that of the metric.
+    """
     rows = []
     for one in curve:
         row: dict[str, Any] = {**one.reading, "n": one.together.n}
-        for metric, pair in one.ratios.items():
-            row |= {metric: pair.mean, f"{metric}_low": pair.low, f"{metric}_high": pair.high}
-        row |= {
-            "test_mse_together_low": one.together.low,
-            "test_mse_together_high": one.together.high,
-        }
+        for name, pair in one.ratios.items():
+            row |= {name: pair.mean, f"{name}_low": pair.low, f"{name}_high": pair.high}
+        ends = one.together.low, one.together.high
+        row |= dict(zip((f"{metric}_together_low", f"{metric}_together_high"), ends, strict=True))
         rows.append(row | {"chance": one.chance, "weight": one.weight})
     return pd.DataFrame(rows).to_csv(index=False)

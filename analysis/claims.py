@@ -1,36 +1,33 @@
-"""The report's claims beside a run's numbers, each with a verdict and the reason for it.
+"""A paper's claims beside a run's numbers, each with a verdict and the reason for it.
 
-Thresholds for words such as "steep" are constants here: no run chooses its own. A verdict needs an
-interval, so at least two seeds, and the report's 50 epochs.
+What is claimed, of which settings and from which value on it holds, the study wrote into the
+manifest (`study.folder.paper`). A verdict needs an interval, so at least two seeds, and the epochs
+that the paper trained for.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import pandas as pd
 
 from analysis import settings
 from analysis.load import Run
-from analysis.phrases import MNIST, count, custom_question, digits, image_set
-from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME, SECONDS, Estimate, Setting
+from analysis.phrases import (
+    METRIC_WORDS,
+    count,
+    custom_question,
+    digits,
+    image_set,
+    label_of,
+    metric_words,
+    sentence_case,
+)
+from analysis.settings import Estimate, Setting
 from study.folder import schema
-
-# What the report says in numbers.
-REPORT_EPOCHS: Final = 50
-REPORT_MSE_RATIO: Final = 0.5  # conv ÷ dense-512: "half"
-REPORT_TRAIN_SECONDS: Final = {CONV_NAME: 28.0, DENSE_NAME: 10.0}
-REPORT_TIME_RATIO: Final = 2.8  # conv ÷ dense-512
-REPORT_HARDWARE: Final = "RTX 3060 Ti, TensorFlow 2.4"
-
-# "Steep, then slow": more than half of the fall of the training MSE, on the linear axis of the
-# report's figure 2, in the first fifth of the epochs. An even fall has a fifth of it there.
-STEEP_EPOCHS_SHARE: Final = 0.2
-STEEP_FALL_SHARE: Final = 0.5
-# "Almost null differences": no other size's test MSE is more than 10 % from dense-512's.
-ALMOST_NULL_RATIO: Final = 1.1
+from study.folder.paper import AT_LEAST, AT_MOST, EARLY_FALL, REACHES, SECONDS, WITHIN, Claim, Paper
 
 Verdict = Literal["reproduced", "not reproduced", "undecided", "not tested", "not comparable"]
 REPRODUCED: Final = "reproduced"
@@ -39,240 +36,278 @@ UNDECIDED: Final = "undecided"
 NOT_TESTED: Final = "not tested"
 NOT_COMPARABLE: Final = "not comparable"
 ONE_SEED: Final = "One seed has no interval: whether another would agree is not known."
-NO_PAIR: Final = "The two models share no seed."
-NO_RIVAL: Final = "No other dense size to compare dense-512 with."
 
 MEASURED: Final = ("quantity", "value", "low", "high", "n")  # columns of the files
 
 IMAGES: Final = {schema.TRAIN_MSE: "training", schema.TEST_MSE: "test"}
 
-Judged = tuple[Verdict, str]  # with the reason
-Named = Mapping[str, Setting]  # settings that share what the report leaves open, by architecture
+Named = Mapping[str, Setting]  # settings that share what the paper leaves open, by name
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A claim of the report, and what trials of one setting have to say about it."""
+class Judged:
+    """A claim, and what trials of one setting have to say about it."""
 
-    claim: str
-    models: tuple[str, ...]  # that it is about
-    report: str  # what the report says of it
-    quantity: str  # what was measured, in words
-    estimate: Estimate | None  # the measurement; None if there is none
-    verdict: Verdict = NOT_TESTED  # see `judge_claims`
+    claim: Claim
+    quantity: str = ""  # what was measured, in words
+    estimate: Estimate | None = None  # the measurement; None if there is none
+    verdict: Verdict = NOT_TESTED
     reason: str = ""  # in a sentence
 
 
-def concerns_report(run: Run) -> bool:
-    """Whether a run is about the report: one of its two models, its images, no other question."""
-    found = set(run.models)
-    of_report = image_set(run.manifest) == MNIST and not custom_question(run.manifest)
-    return of_report and (bool(found & set(schema.MODELS)) or not found)
+def concerns_paper(run: Run) -> bool:
+    """Whether a run is about its paper: a model of its claims, its images, no other question."""
+    if run.paper is None or custom_question(run.manifest):
+        return False
+    found, claimed = set(run.models), {m for claim in run.paper.claims for m in claim.models}
+    return image_set(run.manifest) == run.paper.images and (bool(found & claimed) or not found)
 
 
-def claims_of(run: Run) -> list[Claim]:
-    """The claims beside a run's reference, none of them tested if the images are not MNIST's."""
-    claims, images = judge_claims(run.named, run.epochs), image_set(run.manifest)
-    if images == MNIST:
-        return claims
-    reason = f"The images are {images}, not {MNIST}: the claim is about {MNIST}."
-    return [replace(c, verdict=NOT_TESTED, reason=reason, estimate=None) for c in claims]
+def claims_of(run: Run) -> list[Judged]:
+    """The claims beside a run's reference, none of them tested if the images are others."""
+    if run.paper is None:
+        return []
+    wanted = {name for claim in run.paper.claims for name in claim.pair}
+    asked = {
+        s.label: s
+        for s in run.of(schema.CUSTOM)
+        if s.label in wanted and s.split == schema.FULL_SPLIT and len(s.by_seed())
+    }
+    found = [judge(c, run.paper, asked | run.named, run.epochs) for c in run.paper.claims]
+    images, its = image_set(run.manifest), run.paper.images
+    if images == its:
+        return found
+    reason = f"The images are {images}, not {its}: the claim is about {its}."
+    return [replace(one, verdict=NOT_TESTED, reason=reason, estimate=None) for one in found]
 
 
-def judge_claims(named: Named, epochs: pd.DataFrame) -> list[Claim]:
-    """The report's claims beside the numbers of settings that are trained alike.
+def judge(claim: Claim, paper: Paper, named: Named, epochs: pd.DataFrame) -> Judged:
+    """A claim beside the numbers of settings that are trained alike.
 
     Args:
-        named: the reference, or its architectures under another reading of what the report leaves
-            open.
+        claim: of the paper.
+        paper: that makes it.
+        named: the reference, or its settings under another reading of what the paper leaves open.
         epochs: of `analysis.load.load_run`.
 
     Verdicts:
-        "Half" is reproduced if the 95 % interval of conv ÷ dense-512 reaches down to 0.5 and
-        excludes 1, undecided if it contains both.
+        A number that the paper measured (`REACHES`) is reproduced if the 95 % interval reaches it
+        and excludes 1, undecided if it reaches both.
         The others are reproduced (or not) if the whole interval lies on the claimed (or the other)
-        side of their threshold: `STEEP_FALL_SHARE`, 1 for the best size, `ALMOST_NULL_RATIO`.
+        side of their value.
         One seed has no interval: undecided, with its value.
         Times are not comparable: hardware and versions differ.
-        Nothing is tested by a run that is shorter than the report's 50 epochs.
+        Nothing else is tested by a run that is shorter than the paper's.
     """
-    dense = named.get(DENSE_NAME)
-    pairs = {m: settings.report_ratio(named, m) for m in (*IMAGES, SECONDS)}
-    others = {n: s for n, s in named.items() if s.model == schema.DENSE and s is not dense}
-    sizes = {n: settings.ratio(s, dense, schema.TEST_MSE) for n, s in others.items()}
-    rivals = {name: pair for name, pair in sizes.items() if pair is not None}
-    best = min(rivals, key=lambda name: rivals[name].mean, default="best other dense size")
-    distance = {name: abs(math.log(pair.mean)) for name, pair in rivals.items()}
-    far = max(rivals, key=distance.__getitem__, default="most different dense size")
-    halves = [
-        Claim(
-            f"The convolutional model has half of dense-512's MSE on the {images} set.",
-            schema.MODELS,
-            f"ratio {REPORT_MSE_RATIO}",
-            f"{images} MSE, {RATIO_NAME}",
-            pairs[metric],
+    rivals = _rivals(claim, named)
+    worst = _worst(claim, rivals)
+    its = Judged(claim, _quantity(claim, worst), None)
+    early = 0
+    if claim.others:
+        its = replace(its, estimate=rivals.get(worst))
+    elif claim.measure == EARLY_FALL:
+        fall, early = _early_fall(claim, paper, named, epochs)
+        its = replace(its, estimate=fall)
+    elif claim.beside:
+        pair = settings.ratio(named.get(claim.of), named.get(claim.beside), claim.measure)
+        its = replace(its, estimate=pair)
+    elif claim.measure and claim.of in named:
+        its = replace(its, estimate=named[claim.of].mean(claim.measure))
+    if not claim.measure:
+        return replace(its, reason=claim.note)
+    needed = [name for name in claim.pair if name]
+    if missing := [name for name in needed if name not in named]:
+        return replace(
+            its, reason=f"No completed trial of {' or of '.join(missing)} at this setting."
         )
-        for metric, images in IMAGES.items()
-    ]
-    fall, early = _early_fall(named, epochs)
-    steep = Claim(
-        "The convolutional model's loss falls steeply at first, then slowly.",
-        (schema.CONV,),
-        "a great fall at the beginning, then little by little",
-        "share of the fall of the training MSE in the first fifth of the epochs",
-        fall,
-    )
-    slower = Claim(
-        "The convolutional model takes longer to train: 28 s against 10 s.",
-        schema.MODELS,
-        f"ratio {REPORT_TIME_RATIO}",
-        "training time, conv ÷ dense-512",
-        pairs[SECONDS],
-    )
-    best_size = Claim(
-        "512 hidden units are the best dense size.",
-        (schema.DENSE,),
-        "the best of the previous work's sizes",
-        f"test MSE, {best} ÷ dense-512",
-        rivals.get(best),
-    )
-    almost_null = Claim(
-        "The other dense sizes differ almost not at all from dense-512.",
-        (schema.DENSE,),
-        "“almost null differences”",
-        f"test MSE, {far} ÷ dense-512",
-        rivals.get(far),
-    )
-    return [
-        *(_judged(claim, named, half_verdict, NO_PAIR) for claim in halves),
-        _judged(steep, named, lambda e: _steep(e, early), "The conv trials have no epoch history."),
-        _judged(slower, named, lambda e: _slower(e, named), NO_PAIR, n_epochs=0),
-        _judged(best_size, named, lambda e: _best_size(e, best, rivals), NO_RIVAL),
-        _judged(almost_null, named, lambda e: _almost_null(e, far), NO_RIVAL),
-        Claim(
-            "Reconstructions of random test digits look good.",
-            (schema.CONV,),
-            "“the autoencoder works well”, by eye",
-            "",
-            None,
-            reason="A judgement by eye: look at the reconstructions.",
-        ),
-    ]
-
-
-def _judged(
-    claim: Claim,
-    named: Named,
-    judge: Callable[[Estimate], Judged],
-    absent: str,
-    n_epochs: int = REPORT_EPOCHS,
-) -> Claim:
-    """The claim with its verdict, not tested by fewer epochs, or without its models or a value."""
-    names = [CONV_NAME if model == schema.CONV else DENSE_NAME for model in claim.models]
-    if missing := [name for name in names if name not in named]:
-        reason = f"No completed trial of {' or of '.join(missing)} at this setting."
-        return replace(claim, reason=reason)
-    if (trained := named[names[0]].epochs) < n_epochs:
+    trained, n_epochs = named[needed[0]].epochs, paper.epochs or 0
+    if trained < n_epochs and claim.measure != SECONDS:
         reason = f"Trained for {count(trained, 'epoch')}, the claim is about {n_epochs}."
-        return replace(claim, reason=reason)
-    if claim.estimate is None:
-        return replace(claim, reason=absent)
-    verdict, reason = judge(claim.estimate)
-    return replace(claim, verdict=verdict, reason=reason)
+        return replace(its, reason=reason)
+    if its.estimate is None:
+        return replace(its, reason=_absent(claim))
+    verdict, reason = _verdict(claim, paper, its.estimate, named, worst, [*rivals], early)
+    return replace(its, verdict=verdict, reason=reason)
 
 
-def half_verdict(pair: Estimate) -> Judged:
-    """Whether conv has half of dense-512's MSE after the report's epochs, and why."""
-    if pair.low is None:
+def _verdict(
+    claim: Claim,
+    paper: Paper,
+    estimate: Estimate,
+    named: Named,
+    worst: str,
+    rivals: list[str],
+    early: int,
+) -> tuple[Verdict, str]:
+    if claim.measure == SECONDS:
+        return NOT_COMPARABLE, _timed(claim, paper, estimate, named)
+    if claim.judged == REACHES:
+        return reached(claim, estimate)
+    value = claim.value
+    at_least, one, limit = claim.relation == AT_LEAST, estimate, value
+    if claim.relation == WITHIN:  # the distance from 1
+        at_least, limit = True, 1 / value
+        one = estimate if estimate.mean <= 1 else estimate.inverse()
+    verdict: Verdict = UNDECIDED
+    why = f" {ONE_SEED}" if one.low is None else " The threshold lies within the interval."
+    if one.excludes(limit):
+        verdict = REPRODUCED if (one.mean > limit) == at_least else NOT_REPRODUCED
+        why = ""
+    if claim.measure == EARLY_FALL:
+        side = "more" if at_least else "less"
+        told = (
+            f"Counts as {claim.called or 'such'} if {side} than {value:.0%} of the fall of the MSE"
+            f" lies in the first {early} epochs; an even fall has {claim.first:.0%} there."
+        )
+    elif claim.relation == WITHIN:
+        differs = f"; {worst} differs most" if claim.others else ""
+        told = f"Counts as {claim.called or 'equal'} up to a factor of {value}{differs}."
+    elif claim.others:
+        ahead = claim.beside if (estimate.mean > 1) == at_least else worst
+        most = "least" if at_least else "greatest"
+        told = (
+            f"{ahead} has the {most} mean {metric_words(claim.measure)}; compared with"
+            f" {', '.join(rivals)}."
+        )
+    else:
+        side = "above" if one.mean > value else "below"
+        told = f"{'The ratio' if claim.beside else 'It'} is {side} {value:g}."
+    return verdict, f"{told}{f' {claim.note}' if claim.note else ''}{why}"
+
+
+def reached(claim: Claim, pair: Estimate) -> tuple[Verdict, str]:
+    """Whether a ratio's interval reaches a number that the paper measured, and why."""
+    value, less, more = claim.value, "below", "above"
+    lower, its, limit = "lower", pair, value
+    if claim.relation == AT_LEAST:  # the same the other way round
+        less, more, lower, its, limit = more, less, "higher", pair.inverse(), 1 / value
+    if its.low is None:
         return UNDECIDED, ONE_SEED
-    if pair.lowest > 1:
-        return NOT_REPRODUCED, f"The ratio is above 1: {DENSE_NAME} has the lower MSE."
-    if pair.lowest > REPORT_MSE_RATIO:
-        return NOT_REPRODUCED, "The ratio is above 0.5."
-    if pair.highest >= 1:
-        return UNDECIDED, "The interval contains both 0.5 and 1: too few seeds."
-    return REPRODUCED, "The ratio is 0.5, within the interval, or below."
+    if its.lowest > 1:
+        what = metric_words(claim.measure).removeprefix("training ").removeprefix("test ")
+        return NOT_REPRODUCED, f"The ratio is {more} 1: {claim.beside} has the {lower} {what}."
+    if its.lowest > limit:
+        return NOT_REPRODUCED, f"The ratio is {more} {value:g}."
+    if its.highest >= 1:
+        return UNDECIDED, f"The interval contains both {value:g} and 1: too few seeds."
+    return REPRODUCED, f"The ratio is {value:g}, within the interval, or {less}."
 
 
-def _beside(estimate: Estimate, threshold: float) -> Judged:
-    """Whether an estimate's interval lies above a threshold, and what else to say of it."""
-    if estimate.low is None:
-        return UNDECIDED, f" {ONE_SEED}"
-    if not estimate.excludes(threshold):
-        return UNDECIDED, " The threshold lies within the interval."
-    return (REPRODUCED if estimate.mean > threshold else NOT_REPRODUCED), ""
+def _rivals(claim: Claim, named: Named) -> dict[str, Estimate]:
+    """Each other setting that differs in `others` alone, divided by the one claimed, by name."""
+    bottom = named.get(claim.beside)
+    if not claim.others or bottom is None:
+        return {}
+    pairs = {
+        name: settings.ratio(one, bottom, claim.measure)
+        for name, one in named.items()
+        if one is not bottom and one.alike(bottom, claim.others)
+    }
+    return {name: pair for name, pair in pairs.items() if pair is not None}
 
 
-def _early_fall(named: Named, epochs: pd.DataFrame) -> tuple[Estimate | None, int]:
-    """Conv's share of the fall of the training MSE in the first epochs, and how many these are."""
-    if CONV_NAME not in named or named[CONV_NAME].epochs < REPORT_EPOCHS:
+def _worst(claim: Claim, rivals: Mapping[str, Estimate]) -> str:
+    """The rival that speaks most against the claim, or what there is none of."""
+    if not rivals:
+        return f"{_WORST.get(claim.relation, '')} {_noun(claim)}"
+    if claim.relation == WITHIN:
+        return max(rivals, key=lambda name: abs(math.log(rivals[name].mean)))
+    sign = 1 if claim.relation == AT_LEAST else -1
+    return min(rivals, key=lambda name: sign * rivals[name].mean)
+
+
+_WORST: Final = {AT_LEAST: "best other", AT_MOST: "worst other", WITHIN: "most different"}
+
+
+def _noun(claim: Claim) -> str:
+    """What the rivals are: "dense size", "conv learning rate"."""
+    name = "size" if claim.others == "hidden_units" else label_of(claim.others).lower()
+    return f"{claim.models[0]} {name}"
+
+
+def _quantity(claim: Claim, worst: str) -> str:
+    if not claim.measure or claim.quantity:
+        return claim.quantity
+    of = worst if claim.others else claim.of
+    return f"{metric_words(claim.measure)}, {of}{f' ÷ {claim.beside}' if claim.beside else ''}"
+
+
+def _absent(claim: Claim) -> str:
+    """Why there is nothing to judge."""
+    if claim.others:
+        return f"No other {_noun(claim)} to compare {claim.beside} with."
+    if claim.measure == EARLY_FALL:
+        return f"The {claim.of} trials have no epoch history."
+    if not claim.beside:
+        return f"The {claim.of} trials have no {metric_words(claim.measure)}."
+    return f"The two {'models' if len(claim.models) > 1 else 'settings'} share no seed."
+
+
+def _early_fall(
+    claim: Claim, paper: Paper, named: Named, epochs: pd.DataFrame
+) -> tuple[Estimate | None, int]:
+    """A setting's share of the fall of the training MSE in the first epochs, and how many."""
+    one = named.get(claim.of)
+    if one is None or one.epochs < (paper.epochs or 0):
         return None, 0
-    of_conv = settings.histories(named[CONV_NAME], epochs, schema.TRAIN_MSE)
-    mse = of_conv.pivot(index="epoch", columns="seed", values="value")
+    history = settings.histories(one, epochs, schema.TRAIN_MSE)
+    mse = history.pivot(index="epoch", columns="seed", values="value")
     if mse.empty:
         return None, 0
-    early = max(1, round(STEEP_EPOCHS_SHARE * len(mse)))
+    early = max(1, round((claim.first) * len(mse)))
     fall = (mse.iloc[0] - mse.iloc[early - 1]) / (mse.iloc[0] - mse.iloc[-1])
     return settings.mean_over_seeds(fall), early
 
 
-def _steep(share: Estimate, early: int) -> Judged:
-    verdict, why = _beside(share, STEEP_FALL_SHARE)
-    return verdict, (
-        f"Counts as steep if more than {STEEP_FALL_SHARE:.0%} of the fall of the MSE lies in the"
-        f" first {early} epochs; an even fall has {STEEP_EPOCHS_SHARE:.0%} there.{why}"
-    )
-
-
-def _slower(pair: Estimate, named: Named) -> Judged:
-    speed = "not clearly slower or faster"
-    if pair.low is None:
-        speed = f"{digits(pair.mean)} times as long in training with one seed"
-    elif pair.excludes(1):
-        speed = "slower" if pair.mean > 1 else "faster"
-    reason = f"Conv was {speed} here, but hardware and versions differ from the report's."
-    if len({device for one in named.values() for device in one.completed["device"]}) > 1:
+def _timed(claim: Claim, paper: Paper, time: Estimate, named: Named) -> str:
+    its = [named[name] for name in claim.pair if name]
+    if claim.beside:
+        speed = "not clearly slower or faster"
+        if time.low is None:
+            speed = f"{digits(time.mean)} times as long in training with one seed"
+        elif time.excludes(1):
+            speed = "slower" if time.mean > 1 else "faster"
+        reason = f"{sentence_case(claim.of)} was {speed} here"
+    else:
+        reason = f"{sentence_case(claim.of)} took {digits(time.mean)} s here"
+    reason += f", but hardware and versions differ from {paper.called}'s."
+    if len({device for one in its for device in one.completed["device"]}) > 1:
         reason += " The trials ran on different devices."
-    if (n_epochs := named[CONV_NAME].epochs) != REPORT_EPOCHS:
-        reason += f" Trained for {n_epochs} epochs, the report for {REPORT_EPOCHS}."
-    return NOT_COMPARABLE, reason
+    if paper.epochs is not None and (n_epochs := its[0].epochs) != paper.epochs:
+        reason += f" Trained for {n_epochs} epochs, {paper.called} for {paper.epochs}."
+    return reason
 
 
-def _best_size(pair: Estimate, best: str, rivals: Iterable[str]) -> Judged:
-    verdict, why = _beside(pair, 1)
-    least = DENSE_NAME if pair.mean > 1 else best
-    return verdict, f"{least} has the least mean test MSE; compared with {', '.join(rivals)}.{why}"
+def holding(claim: Claim) -> str:
+    """What is so if the claim holds: "conv has at most 0.5 times dense-512's test MSE"."""
+    what = METRIC_WORDS.get(claim.measure, claim.quantity)
+    if not claim.beside:
+        return f"{claim.of} has {claim.relation} {claim.value:g} as {what}"
+    return f"{claim.of} has {claim.relation} {claim.value:g} times {claim.beside}'s {what}"
 
 
-def _almost_null(pair: Estimate, far: str) -> Judged:
-    below = pair if pair.mean <= 1 else pair.inverse()  # the distance from 1
-    verdict, why = _beside(below, 1 / ALMOST_NULL_RATIO)
-    return verdict, (
-        f"Counts as almost null up to a factor of {ALMOST_NULL_RATIO}; {far} differs most. The"
-        f" report does not name the sizes it compared.{why}"
-    )
-
-
-def tally(claims: Iterable[Claim]) -> str:
+def tally(claims: Iterable[Judged]) -> str:
     """How many claims have which verdict: "2 reproduced, 3 not reproduced"."""
-    counts = Counter(claim.verdict for claim in claims)
+    counts = Counter(one.verdict for one in claims)
     return ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
 
 
-def claims_csv(claims: Iterable[Claim], rests_on: str) -> str:
+def claims_csv(claims: Iterable[Judged], rests_on: str) -> str:
     """The claims as a CSV file.
 
     Args:
-        claims: of `judge_claims`.
+        claims: of `claims_of`.
         rests_on: the readings that what was measured rests on.
     """
-    rows = [asdict(c) | measured(c) | {"rests_on": c.estimate and rests_on} for c in claims]
+    rows = [columns_of(one) | {"rests_on": one.estimate and rests_on} for one in claims]
     columns = ["claim", "report", *MEASURED, "verdict", "reason", "rests_on"]
     return pd.DataFrame(rows, columns=columns).astype({"n": "Int64"}).to_csv(index=False)
 
 
-def measured(claim: Claim) -> dict[str, Any]:
-    """What was measured for a claim, as columns of the files."""
-    found = claim.estimate
+def columns_of(one: Judged) -> dict[str, Any]:
+    """A judged claim as columns of the files."""
+    found = one.estimate
     values = (found.mean, found.low, found.high, found.n) if found else (None,) * 4
-    return dict(zip(MEASURED, (claim.quantity, *values), strict=True))
+    measured = dict(zip(MEASURED, (one.quantity, *values), strict=True))
+    said = {"claim": one.claim.says, "report": one.claim.paper}
+    return said | measured | {"verdict": one.verdict, "reason": one.reason}

@@ -14,8 +14,9 @@ from typing import Any, Final, Literal
 import pandas as pd
 import pyarrow as pa
 
-from analysis.settings import Setting, models_of, settings_of
+from analysis.settings import Estimate, Setting, models_of, ratio, settings_of
 from study.folder import manifest, schema, tables
+from study.folder.paper import Paper
 from study.folder.storage import RunFolder, RunFolderError
 
 __all__ = [
@@ -31,6 +32,15 @@ __all__ = [
 DTYPES: Final = MappingProxyType[schema.Kind, Literal["str", "Int64", "float64", "boolean"]](
     {"text": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A reading of what a paper leaves open: the study's, from the manifest."""
+
+    levels: Mapping[str, Any]  # the values by name
+    settings: Mapping[str, str]  # the label under it of each setting, by its label in the study
+    default: bool  # whether the reference trials have it
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,42 @@ class Run:
     def named(self) -> dict[str, Setting]:
         """The `reference` settings by label: "conv", "dense-512", "unet"."""
         return {s.label: s for s in self.reference}
+
+    @cached_property
+    def paper(self) -> Paper | None:
+        """The paper whose claims the study tests."""
+        fields = self.manifest["spec"].get("paper")
+        return Paper.from_dict(fields) if fields else None
+
+    @cached_property
+    def readings(self) -> list[Reading]:
+        """Every reading of what the paper leaves open, of one that leaves nothing open one."""
+        return [Reading(**fields) for fields in self.manifest.get("readings", [])]
+
+    @cached_property
+    def pair(self) -> tuple[str, str]:
+        """The names of the two reference settings whose ratio is shown; empty for none.
+
+        They are those of the paper's headline, or else a setting beside that of another model.
+        """
+        if self.paper is not None:
+            return self.paper.headline.pair if self.paper.headline else ("", "")
+        found = [s for s in self.reference if s.base and s.base.model != s.model]
+        return (found[0].label, found[0].value("base")) if found else ("", "")
+
+    @property
+    def ratio_name(self) -> str:
+        """The ratio of `pair` in words: "conv ÷ dense-512"."""
+        return " ÷ ".join(filter(None, self.pair))
+
+    def two(self, named: Mapping[str, Setting]) -> tuple[Setting | None, Setting | None]:
+        """The settings of `pair` among settings by name; None for one that is not there."""
+        top, bottom = map(named.get, self.pair)
+        return top, bottom
+
+    def pair_ratio(self, metric: str = schema.TEST_MSE) -> Estimate | None:
+        """The ratio of the reference settings of `pair`, paired by seed."""
+        return ratio(*self.two(self.named), metric)
 
     @cached_property
     def models(self) -> list[str]:

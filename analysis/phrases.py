@@ -19,9 +19,17 @@ from study.folder import schema
 if TYPE_CHECKING:
     from analysis.load import Run
     from analysis.settings import Chance, Estimate, Setting
+    from study.folder.paper import Paper
 
 NO_VALUE: Final = "–"
-MNIST: Final = "MNIST"  # the images that the report is about
+OPTIMIZER: Final = ("learning_rate", "momentum", "nesterov")  # what all models have of theirs
+MNIST: Final = "MNIST"  # the images of a study that names no others
+METRIC_WORDS: Final = {
+    schema.TRAIN_MSE: "training MSE",
+    schema.VAL_MSE: "validation MSE",
+    schema.TEST_MSE: "test MSE",
+    "train_seconds": "training time",
+}
 # Where home folders lie on Linux, macOS and Windows.
 _HOMES: Final = re.compile(r"(?<![\w.~/-])(/home/[^/\s]+|/Users/[^/\s]+|/(?:var/)?root)(?=/|$)")
 _WINDOWS_HOMES: Final = re.compile(r"\b[A-Za-z]:\\\\?Users\\\\?[^\\\s]+")
@@ -163,9 +171,15 @@ def values_of(column: pd.Series) -> str:
     return " or ".join(f"{v:g}" if isinstance(v, float) else value_words(v) for v in values)
 
 
+def metric_words(metric: str) -> str:
+    """What is measured, in words: "test MSE", "training time"."""
+    return METRIC_WORDS.get(metric, label_of(metric).lower())
+
+
 def open_label(name: str) -> str:
-    """What the report leaves open, in words: "batch size", "dense hidden activation"."""
-    whose = f"{schema.DENSE} " if schema.BY_NAME[name].models == (schema.DENSE,) else ""
+    """What a paper leaves open, in words: "batch size", "dense hidden activation"."""
+    known = schema.BY_NAME.get(name)
+    whose = f"{schema.DENSE} " if known and known.models == (schema.DENSE,) else ""
     return whose + label_of(name).lower()
 
 
@@ -175,20 +189,29 @@ def factor_label(name: str) -> str:
 
 
 def reading_words(reading: Mapping[str, Any]) -> str:
-    """A reading of what the report leaves open: "batch size 256, latent filters 8"."""
+    """A reading of what a paper leaves open: "batch size 256, latent filters 8"."""
     return ", ".join(f"{open_label(name)} {value}" for name, value in reading.items())
 
 
-def open_values(trials: pd.DataFrame) -> str:
-    """The values of what the report leaves open that these trials have."""
+def open_names(paper: "Paper | None") -> list[str]:
+    """What a paper leaves open, by name; without one, what is neither size nor optimiser."""
+    if paper is not None:
+        names = {name for one in paper.open for name, _ in one.values}
+    else:
+        names = set(schema.BY_NAME) - {"hidden_units", *OPTIMIZER}
+    return [p.name for p in schema.HYPERPARAMETERS if p.name in names]
+
+
+def open_values(trials: pd.DataFrame, paper: "Paper | None") -> str:
+    """The values of what the paper leaves open that these trials have."""
     parts = [
-        f"{open_label(p.name)} {values}"
-        for p in schema.HYPERPARAMETERS
-        if not p.stated and (values := values_of(trials[p.name]))
+        f"{open_label(name)} {values}"
+        for name in open_names(paper)
+        if (values := values_of(trials[name]))
     ]
-    if (trials["model"] == schema.CONV).any():
-        parts.append("decoder's third convolution “valid”")
-    return ", ".join(parts)
+    assumed = paper.assumptions if paper else ()
+    parts += [o.short for o in assumed if o.model in ("", *trials["model"].unique())]
+    return ", ".join(filter(None, parts))
 
 
 def state_words(state: str) -> str:
@@ -225,7 +248,7 @@ def image_set(manifest: Mapping[str, Any]) -> str:
 
 
 def custom_question(manifest: Mapping[str, Any]) -> str:
-    """What a study's author asks; "" for the report's question."""
+    """What a study's author asks; "" for the paper's question."""
     return str(manifest["spec"].get("question") or "")
 
 
@@ -238,7 +261,7 @@ def rests_on(run: "Run", trials: pd.DataFrame | None = None) -> str:
     """
     if trials is None:
         trials = run.reference_trials if run.reference else run.trials
-    read = f" Readings: {open_values(trials)}." if len(trials) else ""
+    read = f" Readings: {open_values(trials, run.paper)}." if len(trials) else ""
     images = image_set(run.manifest)
     of_images = "" if images == MNIST else f"{images}; "
     return f"{of_images}{devices(run.trials)}; {tensorflow(run.manifest)}.{read}"

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.phrases import digits, short_interval
-from analysis.settings import CONV_NAME, DENSE_NAME, Estimate
+from analysis.settings import Estimate
 from study.folder.schema import CONV, DENSE
 
 Look: TypeAlias = dict[str, Any]  # keywords of matplotlib's lines
@@ -45,16 +45,11 @@ FOOTNOTE_COLUMNS: Final = 92  # characters of that size on a figure's width
 SERIES: Final = "series-"  # what the id of a series' artists begins with
 
 DARK, LIGHT, MUTED = "#0b4a7f", "#e08a00", "#8c8c8c"
-# Line styles; a model that is not named here is muted.
-MODEL_STYLES: Final[Mapping[str, Look]] = {
-    CONV_NAME: {"color": DARK, "linestyle": "-", "marker": "o", "zorder": 3.2},
-    DENSE_NAME: {"color": LIGHT, "linestyle": "--", "marker": "s", "zorder": 3.1},
-}
 REFERENCE_LINES: Final = ("-", "--", ":", "-.")
 MUTED_LINES: Final = (":", "-.", (0, (6, 2)), (0, (1, 3)))
 LOOKS: Final[Mapping[str, Look]] = {
-    CONV: MODEL_STYLES[CONV_NAME],
-    DENSE: MODEL_STYLES[DENSE_NAME],
+    CONV: {"color": DARK, "linestyle": "-", "marker": "o", "zorder": 3.2},
+    DENSE: {"color": LIGHT, "linestyle": "--", "marker": "s", "zorder": 3.1},
 }
 # Of custom models, and of settings side by side: a line is told by two of the three.
 CUSTOM_COLORS: Final = ("#2f7d4f", "#b0144f", "#6a4c93", "#8a5a2b", "#12848f")
@@ -96,7 +91,7 @@ class Finished(NamedTuple):
     title: str
     alt: str  # what it shows, in words and numbers
     caption: str  # n, epochs, how to read it
-    report: str  # what the reference report shows or states in its place
+    report: str  # what the paper shows or states in its place
     svg: str  # for the page
     files: Mapping[str, bytes]  # by suffix; these also say what they rest on
     series: Sequence[Mapping[str, Any]]  # of the legend: name, color, dashes (None: none), marker
@@ -463,7 +458,7 @@ def rows_axis(
 
 
 def line_at(draw: Callable[..., Any], value: float) -> None:
-    """A line where the report is, by `ax.axhline` or `ax.axvline`."""
+    """A line where the paper is, by `ax.axhline` or `ax.axvline`."""
     draw(value, color="#c2185b", linewidth=1.4, linestyle=(0, (5, 2)))
 
 

@@ -7,7 +7,7 @@ ones are counted beside it.
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -22,10 +22,6 @@ from study.folder import schema
 CONFIDENCE: Final = 0.95
 COLLAPSED_RATIO: Final = 3.0  # a seed so many times above the best one has collapsed
 
-# The report's two models.
-CONV_NAME: Final = "conv"
-DENSE_NAME: Final = f"dense-{schema.BY_NAME['hidden_units'].default}"
-RATIO_NAME: Final = f"{CONV_NAME} ÷ {DENSE_NAME}"
 SECONDS: Final = "train_seconds"
 MEASURED: Final = (*schema.METRICS, SECONDS)
 JUDGED_BY: Final = {schema.FULL_SPLIT: schema.TEST_MSE, schema.SEARCH_SPLIT: schema.VAL_MSE}
@@ -270,6 +266,12 @@ class Setting:
             found |= {"epochs": self.epochs} if self.beside["epochs"] != self.epochs else {}
         return found
 
+    def alike(self, other: "Setting", but: str) -> bool:
+        """Whether another setting of the model differs in one hyperparameter, and in it alone."""
+        mine, its = _with_size(self), _with_size(other)
+        differ = {name for name in mine if mine[name] != its.get(name)}
+        return self.model == other.model and differ == {but}
+
     @property
     def words(self) -> str:
         """What it differs in from its base: "learning rate 2, batch size 64"; "" for nothing."""
@@ -285,6 +287,10 @@ class Setting:
     def whole(self) -> str:
         """Its whole setting in words, the architecture apart."""
         return values_words(self.values)
+
+
+def _with_size(one: Setting) -> dict[str, Any]:
+    return one.values | {"hidden_units": one.value("hidden_units")}
 
 
 def values_of(trial: pd.Series) -> dict[str, Any]:
@@ -357,11 +363,6 @@ def ratio(top: Setting | None, bottom: Setting | None, metric: str = "") -> Esti
     runs = [one.with_diverged(metric) for one in (top, bottom)]
     tops, bottoms = pd.concat(runs, axis=1, join="inner").to_numpy(dtype=float).T
     return replace(found, ahead=Chance(int((tops < bottoms).sum()), len(tops)))
-
-
-def report_ratio(named: Mapping[str, Setting], metric: str = schema.TEST_MSE) -> Estimate | None:
-    """Conv ÷ dense-512 among settings by name, paired by seed."""
-    return ratio(named.get(CONV_NAME), named.get(DENSE_NAME), metric)
 
 
 def frame(settings: Iterable[Setting]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """The frozen description of one trial, and the one table of hyperparameters that it rests on.
 
-`HYPERPARAMETERS` says once of each: values, default, models, the report's
-word on it, its neighbours and how it is searched. All else derives these from it.
+`HYPERPARAMETERS` says once of each: values, default, models, its neighbours and how it is searched.
+All else derives these from it.
 A `TrialConfig` validates itself when it is made: every one that exists can be trained.
 """
 
@@ -76,11 +76,9 @@ class Hyperparameter:
     words: tuple[str, ...] = ()  # the texts that are valid; empty if all are
     takes: str  # the valid values in words, to end the sentence "dropout is 2, but takes …"
     models: tuple[str, ...] = MODELS  # those that have it
-    default: Any  # the report's value, or this project's reading where the report is silent
-    stated: bool  # whether the report states it
-    # If not: the values under which the audit trains; empty if claims are not audited under it.
-    readings: tuple[Any, ...] = ()
-    # The values to which it alone is changed; first those that a small search should try.
+    default: Any  # the reference setting's value
+    # Values around it, which a search is given at its start; first those that a small one should
+    # try.
     neighbours: tuple[Any, ...]
     search: Range | Choices
     complement: bool = False  # searched and shown as 1 − value
@@ -134,14 +132,12 @@ _SHARE: Final[dict[str, Any]] = {
 }
 _FLAG: Final[dict[str, Any]] = {"kind": "bool", "takes": "true or false"}
 
-# What the report leaves open comes first: a small search is given the first neighbours only.
+# A small search is given the first neighbours of the first ones only.
 HYPERPARAMETERS: Final = (
     Hyperparameter(
         name="batch_size",
         **_COUNT,
         default=256,
-        stated=False,
-        readings=(128, 256, 1000),
         neighbours=(64, 128, 256, 512, 1000),
         search=Choices((64, 128, 256, 512, 1000)),
     ),
@@ -150,8 +146,6 @@ HYPERPARAMETERS: Final = (
         **_COUNT,
         models=(CONV,),
         default=8,  # the report's code is 4×4×8, though it writes 16 filters
-        stated=False,
-        readings=(8, 16),
         neighbours=(8, 16),
         search=Choices((8, 16)),
         of_architecture=True,
@@ -163,8 +157,6 @@ HYPERPARAMETERS: Final = (
         takes="one of relu, sigmoid",
         models=(DENSE,),
         default="relu",
-        stated=False,
-        readings=("relu", "sigmoid"),
         neighbours=("relu", "sigmoid"),
         search=Choices(("relu", "sigmoid")),
     ),
@@ -173,7 +165,6 @@ HYPERPARAMETERS: Final = (
         **_SHARE,
         models=(DENSE,),
         default=0.0,
-        stated=False,
         neighbours=(0.0, 0.1),
         search=Choices((0.0, 0.1)),
     ),
@@ -182,7 +173,6 @@ HYPERPARAMETERS: Final = (
         **_COUNT,
         models=(DENSE,),
         default=512,
-        stated=True,
         # The report does not name 512's competitors: a guess.
         neighbours=(64, 128, 256, 512),
         search=Choices((64, 128, 256, 512)),
@@ -195,7 +185,6 @@ HYPERPARAMETERS: Final = (
         excluded=0,
         takes="a finite number above 0",
         default=1.0,
-        stated=True,
         neighbours=(2.0, 0.5, 4.0, 0.25),
         search=Range(0.05, 5.0, (0.25, 0.5, 1.0, 2.0, 4.0)),
     ),
@@ -203,7 +192,6 @@ HYPERPARAMETERS: Final = (
         name="momentum",
         **_SHARE,
         default=0.5,
-        stated=True,
         neighbours=(0.9, 0.0),
         # A step of 1 − momentum acts as a factor on the effective learning rate.
         search=Range(0.05, 1.0, (0.1, 0.5, 1.0)),
@@ -213,7 +201,6 @@ HYPERPARAMETERS: Final = (
         name="nesterov",
         **_FLAG,
         default=True,
-        stated=True,
         neighbours=(True, False),
         search=Choices((True, False)),
     ),
@@ -247,7 +234,6 @@ def argument_of(model: str, name: str, default: Any) -> Hyperparameter:
         **kinds[type(default)],
         models=(model,),
         default=default,
-        stated=False,
         neighbours=(),
         search=Choices((default,)),
         of_architecture=True,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from study.tune.driver import Outcome
     from study.tune.trainable import WorkerSettings
 
+AROUND = "full"  # the preset whose tables of neighbours --neighbours adds
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 # The options that a resumed study needs again, to go on under the same conditions.
 CONDITIONS = (
@@ -80,6 +81,11 @@ def build_parser() -> argparse.ArgumentParser:
         if isinstance(option.default, tuple):
             settings["nargs"] = "+"
         what.add_argument(option.metadata["flag"], default=None, **settings)
+    what.add_argument(
+        "--neighbours",
+        action=argparse.BooleanOptionalAction,
+        help=f"the reference with one factor changed at a time: the tables of {AROUND}.toml",
+    )
     where = parser.add_argument_group("what to run it on")
     where.add_argument("--gpus", type=int, metavar="N", help="default: those that Ray sees")
     where.add_argument(
@@ -221,7 +227,10 @@ def spec_from(
         trial_table_from("--trial", table_of(words), base.known_models, base.hyperparameters)
         for words in options.trial or ()
     ]
-    kept = [table for table in base.trial_tables if _stays(table, options)]
+    around = PRESETS[AROUND].trial_tables if options.neighbours else ()
+    there = {(table.group, table.model) for table in base.trial_tables}
+    around = tuple(t for t in around if (t.group, t.model) not in there and t.model in base.models)
+    kept = [table for table in (*base.trial_tables, *around) if _stays(table, options)]
     given["trial_tables"] = (*kept, *further)
     spec = replace(base, **given)
     if earlier is not None:

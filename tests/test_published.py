@@ -8,7 +8,7 @@ from analysis.load import read_run
 from study.folder import schema
 from study.plan.ledger import config_of_row
 from study.plan.spec import StudySpec
-from study.plan.trials import base_of, fixed_trials, setting_of
+from study.plan.trials import base_of, fixed_trials, readings_of, setting_of
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 RUNS = sorted(path.parent.name for path in RESULTS.glob("*/study.json"))
@@ -24,6 +24,7 @@ def test_a_published_run_has_todays_form_labels_and_names(name):
         config = config_of_row(row)
         assert row["setting"] == setting_of(config, spec)
         assert row["base"] == base_of(row["group"], config, spec)
+    assert run.manifest["readings"] == readings_of(spec)
     fixed = {row["trial_id"] for row in rows if row["group"] not in SEARCHED}
     assert fixed == {planned.trial_id for planned in fixed_trials(spec)}
 

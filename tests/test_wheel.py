@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # Sources that a wheel has beside Python files.
 DATA = ["analysis/page/page.html.j2", "analysis/page/page.css", "analysis/page/page.js"]
 DATA += ["study/study.schema.json"]
-DATA += [f"study/presets/{path.name}" for path in (ROOT / "study" / "presets").glob("*.toml")]
+DATA += [f"study/{path.parent.name}/{path.name}" for path in (ROOT / "study").glob("*/*.toml")]
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 
 

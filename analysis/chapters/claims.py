@@ -1,21 +1,13 @@
-"""The report's claims, and the final values that they rest on."""
+"""The paper's claims, and the final values that they rest on."""
 
 from typing import Any, Final
 
 import pandas as pd
 
-from analysis.claims import NOT_TESTED, claims_csv, claims_of, concerns_report, tally
+from analysis.claims import NOT_TESTED, claims_csv, claims_of, concerns_paper, tally
 from analysis.load import Run
 from analysis.phrases import open_values
-from analysis.settings import (
-    CONV_NAME,
-    DENSE_NAME,
-    RATIO_NAME,
-    SECONDS,
-    Estimate,
-    frame,
-    report_ratio,
-)
+from analysis.settings import SECONDS, Estimate, frame
 from study.folder import schema
 
 SUMMARISED: Final = (schema.TRAIN_MSE, schema.TEST_MSE, SECONDS)
@@ -27,26 +19,27 @@ def chapter(run: Run) -> dict[str, Any]:
     completed = sum(s.states.get(schema.COMPLETED, 0) for s in run.of(schema.REFERENCE))
     n_seeds = [len(s.by_seed()) for s in reference]
     return {
-        "concerned": concerns_report(run),
+        "concerned": concerns_paper(run),
+        "paper": run.paper,
         "claims": claims,
         "tested": any(claim.verdict != NOT_TESTED for claim in claims),
         "tally": tally(claims),
         "reference": reference,
-        "pairs": report_ratios(run),
+        "pairs": pair_ratios(run),
         "one_seed": 1 in n_seeds,
         "n_left_out": completed - sum(n_seeds),
-        "missing": [name for name in (CONV_NAME, DENSE_NAME) if name not in run.named],
+        "missing": [name for name in run.pair if name and name not in run.named],
     }
 
 
-def report_ratios(run: Run) -> dict[str, Estimate | None]:
-    """Conv ÷ dense-512 in each of `SUMMARISED`."""
-    return {metric: report_ratio(run.named, metric) for metric in SUMMARISED}
+def pair_ratios(run: Run) -> dict[str, Estimate | None]:
+    """The ratio of the two settings that are compared in each of `SUMMARISED`."""
+    return {metric: run.pair_ratio(metric) for metric in SUMMARISED}
 
 
 def files(run: Run) -> dict[str, bytes]:
     """claims.csv and summary.csv."""
-    rests_on = open_values(run.reference_trials)
+    rests_on = open_values(run.reference_trials, run.paper)
     return {
         "claims.csv": claims_csv(claims_of(run), rests_on).encode(),
         "summary.csv": summary(run).to_csv(index=False).encode(),
@@ -54,7 +47,7 @@ def files(run: Run) -> dict[str, bytes]:
 
 
 def summary(run: Run) -> pd.DataFrame:
-    """A row a reference architecture, then the ratios of the report's two models.
+    """A row a reference architecture, then the ratios of the two that are compared.
 
     Returns:
         Columns model, epochs, n_parameters, n_seeds and, for train_mse, test_mse and
@@ -68,13 +61,13 @@ def summary(run: Run) -> pd.DataFrame:
     )
     named = rows.set_index("model")
     tested = named.loc[named["metric"] == schema.TEST_MSE, ["epochs", "n_parameters", "n_seeds"]]
-    pairs = report_ratios(run)
+    pairs = pair_ratios(run)
     if (of_test := pairs[schema.TEST_MSE]) is not None:
-        tested.loc[RATIO_NAME] = [None, None, of_test.n]
+        tested.loc[run.ratio_name] = [None, None, of_test.n]
     for metric, pair in pairs.items():
         for part in ("mean", "sd", "low", "high"):
             column = named.loc[named["metric"] == metric, part]
             tested[f"{metric}_{part}"] = column
             if pair is not None:
-                tested.loc[RATIO_NAME, f"{metric}_{part}"] = getattr(pair, part)
+                tested.loc[run.ratio_name, f"{metric}_{part}"] = getattr(pair, part)
     return tested.reset_index()

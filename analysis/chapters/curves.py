@@ -7,59 +7,69 @@ import numpy as np
 import pandas as pd
 
 from analysis import plots, settings
-from analysis.claims import IMAGES, REPORT_MSE_RATIO, concerns_report
+from analysis.claims import IMAGES, concerns_paper
 from analysis.load import Run
+from analysis.phrases import sentence_case
 from analysis.plots import Drawing, Line, Look
-from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME, curve, histories
+from analysis.settings import curve, histories
 from study.folder import schema
+from study.folder.paper import EARLY_FALL, Paper
 
 TEST: Final = "figure-test-mse"
 FIGURES: Final = {schema.TEST_MSE: TEST, schema.TRAIN_MSE: "figure-training-mse"}
 IMAGES_LOOKS: Final[Mapping[str, Look]] = {
-    "training": plots.MODEL_STYLES[CONV_NAME],
+    "training": plots.LOOKS[schema.CONV],
     "test": {"color": "#5ba3d9", "linestyle": "--", "marker": "^", "zorder": 3.1},
 }
 
 
 def chapter(run: Run) -> dict[str, Any]:
-    """The report's figures 2, 3 and 4, and the ratio of its two models by epoch."""
-    conv, dense = run.named.get(CONV_NAME), run.named.get(DENSE_NAME)
+    """All reference settings on a log axis, the ratio of two by epoch, and conv on a linear one."""
+    conv, paper = run.named.get(schema.CONV), run.paper if concerns_paper(run) else None
     pairs = {
         images: data
         for metric, images in IMAGES.items()
-        if len(data := settings.ratio_curve(conv, dense, run.epochs, metric))
+        if len(data := settings.ratio_curve(*run.two(run.named), run.epochs, metric))
     }
     alone = {images: curve(conv, run.epochs, m) for m, images in IMAGES.items()} if conv else {}
+    falls = [c for c in (paper.claims if paper else ()) if c.measure == EARLY_FALL]
     return {
-        "concerned": concerns_report(run),
+        "paper": paper,
+        "ratio_name": run.ratio_name,
+        "pair": run.pair,
+        "fall": next((c for c in falls if c.of == schema.CONV), None),
         "any_reference": bool(run.reference),
-        "overtaking": overtaking(pairs["test"]) if "test" in pairs else "",
+        "overtaking": overtaking(pairs["test"], *run.pair) if "test" in pairs else "",
         "pairs": pairs,
         "logs": [
             {
                 "images": IMAGES[m],
-                "ratio": settings.report_ratio(run.named, m),
+                "ratio": run.pair_ratio(m),
+                "claim": paper.numbers.get(m) if paper else None,
                 "lines": lines,
                 "drawing": plots.log_curves(name, lines, f"{IMAGES[m].capitalize()} MSE"),
             }
             for m, name in FIGURES.items()
             if (lines := lines_of(run, m))
         ],
-        "ratio": _draw_ratio(pairs, report=concerns_report(run)) if pairs else None,
+        "ratio": _draw_ratio(pairs, run.ratio_name, paper) if pairs else None,
         "alone": alone,
         "conv": _draw_conv(alone) if alone and all(map(len, alone.values())) else None,
     }
 
 
-def overtaking(data: pd.DataFrame) -> str:
+def overtaking(data: pd.DataFrame, top: str, bottom: str) -> str:
     """Who is ahead at which epochs, in the geometric mean over seeds.
 
     Args:
         data: of `analysis.settings.ratio_curve`.
+        top: the numerator's name.
+        bottom: the denominator's.
     """
     ahead = (data["mean"] < 1).to_numpy()
     changes = np.flatnonzero(ahead[1:] != ahead[:-1])
-    first, second = ("Conv", "dense-512") if ahead[0] else ("Dense-512", "conv")
+    first, second = (top, bottom) if ahead[0] else (bottom, top)
+    first = sentence_case(first)
     if not len(changes):
         return f"{first} is ahead throughout"
     if len(changes) > 1:
@@ -68,21 +78,20 @@ def overtaking(data: pd.DataFrame) -> str:
 
 
 def looks(run: Run) -> dict[str, Look]:
-    """How each reference architecture's line is drawn: the report's two and custom ones stand out.
+    """How each reference setting's line is drawn: the two compared and custom ones stand out.
 
-    A custom model has its colour of elsewhere; further settings of it have those that are left.
+    A model has its colour of elsewhere; further settings of it have those that are left.
     """
     of_models, muted = plots.looks_of(run.models), iter(plots.MUTED_LINES * len(run.named))
     found: dict[str, Look] = {}
     for name, setting in run.named.items():
-        if name in plots.MODEL_STYLES:
-            found[name] = plots.MODEL_STYLES[name]
-        elif setting.model in schema.MODELS:
-            found[name] = plots.muted(next(muted))
-        elif of_models[setting.model] in found.values():
+        compared = name in run.pair or setting.model != schema.DENSE
+        if compared and of_models[setting.model] not in found.values():
+            found[name] = of_models[setting.model]
+        elif compared:
             found[name] = plots.custom_look(len(of_models) + len(found))
         else:
-            found[name] = of_models[setting.model]
+            found[name] = plots.muted(next(muted))
     return found
 
 
@@ -96,21 +105,25 @@ def lines_of(run: Run, metric: str) -> list[Line]:
     ]
 
 
-def _draw_ratio(pairs: Mapping[str, pd.DataFrame], *, report: bool) -> Drawing:
-    """Conv ÷ dense-512 against the epoch, log axis, beside the lines 1 and the report's 0.5."""
+def _draw_ratio(pairs: Mapping[str, pd.DataFrame], name: str, paper: Paper | None) -> Drawing:
+    """The ratio of two settings by epoch, log axis, beside the lines 1 and the paper's number."""
     figure, ax = plots.new_figure()
     lines = [Line(images, IMAGES_LOOKS[images], data) for images, data in pairs.items()]
     points = plots.curves(ax, lines)
     means = pd.concat(pairs.values())["mean"]
-    marked = {1.0: "equal"} | ({REPORT_MSE_RATIO: "the report, after 50 epochs"} if report else {})
+    numbers: dict[float, str] = {}
+    if paper is not None:
+        after = f", after {paper.epochs} epochs" if paper.epochs else ""
+        numbers = {claim.value: f"{paper.called}{after}" for claim in paper.numbers.values()}
+    marked = {1.0: "equal"} | numbers
     ax.set_ylim(0.9 * min(means.min(), *marked, 1.0), 1.1 * max(means.max(), 1.0))
     plots.log_axis(ax.yaxis)
     ax.axhline(1, color="#444444", linewidth=1)
-    if report:
-        plots.line_at(ax.axhline, REPORT_MSE_RATIO)
+    for at in numbers:
+        plots.line_at(ax.axhline, at)
     for at, words in marked.items():
         plots.note(ax, 1.0, at, words, ax.get_yaxis_transform())
-    ax.set_ylabel(f"MSE, {RATIO_NAME}, log axis")
+    ax.set_ylabel(f"MSE, {name}, log axis")
     plots.legend_above(ax)
     return Drawing("figure-ratio-by-epoch", figure, points, [line[:2] for line in lines])
 

@@ -3,11 +3,10 @@
 from typing import Any
 
 from analysis import phrases
-from analysis.claims import concerns_report
+from analysis.claims import concerns_paper
 from analysis.load import Run
-from analysis.phrases import MNIST, label_of, values_of
+from analysis.phrases import MNIST, OPTIMIZER, label_of, values_of
 from analysis.plots import MSE_UNIT
-from study.folder.schema import HYPERPARAMETERS
 
 MEASURES = (
     f"MSE is in {MSE_UNIT}. The training MSE is the mean over an epoch's batches while the weights"
@@ -19,9 +18,10 @@ MEASURES = (
 def basis(run: Run) -> list[tuple[str, str]]:
     """What holds for the whole page, by name."""
     trials = run.reference_trials if run.reference else run.trials
-    images, setting = phrases.image_set(run.manifest), ("Setting", phrases.open_values(trials))
-    if concerns_report(run):
-        setting = ("Readings", f"{setting[1]}: the report leaves these open")
+    images, values = phrases.image_set(run.manifest), phrases.open_values(trials, run.paper)
+    setting = ("Setting", values)
+    if run.paper and concerns_paper(run) and values:
+        setting = ("Readings", f"{values}: {run.paper.called} leaves these open")
     rows = [
         ("Images", "" if images == MNIST else f"{images}, not {MNIST}"),
         ("Trained on", f"{phrases.devices(run.trials)}; {phrases.tensorflow(run.manifest)}"),
@@ -34,7 +34,7 @@ def basis(run: Run) -> list[tuple[str, str]]:
 
 def training(run: Run) -> str:
     """The optimiser and the loss, which all trials share, and the reference's values."""
-    stated = [p.name for p in HYPERPARAMETERS if p.stated and not p.of_architecture]
+    stated = [name for name in OPTIMIZER if name not in phrases.open_names(run.paper)]
     values = [f"{label_of(n).lower()} {values_of(run.reference_trials[n])}" for n in stated]
     at = f" (reference: {', '.join(values)})" if run.reference else ""
     return f"SGD with momentum{at}; the loss is the mean squared error (MSE) over all pixels"

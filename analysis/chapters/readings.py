@@ -1,4 +1,4 @@
-"""What the report leaves open: its contradictions, what it omits, and what depends on it."""
+"""What the paper leaves open: its contradictions, what it omits, and what depends on it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -7,28 +7,13 @@ import numpy as np
 import pandas as pd
 
 from analysis import phrases, plots
-from analysis.audit import (
-    Audit,
-    AuditedClaim,
-    Specification,
-    csv,
-    curve_csv,
-    is_audited,
-    readings_of,
-)
-from analysis.claims import (
-    IMAGES,
-    NOT_REPRODUCED,
-    REPORT_MSE_RATIO,
-    REPORT_TIME_RATIO,
-    REPRODUCED,
-    concerns_report,
-)
+from analysis.audit import Audit, AuditedClaim, Specification, csv, curve_csv, is_audited
+from analysis.claims import IMAGES, NOT_REPRODUCED, REPRODUCED, concerns_paper
 from analysis.load import Run
 from analysis.plots import Marks
-from analysis.settings import CONV_NAME, DENSE_NAME, RATIO_NAME
 from analysis.specifications import SEEDS, by_value, rounded, shares
 from study.folder import schema
+from study.folder.paper import Paper
 
 FIGURE: Final = "figure-readings"
 CSV_FILE: Final = "audit.csv"
@@ -43,59 +28,65 @@ LOOKS: Final[Mapping[str, plots.Look]] = {
 
 def chapter(run: Run) -> dict[str, Any]:
     """The claims under every reading, of a run that trained them, and what is left open."""
-    its: dict[str, Any] = {"concerned": concerns_report(run), "audit": None}
-    its["open"] = [_open(run, p) for p in schema.HYPERPARAMETERS if not p.stated]
-    its["sizes"] = [name for name in run.named if name not in (CONV_NAME, DENSE_NAME)]
-    if not (its["concerned"] and is_audited(run)):
+    paper = run.paper
+    if paper is None or not concerns_paper(run):
+        return {"paper": None}
+    its: dict[str, Any] = {"paper": paper, "audit": None, "pair": run.pair}
+    its["ratio_name"] = run.ratio_name
+    its["open"] = [_open(run, paper, name) for name in phrases.open_names(paper)]
+    its["sizes"] = [name for name in run.named if name not in run.pair]
+    if not is_audited(run):
         return its
     audit = Audit(run)
-    curve, cells = audit.curve(), audit.cells()
+    curve, cells, claimed = audit.curve(), audit.cells(), paper.headline
     ratios = [one.together.mean for one in curve]
     of = {m: [one.ratios[m].mean for one in curve] for m in IMAGES}
     return its | {
         "audit": audit,
         "audited": (audited := audit.claims()),
-        "rarer": {c.claim.claim: _rarer(c) for c in audited if c.depends_on},
-        "time_ratio": REPORT_TIME_RATIO,
+        "rarer": {c.claim.says: _rarer(c) for c in audited if c.depends_on},
         "curve": curve,
         "n_below": sum(ratio < 1 for ratio in ratios),
-        "n_claimed": sum(ratio <= REPORT_MSE_RATIO for ratio in ratios),
+        "n_claimed": sum(ratio <= claimed.value for ratio in ratios) if claimed else 0,
         "median": float(np.median(ratios)) if ratios else None,
         "cells": cells,
         "shares": shares(cells),
         "by_value": by_value,
         "SEEDS": SEEDS,
-        "rounded": [phrases.digits(end, 2) for end in rounded(REPORT_MSE_RATIO)],
+        "ends_of": rounded,
+        "images": IMAGES,
         "lacks": lacks(audit),
         "ends": [
             f"{IMAGES[m]} set {phrases.digits(min(its))} to {phrases.digits(max(its))}"
             for m, its in of.items()
             if its
         ],
-        "n_readings": len(readings_of(*schema.MODELS)),
-        "drawing": draw(curve, schema.OPEN_VALUES) if curve else None,
+        "n_readings": len(audit.compared),
+        "drawing": draw(curve, audit, run.ratio_name) if curve else None,
     }
 
 
 def files(run: Run) -> dict[str, bytes]:
     """audit.csv and specifications.csv, of an audit."""
-    if not (concerns_report(run) and is_audited(run)):
+    if not (concerns_paper(run) and is_audited(run)):
         return {}
     audit = Audit(run)
-    tables = {CSV_FILE: csv(audit.claims()), CURVE_FILE: curve_csv(audit.curve())}
+    tables = {CSV_FILE: csv(audit.claims(), audit.factors)}
+    tables[CURVE_FILE] = curve_csv(audit.curve(), audit.metric)
     return {name: table.encode() for name, table in tables.items()}
 
 
-def _open(run: Run, p: schema.Hyperparameter) -> tuple[str, str, str]:
+def _open(run: Run, paper: Paper, name: str) -> tuple[str, str, str]:
     """The reference's values of something that is left open, and the others that were trained."""
-    its = {s.value(p.name) for s in run.reference if s.model in p.models}
+    models = [one.model for one in paper.open if name in dict(one.values)]
+    its = {s.value(name) for s in run.reference if s.model in models}
     tried = []
-    for model in p.models:
+    for model in models:
         for group in (schema.READING, schema.NEIGHBOUR):
             settings = [s for s in run.of(group, model) if schema.COMPLETED in s.states]
-            if others := {s.value(p.name) for s in settings} - its:
+            if others := {s.value(name) for s in settings} - its:
                 tried.append(f"{model}, {group} trials: {phrases.values_of(pd.Series([*others]))}")
-    what = phrases.sentence_case(phrases.open_label(p.name))
+    what = phrases.sentence_case(phrases.open_label(name))
     return what, phrases.values_of(pd.Series([*its])) or phrases.NO_VALUE, "; ".join(tried)
 
 
@@ -125,13 +116,13 @@ def _rarer(audited: AuditedClaim) -> tuple[str, str, str]:
     return fewer, " / ".join(dict.fromkeys(map(phrases.reading_words, cells))), more
 
 
-def draw(curve: Sequence[Specification], factors: Mapping[str, Sequence[Any]]) -> plots.Drawing:
+def draw(curve: Sequence[Specification], audit: Audit, ratio_name: str) -> plots.Drawing:
     """The ratio under each reading, the least first, and below it which values each has.
 
     A specification curve (U. Simonsohn, J. P. Simmons, L. D. Nelson, Nature Human Behaviour 4,
     2020).
     """
-    rows = [(name, value) for name, values in factors.items() for value in values]
+    rows = [(name, value) for name in curve[0].reading for value in audit.factors[name]]
     figure = plots.empty_figure(3.2 + ROW_INCHES * len(rows))
     heights = {"height_ratios": [2.6, ROW_INCHES * len(rows)]}
     ax, below = figure.subplots(2, 1, sharex=True, gridspec_kw=heights)
@@ -144,21 +135,23 @@ def draw(curve: Sequence[Specification], factors: Mapping[str, Sequence[Any]]) -
         ]
         values = [pair.mean for pair in pairs]
         some.append(Marks(look, range(len(curve)), values, f"{IMAGES[metric]} set", texts))
-    tested = [one.ratios[schema.TEST_MSE] for one in curve]
+    tested = [one.ratios[audit.metric] for one in curve]
     ends = [pair.lowest for pair in tested], [pair.highest for pair in tested]
     ax.vlines(range(len(curve)), *ends, color=plots.DARK, linewidth=1.4)
     points = plots.marks(ax, some)
+    marked = {one.value: f"{audit.paper.called} " for one in audit.paper.numbers.values()}
     ax.axhline(1, color="#444444", linewidth=1)
-    plots.line_at(ax.axhline, REPORT_MSE_RATIO)
-    for place, words in ((1.0, "equal "), (REPORT_MSE_RATIO, "the report ")):
+    for place in marked:
+        plots.line_at(ax.axhline, place)
+    for place, words in ({1.0: "equal "} | marked).items():
         plots.note(ax, 1.0, place, words, ax.get_yaxis_transform())
-    means = [1.0, REPORT_MSE_RATIO, *(pair.mean for one in curve for pair in one.ratios.values())]
+    means = [1.0, *marked, *(pair.mean for one in curve for pair in one.ratios.values())]
     # An interval from two seeds may be so wide that nothing else would be seen.
     margin = 4.0
     low, high = max(min(ends[0]), min(means) / margin), min(max(ends[1]), max(means) * margin)
     ax.set_ylim(min(low, *means) / 1.1, max(high, *means) * 1.1)
     plots.log_axis(ax.yaxis)
-    ax.set_ylabel(f"MSE, {RATIO_NAME}, log axis")
+    ax.set_ylabel(f"MSE, {ratio_name}, log axis")
     plots.legend_above(ax)
     dot = {"color": plots.DARK, "marker": "o", "markersize": 4}
     for x, one in enumerate(curve):
@@ -170,5 +163,7 @@ def draw(curve: Sequence[Specification], factors: Mapping[str, Sequence[Any]]) -
     )
     below.tick_params(labelsize=plots.SMALL_POINTS)
     below.set_xticks([])
-    below.set_xlabel(f"{phrases.count(len(curve), 'reading')}, by the ratio on the test set")
+    below.set_xlabel(
+        f"{phrases.count(len(curve), 'reading')}, by the ratio on the {IMAGES[audit.metric]} set"
+    )
     return plots.Drawing(FIGURE, figure, points, by="point")

@@ -14,7 +14,6 @@ from analysis import plots
 from analysis.load import Run
 from analysis.phrases import MNIST, digits, image_set, values_of
 from analysis.plots import Drawing
-from analysis.settings import CONV_NAME, DENSE_NAME
 from study.folder import schema
 
 NAME: Final = "figure-reconstructions"
@@ -36,9 +35,9 @@ class Picture(NamedTuple):
 def shown_trials(run: Run) -> dict[str, pd.Series]:
     """The trials whose images are shown, the first seed of each, by what they are called.
 
-    They are the report's two models, the other reference settings and the search's winners.
+    They are the two that are compared, the other reference settings and the search's winners.
     """
-    order = {CONV_NAME: 0, DENSE_NAME: 1}
+    order = {name: place for place, name in enumerate(run.pair)}
     reference = sorted(run.reference, key=lambda one: order.get(one.label, 2))
     named = [(one.label, one) for one in reference]
     named += [(f"{one.architecture}, tuned", one) for one in run.of(schema.WINNER)]
@@ -143,5 +142,5 @@ def chapter(run: Run) -> dict[str, Any]:
         "tuned": any(trial["group"] == schema.WINNER for trial in shown.values()),
         "extremes": extremes,
         "drawing": drawing(rows) if rows else None,
-        "no_conv": CONV_NAME not in rows and schema.CONV in run.models,
+        "no_conv": schema.CONV not in rows and schema.CONV in run.models,
     }

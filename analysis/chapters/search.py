@@ -73,8 +73,8 @@ def budget_ratios(run: Run) -> list[tuple[str, float | None, settings.Estimate |
     for top, bottom in winners.pairs(run, list(map(str, seconds))):
         times = seconds[top] / seconds[bottom] if seconds[bottom] else None
         rows.append((f"{top} ÷ {bottom}", times, settings.ratio(its.get(top), its.get(bottom))))
-    if untuned := settings.report_ratio(run.named):
-        rows.append((f"untuned: {settings.RATIO_NAME}", None, untuned))
+    if untuned := run.pair_ratio():
+        rows.append((f"untuned: {run.ratio_name}", None, untuned))
     return rows
 
 

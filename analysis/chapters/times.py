@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from analysis import claims, plots
+from analysis import plots
+from analysis.claims import concerns_paper
 from analysis.load import Run
 from analysis.phrases import count, digits, seeds
 from analysis.plots import Drawing, Marks
-from analysis.settings import CONV_NAME, DENSE_NAME, SECONDS, Setting, report_ratio
+from analysis.settings import SECONDS, Setting
 from study.folder import schema
 
 TIMES: Final = "figure-times"
@@ -31,48 +32,52 @@ def sharing(run: Run) -> str:
 
 
 def timed(run: Run) -> list[Setting]:
-    """The reference settings with times: the report's two models, and the custom ones."""
+    """The reference settings with times: those that are compared, and the custom models'."""
     shown = [s for s in run.reference if len(s.by_seed(SECONDS))]
-    return [s for s in shown if s.label in (CONV_NAME, DENSE_NAME) or s.model not in schema.MODELS]
+    return [s for s in shown if s.label in run.pair or s.model != schema.DENSE]
 
 
-def drawing(run: Run, found: list[Setting], stated: Mapping[str, float]) -> Drawing:
-    """A row a model: a dot a seed, their mean, and what the report states; log axis.
+def drawing(run: Run, found: list[Setting], stated: Mapping[str, float], paper: str) -> Drawing:
+    """A row a model: a dot a seed, their mean, and what the paper states; log axis.
 
     Args:
         run: a run.
         found: its settings with times.
-        stated: the seconds that the report states, by model.
+        stated: the seconds that the paper states, by setting.
+        paper: what it is called.
     """
     looks, labels, some = plots.looks_of(run.models), [], []
     for row, one in enumerate(found):
         look, values = looks[one.model], one.by_seed(SECONDS)
         some += plots.seeds_and_mean(look, values, row, one.label, " s")
         if one.label in stated:
-            text = f"{one.label}, the report: {stated[one.label]:.3g} s"
+            text = f"{one.label}, {paper}: {stated[one.label]:.3g} s"
             some.append(Marks(look | plots.HOLLOW, [stated[one.label]], [row], texts=[text]))
         labels.append(f"{one.label}, {digits(values.mean())} s")
-    key = ("a seed of this run", *["the report"] * bool(stated))
+    key = ("a seed of this run", *[paper] * bool(stated))
     return plots.rows_drawing(TIMES, some, labels, "Training time (s)", key)
 
 
 def chapter(run: Run) -> dict[str, Any]:
-    """Training times beside the report's."""
-    found, concerned = timed(run), claims.concerns_report(run)
-    report = claims.REPORT_TRAIN_SECONDS if concerned else {}
-    stated = {one.label: report[one.label] for one in found if one.label in report}
+    """Training times beside the paper's."""
+    found, paper = timed(run), run.paper if concerns_paper(run) else None
+    claim = next((c for c in (paper.claims if paper else ()) if c.measure == SECONDS), None)
+    of_paper = dict(zip(claim.pair, claim.values, strict=False)) if claim else {}
+    stated = {one.label: of_paper[one.label] for one in found if one.label in of_paper}
+    called = paper.called if paper else ""
     here = {one.label: one.by_seed(SECONDS).mean() for one in found}
     said = [f"this run, {name}: {seconds:.3g} s" for name, seconds in here.items()]
-    said += [f"the report, {name}: {seconds:.3g} s" for name, seconds in stated.items()]
+    said += [f"{called}, {name}: {seconds:.3g} s" for name, seconds in stated.items()]
     return {
         "found": found,
-        "concerned": concerned,
-        "ratio": report_ratio(run.named, SECONDS),
+        "paper": paper,
+        "pair": run.pair,
+        "ratio_name": run.ratio_name,
+        "ratio": run.pair_ratio(SECONDS),
         "stated": stated,
-        "report_ratio": claims.REPORT_TIME_RATIO,
-        "report": f"{claims.REPORT_EPOCHS} on {claims.REPORT_HARDWARE}",
+        "claim": claim,
         "sharing": sharing(run),
-        "drawing": drawing(run, found, stated) if found else None,
+        "drawing": drawing(run, found, stated, called) if found else None,
         "values": "; ".join(said),
         "seeds": seeds(len(one.by_seed(SECONDS)) for one in found) if found else "",
     }

@@ -71,8 +71,9 @@ def show(console: Console, html: str) -> None:
     for block in blocks(html):
         if block.tag == "table":
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-            for name in block.rows[0]:
-                table.add_column(name, overflow="fold")
+            for name, *cells in zip(*block.rows, strict=True):
+                are_numbers = any(cells) and all(cell[:1].isdigit() for cell in cells if cell)
+                table.add_column(name, overflow="fold", justify="right" if are_numbers else "left")
             for row in block.rows[1:]:
                 table.add_row(*row)
             console.print(table)

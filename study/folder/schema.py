@@ -4,9 +4,8 @@ Metrics, groups, states, columns and file names are defined here and nowhere els
 trial's setting derives from `convae.config`. The standard library is enough to import it.
 """
 
-from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from convae.config import (
     BY_NAME,
@@ -58,18 +57,13 @@ OBJECTIVES: Final = (MSE_ALONE, MSE_AND_TIME)
 
 # Why a trial is in the study.
 REFERENCE: Final = "reference"
-READING: Final = "reading"  # the reference under another reading of what the report leaves open
+READING: Final = "reading"  # the reference under another reading of what a paper leaves open
 CUSTOM: Final = "custom"  # fixed trials that the person who made the study asked for
 NEIGHBOUR: Final = "neighbour"
 SEARCH: Final = "search"
 FINALIST: Final = "finalist"  # the search's best settings with fresh seeds: the winner is of them
 WINNER: Final = "winner"
 GROUPS: Final = (REFERENCE, READING, CUSTOM, NEIGHBOUR, SEARCH, FINALIST, WINNER)
-
-# What the report leaves open: the values under which the audit trains.
-OPEN_VALUES: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
-    {parameter.name: parameter.readings for parameter in HYPERPARAMETERS if parameter.readings}
-)
 
 # How a trial ended, or that it has not.
 COMPLETED: Final = "completed"  # trained for all its epochs

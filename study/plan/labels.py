@@ -7,6 +7,7 @@ says nothing of seed, split and epochs, and one setting has one label in every g
 
 import json
 import re
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any, Final
 
@@ -19,6 +20,13 @@ _PLAIN_TEXT: Final = re.compile(r"[\w.+-]+")
 def architecture_of(config: TrialConfig) -> str:
     """The first word of a label: `conv`, `dense-512`, or the name of a custom model."""
     return f"{DENSE}-{config.hidden_units}" if config.model == DENSE else config.model
+
+
+def model_of(architecture: str, models: Iterable[str]) -> str | None:
+    """The inverse of `architecture_of`, as far as these models go; None for no architecture."""
+    if DENSE in models and re.fullmatch(rf"{DENSE}-[1-9]\d*", architecture):
+        return DENSE
+    return architecture if architecture in models and architecture != DENSE else None
 
 
 def label_of(config: TrialConfig, reference: TrialConfig) -> str:

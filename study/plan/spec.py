@@ -13,6 +13,7 @@ from typing import Any
 from convae.config import BY_NAME, N_SEEDS, Hyperparameter, argument_of, hyperparameters_of
 from convae.custom_models import CustomModel
 from study.folder import schema
+from study.folder.paper import Paper
 from study.plan.errors import SpecError as SpecError
 from study.plan.errors import listed
 from study.plan.space import Space, built_in
@@ -89,10 +90,7 @@ class StudySpec:
         high=MOST_SEEDS,
     )
     readings: bool = _option(
-        False, "--readings", "the reference under other readings of the report"
-    )
-    neighbours: bool = _option(
-        False, "--neighbours", "the reference with one factor changed at a time"
+        False, "--readings", "the reference under every reading of what the paper leaves open"
     )
     objective: str = _option(
         schema.MSE_ALONE, "--objective", "of the search", choices=schema.OBJECTIVES
@@ -114,6 +112,7 @@ class StudySpec:
     custom_models: tuple[CustomModel, ...] = ()
     trial_tables: tuple[TrialTable, ...] = ()
     spaces: tuple[Space, ...] = ()  # in place of the built-in ones
+    paper: Paper | None = None  # whose claims the study tests
 
     def __post_init__(self) -> None:
         for option in spec_options():
@@ -121,6 +120,11 @@ class StudySpec:
         for model in self.all_models:
             if model not in (known := self.known_models):
                 raise SpecError(f"--models has {model!r}, but takes {listed(known)}.")
+        if self.readings and not (self.paper and self.paper.open):
+            raise SpecError(
+                "--readings needs a paper that leaves something open; name it in a study file"
+                ' (paper = "report-2021"), or give a table [open.MODEL].'
+            )
         if self.timed and self.scheduler != "none":
             raise SpecError(
                 f"--objective {self.objective} needs --scheduler none: a trial that was ended early"
@@ -215,7 +219,7 @@ class StudySpec:
         refused = [name for name in changed if name not in RAISABLE or not _raised(was, now, name)]
         if refused:
             told = "; ".join(
-                name if name in _PARTS else f"{name} {was[name]} to {now[name]}" for name in refused
+                name if name in _WHOLE else f"{name} {was[name]} to {now[name]}" for name in refused
             )
             raise SpecError(
                 f"--resume cannot change the study ({told}); leave these options out. It may"
@@ -225,6 +229,7 @@ class StudySpec:
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
         values = {name.name: getattr(self, name.name) for name in fields(self)}
+        values["paper"] = None if self.paper is None else self.paper.to_dict()
         return values | {name: [part.to_dict() for part in values[name]] for name in _PARTS}
 
     @classmethod
@@ -236,6 +241,7 @@ class StudySpec:
         }
         for name, kind in _PARTS.items():
             plain[name] = tuple(kind.from_dict(part) for part in plain[name])
+        plain["paper"] = Paper.from_dict(plain["paper"]) if plain["paper"] else None
         return cls(**plain)
 
 
@@ -244,6 +250,7 @@ _PARTS: Mapping[str, Any] = {
     "trial_tables": TrialTable,
     "spaces": Space,
 }
+_WHOLE = (*_PARTS, "paper")  # too long for a sentence
 
 
 def hyperparameters(model: str, custom_models: Sequence[CustomModel]) -> tuple[Hyperparameter, ...]:

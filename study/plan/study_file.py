@@ -1,12 +1,13 @@
 """A study as a TOML file: read with a sentence for each mistake, and printed whole.
 
 Its keys are the command line's options without dashes; what only a file has are `question`, `data`,
-and the tables `[[trial]]`, `[search.MODEL]` and `[model.NAME]`. The presets are such files.
+the tables `[[trial]]`, `[search.MODEL]` and `[model.NAME]`, and those of `study.plan.papers`. The
+presets are such files, and so are the papers of `study/papers/`.
 """
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass
 from functools import partial
 from importlib.resources import files
@@ -19,14 +20,18 @@ import tomlkit
 from convae.config import MODELS, as_arguments, is_custom_name
 from convae.custom_models import CustomModel, count_parameters, read_custom_model
 from convae.errors import UserError
+from study.folder.paper import Paper
 from study.plan.errors import SpecError, check_keys
+from study.plan.labels import model_of
+from study.plan.papers import named_paper, paper_from, to_tables
 from study.plan.space import built_in, space_from
 from study.plan.spec import StudySpec, hyperparameters, spec_options
 from study.plan.trial_tables import trial_table_from
-from study.plan.trials import reference_config, tables_of
+from study.plan.trials import named_settings, reference_config, tables_of
 
 PRESET_NAMES: Final = ("quick", "reference", "standard", "audit", "full")
 TEXTS: Final = ("question", "data")  # keys of a file that are no options of the spec
+TABLES: Final = ("trial", "search", "model", "paper", "claim", "open")
 SCHEMA: Final = files("study") / "study.schema.json"  # for editors; of `study.plan.study_schema`
 
 
@@ -73,8 +78,7 @@ def parse_study(text: str, where: str, name: str, folder: Path) -> StudyFile:
 
 def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
     options = {key_of(option): option for option in spec_options()}
-    known = (*options, *TEXTS, "trial", "search", "model")
-    check_keys("the file", table, known)
+    check_keys("the file", table, (*options, *TEXTS, *TABLES))
     values: dict[str, Any] = {"preset": name}
     for key, option in options.items():
         if key in table:
@@ -105,11 +109,32 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
         space = space_from(model, part, hyperparameters(model, custom), count)
         if space != built_in(model):  # spelled out, it is the same study
             spaces.append(space)
-    spec = StudySpec(**values, custom_models=custom, trial_tables=tables, spaces=tuple(spaces))
+    parts: dict[str, Any] = {
+        "custom_models": custom,
+        "trial_tables": tables,
+        "spaces": tuple(spaces),
+    }
+    plain = StudySpec(**values | {"readings": False}, **parts)
+    named = table.get("paper")
+    paper = named_paper(named, folder, _paper_of) if isinstance(named, str) else None
+    labels = {label: config.model for label, config in named_settings(plain).items()}
+
+    def its_model(label: str) -> str | None:
+        return labels.get(label) or model_of(label, models)
+
+    paper = paper_from(paper, table, models, known_of, its_model)
+    spec = StudySpec(**values, **parts, paper=paper)
     data = table.get("data")
     if data is not None and "://" not in data:
         data = str(folder / Path(data).expanduser())
     return StudyFile(spec, data)
+
+
+def _paper_of(text: str, where: str, folder: Path) -> Paper | None:
+    """The paper that a file spells out."""
+    if "paper" in (table := tomllib.loads(text)) and isinstance(table["paper"], str):
+        raise SpecError(f"{where} names a paper itself, {table['paper']}; name that one.")
+    return parse_study(text, where, "paper", folder).spec.paper
 
 
 def check_builders(spec: StudySpec) -> None:
@@ -153,19 +178,23 @@ def to_toml(spec: StudySpec, data: str | None = None) -> str:
         item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
         document.add(key_of(option), item.comment(help_))
     lines = [
-        "What hidden, readings and neighbours stand for. A custom table takes the place of those",
-        "of its group and model.",
+        "What hidden and readings stand for. A custom table takes the place of those of its group",
+        "and model.",
     ]
     for table in tables_of(spec):
         if table not in spec.trial_tables:
             lines += ["[[trial]]", *tomlkit.dumps(_table(table.to_table())).splitlines()]
     for line in lines:
         document.add(tomlkit.comment(line))
-    if spec.trial_tables:
-        document.add("trial", tomlkit.aot())
-        for table in spec.trial_tables:
-            document["trial"].append(_table(table.to_table()))
-    parts = [("model", model.name, {"build": model.build}) for model in spec.custom_models]
+    paper = to_tables(spec.paper) if spec.paper else {"paper": {}, "claim": [], "open": {}}
+    arrays = {"trial": [table.to_table() for table in spec.trial_tables], "claim": paper["claim"]}
+    if paper["paper"]:
+        document.add("paper", _table(paper["paper"]))
+    for key, tables in arrays.items():
+        if tables:
+            document.add(key, _array(tables))
+    parts = [("open", *item) for item in paper["open"].items()]
+    parts += [("model", model.name, {"build": model.build}) for model in spec.custom_models]
     parts += [("search", name, spec.space_of(name).to_table()) for name in spec.models]
     for key, name, values in parts:
         document.setdefault(key, tomlkit.table(is_super_table=True))[name] = _table(values)
@@ -181,12 +210,20 @@ def key_of(option: Field[Any]) -> str:
 def _table(values: Mapping[str, Any]) -> Any:
     table = tomlkit.table()
     for key, value in values.items():
-        item = tomlkit.item(value)
+        tables = isinstance(value, list) and value and isinstance(value[0], dict)
+        item = _array(value) if tables else tomlkit.item(value)
         if isinstance(value, dict):
             item = tomlkit.inline_table()
             item.update(value)
         table.add(key, item)
     return table
+
+
+def _array(tables: Sequence[Mapping[str, Any]]) -> Any:
+    array = tomlkit.aot()
+    for values in tables:
+        array.append(_table(values))
+    return array
 
 
 def _tables(table: Mapping[str, Any], key: str) -> Mapping[str, Mapping[str, Any]]:

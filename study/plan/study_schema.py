@@ -21,6 +21,14 @@ from convae.config import (
     Hyperparameter,
     hyperparameters_of,
 )
+from study.plan.papers import (
+    ASSUMPTION,
+    ASSUMPTION_KEYS,
+    CLAIM_KEYS,
+    PAPER_KEYS,
+    REQUIRED,
+    Key,
+)
 from study.plan.space import LIMIT, RANGE_KEYS, SCALES
 from study.plan.spec import spec_options
 from study.plan.study_file import SCHEMA, TEXTS, key_of
@@ -36,9 +44,14 @@ _OTHER: Final = "custom"  # stands for a custom model, which has what all models
 def study_schema() -> Schema:
     """The schema, as JSON has it."""
     options = {key_of(option): _option(option) for option in spec_options()}
+    opened = {f"^{model}$": _opened(model) for model in MODELS}
+    opened[f"^{CUSTOM_NAME}$"] = _opened(_OTHER)
     searches = {f"^{model}$": _search(model) for model in MODELS}
     tables = {
         "trial": {"type": "array", "items": _trial()},
+        "paper": _paper(),
+        "claim": {"type": "array", "items": _keyed(CLAIM_KEYS, REQUIRED["claim"])},
+        "open": _object(patterns=opened),
         "search": _object(patterns={**searches, f"^{CUSTOM_NAME}$": _search(_OTHER)}),
         "model": _object(patterns={f"^{CUSTOM_NAME}$": _object({"build": _BUILD}, ["build"])}),
     }
@@ -80,6 +93,38 @@ def _trial() -> Schema:
     models.append({"properties": {**others, "model": {"pattern": f"^{CUSTOM_NAME}$"}}})
     trial = {"type": "object", "properties": {**keys, **values}, "required": ["model"]}
     return trial | {"additionalProperties": _values(_ANY), "anyOf": models}
+
+
+def _paper() -> Schema:
+    """A paper by name, or its table."""
+    table = _keyed(PAPER_KEYS)
+    assumption = _keyed(ASSUMPTION_KEYS, REQUIRED[ASSUMPTION])
+    table["properties"][ASSUMPTION] = {"type": "array", "items": assumption}
+    return table | {"type": ["string", "object"]}
+
+
+def _keyed(keys: Mapping[str, Key], required: Iterable[str] = ()) -> Schema:
+    """A table of a paper's."""
+    properties = {name: _key(key) | {"description": key.takes} for name, key in keys.items()}
+    return _object(properties, required)
+
+
+def _key(key: Key) -> Schema:
+    if key.words:
+        return {"enum": list(key.words)}
+    one = TEXT | {"minLength": 1}
+    if key.number:
+        low = 1 if key.whole else 0
+        one = _number(not key.whole, low, key.high, None if key.whole else low)
+    if key.n > 1:
+        return {"type": "array", "items": one, "minItems": key.n, "maxItems": key.n}
+    return one
+
+
+def _opened(model: str) -> Schema:
+    """What is left open of a model; of a custom one, also arguments of its builder."""
+    keys = {p.name: _values(_value(p)) | _described(p) for p in hyperparameters_of(model)}
+    return _object(keys, others=False if model in MODELS else _values(_ANY))
 
 
 def _search(model: str) -> Schema:

@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import product, zip_longest
 from typing import Any
 
-from convae.config import BY_NAME, FULL_SPLIT, Choices, TrialConfig, hyperparameters_of
+from convae.config import BY_NAME, FULL_SPLIT, Choices, TrialConfig
 from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.plan.labels import architecture_of, file_name_of, label_of
 from study.plan.spec import StudySpec
-from study.plan.trial_tables import EACH, TrialTable, Values, split_of
+from study.plan.trial_tables import TrialTable, Values, split_of
 
 MOST_CUSTOM_KEPT = 8  # custom settings whose models are kept: more would fill the folder
 
@@ -56,16 +56,11 @@ def tables_of(spec: StudySpec) -> list[TrialTable]:
         TrialTable(group=schema.REFERENCE, model=model, values=values)
         for model, values in _architectures(spec)
     ]
-    # Nothing is known of what the report leaves open of a custom model, or of its surroundings.
+    open_ = {one.model: one.values for one in spec.paper.open} if spec.paper else {}
     for model, values in _architectures(spec) if spec.readings else ():
-        if model in schema.MODELS:
-            values += tuple((p.name, p.readings) for p in hyperparameters_of(model) if p.readings)
+        if model in open_:
+            values += open_[model]
             tables.append(TrialTable(group=schema.READING, model=model, values=values))
-    for model in spec.models if spec.neighbours else ():
-        if model in schema.MODELS:
-            around = tuple((p.name, p.neighbours) for p in hyperparameters_of(model))
-            table = TrialTable(group=schema.NEIGHBOUR, model=model, values=around, vary=EACH)
-            tables.append(replace(table, split=split_of(table.group)))
     replaced = {(table.group, table.model) for table in spec.trial_tables}
     tables = [table for table in tables if (table.group, table.model) not in replaced]
     return sorted([*tables, *spec.trial_tables], key=lambda t: schema.GROUPS.index(t.group))
@@ -142,9 +137,9 @@ def winner_sharing(spec: StudySpec) -> DeviceSharing:
 
 
 def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig:
-    """The report's setting of a model in the study, with these fields changed.
+    """The reference setting of a model in the study, with these fields changed.
 
-    The dense model has the report's 512 units, or the largest size of a study without them.
+    The dense model has the default's 512 units, or the largest size of a study without them.
     """
     setting: dict[str, Any] = {"epochs": spec.epochs, "batch_size": spec.batch_size}
     if model == schema.DENSE and BY_NAME["hidden_units"].default not in spec.hidden_units:
@@ -158,6 +153,47 @@ def reference_config(model: str, spec: StudySpec, **changes: Any) -> TrialConfig
 def setting_of(config: TrialConfig, spec: StudySpec) -> str:
     """The label of a trial's setting in a study, see `study.plan.labels`."""
     return label_of(config, reference_config(config.model, spec))
+
+
+def named_settings(spec: StudySpec) -> dict[str, TrialConfig]:
+    """The reference settings and the custom ones on all training images, by label."""
+    configs = [
+        config
+        for table in tables_of(spec)
+        if table.group in (schema.REFERENCE, schema.CUSTOM) and table.split == schema.FULL_SPLIT
+        for config in table.configs(reference_config(table.model, spec))
+    ]
+    configs.sort(key=lambda c: (spec.known_models.index(c.model), c.hidden_units or 0))
+    return {setting_of(config, spec): config for config in configs}
+
+
+def readings_of(spec: StudySpec) -> list[dict[str, Any]]:
+    """Every reading of what the study's paper leaves open, for the manifest.
+
+    Returns:
+        Of each reading `levels`, the values by name; `settings`, the label under it of each of
+        `named_settings`; and `default`, whether it is the reference's.
+    """
+    if spec.paper is None:
+        return []
+    factors, found = spec.paper.factors, []
+    references = [reference_config(model, spec) for model in spec.known_models]
+    default = {
+        name: next((v for c in references if (v := _has(c, name)) in values), values[0])
+        for name, values in factors.items()
+    }
+    for levels in (dict(zip(factors, one, strict=True)) for one in product(*factors.values())):
+        labels = {}
+        for label, config in named_settings(spec).items():
+            its = {n: levels[n] for n in spec.paper.factors_of([config.model])}
+            labels[label] = setting_of(config.with_values(its), spec)
+        found.append({"levels": levels, "settings": labels, "default": levels == default})
+    return found
+
+
+def _has(config: TrialConfig, name: str) -> Any:
+    """A trial's value of a hyperparameter or argument; None without it."""
+    return config.keywords.get(name, getattr(config, name, None))
 
 
 def base_of(group: str, config: TrialConfig, spec: StudySpec) -> str:
@@ -214,7 +250,7 @@ def first_points(model: str, spec: StudySpec, n: int) -> list[dict[str, Any]]:
 
 
 def _architectures(spec: StudySpec) -> list[tuple[str, Values]]:
-    """The study's models, and the values by which they are at the report's setting."""
+    """The study's models, and the values by which they are at the reference setting."""
     found: list[tuple[str, Values]] = [(m, ()) for m in spec.models if m != schema.DENSE]
     sizes = sorted(spec.hidden_units, reverse=True) if schema.DENSE in spec.models else []
     return [*found, *((schema.DENSE, (("hidden_units", (units,)),)) for units in sizes)]

@@ -37,6 +37,7 @@ from study.plan.optuna_file import OptunaFile
 from study.plan.phases import Plan
 from study.plan.sampler import check_sampler
 from study.plan.spec import StudySpec
+from study.plan.trials import readings_of
 from study.tune.adapters import (
     MAX_RETRIES,
     LedgerCallback,
@@ -127,6 +128,7 @@ def run_study(
             command,
             earlier=earlier,
             spec=spec.to_dict(),
+            readings=readings_of(spec),
             data=image_set.describe(),
             hardware={**describe_machine(), "gpus": [gpu] if gpu else []},
             resources={

@@ -11,7 +11,10 @@ import pandas as pd
 from rows import NUMBERS, SIZES, Trial, tables, trial, without_value
 
 from study.folder import schema
+from study.plan.study_file import PRESETS
+from study.plan.trials import readings_of
 
+REPORT = PRESETS["audit"].paper
 MANIFEST = {
     "form": 2,
     "name": "quick-20261123-1",
@@ -22,8 +25,9 @@ MANIFEST = {
     "command": ["python", "-m", "study.run", "--preset", "quick"],
     "spec": {
         **{"preset": "quick", "epochs": 3, "batch_size": 256, "n_finalists": 0, "question": ""},
-        **{"objective": schema.MSE_ALONE, "custom_models": []},
+        **{"objective": schema.MSE_ALONE, "custom_models": [], "paper": REPORT.to_dict()},
     },
+    "readings": readings_of(PRESETS["audit"]),
     "code": {"version": "0.1.0", "git_commit": "abc123", "git_dirty": False},
     "versions": {"python": "3.11.7", "tensorflow": "2.21.0"},
     "hardware": {"cpu": "AMD EPYC", "n_cpus": 2, "memory_gib": 23.4, "gpus": []},

@@ -12,7 +12,7 @@ from rows import Trial, trial
 from scipy import stats
 from synthetic_runs import audit_trials, write_run
 
-from analysis.audit import Audit, AuditedClaim, readings_of
+from analysis.audit import Audit, AuditedClaim
 from analysis.chapters import readings
 from analysis.load import read_run
 from analysis.report import write_report
@@ -30,7 +30,7 @@ def audit_of(*pairs: Trial) -> Audit:
 
 def audited(*pairs: Trial) -> dict[str, AuditedClaim]:
     """The audit of some trials, by claim."""
-    return {claim.claim.claim: claim for claim in audit_of(*pairs).claims()}
+    return {claim.claim.says: claim for claim in audit_of(*pairs).claims()}
 
 
 def claim_about(words: str, *pairs: Trial) -> AuditedClaim:
@@ -123,7 +123,8 @@ def test_only_completed_trials_enter(state: str):
 
 
 def test_the_curve_is_sorted_and_its_weights_are_shares_of_the_likelihood():
-    curve = audit_of(*audit_trials(factors=FITS)).curve()
+    audit = audit_of(*audit_trials(factors=FITS))
+    curve = audit.curve()
     ratios = [one.ratios[schema.TEST_MSE].mean for one in curve]
     assert len(curve) == 12
     assert ratios == sorted(ratios)
@@ -136,13 +137,13 @@ def test_the_curve_is_sorted_and_its_weights_are_shares_of_the_likelihood():
     }
     assert best.weight > 0.9
     # An interval that holds with 11 others is that of 1 − 0.05 / 12.
-    logs = np.log(audit_of(*audit_trials(factors=FITS)).cells()[0][1])
-    (first,) = [one for one in curve if one.reading == READINGS[0]]
+    levels, ratios = audit.cells()[0]
+    logs = np.log(ratios)
+    (first,) = [one for one in curve if one.reading == levels]
     half = stats.t.ppf(1 - 0.025 / 12, 2) * logs.std() / np.sqrt(3)
     assert first.together.high == pytest.approx(np.exp(logs.mean() + half))
 
 
-READINGS = readings_of(*schema.MODELS)
 # Ratios of 0.5 under one reading alone, and far from it under the others.
 FITS = {schema.CONV: {16: 0.4}, schema.DENSE: {256: 0.2, 1000: 8.0, "sigmoid": 4.29}}
 

@@ -2,20 +2,21 @@
 
 import numpy as np
 import pytest
-from pages import run_of_trials
+from pages import run_of_trials, text_of
 from rows import Trial, trial
-from synthetic_runs import ending_at
+from synthetic_runs import MANIFEST, ending_at
 
 from analysis import claims
-from analysis.claims import Claim
+from analysis.claims import Judged
+from study.folder.paper import Claim, Paper
 
 
-def judged(*pairs: Trial) -> list[Claim]:
+def judged(*pairs: Trial) -> list[Judged]:
     return claims.claims_of(run_of_trials(*pairs))
 
 
-def claim_about(words: str, pairs: list[Trial]) -> Claim:
-    (found,) = [claim for claim in judged(*pairs) if words in claim.claim]
+def claim_about(words: str, pairs: list[Trial]) -> Judged:
+    (found,) = [claim for claim in judged(*pairs) if words in claim.claim.says]
     return found
 
 
@@ -139,6 +140,59 @@ def test_a_curve_without_epochs_is_not_judged():
     claim = claim_about("steeply", [(conv[0], []), dense])
     assert claim.verdict == "not tested"
     assert claim.reason == "The conv trials have no epoch history."
+
+
+OTHERS = {"others": "hidden_units", "beside": "dense-512", "measure": "test_mse"}
+RATIO = {"of": "conv", "beside": "dense-512", "measure": "test_mse"}
+VALUE = {"of": "conv", "measure": "test_mse"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict", "reason"),
+    [
+        (RATIO | {"relation": "at most", "value": 1}, "reproduced", "The ratio is below 1."),
+        (RATIO | {"relation": "at least", "value": 1}, "not reproduced", "The ratio is below 1."),
+        (RATIO | {"relation": "at most", "value": 0.5}, "undecided", "The threshold lies within"),
+        (RATIO | {"relation": "within a factor of", "value": 3}, "reproduced", "Counts as equal"),
+        (
+            RATIO | {"relation": "at least", "value": 2, "judged": "reaches"},
+            "not reproduced",
+            "The ratio is below 1: dense-512 has the higher MSE.",
+        ),
+        (VALUE | {"relation": "at most", "value": 0.01}, "reproduced", "It is below 0.01."),
+        (VALUE | {"relation": "at least", "value": 0.01}, "not reproduced", "It is below 0.01."),
+        (
+            VALUE | {"relation": "at least", "value": 1, "of": "net"},
+            "not tested",
+            "No completed trial of net at this setting.",
+        ),
+        (
+            OTHERS | {"relation": "at most", "value": 1},
+            "not reproduced",
+            "dense-256 has the greatest mean test MSE; compared with dense-256.",
+        ),
+    ],
+)
+def test_another_papers_claims_are_judged_by_the_same_rules(fields, verdict, reason):
+    conv, dense, other = [0.0040, 0.0041, 0.0039], [0.0080, 0.0079, 0.0081], [0.02, 0.021, 0.022]
+    smaller = [
+        trial("dense", 256, seed, mse=np.geomspace(0.06, end, 50)) for seed, end in enumerate(other)
+    ]
+    claim = Claim(says="It is so.", models=("dense",), **fields)
+    spec = MANIFEST["spec"] | {"paper": Paper(claims=(claim,)).to_dict()}
+    (found,) = claims.claims_of(run_of_trials(*ending_at(conv, dense), *smaller, spec=spec))
+    assert found.verdict == verdict
+    assert reason in found.reason
+
+
+def test_a_study_without_a_paper_judges_nothing_and_compares_its_references():
+    spec = MANIFEST["spec"] | {"paper": None}
+    run = run_of_trials(*ending_at([0.009] * 2, [0.004] * 2), spec=spec, readings=[])
+    assert claims.claims_of(run) == []
+    assert not claims.concerns_paper(run)
+    assert run.ratio_name == "conv ÷ dense-512"
+    assert "claims" not in text_of(run, "claims")
+    assert text_of(run, "readings") == "# What is left open\n"
 
 
 def test_times_of_different_devices_say_so():

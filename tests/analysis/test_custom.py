@@ -122,6 +122,6 @@ def test_claims_are_not_tested_on_other_images(tmp_path: Path):
     assert "<title>Autoencoders on Fashion-MNIST: conv, dense and unet: Study" in page
     assert "Images</dt><dd>Fashion-MNIST, not MNIST" in page
     assert 'id="readings"' not in page
-    assert "The report: its figure" not in page
+    assert "The report, figure" not in page
     assert "the report, after 50 epochs" not in page
     assert "digit" not in section_of(page, "reconstructions")

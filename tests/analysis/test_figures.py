@@ -142,7 +142,7 @@ def test_log_ticks_are_a_few_plain_decimals(low: float, high: float):
 
 
 def test_models_differ_without_colour():
-    looks = [plots.MODEL_STYLES[name] for name in ("conv", "dense-512")]
+    looks = [plots.LOOKS[model] for model in schema.MODELS]
     lightness = [np.dot(to_rgb(look["color"]), (0.2126, 0.7152, 0.0722)) for look in looks]
     assert abs(lightness[0] - lightness[1]) > 0.25
     assert looks[0]["linestyle"] != looks[1]["linestyle"]

@@ -23,6 +23,7 @@ from study.folder.manifest import read_manifest
 from study.folder.storage import RunFolder, RunFolderError
 from study.plan.ledger import Ledger
 from study.plan.spec import StudySpec
+from study.plan.study_file import PRESETS
 from study.tune.driver import StudyFailedError, run_study
 from study.tune.resources import Resources
 from study.tune.trainable import WorkerSettings
@@ -120,7 +121,8 @@ def test_asha_spends_less_for_as_good_a_setting(tmp_path):
 
 
 def test_fixed_trials_and_winners_are_never_ended_early(tmp_path):
-    trials, _ = run(tmp_path / "study", n_search_trials=6, neighbours=True)
+    tables = tuple(table for table in PRESETS["full"].trial_tables if table.model == "dense")
+    trials, _ = run(tmp_path / "study", n_search_trials=6, trial_tables=tables)
     others = trials[trials.group != schema.SEARCH]
     assert set(others.group) == {"reference", "neighbour", "winner"}
     expected = others.hidden_units.map(lambda units: "diverged" if units == 128 else "completed")

@@ -25,7 +25,8 @@ def test_schema_names_what_convae_has():
 @pytest.mark.parametrize("model", schema.MODELS)
 def test_reference_and_neighbours_are_points_of_the_space(model):
     """Enqueued, they must come back as the neighbour trials, the reference first."""
-    spec = StudySpec(preset="test", models=(model,), neighbours=True)
+    tables = tuple(table for table in PRESETS["full"].trial_tables if table.model == model)
+    spec = StudySpec(preset="test", models=(model,), trial_tables=tables)
     points = first_points(model, spec, 100)
     study = optuna.create_study()
     found = []
@@ -171,8 +172,6 @@ def test_what_a_resumed_study_may_raise(was, now):
                 "epochs": 7,
                 "batch_size": 64,
                 "seed": 1,
-                "readings": True,
-                "neighbours": True,
                 "sampler": "grid",
                 "scheduler": "none",
                 "grace_epochs": 1,

@@ -18,7 +18,7 @@ from study.plan.space import built_in, space_from
 from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
 from study.plan.study_file import PRESETS, key_of, parse_study, read_study, to_toml
 from study.plan.trial_tables import FIXED_GROUPS, KEYS, TrialTable, trial_table_from
-from study.plan.trials import first_points, fixed_trials, search_config
+from study.plan.trials import first_points, fixed_trials, readings_of, search_config
 
 SPACE = """
 [search.conv]
@@ -38,6 +38,8 @@ def parse(text, folder="."):
 
 
 HUNDRED = list(range(1, 102))
+CLAIM = "[[claim]]\nsays = 'It is so.'\n"
+MEASURED = CLAIM + "measure = 'test_mse'\nrelation = 'at most'\n"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -46,7 +48,8 @@ def test_a_study_that_spells_out_a_preset_is_the_preset(preset):
     assert replace(parse(text), preset=preset) == PRESETS[preset]
     given = tomllib.loads(text)
     without = {key_of(o) for o in spec_options() if getattr(PRESETS[preset], o.name) is None}
-    assert given.keys() == {key_of(o) for o in spec_options()} - without | {"search"}
+    tables = {"search", "paper", "claim", "open"} | ({"trial"} if preset == "full" else set())
+    assert given.keys() == {key_of(o) for o in spec_options()} - without | tables
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -55,10 +58,9 @@ def test_the_tables_that_a_study_prints_as_comments_are_its_trials(preset):
     text = to_toml(replace(PRESETS[preset], n_seeds=2))
     head, _, rest = text.partition("# [[trial]]")
     tables = re.sub(r"^# ", "", "# [[trial]]" + rest, flags=re.MULTILINE)
-    off = re.sub(r"^(readings|neighbours) = true", r"\1 = false", head, flags=re.MULTILINE)
-    spec = parse(off + tables)
+    spec = parse(head.replace("readings = true", "readings = false") + tables)
     assert len(spec.trial_tables) == tables.count("[[trial]]") > 0
-    assert (spec.readings, spec.neighbours) == (False, False)
+    assert not spec.readings
     assert fixed_trials(spec) == fixed_trials(replace(PRESETS[preset], n_seeds=2))
 
 
@@ -145,6 +147,37 @@ def test_a_study_with_everything_prints_as_itself():
         ("[search.conv]\nmomentum=[0,0.5]\none_minus_momentum=[1]", "has both one_minus_moment"),
         ("[search.dense]\nhidden_units=[2,3]\nmax_parameters=9", "smallest setting has 3,922"),
         ("[search.dense]\nhidden_units=[2,3]\nmax_parameters='9'", "max_parameters is '9', but"),
+        ("readings = true", "readings needs a paper that leaves something open"),
+        ("paper = 1", r"paper is 1, but takes a name or a table"),
+        ("paper = 'x'", "paper is 'x', but takes report-2021, the path of a file"),
+        ("[paper]\nepochs = 0", r"\[paper\] epochs is 0, but takes a whole number from 1"),
+        ("[paper]\ncalled = ''", r"\[paper\] called is '', but takes a text"),
+        ("[paper]\ntitle = 'x'", r"\[paper\] has the key title, which there is not"),
+        ("[[paper.assumption]]\nwhat = 'x'", r"assumption\]\] 1 has no read_as; give it"),
+        ("[paper]\nassumption = 1", r"takes tables: write \[\[paper\.assumption\]\]"),
+        ("open = 1", r"open takes tables by model: write \[open\.NAME\]"),
+        ("[open.cnn]\nbatch_size = 1", r"\[open\.cnn\] is of no model that there is"),
+        ("[open.conv]\ndropout = 0.1", r"\[open\.conv\] has the key dropout, which there is not"),
+        ("[open.conv]\nbatch_size = [0]", "batch_size is 0, but takes a whole number from 1"),
+        (
+            "[open.conv]\nbatch_size = [1, 2]\n[open.dense]\nbatch_size = [1, 3]",
+            r"\[open\.dense\] batch_size has other values than another model's",
+        ),
+        (f"[open.conv]\nbatch_size={HUNDRED}\nlatent_filters={HUNDRED}", "makes 10,201 readings"),
+        ("[claim]\nsays = 'x'", r"claim takes tables: write \[\[claim\]\]"),
+        ("[[claim]]\nof = 'conv'", r"\[\[claim\]\] 1 has no says; give it"),
+        (CLAIM + "sayz = 'x'", "has the key sayz, which there is not; did you mean says"),
+        (CLAIM + "relation = 'at most'", r"1 has relation, but no measure"),
+        (CLAIM + "measure = 'mse'", "measure is 'mse', but takes train_mse or val_mse or test_mse"),
+        (CLAIM + "measure = 'test_mse'\nrelation = 'at most'", "has no value; give it"),
+        (MEASURED + "value = -1", "value is -1, but takes a number above 0"),
+        (MEASURED + "value = 1", "takes one of: of, a setting, or others"),
+        (MEASURED + "value = 1\nof = 'dense'", "of is 'dense', which is the label of no setting"),
+        (MEASURED + "value = 1\nof = 'conv learning_rate=2.0'", "or the label of a .*trial"),
+        (MEASURED + "value = 1\nothers = 'hidden_units'", "has others, which needs beside"),
+        (MEASURED + "value = 1\nof = 'conv'\njudged = 'reaches'", "which needs beside: it is of"),
+        (MEASURED + "value = 1\nof = 'conv'\nfirst = 0.2", "takes first, the share of the epochs"),
+        (MEASURED + "value = 1\nof = 'conv'\nvalues = [1]", "values is .*, but takes two numbers"),
         ("[model.unet]", r'\[model\.unet\] has no build; give build = "file\.py:function"'),
         ("[model.unet]\nbild = 'a'", "has the key bild, which there is not; did you mean build"),
         ("[model.conv]\nbuild = 'a.py:f'", r"\[model\.conv\] is no name for a model"),
@@ -157,6 +190,32 @@ def test_each_mistake_gets_its_sentence(text, told):
     assert str(caught.value).startswith("my.toml")
     assert "--" not in str(caught.value)  # a file has keys, not options
     assert str(caught.value).count("\n") == 0
+
+
+def test_a_paper_is_named_by_path_and_the_files_own_claims_are_added(tmp_path):
+    (tmp_path / "theirs.toml").write_text(
+        MEASURED + "of = 'conv'\nvalue = 0.01\n[open.conv]\nbatch_size = [1, 2]"
+    )
+    own = "[[trial]]\nmodel = 'conv'\nlearning_rate = 2\n" + CLAIM + "of = 'conv learning_rate=2.0'"
+    text = "paper = 'theirs.toml'\n" + own + "\n[open.conv]\nlatent_filters = [4, 8]"
+    paper = parse(text, tmp_path).paper
+    assert [claim.of for claim in paper.claims] == ["conv", "conv learning_rate=2.0"]
+    assert paper.factors == {"latent_filters": (4, 8)}
+    (tmp_path / "empty.toml").write_text("epochs = 3")
+    with pytest.raises(SpecError, match=r"a file that has no \[paper\], \[\[claim\]\]"):
+        parse("paper = 'empty.toml'", tmp_path)
+    (tmp_path / "circle.toml").write_text("paper = 'circle.toml'")
+    with pytest.raises(SpecError, match="names a paper itself"):
+        parse("paper = 'circle.toml'", tmp_path)
+
+
+def test_a_reading_gives_every_setting_its_label():
+    text = "hidden = [3]\nbatch_size = 2\n[open.conv]\nbatch_size = [1, 2]\nlatent_filters = [8]"
+    found = readings_of(parse(text))
+    assert [reading["levels"] for reading in found] == [{"batch_size": 1}, {"batch_size": 2}]
+    assert [reading["default"] for reading in found] == [False, True]
+    assert found[0]["settings"] == {"conv": "conv batch_size=1", "dense-3": "dense-3"}
+    assert readings_of(parse("epochs = 3")) == []
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", "folder"])
@@ -211,7 +270,7 @@ trial = [
         ("--hidden 64", "neighbour custom"),
         ("--models dense", "reference reading custom"),
         ("--models conv", "neighbour custom"),
-        ("--readings --neighbours", "reference reading neighbour custom"),
+        ("--neighbours", "reference reading neighbour custom neighbour"),
     ],
 )
 def test_options_take_tables_of_the_file_out(words, left, tmp_path, capsys):

@@ -11,6 +11,7 @@ import pytest
 import tomlkit
 
 from convae.config import HYPERPARAMETERS
+from study.plan.papers import CLAIM_KEYS, PAPER_KEYS
 from study.plan.space import LIMIT
 from study.plan.spec import SpecError, spec_options
 from study.plan.study_file import PRESETS, SCHEMA, key_of, parse_study, to_toml
@@ -98,6 +99,22 @@ def test_what_a_custom_study_says_fits(text):
         "models = [1]",
         'sampler = "best"',
         "readings = 1",
+        "paper = 1",
+        "[paper]\nepochs = 1.5",
+        "[paper]\ncalled = ''",
+        "[paper]\ntitle = 'x'",
+        "[[paper.assumption]]\nwhat = 'x'",
+        "[paper]\nassumption = 1",
+        "open = 1",
+        "[open.conv]\ndropout = 0.1",
+        "[open.dense]\ndropout = [0.1, 1]",
+        "[claim]\nsays = 'x'",
+        "[[claim]]\nof = 'conv'",
+        "[[claim]]\nsays = 'x'\nmeasure = 'mse'",
+        "[[claim]]\nsays = 'x'\nvalue = 0",
+        "[[claim]]\nsays = 'x'\nfirst = 1.5",
+        "[[claim]]\nsays = 'x'\nvalues = [1]",
+        "[[claim]]\nsays = 'x'\nsayz = 'x'",
         "question = 7",
         "data = []",
         "[trial]\nmodel = 'conv'",
@@ -170,6 +187,12 @@ def files():
         yield {key: value}
     for key, value in product((*KEYS, *HYPERPARAMETER_NAMES, "x"), VALUES):
         yield {"trial": [{"model": "dense", key: value}]}
+    for key, value in product((*CLAIM_KEYS, "x"), VALUES):
+        yield {"claim": [{"says": "x", key: value}]}
+    for key, value in product((*PAPER_KEYS, "x"), VALUES):
+        yield {"paper": {key: value}}
+    for key, value in product((*HYPERPARAMETER_NAMES, "x"), VALUES):
+        yield {"open": {"dense": {key: value}}}
     for key, value in product((*HYPERPARAMETER_NAMES, LIMIT), VALUES + RANGES):
         yield {"search": {"dense": {"batch_size": [1, 2], "nesterov": [True, False], key: value}}}
 

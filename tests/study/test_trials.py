@@ -115,7 +115,7 @@ dense-512 nesterov=false,
 """
 NEIGHBOURS = CONV_NEIGHBOURS + DENSE_NEIGHBOURS
 STEPS = TrialTable(model="conv", values=(("learning_rate", (0.25, 0.5)), ("nesterov", (False,))))
-OWN_NEIGHBOURS = replace(STEPS, group=schema.NEIGHBOUR, vary="each", split="search")
+OWN_READINGS = replace(STEPS, group=schema.READING)
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ OWN_NEIGHBOURS = replace(STEPS, group=schema.NEIGHBOUR, vary="each", split="sear
         ("quick", {}, {schema.REFERENCE: "conv, dense-512"}),
         ("audit", {}, {schema.REFERENCE: REFERENCE, schema.READING: READINGS}),
         ("full", {}, {schema.REFERENCE: REFERENCE, schema.NEIGHBOUR: NEIGHBOURS}),
-        ("full", {"neighbours": False}, {schema.REFERENCE: REFERENCE}),
+        ("full", {"trial_tables": ()}, {schema.REFERENCE: REFERENCE}),
         ("audit", {"models": ("conv",)}, {schema.REFERENCE: "conv", schema.READING: CONV_READINGS}),
         (
             "full",
             {"models": ("dense", "conv"), "hidden_units": (2, 512)},
             {
                 schema.REFERENCE: "conv, dense-512, dense-2",
-                schema.NEIGHBOUR: DENSE_NEIGHBOURS + CONV_NEIGHBOURS,
+                schema.NEIGHBOUR: NEIGHBOURS,
             },
         ),
         (
@@ -152,12 +152,12 @@ OWN_NEIGHBOURS = replace(STEPS, group=schema.NEIGHBOUR, vary="each", split="sear
             {schema.REFERENCE: "net, dense-512", schema.READING: DENSE_READINGS.format(512)},
         ),
         (  # a table of the file's in place of what the option stands for
-            "full",
-            {"trial_tables": (OWN_NEIGHBOURS,)},
+            "audit",
+            {"trial_tables": (OWN_READINGS,), "hidden_units": (512,)},
             {
-                schema.REFERENCE: REFERENCE,
-                schema.NEIGHBOUR: DENSE_NEIGHBOURS
-                + "conv, conv learning_rate=0.25, conv learning_rate=0.5, conv nesterov=false",
+                schema.REFERENCE: "conv, dense-512",
+                schema.READING: DENSE_READINGS.format(512)
+                + "conv learning_rate=0.25 nesterov=false, conv learning_rate=0.5 nesterov=false",
             },
         ),
     ],
