@@ -197,7 +197,7 @@ def test_a_forest_shows_no_number_that_is_not_known():
 )
 def test_who_is_ahead_when_is_said(means: list[float], words: str):
     data = pd.DataFrame({"epoch": range(1, len(means) + 1), "mean": means})
-    assert curves.overtaking(data) == words
+    assert curves.overtaking(data, "conv", "dense-512") == words
 
 
 def test_the_legend_and_the_readout_name_the_same_series():
