@@ -28,6 +28,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ RESULT = Path(__file__).parent / "results" / "aot-h200.json"
 N_IMAGES, BATCH_SIZE = 60_000, 256
 WIDTHS = {"conv": 8, "dense": 512}
 LANES = (1, 4, 16, 32)
+CHUNKS = (256,)
 LIMITS = {"conv": (70, 120.0), "dense": (21, 40.0)}  # kernels and MB a lane, of 16 lanes
 # The model's numbers.
 BANDWIDTH = 4.3e12  # bytes a second, measured
@@ -74,7 +76,7 @@ FLAGS = {
 }
 
 
-def lower(model: str, n_lanes: int) -> str:
+def lower(model: str, n_lanes: int, chunk_size: int) -> str:
     """The StableHLO of a slice of an epoch, in the form that a GPU has."""
     from dataclasses import replace
 
@@ -89,12 +91,15 @@ def lower(model: str, n_lanes: int) -> str:
         widths=[WIDTHS[model]],
         batch_sizes=[BATCH_SIZE],
         n_train=N_IMAGES,
+        chunk_size=chunk_size,
+        drops=False,
     )
     train, test = (np.zeros((n, 28, 28), np.uint8) for n in (N_IMAGES, 10_000))
     labels = np.zeros(0, np.uint8)
     images = DeviceImages(ImageSet(train, labels, test, labels, "zeros"))
     program = Program(replace(shape, form="rows"), images)
-    arguments = program.no_orders(), program.zeros(), Arguments.by_lane([None] * n_lanes)
+    by_lane = Arguments.by_lane([None] * n_lanes)
+    arguments = images.pixels, program.no_orders(), program.zeros(), by_lane
     return program.hlo(*arguments, "stablehlo", "GPU")
 
 
@@ -283,15 +288,16 @@ def _flops(kernel: Instruction, around: Computation) -> int:
     return 2 * math.prod(outputs) * math.prod(left[i] for i in _numbers(contracted[1]))
 
 
-def cost(model: str, n_lanes: int) -> tuple[dict[str, Any], list[Kernel]]:
+def cost(model: str, n_lanes: int, chunk_size: int) -> tuple[dict[str, Any], list[Kernel]]:
     """A program's row of the result, and its kernels."""
     with tempfile.TemporaryDirectory(prefix="convae-aot-") as folder:
-        hlo = compile_for_h200(lower(model, n_lanes), Path(folder))
+        hlo = compile_for_h200(lower(model, n_lanes, chunk_size), Path(folder))
         kernels = list(kernels_of(hlo, Path(folder)))
     model_us = sum(kernel.model_us for kernel in kernels)
     row = {
         "model": model,
         "n_lanes": n_lanes,
+        "chunk_size": chunk_size,
         "kernels": len(kernels),
         "mb_a_lane": round(sum(kernel.n_bytes for kernel in kernels) / 1e6 / n_lanes, 1),
         "gflop": round(sum(kernel.flops for kernel in kernels) / 1e9, 2),
@@ -319,20 +325,22 @@ def main() -> int:
     )
     parser.add_argument("--models", nargs="+", choices=WIDTHS, default=list(WIDTHS))
     parser.add_argument("--lanes", nargs="+", type=int, metavar="N", default=list(LANES))
+    parser.add_argument("--chunks", nargs="+", type=int, metavar="N", default=list(CHUNKS))
     parser.add_argument("--kernels", type=int, metavar="N", default=0, help="print the N dearest")
     options = parser.parse_args()
     rows, failed = [], False
     for model in options.models:
-        for n_lanes in options.lanes:
-            row, kernels = cost(model, n_lanes)
+        for n_lanes, chunk_size in product(options.lanes, options.chunks):
+            row, kernels = cost(model, n_lanes, chunk_size)
             rows.append(row)
             print(*(f"{key} {value}" for key, value in row.items() if value), sep="; ", flush=True)
             for kernel in sorted(kernels, key=lambda x: -x.model_us)[: options.kernels]:
                 print("  " + _line(kernel))
             n_kernels, megabytes = LIMITS[model]
             exceeds = row["kernels"] > n_kernels or row["mb_a_lane"] > megabytes
-            failed |= bool(row["odd_launches"]) or (n_lanes == 16 and exceeds)
-    if (options.models, options.lanes) == (list(WIDTHS), list(LANES)):
+            is_limited = (n_lanes, chunk_size) == (16, BATCH_SIZE)
+            failed |= bool(row["odd_launches"]) or (is_limited and exceeds)
+    if (options.models, options.lanes, options.chunks) == (list(WIDTHS), list(LANES), list(CHUNKS)):
         result = {
             "what": "static estimate of a training step on an NVIDIA H200; nothing was run",
             "batch_size": BATCH_SIZE,

@@ -1,46 +1,26 @@
-"""Which kernels a slice of `convae.lanes` spends its time in, by TensorFlow's profiler.
+"""How long each kernel of a program ran, by TensorFlow's profiler.
 
-Time from the trace; bytes from the program that XLA printed, as the sizes of an instruction's
-operands and output, of which a gather reads less than it could.
+Their bytes and sizes, `benchmarks.aot` reads from the files that XLA writes with
+XLA_FLAGS=--xla_dump_to=FOLDER; the names are the same.
 """
 
-import math
-import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-N_BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64}
-_DEFINITION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([\w-]+)\((.*)$")
-_ARRAY = re.compile(r"\b(pred|bf16|[fsu]\d+)\[([\d,]*)\]")
-
 
 class Kernel(NamedTuple):
-    """What an instruction of the program took.
+    """What an instruction of the program took."""
 
-    Attributes:
-        name: the instruction's.
-        milliseconds: all its runs together.
-        n_runs: how many.
-        n_bytes: that a run reads and writes; None if the program does not have the name.
-    """
-
-    name: str
-    milliseconds: float
+    name: str  # the instruction's
+    milliseconds: float  # all its runs together
     n_runs: int
-    n_bytes: int | None
 
 
-def longest(run: Callable[[], object], hlo: str, n: int = 20) -> list[Kernel]:
-    """Profiles a call and returns its longest instructions.
-
-    Args:
-        run: returns when the device has done its work.
-        hlo: the program that it runs.
-        n: how many to return.
-    """
+def kernels_of(run: Callable[[], object]) -> list[Kernel]:
+    """Profiles a call, which returns when the device has done its work; the longest first."""
     import tensorflow as tf
 
     # The format is that of TensorBoard's profiler; TensorFlow has no public reader of it.
@@ -62,28 +42,5 @@ def longest(run: Callable[[], object], hlo: str, n: int = 20) -> list[Kernel]:
                     if plane.stat_metadata[stat.metadata_id].name == "hlo_op":
                         name = stat.str_value or plane.stat_metadata[stat.ref_value].name
                         spent[name].append(event.duration_ps / 1e9)
-    sizes = n_bytes_by_instruction(hlo)
-    kernels = [
-        Kernel(name, sum(times), len(times), sizes.get(name)) for name, times in spent.items()
-    ]
-    return sorted(kernels, key=lambda kernel: -kernel.milliseconds)[:n]
-
-
-def n_bytes_by_instruction(hlo: str) -> dict[str, int]:
-    """Bytes of the operands and the output of each instruction of a printed program."""
-    outputs: dict[str, int] = {}
-    operands: dict[str, list[str]] = {}
-    for line in hlo.splitlines():
-        if found := _DEFINITION.match(line):
-            name, output, _, rest = found.groups()
-            outputs[name] = sum(_n_bytes(*array) for array in _ARRAY.findall(output))
-            operands[name] = re.findall(r"%([\w.-]+)", rest.partition(")")[0])
-    return {
-        name: outputs[name] + sum(outputs.get(operand, 0) for operand in operands[name])
-        for name in outputs
-    }
-
-
-def _n_bytes(kind: str, dimensions: str) -> int:
-    n_bits = N_BITS.get(kind) or int(kind[1:])
-    return math.prod(int(n) for n in dimensions.split(",") if n) * n_bits // 8
+    kernels = [Kernel(name, sum(times), len(times)) for name, times in spent.items()]
+    return sorted(kernels, key=lambda kernel: -kernel.milliseconds)

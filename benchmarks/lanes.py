@@ -2,15 +2,16 @@
 
     python -m benchmarks.lanes                              (on a GPU; some minutes)
     python -m benchmarks.lanes --models conv --lanes 16
-    python -m benchmarks.lanes --profile                    (and the twenty longest kernels)
-    python -m benchmarks.lanes --at-once                    (compiles first, all in threads)
+    python -m benchmarks.lanes --prove                      (and whether it is what Keras computes)
+    python -m benchmarks.lanes --profile                    (and the time of each kernel)
     python -m benchmarks.lanes --compile-only               (as a study does, cache and all)
     python -m benchmarks.lanes --short                      (2,000 images; two minutes on two cores)
 
 Lanes of `mixed` batches have 64, 128, 256 and 1000 in turn. One process, one setting after the
 other; compilation and a first epoch of each are not timed. An epoch's time is that until the last
-lane has ended its own, over the number of lanes. Results are written as they come, and XLA_FLAGS
-with them, by which XLA can be told to tune less: --xla_gpu_autotune_level=0.
+lane has ended its own, over the number of lanes; an evaluation's is that of all lanes. Results are
+written as they come, and XLA_FLAGS with them, by which XLA can be told to compile otherwise. A
+program that does not compile is a row with its error, and the exit status is 1.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,12 @@ from convae.stderr_filter import filtered_stderr
 from convae.xla import SWITCH
 
 if TYPE_CHECKING:
-    from convae.lanes import Lanes
+    from convae.lane_program import Shape
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 MIXED, MIXED_SIZES = "mixed", (64, 128, 256, 1000)
+FORMS = ("rows", "pixels")  # `convae.lane_program.Form`
 LANES = (16, 1, 4, 8, 32)  # the most telling first
 N_SHORT_IMAGES = 2_000
 
@@ -48,6 +49,7 @@ class Setting:
     n_lanes: int
     batch: str
     chunk_size: int | None
+    form: str | None  # of the conv model's layers; None for the device's
 
     @property
     def configs(self) -> list[TrialConfig]:
@@ -72,12 +74,11 @@ def parse_arguments() -> argparse.Namespace:
         "--batches", nargs="+", metavar="SIZE", help=f"or {MIXED}, which a single lane cannot have"
     )
     parser.add_argument("--chunks", nargs="+", type=int, metavar="SIZE", help="default by rule")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, help="of conv; default the device's")
     parser.add_argument("--no-fit", action="store_true", help="without model.fit")
-    parser.add_argument(
-        "--profile", action="store_true", help="the longest kernels of each setting"
-    )
+    parser.add_argument("--prove", action="store_true", help="compare with Keras before timing")
+    parser.add_argument("--profile", action="store_true", help="time each kernel of a slice")
     parser.add_argument("--epochs", type=int, metavar="N", help="to time; default: 5")
-    parser.add_argument("--at-once", action="store_true", help="compile all first, in threads")
     parser.add_argument(
         "--compile-only", action="store_true", help="a program a model, as a study compiles them"
     )
@@ -87,45 +88,63 @@ def parse_arguments() -> argparse.Namespace:
 def settings(options: argparse.Namespace) -> Iterator[Setting]:
     """What was asked for, every combination of it."""
     short = options.short
-    for n_lanes, model, batch, chunk_size in product(
+    for n_lanes, model, batch, chunk_size, form in product(
         options.lanes or ((4, 1) if short else LANES),
         options.models,
         options.batches or ((MIXED,) if short else (MIXED, "256")),
         options.chunks or (None,),
+        options.forms or (None,),
     ):
         if batch == MIXED and n_lanes == 1:
             batch = "256"
-        yield Setting(model, n_lanes, batch, chunk_size)
+        yield Setting(model, n_lanes, batch, chunk_size, form)
 
 
-def lay_out(setting: Setting, images: Any) -> "Lanes":
-    """The lanes of a setting, not compiled yet."""
-    from convae.lane_program import Evaluator, Shape
-    from convae.lanes import Lanes
+def shape_of(setting: Setting, n_train: int) -> "Shape":
+    """What to compile for a setting."""
+    from convae.lane_program import Shape
     from convae.shapes import WIDTHS
 
     configs = setting.configs
     model = configs[0].model
-    shape = Shape.for_trials(
+    return Shape.for_trials(
         model,
         n_lanes=setting.n_lanes,
         widths=[getattr(config, WIDTHS[model]) for config in configs],
         batch_sizes=[config.batch_size for config in configs],
-        n_train=images.n_train,
+        n_train=n_train,
         chunk_size=setting.chunk_size,
+        drops=False,
+        form=setting.form,
     )
-    return Lanes(shape, images, Evaluator(model, images))
 
 
-def measure(
-    setting: Setting, lanes: "Lanes", compile_seconds: float, n: int, *, profile: bool
-) -> dict[str, Any]:
-    """Trains n epochs in full lanes and tells what they took."""
-    from benchmarks.kernels import longest
+def measure(setting: Setting, images: Any, options: argparse.Namespace, n: int) -> dict[str, Any]:
+    """Compiles, trains n epochs in full lanes and tells what all of it took."""
+    from benchmarks.kernels import kernels_of
+    from convae.lanes import Lanes
+    from convae.proof import ProofError, prove
 
+    shape = shape_of(setting, images.n_train)
+    lanes = Lanes(shape, images)
+    row: dict[str, Any] = {"by": "lanes", **vars(setting), "chunk_size": shape.chunk_size}
+    row["compile_seconds"] = lanes.compile()
+    if options.prove:
+        start = time.perf_counter()
+        try:
+            prove(lanes)
+            row["proof"] = "passed"
+        except ProofError as error:
+            row["proof"] = row["error"] = str(error)
+        row["proof_seconds"] = time.perf_counter() - start
     configs = setting.configs
-    for lane, config in enumerate(configs):
-        lanes.put(lane, config, lanes.start(config))
+    start = time.perf_counter()
+    states = [lanes.start(config) for config in configs]
+    started = time.perf_counter()
+    for lane, (config, state) in enumerate(zip(configs, states, strict=True)):
+        lanes.put(lane, config, state)
+    row["start_ms"] = 1e3 * (started - start) / len(configs)
+    row["put_ms"] = 1e3 * (time.perf_counter() - started) / len(configs)
 
     def epoch() -> list[float]:
         losses: dict[int, float] = {}
@@ -137,19 +156,16 @@ def measure(
 
     epoch()
     losses, seconds = _timed(epoch, n)
-    _, eval_seconds = _timed(lambda: lanes.evaluate([0]), n)
-    row = {
-        "by": "lanes",
-        **vars(setting),
-        "chunk_size": lanes.shape.chunk_size,
-        "compile_seconds": compile_seconds,
+    _, eval_seconds = _timed(lambda: lanes.evaluate(range(setting.n_lanes)), n)
+    _, get_seconds = _timed(lambda: lanes.get(0), n)
+    row |= {
         "ms_per_trial": [1e3 * each / setting.n_lanes for each in seconds],
         "eval_ms": [1e3 * each for each in eval_seconds],
+        "get_ms": [1e3 * each for each in get_seconds],
         "train_mse": statistics.mean(losses),
     }
-    if profile:
-        kernels = longest(lanes.run, lanes.hlo())
-        row["kernels"] = [kernel._asdict() for kernel in kernels]
+    if options.profile:
+        row["kernels"] = [kernel._asdict() for kernel in kernels_of(lanes.run)]
     return row
 
 
@@ -188,20 +204,12 @@ def measure_fit(setting: Setting, image_set: ImageSet, n: int) -> dict[str, Any]
 def compile_at_once(asked: list[Setting], image_set: ImageSet) -> dict[str, Any]:
     """How long the engine waits for the models' programs, compiled in threads."""
     from convae.engine import Engine
-    from convae.lane_program import Shape
-    from convae.shapes import WIDTHS, ProgramId
+    from convae.shapes import ProgramId
 
     shapes = {}
     for setting in reversed(asked):  # of each model the first that was asked for
-        configs = setting.configs
-        model = configs[0].model
-        shapes[ProgramId(model, single=False)] = Shape.for_trials(
-            model,
-            n_lanes=setting.n_lanes,
-            widths=[getattr(config, WIDTHS[model]) for config in configs],
-            batch_sizes=[config.batch_size for config in configs],
-            n_train=len(image_set.train_images),
-        )
+        shape = shape_of(setting, len(image_set.train_images))
+        shapes[ProgramId(shape.model, single=False)] = shape
     engine = Engine.open(image_set, shapes)
     start, processor_start = time.perf_counter(), time.process_time()
     engine.compile()
@@ -217,20 +225,13 @@ def measured_rows(
     options: argparse.Namespace, asked: list[Setting], images: Any, n: int
 ) -> Iterator[dict[str, Any]]:
     """What each setting took, as soon as it is known; then `model.fit`."""
-    compiled: list[tuple[Lanes, float]] = []
-    if options.at_once:
-        programs = [lay_out(setting, images) for setting in asked]
-        with ThreadPoolExecutor(len(asked)) as pool:
-            compiled = list(pool.map(lambda lanes: (lanes, lanes.compile()), programs))
     for setting in asked:
-        if options.at_once:
-            lanes, seconds = compiled.pop(0)
-        else:
-            lanes = lay_out(setting, images)
-            seconds = lanes.compile()
-        yield measure(setting, lanes, seconds, n, profile=options.profile)
+        try:
+            yield measure(setting, images, options, n)
+        except Exception as error:  # XLA's, of which others may be free
+            yield {"by": "lanes", **vars(setting), "error": f"{type(error).__name__}: {error}"}
     if not options.no_fit:
-        one = {replace(s, n_lanes=1, chunk_size=None, batch="256") for s in asked}
+        one = {replace(s, n_lanes=1, chunk_size=None, form=None, batch="256") for s in asked}
         for setting in sorted(one, key=str):
             yield measure_fit(setting, images.image_set, n)
 
@@ -262,33 +263,30 @@ def main() -> int:
         device = open_device(lanes=True)
         images = DeviceImages(image_set)
     what = f"milliseconds a trial and epoch of {images.n_train:,} images"
-    flags, at_once = os.environ.get("XLA_FLAGS", ""), options.at_once
     result: dict[str, Any] = {"what": what, "n": n, "device": device.description}
-    result |= {"xla_flags": flags, "compiled_in_threads": at_once, "rows": []}
+    result |= {"xla_flags": os.environ.get("XLA_FLAGS", ""), "rows": []}
     name = f"lanes-{'gpu' if device.jit_compile else 'cpu'}"
     asked = list(dict.fromkeys(settings(options)))
-    if options.compile_only or (not at_once and len({setting.model for setting in asked}) > 1):
+    if options.compile_only:
         with filtered_stderr():
             result["compiled_at_once"] = together = compile_at_once(asked, image_set)
         print(f"compiled at once: {together['compile_seconds']}, {together['wall_seconds']:.1f} s")
         write_result(name, result, short=options.short)
-    if options.compile_only:
         return 0
     for row in measured_rows(options, asked, images, n):
         result["rows"].append(row)
         print(_line(row), flush=True)
         write_result(name, result, short=options.short)
+    rows = [row for row in result["rows"] if "train_mse" in row]
     headings = ["model", "lanes", "batch", "chunk", "compile s", "ms", "eval ms", "MSE"]
     title = f"{what}, median of {n} (lowest to highest), {device.description}"
-    print_table(title, headings, [_cells(row) for row in result["rows"]])
-    for row in result["rows"]:
-        if "kernels" in row:
-            _print_kernels(row)
-    return 0
+    print_table(title, headings, [_cells(row) for row in rows])
+    return int(any("error" in row for row in result["rows"]))
 
 
 def _line(row: dict[str, Any]) -> str:
-    return "  ".join(text for text in _cells(row) if text)
+    facts = _cells(row) if "train_mse" in row else [row["model"], str(row["n_lanes"])]
+    return "  ".join(text for text in [*facts, row.get("error", row.get("proof"))] if text)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -300,16 +298,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
         *times,
         f"{row['train_mse']:.4f}",
     ]
-
-
-def _print_kernels(row: dict[str, Any]) -> None:
-    lines = []
-    for name, milliseconds, n_runs, n_bytes in (each.values() for each in row["kernels"]):
-        mebibytes = "" if n_bytes is None else f"{n_bytes / 2**20:.2f}"
-        rate = "" if n_bytes is None else f"{n_bytes * n_runs / milliseconds / 1e6:.0f}"
-        lines.append([name, f"{milliseconds:.2f}", str(n_runs), mebibytes, rate])
-    title = f"{row['model']}, {row['n_lanes']} lanes, batch {row['batch']}: a slice"
-    print_table(title, ["kernel", "ms", "runs", "MiB a run", "GB/s"], lines)
 
 
 if __name__ == "__main__":

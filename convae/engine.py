@@ -9,13 +9,13 @@ the map.
 
 import math
 import threading
-import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from types import TracebackType
 
 import keras
@@ -27,20 +27,21 @@ from convae.data import ImageSet
 from convae.device import Device
 from convae.errors import EngineError, TrialError
 from convae.hardware import usable_cpus
-from convae.lane_program import DeviceImages, Evaluator, Shape
-from convae.lanes import Lanes, LaneState, SliceResult
+from convae.lane_program import DeviceImages, Shape
+from convae.lanes import Lanes, LaneState, Reader, Slice, SliceResult
 from convae.models import build_model
 from convae.proof import prove
 from convae.results import EpochResult, Fallback, Report, Status
 from convae.shapes import WIDTHS, ProgramId, program_of
 from convae.sharing import DeviceSharing
-from convae.trainer_lane import TrainerLane
+from convae.trainer_lane import DoneSlice, TrainerLane
 from convae.training import Trainer
 from convae.xla import cached_programs
 
 # Threads that compile, at least: a GPU study has four programs to begin with.
 MIN_COMPILERS = 4
 MAX_REASON = 200  # characters of it
+NOT_FROM_A_LANE = "the plain trainer cannot go on from a lane's state"
 
 
 @dataclass(eq=False)
@@ -53,8 +54,12 @@ class Trial:
     program: ProgramId  # that trains it
     until_epoch: int  # it pauses after so many epochs
     evaluates: Callable[[int], bool]  # whether at the end of an epoch, counted from 1
-    # From which it goes on when it gets a lane; None for its beginning.
-    state: LaneState | None = None
+    # Reads its state after the last slice whose results it has; None for its beginning.
+    state: Callable[[], LaneState] | None = None
+    beginning: LaneState | None = None  # made before it gets a lane, so that no device waits
+    n_epochs: int = 0  # completed, of which it has the results
+    last_slice: Slice | DoneSlice | None = None  # after which it left its lane
+    is_new: bool = False  # in its lane: no slice there is known to have ended well
     status: Status = Status.WAITING
     lane: int = 0  # while it runs
     epochs: list[EpochResult] = field(default_factory=list)  # completed since the last report
@@ -77,22 +82,37 @@ class Trial:
         self._epoch_seconds += seconds
         self._sharing += seconds * n_sharing
 
-    def end_slice(self, result: SliceResult, eval_mse: float | None, eval_seconds: float) -> None:
+    def stops_after(self, epoch: int) -> bool:
+        """Whether it pauses or ends then."""
+        return epoch >= min(self.until_epoch, self.config.epochs)
+
+    def end_slice(self, result: SliceResult) -> None:
         """Takes in what a slice brought, and stops running where it must."""
         self.compile_seconds += result.compile_seconds
+        self.is_new = False
         if result.failure is not None:
             self.status, self.failure = Status.FAILED, result.failure
-        elif not result.finite or not math.isfinite(eval_mse or 0.0):
+        elif not result.finite or not math.isfinite(result.eval_mse or 0.0):
             self.status, self.diverged_epoch = Status.DIVERGED, result.epoch
         elif result.train_mse is not None:
             seconds = self._epoch_seconds
-            measured = (result.epoch, result.train_mse, eval_mse, seconds, eval_seconds)
+            evaluated = result.eval_mse, seconds, result.eval_seconds
+            measured = (result.epoch, result.train_mse, *evaluated)
+            self.n_epochs = result.epoch
             self.epochs.append(EpochResult(*measured, n_sharing=self._sharing / seconds))
             self._epoch_seconds = self._sharing = 0.0
-            if result.epoch >= self.config.epochs:
-                self.status = Status.COMPLETED
-            elif result.epoch >= self.until_epoch:
-                self.status = Status.PAUSED
+            if self.stops_after(result.epoch):
+                ended = result.epoch >= self.config.epochs
+                self.status = Status.COMPLETED if ended else Status.PAUSED
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A slice of a program that the device has been given."""
+
+    trials: dict[int, Trial]  # by lane
+    n_sharing: int  # trials at work on the device
+    slice: Slice | DoneSlice
 
 
 class Scheduler:
@@ -133,8 +153,12 @@ class Scheduler:
         self._free[program] = deque(range(n_lanes))
         return list(self.waiting[program])
 
+    def has_lane(self, trial: Trial) -> bool:
+        """Whether it is in a lane, and does not only wait for the results of its last slice."""
+        return self.running[trial.program].get(trial.lane) is trial
+
     def leave(self, trial: Trial) -> None:
-        """Frees the lane of a trial that has stopped running."""
+        """Frees the lane of a trial that stops running."""
         del self.running[trial.program][trial.lane]
         self._free[trial.program].append(trial.lane)
 
@@ -151,6 +175,11 @@ class Scheduler:
         """Removed trials that still have lanes."""
         running = [trial for trials in self.running.values() for trial in trials.values()]
         return [trial for trial in running if trial.status is Status.REMOVED]
+
+    def has_lonely(self, ready: Collection[ProgramId]) -> bool:
+        """Whether a trial that must be alone is at work, or could be."""
+        trials = (t for p in ready for t in (*self.waiting[p], *self.running[p].values()))
+        return any(trial.sharing is DeviceSharing.ALONE for trial in trials)
 
     def has_work(self, ready: Collection[ProgramId], *, compiling: bool) -> bool:
         """Whether a step would do anything."""
@@ -177,7 +206,6 @@ class Engine:
         self,
         programs: Mapping[ProgramId, Lanes | TrainerLane],
         custom_models: Iterable[CustomModel] = (),
-        clock: Callable[[], float] = time.perf_counter,
         *,
         trainer: Trainer | None = None,
         prove: Callable[[Lanes], None] | None = None,
@@ -186,18 +214,16 @@ class Engine:
         self._trainer, self._prove = trainer, prove
         # By what does not work here: another trainer has its place.
         self.fallbacks: dict[ProgramId, Fallback] = {}
-        self._clock = clock
         self.compile_seconds: dict[ProgramId, float] = {}  # of each program that is ready
         self._programs = dict(programs)
         self._custom_models = tuple(custom_models)
         self._scheduler = Scheduler({id_: lanes.n_lanes for id_, lanes in programs.items()})
         self._trials: dict[str, Trial] = {}
+        self._in_flight: deque[Launched] = deque()  # for the stepping thread alone
         self._changed = threading.Condition()  # guards all that follows, and the trials
-        self._in_slice: ProgramId | None = None
-        self._n_asked = self._n_answered = 0  # calls that wait for the end of a slice
+        self._n_compiling = 0
         self._stopped = False
         self._failure: BaseException | None = None
-        self._arrivals: list[Trial] = []  # that got their lanes in the step in progress
         self._threads: list[threading.Thread] = []
 
     @classmethod
@@ -231,13 +257,9 @@ class Engine:
                 if model not in known:
                     programs[ProgramId(model, single=True)] = TrainerLane(model, trainer)
         if shapes:
-            images = DeviceImages(image_set)
-            evaluators = {
-                model: Evaluator(model, images)
-                for model in dict.fromkeys(shape.model for shape in shapes.values())
-            }
+            images, reader = DeviceImages(image_set), Reader()
         for program, shape in shapes.items():
-            of_shape = lanes(shape, images, evaluators[shape.model])
+            of_shape = lanes(shape, images, reader)
             # Here, not in the threads that compile: XLA's cache knows functions by their order.
             of_shape.trace()
             programs[program] = of_shape
@@ -257,6 +279,7 @@ class Engine:
             widths=[config.value(WIDTHS[config.model])],
             batch_sizes=[config.batch_size],
             n_train=len(image_set.train_images),
+            drops=bool(config.dropout),
         )
         shapes = {ProgramId(config.model, single=True): shape}
         return cls.open(image_set, shapes, Trainer(image_set, device), prove=prove)
@@ -323,7 +346,12 @@ class Engine:
             EngineError: the engine has failed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None or not self._compiling)
+            self._changed.wait_for(
+                lambda: (
+                    self._failure is not None
+                    or self.compile_seconds.keys() >= self._programs.keys()
+                )
+            )
             self._check()
 
     def submit(
@@ -350,17 +378,31 @@ class Engine:
             ValueError: the name is taken, no program can train the trial or take its state, or it
                 is there already.
         """
-        until_epoch = config.epochs if until_epoch is None else until_epoch
         program = program_of(config, sharing, self._programs)
-        trial = Trial(trial_id, config, sharing, program, until_epoch, evaluates, state)
+        lanes = self._programs.get(program)
+        if lanes is None:
+            raise ValueError(f"There is no program for {program}.")
+        lanes.check(config, state)
+        trial = Trial(
+            trial_id,
+            config,
+            sharing,
+            program,
+            config.epochs if until_epoch is None else until_epoch,
+            evaluates,
+            state=None if state is None else lambda: state,
+            n_epochs=0 if state is None else state.epoch,
+            beginning=lanes.start(config) if state is None else None,
+        )
         with self._changed:
             self._check()
             if trial_id in self._trials:
                 raise ValueError(f"There is a trial {trial_id} already.")
-            if trial.program not in self._programs:
-                raise ValueError(f"There is no program for {trial.program}.")
-            self._programs[trial.program].check(config, state)
-            _check_target(until_epoch, trial)
+            if self._programs[program] is not lanes:  # it has failed meanwhile
+                if state is not None:
+                    raise ValueError(NOT_FROM_A_LANE)
+                trial.beginning = None
+            _check_target(trial.until_epoch, trial)
             self._trials[trial_id] = trial
             self._scheduler.add(trial)
             self._changed.notify_all()
@@ -393,16 +435,22 @@ class Engine:
     def state(self, trial_id: str) -> LaneState | None:
         """All that training has changed, to go on from exactly; None before its first slice.
 
-        Of a running trial, as it is after the slice in progress. A diverged one has none.
+        Of a running trial as it was after the last slice whose results are known. A diverged one
+        has none.
         """
-        with self._between_slices(self._trials[trial_id]) as state:
-            return state
+        with self._changed:
+            trial = self._trials[trial_id]
+            self._check(trial)
+            read = trial.state
+        return read() if read else None
 
     def checkpoint(self, trial_id: str) -> tuple[Report, LaneState | None]:
         """A report without waiting for a pause, and the state that belongs to it."""
-        trial = self._trials[trial_id]
-        with self._between_slices(trial) as state:
-            return trial.report(), state
+        with self._changed:
+            trial = self._trials[trial_id]
+            self._check(trial)
+            report, read = trial.report(), trial.state
+        return report, read() if read else None
 
     def model(self, trial_id: str) -> keras.Model:
         """A new Keras model with the weights that `state` has.
@@ -442,100 +490,113 @@ class Engine:
             list(pool.map(self._compile, programs))
 
     def step(self) -> bool:
-        """Fills free lanes and trains a slice; returns whether any trial was at work."""
+        """Fills free lanes, launches a slice, and takes in what the slice before it brought.
+
+        So the device has work while that is read. Returns whether there was anything to do.
+        """
         with self._changed:
-            n_asked = self._n_asked  # those come first, or they would hardly ever get a turn
-            self._changed.wait_for(lambda: self._n_answered >= n_asked)
             self._move()
-            programs = self._scheduler.at_work()
-            n_sharing = sum(len(self._scheduler.running[program]) for program in programs)
-        for program in programs:
-            try:
-                self._train(program, n_sharing)
-            finally:
-                self._in_slice = None
-        return bool(programs)
+            running = {p: dict(self._scheduler.running[p]) for p in self._scheduler.at_work()}
+        n_sharing, n_earlier = sum(map(len, running.values())), len(self._in_flight)
+        ahead = [program for program in running if self._programs[program].runs_ahead]
+        for program in ahead:
+            self._launch(program, running[program], n_sharing)
+        # After all launches: an evaluation waits for the slice before it.
+        for launched in islice(self._in_flight, n_earlier, None):
+            self._end_epochs(launched)
+        self._take_in(n_earlier)
+        for program in [each for each in running if each not in ahead]:
+            self._take_in(len(self._in_flight))
+            self._launch(program, running[program], n_sharing)
+            self._end_epochs(self._in_flight[-1])
+            self._take_in(1)
+        return bool(running) or n_earlier > 0
 
     def _move(self) -> None:
         """Clears the lanes of removed trials and gives free ones to waiting trials."""
-        self._arrivals = []
         for trial in self._scheduler.removed():
-            self._programs[trial.program].clear(trial.lane)
-            self._scheduler.leave(trial)
-        for trial in self._scheduler.schedule(self.compile_seconds, compiling=self._compiling):
-            self._arrivals.append(trial)
+            self._free(trial)
+        ready, compiling = self.compile_seconds, self._n_compiling > 0
+        for trial in self._scheduler.schedule(ready, compiling=compiling):
+            trial.is_new, trial.last_slice = True, None
             lanes = self._programs[trial.program]
-            lanes.put(trial.lane, trial.config, trial.state or lanes.start(trial.config))
-            trial.state = None
+            beginning = trial.state() if trial.state else trial.beginning
+            lanes.put(trial.lane, trial.config, beginning or lanes.start(trial.config))
+            trial.beginning = None
 
-    def _train(self, program: ProgramId, n_sharing: int) -> None:
-        """Trains a program's lanes for a slice and frees those of trials that pause or end."""
-        lanes = self._programs[program]
-        with self._changed:
-            trials = dict(self._scheduler.running[program])
-            self._in_slice = program
-        started = self._clock()
-        results = lanes.run()
-        trained = self._clock()
-        due = [
-            lane
-            for lane, result in results.items()
-            if result.train_mse is not None
-            and result.finite
-            and trials[lane].evaluates(result.epoch)
-        ]
-        eval_mses = lanes.evaluate(due)
-        eval_seconds = (self._clock() - trained) / max(1, len(due))
-        with self._changed:
-            for lane, trial in trials.items():
-                if trial.status is Status.REMOVED:
-                    continue
-                result = results[lane]
-                seconds = result.train_seconds
-                seconds = trained - started if seconds is None else seconds
-                trial.spend(seconds / len(trials), n_sharing)
-                is_due = lane in eval_mses
-                trial.end_slice(result, eval_mses.get(lane), eval_seconds if is_due else 0.0)
-                if trial.status is not Status.RUNNING:
-                    if trial.status not in (Status.DIVERGED, Status.FAILED):
-                        trial.state = lanes.get(lane)
-                    lanes.clear(lane)
-                    self._scheduler.leave(trial)
-            self._in_slice = None
-            self._changed.notify_all()
+    def _free(self, trial: Trial) -> None:
+        self._programs[trial.program].clear(trial.lane)
+        self._scheduler.leave(trial)
 
-    @contextmanager
-    def _between_slices(self, trial: Trial) -> Iterator[LaneState | None]:
-        """The trial's state, at a moment when its lanes and its results tell of the same slices."""
+    def _launch(self, program: ProgramId, trials: dict[int, Trial], n_sharing: int) -> None:
+        """Has the device train a program's lanes for a slice."""
+        slice_ = self._programs[program].launch()
+        self._in_flight.append(Launched(trials, n_sharing, slice_))
+
+    def _end_epochs(self, launched: Launched) -> None:
+        """Asks for evaluations at the end of epochs, and frees lanes of trials that stop there."""
+        ended, trials = launched.slice.ended, launched.trials
+        launched.slice.evaluate([n for n, epoch in ended.items() if trials[n].evaluates(epoch)])
         with self._changed:
-            self._n_asked += 1
-            try:
-                self._changed.wait_for(
-                    lambda: self._in_slice != trial.program or self._failure is not None
-                )
-                self._check(trial)
-                running = trial.status is Status.RUNNING
-                yield self._programs[trial.program].get(trial.lane) if running else trial.state
-            finally:
-                self._n_answered += 1
+            for lane, epoch in ended.items():
+                trial = trials[lane]
+                if trial.status is Status.RUNNING and trial.stops_after(epoch):
+                    trial.last_slice = launched.slice
+                    self._free(trial)
+
+    def _take_in(self, n: int) -> None:
+        """Takes in what the first slices in flight brought, once the device has done them."""
+        for _ in range(n):
+            launched = self._in_flight.popleft()
+            results = launched.slice.results()
+            with self._changed:
+                for lane, trial in launched.trials.items():
+                    # One that was removed, or diverged in an earlier slice, has no more results.
+                    if trial.status is Status.RUNNING:
+                        trial.spend(results[lane].train_seconds, launched.n_sharing)
+                        trial.end_slice(results[lane])
+                        self._settle(trial, launched.slice, lane)
                 self._changed.notify_all()
 
-    @property
-    def _compiling(self) -> bool:
-        return len(self.compile_seconds) < len(self._programs)
+    def _settle(self, trial: Trial, slice_: Slice | DoneSlice, lane: int) -> None:
+        """Gives a trial the state that belongs to its results, and lets it stop or go on."""
+        if trial.status is Status.RUNNING and trial.last_slice is not slice_:
+            trial.state = partial(slice_.state, lane)
+            return
+        failed = trial.status in (Status.DIVERGED, Status.FAILED)
+        trial.state = None if failed else slice_.keep(lane)
+        if self._scheduler.has_lane(trial):
+            self._free(trial)
+        if trial.status is Status.RUNNING:  # `advance` came after its lane was freed
+            self._scheduler.add(trial, first=True)
 
     def _compile(self, program: ProgramId) -> None:
         lanes = self._programs[program]
+        with self._changed:
+            # A trial that must be alone waits for compilers at work, others of them wait for it.
+            self._changed.wait_for(
+                lambda: (
+                    not self._threads
+                    or self._stopped
+                    or self._failure is not None
+                    or not self._scheduler.has_lonely(self.compile_seconds)
+                )
+            )
+            if self._stopped or self._failure is not None:
+                return
+            self._n_compiling += 1
         try:
             seconds = lanes.compile()
             if self._prove is not None and isinstance(lanes, Lanes):
                 self._prove(lanes)
         except Exception as error:
             if self._trainer is None or not isinstance(lanes, Lanes):
+                self._fail(error)
                 raise
             self._fall_back(program, lanes, error)
-            return
+            seconds = 0.0
         with self._changed:
+            self._n_compiling -= 1
             self.compile_seconds[program] = seconds
             self._changed.notify_all()
 
@@ -548,18 +609,17 @@ class Engine:
             self.fallbacks[program] = Fallback(str(lanes.shape), reason[:MAX_REASON], in_full)
             self._programs[program] = TrainerLane(program.model, self._trainer)
             for trial in self._scheduler.restart(program, 1):
+                trial.beginning = None
                 if trial.state is not None:
                     self._scheduler.waiting[program].remove(trial)
-                    trial.status = Status.FAILED
-                    trial.failure = ValueError("the plain trainer cannot go on from a lane's state")
-            self.compile_seconds[program] = 0.0
-            self._changed.notify_all()
+                    trial.status, trial.failure = Status.FAILED, ValueError(NOT_FROM_A_LANE)
 
     def _serve(self) -> None:
         def must_act() -> bool:
             ended = self._stopped or self._failure is not None
-            return ended or self._scheduler.has_work(
-                self.compile_seconds, compiling=self._compiling
+            ready, compiling = self.compile_seconds, self._n_compiling > 0
+            return bool(
+                ended or self._in_flight or self._scheduler.has_work(ready, compiling=compiling)
             )
 
         while True:
@@ -572,22 +632,26 @@ class Engine:
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException as error:  # told by every method that is called from now on
-            with self._changed:
-                self._failure = error
-                self._changed.notify_all()
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Has every method that is called from now on tell of it."""
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
 
     def _check(self, trial: Trial | None = None) -> None:
         if self._failure is not None:
             error = EngineError(f"The engine has failed: {self._failure}")
-            error.suspect = trial in self._arrivals
+            error.suspect = trial is not None and trial.is_new
             raise error from self._failure
         if trial is not None and trial.failure is not None:
             raise TrialError(f"{trial.trial_id} has failed: {trial.failure}") from trial.failure
 
 
 def _check_target(until_epoch: int, trial: Trial) -> None:
-    completed = 0 if trial.state is None else trial.state.epoch
+    completed = trial.n_epochs
     if not completed < until_epoch <= trial.config.epochs:
         raise ValueError(
             f"{trial.trial_id} cannot train until epoch {until_epoch}: "

@@ -1,4 +1,4 @@
-"""What XLA compiles of a model: an epoch's slice of many lanes, and the evaluation of one.
+"""What XLA compiles of a model: an epoch's slice of many lanes, and the evaluation of some.
 
 Everything that is a number is an argument by lane, so that a model needs one program for all its
 trials. A lane works on chunks of images, adds up its gradient, and updates when its own batch is
@@ -110,6 +110,23 @@ class Arguments(NamedTuple):
         return cls(*map(np.array, columns, types))
 
 
+class Evaluated(NamedTuple):
+    """Lanes to evaluate, in their order: arrays (k,), of which the first ones count."""
+
+    lane: Any  # int32
+    width: Any  # int32, as in `HiddenLayer`
+    sigmoid: Any  # bool
+    first: Any  # int32, the first evaluation image
+    n_images: Any  # int32, how many there are
+
+    @classmethod
+    def of(cls, rows: Sequence["Evaluated"], n_lanes: int) -> "Evaluated":
+        """The arrays of these lanes, filled up."""
+        filled = [*rows, *[cls(0, 1, False, 0, 1)] * (n_lanes - len(rows))]
+        types: list[Any] = [np.int32, np.int32, np.bool_, np.int32, np.int32]
+        return cls(*map(np.array, zip(*filled, strict=True), types))
+
+
 _Dropout = Callable[[tf.Tensor], tf.Tensor]
 # (weights, images (k, n, rows, columns) in [0, 1], hidden layer, dropout) -> reconstructions
 _Network = Callable[[list[tf.Tensor], tf.Tensor, HiddenLayer, _Dropout], tf.Tensor]
@@ -203,12 +220,20 @@ class Program:
         self.shape = shape
         # Of the widest trial, in the order of the Keras model's.
         self.weight_shapes = weight_shapes(build_model(widest_trial(shape)))
-        self._pixels = images.pixels
         self._n_images = images.n_train
+        self._eval_chunk_size = min(EVAL_CHUNK_SIZES[shape.model], images.n_eval)
+        self._n_eval_steps = math.ceil(images.n_eval / self._eval_chunk_size)
         self._network = lane_network(shape.model, shape.form or form_on(images.pixels.device))
         self._train_slice = _by_xla(self._slice)
+        self._evaluate = _by_xla(self._error_sums)
         self.place = _by_xla(_with_lane)
+        self.take = _by_xla(_of_lane)
         self.shuffle = _by_xla(_with_order)
+
+    @property
+    def parts(self) -> list[list[tuple[int, ...]]]:
+        """The shapes of a lane's values: weights, velocities and gradients."""
+        return [self.weight_shapes] * 2 + [self.weight_shapes if self.shape.accumulates else []]
 
     def zeros(self) -> State:
         """The state of empty lanes."""
@@ -225,21 +250,37 @@ class Program:
         """
         return tf.zeros((self.shape.n_lanes, self._n_images), tf.int64)
 
-    def trace(self, orders: tf.Tensor, state: State, by_lane: Arguments) -> None:
+    def trace(self, pixels: tf.Tensor, orders: tf.Tensor, state: State, by_lane: Arguments) -> None:
         """Traces what the first calls would; XLA compiles then."""
-        of_lane = State(*([np.zeros(x.shape[1:], np.float32) for x in part] for part in state))
-        self._train_slice.get_concrete_function(self._pixels, orders, state, by_lane)
-        self.place.get_concrete_function(state, np.int32(0), of_lane)
-        seed = np.zeros(2, np.int32)
-        self.shuffle.get_concrete_function(orders, np.int32(0), seed, np.int32(0))
+        lane, seed = np.int32(0), np.zeros(2, np.int32)
+        n_values = sum(math.prod(shape) for part in self.parts for shape in part)
+        evaluated = Evaluated.of([], self.shape.n_lanes)
+        self._train_slice.get_concrete_function(pixels, orders, state, by_lane)
+        self._evaluate.get_concrete_function(pixels, state.weights, np.int32(0), evaluated)
+        self.place.get_concrete_function(state, lane, np.zeros(n_values, np.float32))
+        self.take.get_concrete_function(state, lane)
+        self.shuffle.get_concrete_function(orders, lane, seed, np.int32(0))
 
-    def train(self, orders: tf.Tensor, state: State, by_lane: Arguments) -> tuple[State, tf.Tensor]:
+    def train(
+        self, pixels: tf.Tensor, orders: tf.Tensor, state: State, by_lane: Arguments
+    ) -> tuple[State, tf.Tensor]:
         """The state after a slice, and Σ over its images of their mean squared error, (k,)."""
-        after: tuple[State, tf.Tensor] = self._train_slice(self._pixels, orders, state, by_lane)
+        after: tuple[State, tf.Tensor] = self._train_slice(pixels, orders, state, by_lane)
         return after
+
+    def evaluate(self, pixels: tf.Tensor, state: State, rows: Sequence[Evaluated]) -> tf.Tensor:
+        """Σ over the evaluation images of these lanes of their mean squared error, (k,).
+
+        In the order of the rows; what follows counts for nothing. One lane after the other: they
+        are seldom due at once. XLA asks the host before each, and so waits for what came before.
+        """
+        evaluated = Evaluated.of(rows, self.shape.n_lanes)
+        sums: tf.Tensor = self._evaluate(pixels, state.weights, np.int32(len(rows)), evaluated)
+        return sums
 
     def hlo(
         self,
+        pixels: tf.Tensor,
         orders: tf.Tensor,
         state: State,
         by_lane: Arguments,
@@ -249,13 +290,14 @@ class Program:
         """What XLA makes of a slice, as text; compiles it once more.
 
         Args:
-            orders: as those of `train`.
+            pixels: as those of `train`, and so are
+            orders: these.
             state: of any values.
             by_lane: of any values.
             stage: of TensorFlow's `experimental_get_compiler_ir`, such as "stablehlo".
             platform: "GPU" for one that is not there, up to that stage; None for this device.
         """
-        lower = self._train_slice.experimental_get_compiler_ir(self._pixels, orders, state, by_lane)
+        lower = self._train_slice.experimental_get_compiler_ir(pixels, orders, state, by_lane)
         text: str = lower(stage=stage, platform_name=platform)
         return text
 
@@ -284,7 +326,9 @@ class Program:
             positions = start[:, tf.newaxis] + in_chunk
             places = tf.gather(orders, tf.minimum(positions, orders.shape[1] - 1), batch_dims=1)
             images = _gather(pixels, places)
-            dropout = partial(_drop, by_lane=by_lane, positions=positions)
+            dropout = _keep_all
+            if self.shape.drops:
+                dropout = partial(_drop, by_lane=by_lane, positions=positions)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(weights)
                 hidden = HiddenLayer(by_lane.width, by_lane.sigmoid)
@@ -308,15 +352,41 @@ class Program:
         sums, *after = _repeat(self.shape.n_steps, step, tf.zeros(n_lanes), *map(list, state))
         return State(*after), sums
 
+    def _error_sums(
+        self, pixels: tf.Tensor, weights: list[tf.Tensor], n: tf.Tensor, evaluated: Evaluated
+    ) -> tf.Tensor:
+        def evaluate(i: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            one = Evaluated(*(tf.gather(x, i) for x in evaluated))
+            of_lane = [tf.gather(x, one.lane)[tf.newaxis] for x in weights]
+            hidden = HiddenLayer(one.width[tf.newaxis], one.sigmoid[tf.newaxis])
 
-def _with_lane(state: State, lane: tf.Tensor, of_lane: State) -> State:
-    """The state with that of one trial, (…) each, in a lane."""
+            def step(j: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                places = j * self._eval_chunk_size + tf.range(self._eval_chunk_size)
+                at = one.first + tf.minimum(places, one.n_images - 1)
+                x = _gather(pixels, at[tf.newaxis])
+                errors = _errors(self._network(of_lane, x, hidden, _keep_all), x)[0]
+                return j + 1, total + tf.reduce_sum(tf.where(places < one.n_images, errors, 0.0))
+
+            total = _repeat(self._n_eval_steps, step, tf.constant(0.0))
+            return i + 1, _with_row(sums, i, total)
+
+        start = tf.constant(0), tf.zeros(self.shape.n_lanes)
+        _, sums = tf.while_loop(lambda i, _: i < n, evaluate, start, parallel_iterations=1)
+        return sums
+
+
+def _with_lane(state: State, lane: tf.Tensor, values: tf.Tensor) -> State:
+    """The state with values in a lane, as `_of_lane` gives them."""
+    shapes = [x.shape[1:] for part in state for x in part]
+    rows = iter(tf.split(values, [shape.num_elements() for shape in shapes]))
     return State(
-        *(
-            [_with_row(x, lane, row) for x, row in zip(*parts, strict=True)]
-            for parts in zip(state, of_lane, strict=True)
-        )
+        *([_with_row(x, lane, tf.reshape(next(rows), x.shape[1:])) for x in p] for p in state)
     )
+
+
+def _of_lane(state: State, lane: tf.Tensor) -> tf.Tensor:
+    """All values of a lane, one array after the other."""
+    return tf.concat([tf.reshape(tf.gather(x, lane), [-1]) for part in state for x in part], axis=0)
 
 
 def _with_order(
@@ -369,6 +439,11 @@ def _drop(x: tf.Tensor, *, by_lane: Arguments, positions: tf.Tensor) -> tf.Tenso
     return tf.where(uniform >= rate, scaled, tf.zeros((), x.dtype))
 
 
+def _keep_all(x: tf.Tensor) -> tf.Tensor:
+    """No dropout."""
+    return x
+
+
 def _by(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """Values (k,) in the shape that meets x (k, …)."""
     return tf.reshape(values, (-1, *[1] * (x.shape.rank - 1)))
@@ -377,57 +452,6 @@ def _by(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
 def _with_row(x: tf.Tensor, lane: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
     # A choice by lane, not a product with 0 and 1: an empty lane may hold anything.
     return tf.where(_by(tf.range(x.shape[0]) == lane, x), row[tf.newaxis], x)
-
-
-class Evaluator:
-    """Evaluates one lane of any program of a model, compiled once."""
-
-    def __init__(self, model: str, images: DeviceImages, form: Form | None = None) -> None:
-        """Compiles nothing yet: the first call for a width does. `form` is as in `Shape`."""
-        self._network = lane_network(model, form or form_on(images.pixels.device))
-        self._pixels = images.pixels
-        self._chunk_size = min(EVAL_CHUNK_SIZES[model], images.n_eval)
-        self._n_steps = math.ceil(images.n_eval / self._chunk_size)
-        self._evaluate = _by_xla(self._error_sum)
-
-    def __call__(
-        self, weights: Sequence[tf.Tensor], config: TrialConfig, sizes: SplitSizes
-    ) -> tf.Tensor:
-        """Σ over the evaluation images of their mean squared error, as a scalar on the device.
-
-        Args:
-            weights: of the lane, each (1, …).
-            config: the trial's.
-            sizes: of its split.
-        """
-        return self._evaluate(*self._arguments(weights, config, sizes))
-
-    def trace(self, weights: Sequence[tf.Tensor], config: TrialConfig, sizes: SplitSizes) -> None:
-        """Traces what the first such call would; XLA compiles then."""
-        self._evaluate.get_concrete_function(*self._arguments(weights, config, sizes))
-
-    def _arguments(
-        self, weights: Sequence[tf.Tensor], config: TrialConfig, sizes: SplitSizes
-    ) -> tuple[Any, ...]:
-        hidden = HiddenLayer(*(np.array([x]) for x in hidden_layer(config)))
-        first, n = np.int32(sizes.n_train), np.int32(sizes.n_eval)
-        return self._pixels, list(weights), hidden, first, n
-
-    def _error_sum(
-        self,
-        pixels: tf.Tensor,
-        weights: list[tf.Tensor],
-        hidden: HiddenLayer,
-        first: tf.Tensor,
-        n_images: tf.Tensor,
-    ) -> tf.Tensor:
-        def step(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            places = i * self._chunk_size + tf.range(self._chunk_size)
-            x = _gather(pixels, (first + tf.minimum(places, n_images - 1))[tf.newaxis])
-            errors = _errors(self._network(weights, x, hidden, lambda x: x), x)[0]
-            return i + 1, total + tf.reduce_sum(tf.where(places < n_images, errors, 0.0))
-
-        return _repeat(self._n_steps, step, tf.constant(0.0))
 
 
 def _by_xla(function: Callable[..., Any]) -> Any:
@@ -454,11 +478,6 @@ def hidden_layer(config: TrialConfig) -> tuple[np.int32, np.bool_]:
     """Width and whether the activation is a sigmoid."""
     width = getattr(config, WIDTHS[config.model])
     return np.int32(width), np.bool_(config.hidden_activation == "sigmoid")
-
-
-def lane_of(state: State, lane: int) -> list[tf.Tensor]:
-    """The weights of one lane, (1, …) each."""
-    return [x[lane : lane + 1] for x in state.weights]
 
 
 def widest_trial(shape: Shape) -> TrialConfig:

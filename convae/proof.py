@@ -1,8 +1,8 @@
 """A device proves that its lanes compute what the model does, before a trial is trusted to them.
 
-Two short trials train in the program's lanes, and by the Keras model on the CPU device: of
-different batch sizes and widths, so that chunks that are not full, batches of several chunks and
-what fills up a narrow trial are tried.
+Two short trials train on made-up images in the program's lanes, and by the Keras model on the CPU
+device: of different batch sizes and widths, so that chunks that are not full, batches of several
+chunks and what fills up a narrow trial are tried.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from convae.config import DENSE, TrialConfig
+from convae.config import DENSE, IMAGE_SHAPE, TrialConfig
 from convae.data import ImageSet
-from convae.lane_program import SplitSizes
+from convae.lane_program import DeviceImages, SplitSizes
 from convae.lanes import Lanes
 from convae.models import build_model, reset
 from convae.shapes import WIDTHS, ProgramShape
@@ -43,9 +43,12 @@ def prove(lanes: Lanes) -> None:
         ProofError: they differ from Keras, or one place from another.
     """
     narrow, wide = trials_of(lanes.shape)
-    images = lanes.image_set
-    n_train = min(5 * max(wide.batch_size, narrow.batch_size) // 2, len(images.train_images))
-    sizes = SplitSizes(n_train, min(N_EVAL, len(images.test_images)))
+    given = lanes.image_set
+    n_train = min(5 * max(wide.batch_size, narrow.batch_size) // 2, len(given.train_images))
+    sizes = SplitSizes(n_train, min(N_EVAL, len(given.test_images)))
+    # As many as the program is compiled for. The study's own might be all black where it begins.
+    images = made_up(len(given.train_images), len(given.test_images), sum(sizes))
+    lanes = lanes.over(DeviceImages(images))
     last = lanes.n_lanes - 1
     if last:
         found = _train(lanes, {0: narrow, 1: wide}, sizes)
@@ -69,6 +72,19 @@ def trials_of(shape: ProgramShape) -> tuple[TrialConfig, TrialConfig]:
     wide: dict[str, Any] = {WIDTHS[shape.model]: shape.width, "batch_size": batch_size}
     first, second = (TrialConfig(model=shape.model, epochs=1, **more) for more in (narrow, wide))
     return first, second
+
+
+def made_up(n_train: int, n_test: int, n_drawn: int) -> ImageSet:
+    """So many images, the first of which show two bright blots each on black, as digits do."""
+    rng = np.random.default_rng(0)
+    across = np.arange(IMAGE_SHAPE[0])[:, np.newaxis]
+    shape = n_drawn, 2, 2, 1, 1  # (image, blot, axis, pixel, 1)
+    centres, widths = rng.uniform(6, 22, shape), rng.uniform(1, 5, shape)
+    along = (across - centres) / widths
+    blots = np.exp(-(along[:, :, 0] ** 2) - np.swapaxes(along[:, :, 1], -1, -2) ** 2)
+    pixels = np.zeros((n_train + n_test, *IMAGE_SHAPE[:2]), np.uint8)
+    pixels[:n_drawn] = 255 * blots.max(axis=1)
+    return ImageSet(pixels[:n_train], None, pixels[n_train:], None, "made up")
 
 
 def by_keras(config: TrialConfig, images: ImageSet, sizes: SplitSizes) -> Trained:

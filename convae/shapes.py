@@ -15,11 +15,31 @@ from convae.sharing import DeviceSharing
 
 # The largest chunk a lane works on at once; larger batches are several chunks.
 MAX_CHUNK_SIZE = 256
-# An epoch of all training images is so many slices, one of the search's five sixths a whole number
-# too.
+# The shortest epoch of all training images is so many slices, one of the search's five sixths a
+# whole number too, and one of small batches a multiple.
 SLICES_PER_EPOCH = 6
 # Which field of a trial is its width.
 WIDTHS: Mapping[str, str] = MappingProxyType({CONV: "latent_filters", DENSE: "hidden_units"})
+
+
+class StepTime(NamedTuple):
+    """What a step costs an H200, in microseconds: a static estimate, which orders chunks by size.
+
+    Fitted to `benchmarks.aot` at 16 lanes in chunks of 64 and 256.
+    """
+
+    launches: float
+    lane: float  # for each: its weights are read and written
+    image: float  # for each of each lane
+
+    def of(self, n_lanes: int, chunk_size: int) -> float:
+        """A step of so many lanes."""
+        return self.launches + n_lanes * (self.lane + chunk_size * self.image)
+
+
+STEP_TIMES: Mapping[str, StepTime] = MappingProxyType(
+    {CONV: StepTime(165, 2.7, 0.15), DENSE: StepTime(50, 8.2, 0.015)}
+)
 
 
 def n_chunks(n_images: int, batch_size: int, chunk_size: int) -> int:
@@ -34,16 +54,18 @@ class Size(NamedTuple):
     width: int  # hidden units or latent filters
     chunk_size: int  # images a step
     accumulates: bool  # whether a batch is larger than a chunk
+    drops: bool = False  # whether it has dropout, for which random numbers are made
 
     @classmethod
-    def of(cls, width: int, batch_size: int) -> "Size":
+    def of(cls, width: int, batch_size: int, *, drops: bool = False) -> "Size":
         """Of trials of this width and batch size."""
-        return cls(width, min(MAX_CHUNK_SIZE, batch_size), batch_size > MAX_CHUNK_SIZE)
+        return cls(width, min(MAX_CHUNK_SIZE, batch_size), batch_size > MAX_CHUNK_SIZE, drops)
 
     @classmethod
     def of_trial(cls, config: TrialConfig) -> "Size":
         """Of a trial of one of `MODELS`."""
-        return cls.of(config.value(WIDTHS[config.model]), config.batch_size)
+        width = config.value(WIDTHS[config.model])
+        return cls.of(width, config.batch_size, drops=bool(config.dropout))
 
 
 class ProgramId(NamedTuple):
@@ -87,6 +109,7 @@ class ProgramShape:
     chunk_size: int  # images a lane a step
     n_steps: int  # chunks a slice
     accumulates: bool = True  # whether a batch may be larger than a chunk
+    drops: bool = True  # whether a trial may have dropout: else no random numbers are made
 
     @classmethod
     def for_trials(
@@ -98,13 +121,13 @@ class ProgramShape:
         batch_sizes: Iterable[int],
         n_train: int,
         chunk_size: int | None = None,
+        drops: bool = True,
         **more: Any,
     ) -> Self:
         """The shape for all trials of a plan.
 
-        The chunk is as large as the smallest batch, so that none is computed in vain, up to
-        `MAX_CHUNK_SIZE`: on an H200 a lane's epoch took 28.6 ms (conv) in chunks of 256 and 34.8 ms
-        in chunks of 64 (`benchmarks/README.md`).
+        The chunk is that of these batches for which an epoch of each takes least by `STEP_TIMES`:
+        of small ones no image is computed in vain, in large ones weights are updated less often.
 
         Args:
             model: of `MODELS`.
@@ -113,18 +136,31 @@ class ProgramShape:
             batch_sizes: batch sizes that occur.
             n_train: training images of the longest epoch.
             chunk_size: images a lane a step; None for the rule's.
+            drops: whether one of them may have dropout.
             more: further fields of a subclass.
         """
         batch_sizes = [min(size, n_train) for size in batch_sizes]
-        chunk_size = chunk_size or min(MAX_CHUNK_SIZE, *batch_sizes)
-        longest = max(n_chunks(n_train, size, chunk_size) for size in batch_sizes)
+
+        def epochs(chunk_size: int) -> list[int]:
+            return [n_chunks(n_train, size, chunk_size) for size in batch_sizes]
+
+        def seconds(chunk_size: int) -> float:
+            return sum(epochs(chunk_size)) * STEP_TIMES[model].of(n_lanes, chunk_size)
+
+        chunk_size = chunk_size or min(
+            sorted({min(MAX_CHUNK_SIZE, size) for size in batch_sizes}), key=seconds
+        )
+        # Of those that are about as short as the shortest, the longest.
+        shortest = min(epochs(chunk_size))
+        short = max(n for n in epochs(chunk_size) if n < 1.5 * shortest)
         return cls(
             model=model,
             n_lanes=n_lanes,
             width=max(widths),
             chunk_size=chunk_size,
-            n_steps=math.ceil(longest / SLICES_PER_EPOCH),
+            n_steps=math.ceil(short / SLICES_PER_EPOCH),
             accumulates=max(batch_sizes) > chunk_size,
+            drops=drops,
             **more,
         )
 
@@ -133,7 +169,7 @@ class ProgramShape:
         lanes = f"{self.n_lanes} lanes" if self.n_lanes > 1 else "one lane"
         return f"{self.model} in {lanes} of width {self.width}, {self.chunk_size} images a step"
 
-    def holds(self, width: int | None, batch_size: int) -> bool:
+    def holds(self, width: int | None, batch_size: int, *, drops: bool) -> bool:
         """Whether the program can train such a trial, with no more images in a batch than there."""
-        fits = self.accumulates or batch_size <= self.chunk_size
+        fits = (self.accumulates or batch_size <= self.chunk_size) and self.drops >= drops
         return width is not None and width <= self.width and fits

@@ -5,7 +5,8 @@ slice is an epoch, and a program is compiled when the first trial of its shape c
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from convae.config import TrialConfig
 from convae.errors import DivergenceError
@@ -13,10 +14,46 @@ from convae.lanes import LaneState, SliceResult
 from convae.training import Trainer, Training
 
 
+class DoneSlice:
+    """A slice that is done when it is launched; see `convae.lanes.Slice`."""
+
+    def __init__(
+        self,
+        results: dict[int, SliceResult],
+        states: Mapping[int, LaneState],
+        evaluate: Callable[[int], float],
+    ) -> None:
+        """Takes what it brought and the states after it, by lane, and what evaluates a lane."""
+        self._results, self._states, self._evaluate = results, states, evaluate
+        self.ended = {lane: r.epoch for lane, r in results.items() if r.train_mse is not None}
+
+    def evaluate(self, lanes: Iterable[int]) -> None:
+        """Evaluates these trials as well."""
+        for lane in lanes:
+            started = time.perf_counter()
+            mse = self._evaluate(lane)
+            seconds = time.perf_counter() - started
+            evaluated = self._results[lane]._replace(eval_mse=mse, eval_seconds=seconds)
+            self._results[lane] = evaluated
+
+    def results(self) -> dict[int, SliceResult]:
+        """What it brought each trial."""
+        return self._results
+
+    def state(self, lane: int) -> LaneState:
+        """The state of a trial after it."""
+        return self._states[lane]
+
+    def keep(self, lane: int) -> Callable[[], LaneState]:
+        """That state, for later."""
+        return partial(self.state, lane)
+
+
 class TrainerLane:
     """Has a trainer train the trial in its lane; its methods are those of `convae.lanes.Lanes`."""
 
     n_lanes = 1
+    runs_ahead = False  # an epoch may take minutes, and its results must not wait for the next
 
     def __init__(self, model: str, trainer: Trainer) -> None:
         """Takes the model's name, and the trainer, which has the builder of a custom one."""
@@ -56,31 +93,23 @@ class TrainerLane:
             raise ValueError(f"Lane {lane} is taken.")
         self._occupant, self._training = (config, state), None
 
-    def get(self, lane: int) -> LaneState:
-        """The state of the trial in the lane, at the end of the last slice.
-
-        Raises:
-            ValueError: the lane is empty.
-        """
-        _, state = self._taken(lane)
-        if self._training is None:
-            return state
-        arrays, n = self._training.get_state(), self._training.n_weights
-        weights, velocities, others = arrays[:n], arrays[n : 2 * n], arrays[2 * n :]
-        return LaneState(self._training.epoch, 0, 0.0, weights, velocities, others)
-
     def clear(self, lane: int) -> None:
         """Takes the trial out of the lane."""
         self._occupant = self._training = None
 
-    def run(self) -> dict[int, SliceResult]:
+    def launch(self) -> DoneSlice:
         """Trains the trial for an epoch, and before its first one here prepares it.
 
         An exception, as of a custom model's code, is the trial's failure and not the engine's.
+
+        Raises:
+            ValueError: the lane is empty.
         """
-        config, state = self._taken(0)
+        if self._occupant is None:
+            raise ValueError("The lane is empty.")
+        config, state = self._occupant
         epoch = 1 + (self._training.epoch if self._training else state.epoch)
-        result = SliceResult(epoch, None, finite=True, train_seconds=0.0)
+        result = SliceResult(epoch, None, finite=True)
         try:
             if self._training is None:
                 training = self._trainer.start(config)
@@ -98,13 +127,14 @@ class TrainerLane:
             result = result._replace(train_seconds=time.perf_counter() - started)
         except Exception as error:
             result = result._replace(failure=error)
-        return {0: result}
+        states: dict[int, LaneState] = {}
+        if self._training is not None and result.train_mse is not None:
+            arrays, n = self._training.get_state(), self._training.n_weights
+            parts = arrays[:n], arrays[n : 2 * n], arrays[2 * n :]
+            states[0] = LaneState(epoch, 0, 0.0, *parts)
+        return DoneSlice({0: result}, states, self._evaluate)
 
-    def evaluate(self, lanes: Iterable[int]) -> dict[int, float]:
+    def _evaluate(self, lane: int) -> float:
         """Mean squared error over all pixels of the trial's evaluation images."""
-        return {lane: self._training.evaluate() for lane in lanes if self._training}
-
-    def _taken(self, lane: int) -> tuple[TrialConfig, LaneState]:
-        if self._occupant is None:
-            raise ValueError(f"Lane {lane} is empty.")
-        return self._occupant
+        assert self._training is not None
+        return self._training.evaluate()

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from analysis import plots, settings
 from analysis.chapters import finalists, sensitivity, winners
-from analysis.chapters.times import sharing
+from analysis.chapters.times import fallbacks, sharing
 from analysis.load import Run
 from analysis.phrases import count, digits, listed
 from analysis.plots import Drawing, Marks
@@ -219,6 +219,7 @@ def chapter(run: Run) -> dict[str, Any]:
         "n_trials": n_trials(run) if models else "",
         "lost": ", ".join(f"{MARKS[s]} {s}" for s in MARKS if (searched["state"] == s).any()),
         "sharing": sharing(run),
+        "fallbacks": fallbacks(run),
         "one_seed": tuned(run, rest),
         "finalists": finalists.values(run),
         "winners": winners.values(run),

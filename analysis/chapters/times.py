@@ -31,6 +31,15 @@ def sharing(run: Run) -> str:
     return f"Up to {n} trials trained at once and shared {what}: these are not times alone."
 
 
+def fallbacks(run: Run) -> str:
+    """Which programs the plain trainer had the place of, and why; "" if none."""
+    return " ".join(
+        f"{program} did not work on this device ({reason}): the plain trainer trained its trials, "
+        "one at a time, and theirs are its times."
+        for program, reason in (run.manifest["resources"].get("fallbacks") or {}).items()
+    )
+
+
 def timed(run: Run) -> list[Setting]:
     """The reference settings with times: those that are compared, and the custom models'."""
     shown = [s for s in run.reference if len(s.by_seed(SECONDS))]
@@ -77,6 +86,7 @@ def chapter(run: Run) -> dict[str, Any]:
         "stated": stated,
         "claim": claim,
         "sharing": sharing(run),
+        "fallbacks": fallbacks(run),
         "drawing": drawing(run, found, stated, called) if found else None,
         "values": "; ".join(said),
         "seeds": seeds(len(one.by_seed(SECONDS)) for one in found) if found else "",

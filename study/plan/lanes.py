@@ -5,6 +5,7 @@ nor the order in which trials end may change it, and a resumed study keeps it.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import product
@@ -31,6 +32,7 @@ class ModelLanes:
     single: bool  # there is a program of one lane for all that have none of their size
     widths: tuple[int, ...]  # hidden units or latent filters that may occur
     batch_sizes: tuple[int, ...]  # that may occur
+    drops: bool = False  # whether a trial may have dropout
     # The trials that are timed alone have programs of one lane of their very sizes: by size, the
     # batch sizes that may occur.
     alone: Mapping[Size, tuple[int, ...]] = field(default_factory=dict)
@@ -75,24 +77,28 @@ def shapes_of(
     for model, programs in lanes.items():
         if model not in MODELS:
             continue
-        wanted = {ProgramId(model, single=False): (programs.widths, programs.batch_sizes)}
+        of_all = programs.widths, programs.batch_sizes, programs.drops
+        wanted = {ProgramId(model, single=False): of_all}
         if not programs.n_lanes:
             wanted.clear()
         if programs.single:
-            wanted[ProgramId(model, single=True)] = programs.widths, programs.batch_sizes
+            wanted[ProgramId(model, single=True)] = of_all
         for size, batch_sizes in programs.alone.items():
-            wanted[ProgramId(model, single=True, size=size)] = (size.width,), batch_sizes
-        for program, (widths, batch_sizes) in wanted.items():
+            program = ProgramId(model, single=True, size=size)
+            wanted[program] = (size.width,), batch_sizes, size.drops
+        for program, (widths, batch_sizes, drops) in wanted.items():
             n_lanes = 1 if program.single else programs.n_lanes
             shape = kept.get(program)
             largest = min(max(batch_sizes), n_train)
-            if not (shape and shape.n_lanes == n_lanes and shape.holds(max(widths), largest)):
+            holds = shape is not None and shape.holds(max(widths), largest, drops=drops)
+            if not (shape and holds and shape.n_lanes == n_lanes):
                 shape = ProgramShape.for_trials(
                     model,
                     n_lanes=n_lanes,
                     widths=widths,
                     batch_sizes=batch_sizes,
                     n_train=n_train,
+                    drops=drops,
                 )
             shapes[program] = shape
     return shapes
@@ -131,6 +137,8 @@ def _model_lanes(
     places: list[tuple[DeviceSharing, Size | None]] = [
         (planned.sharing, Size.of_trial(planned.config)) for planned in fixed
     ]
+    # Finalists wait for the search, winners for them: lanes are for those that come together.
+    n_together = Counter({schema.SEARCH: sum(p.sharing is DeviceSharing.LANES for p in fixed)})
     if model in spec.models:
         place_of = {
             schema.SEARCH: DeviceSharing.ALONE if spec.timed else DeviceSharing.LANES,
@@ -139,7 +147,8 @@ def _model_lanes(
         }
         for group, n in searching_trials(spec).items():
             places += [(place_of[group], None)] * n
-    n_sharing = sum(sharing is DeviceSharing.LANES for sharing, _ in places)
+            n_together[group] += n if place_of[group] is DeviceSharing.LANES else 0
+    n_sharing = max(n_together.values())
     n_each = math.ceil(n_sharing / n_devices)
     n_lanes = min(lanes, n_sharing) if lanes else choose_n_lanes(model, n_each, gpu=gpu)
     if kept is not None and model in kept:
@@ -148,16 +157,14 @@ def _model_lanes(
     configs = [planned.config for planned in fixed]
     widths = _values(WIDTHS[model], model, configs, spec)
     batch_sizes = _values("batch_size", model, configs, spec)
-    timed = {
-        (planned.config.value(WIDTHS[model]), planned.config.batch_size)
-        for planned in fixed
-        if planned.sharing is DeviceSharing.ALONE
-    }
+    drops = {bool(rate) for rate in _values("dropout", model, configs, spec)}
+    by_themselves = [p.config for p in fixed if p.sharing is DeviceSharing.ALONE]
+    timed = {(c.value(WIDTHS[model]), c.batch_size, bool(c.dropout)) for c in by_themselves}
     if spec.timed and spec.share and _are_listed((WIDTHS[model], "batch_size"), model, spec):
-        timed |= set(product(widths, batch_sizes))
+        timed |= set(product(widths, batch_sizes, drops))
     alone: dict[Size, tuple[int, ...]] = {}
-    for width, batch_size in sorted(timed):
-        size = Size.of(width, batch_size)
+    for width, batch_size, dropping in sorted(timed):
+        size = Size.of(width, batch_size, drops=dropping)
         alone[size] = (*alone.get(size, ()), batch_size)
     return ModelLanes(
         n_lanes,
@@ -168,6 +175,7 @@ def _model_lanes(
         ),
         widths=widths,
         batch_sizes=batch_sizes,
+        drops=any(drops),
         alone=alone,
         n_places=max(n_lanes, min(math.ceil(PLACES_PER_LANE * n_lanes), n_each) if gpu else 0),
     )
@@ -179,7 +187,7 @@ def _are_listed(names: tuple[str, ...], model: str, spec: StudySpec) -> bool:
     return not any(isinstance(searched.get(name), Range) for name in names)
 
 
-def _values(name: str, model: str, fixed: list[TrialConfig], spec: StudySpec) -> tuple[int, ...]:
+def _values(name: str, model: str, fixed: list[TrialConfig], spec: StudySpec) -> tuple[Any, ...]:
     """The values of a hyperparameter that the study's trials may have; of a range, its ends."""
     values = {getattr(config, name) for config in fixed}
     if spec.share or not values:

@@ -188,6 +188,14 @@ def test_times_say_whether_a_device_was_shared(resources, words):
     assert words in text if words else "at once" not in text
 
 
+def test_times_say_which_programs_did_not_work_and_why():
+    fallbacks = {"conv in 16 lanes of width 8, 256 images a step": "MemoryError"}
+    resources = MANIFEST["resources"] | {"fallbacks": fallbacks}
+    text = text_of(run_of_trials(trial("conv", 8), resources=resources), "times")
+    assert "256 images a step did not work on this device (MemoryError): the plain trainer" in text
+    assert "did not work" not in text_of(run_of_trials(trial("conv", 8)), "times")
+
+
 def test_only_times_of_trials_that_were_alone_are_compared():
     alone, beside, dense = trial("conv", 8), trial("conv", 8, seed=1), trial("dense", 512)
     alone[0].update(n_sharing=1.0, train_seconds=28.0)

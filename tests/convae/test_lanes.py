@@ -9,7 +9,7 @@ from keras_fit import digits, fit, pixels
 
 from convae.config import TrialConfig
 from convae.lane_operations import threefry
-from convae.lane_program import DeviceImages, Evaluator, Shape, form_on
+from convae.lane_program import DeviceImages, Shape, form_on
 from convae.lanes import Lanes
 from convae.models import build_model, reset
 from convae.shapes import n_chunks
@@ -76,7 +76,7 @@ def programs(images):
         shape = Shape(
             model=model, n_lanes=n_lanes, width=width, chunk_size=CHUNK, n_steps=4, form=form
         )
-        found[name] = Lanes(shape, images, Evaluator(model, images, form))
+        found[name] = Lanes(shape, images)
         assert found[name].compile() > 0
     return found
 
@@ -168,6 +168,47 @@ def test_place_and_neighbours_change_nothing(lanes, program):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+def test_evaluates_any_lanes_in_one_call(lanes, program):
+    """To the bit as each of them alone, whatever their order."""
+    lanes, base = lanes[program], DENSE if program == "dense" else CONV
+    for lane in range(lanes.n_lanes):
+        config = replace(base, seed=lane, split="search" if lane == 1 else "full")
+        lanes.put(lane, config, lanes.start(config))
+    lanes.run()
+    alone = {lane: lanes.evaluate([lane])[lane] for lane in range(lanes.n_lanes)}
+    assert len(set(alone.values())) == lanes.n_lanes
+    for due in ([2, 0], range(lanes.n_lanes), [1]):
+        assert lanes.evaluate(due) == {lane: alone[lane] for lane in due}
+
+
+def test_slices_may_be_read_after_the_next_are_launched(lanes):
+    """A slice's results and states are those of its end, also of a lane that others have since."""
+    lanes, first, second = lanes["dense"], DENSE, replace(DENSE, seed=9, batch_size=16)
+    whole = curve(lanes, 0, first)
+    other = curve(lanes, 0, second)
+    lanes.put(0, first, lanes.start(first))
+    slices = []
+    for _ in range(N_EPOCHS):
+        slices.append([lanes.launch()])
+        while not slices[-1][-1].ended:
+            slices[-1].append(lanes.launch())
+        slices[-1][-1].evaluate([0])
+    read = slices[-1][-1].keep(0)
+    lanes.clear(0)
+    assert_same(curve(lanes, 0, second), other)
+    state = read()
+    results = [each.results()[0] for epoch in slices for each in epoch]
+    losses = [(r.train_mse, r.eval_mse) for r in results if r.train_mse is not None]
+    assert_same((losses, [*state.weights, *state.velocities, *state.others]), whole)
+    assert all(result.train_seconds > 0 for result in results)
+    # In the middle of the first epoch: its error so far, from which it can go on.
+    middle = slices[0][1].state(0)
+    assert (middle.epoch, middle.step) == (0, 2 * lanes.shape.n_steps)
+    lanes.put(2, first, middle)
+    assert end_of_epoch(lanes, 2) == whole[0][0]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_pauses_change_nothing(lanes, program):
     """After every slice, in the middle of a batch too, into another lane, whose trial goes on."""
     lanes, config = lanes[program], replace(CONV, batch_size=128)
@@ -202,11 +243,17 @@ def test_divergence_tells_its_epoch(lanes):
 
 
 def test_a_program_of_another_shape_agrees_within_rounding(images, lanes):
-    """Dropout included: what is dropped depends on seed, epoch, position and unit alone."""
-    shape = Shape.for_trials("dense", n_lanes=1, widths=[20], batch_sizes=[64], n_train=N_TRAIN)
-    assert (shape.chunk_size, shape.accumulates) == (64, False)
-    other = Lanes(shape, images, Evaluator("dense", images))
+    """Dropout included: what is dropped depends on seed, epoch, position and unit alone.
+
+    Without it the other program makes no random numbers.
+    """
     for config in (DENSE, replace(DENSE, dropout=0.3)):
+        drops = bool(config.dropout)
+        shape = Shape.for_trials(
+            "dense", n_lanes=1, widths=[20], batch_sizes=[64], n_train=N_TRAIN, drops=drops
+        )
+        assert (shape.chunk_size, shape.accumulates, shape.drops) == (64, False, drops)
+        other = Lanes(shape, images)
         narrow = replace(config, hidden_units=20, batch_size=64)
         losses, state = curve(lanes["dense"], 2, narrow)
         expected, expected_state = curve(other, 0, narrow)
@@ -253,14 +300,22 @@ def test_a_gpu_has_a_form_of_its_own(images):
     assert form_on(images.pixels.device) == "pixels"
 
 
-@pytest.mark.parametrize("batch_sizes", [SPACE, (256,), (64,), (1000,)])
-def test_slices_fit_the_epochs(batch_sizes):
+@pytest.mark.parametrize(
+    ("model", "batch_sizes", "chunk_size"),
+    [
+        ("dense", SPACE, 256),  # weights are most of what a step costs
+        ("conv", SPACE, 128),
+        *(("dense", (size,), min(size, 256)) for size in (64, 256, 1000)),
+        ("conv", (64,), 64),
+    ],
+)
+def test_slices_fit_the_epochs(model, batch_sizes, chunk_size):
     """Few steps are idle, whatever the batch size and the split."""
     shape = Shape.for_trials(
-        "dense", n_lanes=16, widths=(64, 512), batch_sizes=batch_sizes, n_train=60_000
+        model, n_lanes=16, widths=(8, 16), batch_sizes=batch_sizes, n_train=60_000
     )
-    assert shape.width == 512
-    assert shape.chunk_size == min(256, *batch_sizes)
+    assert shape.width == 16
+    assert shape.chunk_size == chunk_size
     assert shape.accumulates == (max(batch_sizes) > shape.chunk_size)
     for size in batch_sizes:
         for n_train in (50_000, 60_000):
@@ -290,6 +345,9 @@ def test_refuses_what_it_cannot_train(images, lanes):
         dense.put(0, DENSE, state)
     with pytest.raises(ValueError, match="empty"):
         dense.get(1)
-    no_sums = Lanes(replace(dense.shape, accumulates=False), images, Evaluator("dense", images))
+    no_sums = Lanes(replace(dense.shape, accumulates=False), images)
     with pytest.raises(ValueError, match="batch size 32"):
         no_sums.put(0, DENSE, state)
+    undropped = Lanes(replace(dense.shape, drops=False), images)
+    with pytest.raises(ValueError, match=r"dropout 0\.1"):
+        undropped.put(0, replace(DENSE, dropout=0.1), state)

@@ -9,7 +9,7 @@ from keras_fit import noise
 from convae.config import TrialConfig
 from convae.device import Device
 from convae.engine import Engine
-from convae.lane_program import DeviceImages, Evaluator, Shape
+from convae.lane_program import DeviceImages, Shape
 from convae.lanes import Lanes
 from convae.proof import ProofError, prove
 from convae.results import Status
@@ -25,7 +25,7 @@ def lanes_for(model, n_lanes, width, batch_sizes, kind=Lanes):
     shape = Shape.for_trials(
         model, n_lanes=n_lanes, widths=[width], batch_sizes=batch_sizes, n_train=200
     )
-    return kind(shape, images, Evaluator(model, images))
+    return kind(shape, images)
 
 
 @pytest.mark.parametrize(

@@ -167,11 +167,10 @@ def test_a_checkpoint_before_the_first_slice_starts_anew(engine, trainer):
     engine.submit("a", config, sharing=DeviceSharing.SINGLE)
     engine._move()
     _, state = engine.checkpoint("a")
+    assert state is None
     engine.remove("a")
     engine.step()
-    engine.submit(
-        "a", config, sharing=DeviceSharing.SINGLE, state=LaneState.from_arrays(state.to_arrays())
-    )
+    engine.submit("a", config, sharing=DeviceSharing.SINGLE)
     run(engine)
     assert numbers(engine.report("a")) == plainly(trainer, config)[0]
 

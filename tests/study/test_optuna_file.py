@@ -47,6 +47,33 @@ def test_it_is_brought_up_to_date_in_place_whatever_the_folder_is_called(folder,
     assert path.stat().st_ino == inode  # a dashboard that has it open sees it
 
 
+def test_it_has_trials_that_run_and_the_curves_of_those_that_have_ended(tmp_path, folder, file):
+    study = optuna.load_study(study_name="conv", storage=file.storage)
+    space = {"rate": optuna.distributions.FloatDistribution(0, 1)}
+    first, second, pruned, failed = (study.ask(space) for _ in range(4))
+    file.planned(None, SEARCH_ROW)
+    for epoch, value in enumerate((0.5, 0.25), start=1):
+        for trial in (first, second, pruned):
+            trial.report(value, epoch)
+    failed.set_user_attr("diverged_epoch", 3)
+    study.tell(second, 0.25)
+    study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
+    study.tell(failed, state=optuna.trial.TrialState.FAIL)
+    file.ended(SEARCH_ROW)
+    copy = tmp_path / "copy.db"  # under a name that is no trouble in a URL
+    copy.write_bytes((folder.local / schema.OPTUNA_FILE).read_bytes())
+    there = optuna.load_study(study_name="conv", storage=f"sqlite:///{copy}")
+    of_both = zip(there.trials, study.trials, strict=True)
+    for copied, trial in of_both:
+        if trial.number == first.number:  # its curve is told when it has ended
+            trial.intermediate_values = {}
+        for field in ("number", "state", "params", "distributions", "values", "user_attrs"):
+            assert getattr(copied, field) == getattr(trial, field)
+        assert copied.intermediate_values == trial.intermediate_values
+        assert copied.datetime_start == trial.datetime_start
+    file.close()
+
+
 def test_another_program_that_locks_it_holds_up_nothing(folder, file):
     file.ended(SEARCH_ROW)
     path = folder.local / schema.OPTUNA_FILE

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from convae.config import BY_NAME
+from convae.config import BY_NAME, TrialConfig
 from convae.custom_models import CustomModel
 from convae.shapes import ProgramId, Size, program_of
 from convae.sharing import GPU_LANES, DeviceSharing
@@ -42,14 +42,14 @@ def test_a_gpu_has_the_lanes_of_the_rule_where_the_plan_can_fill_them(preset):
         ({"n_seeds": 2}, {"conv": 0, "dense": 2}),  # one lane needs no program beside the single
         ({"n_seeds": 4}, {"conv": 3, "dense": 6}),
         ({"n_seeds": 4, "models": ("conv",)}, {"conv": 3}),
-        # The winners of a seed come last.
+        # The winners come when all others have ended.
         ({"n_search_trials": 10, "n_finalists": 0}, {"conv": 5, "dense": 5}),
-        ({"n_search_trials": 10, "n_seeds": 2, "n_finalists": 0}, {"conv": 8, "dense": 9}),
-        # Two settings and the reference's, with three seeds.
-        ({"n_search_trials": 4, "n_finalists": 4}, {"conv": 11, "dense": 11}),
+        ({"n_search_trials": 10, "n_seeds": 2, "n_finalists": 0}, {"conv": 6, "dense": 7}),
+        # And so do two settings and the reference's, with three seeds.
+        ({"n_search_trials": 4, "n_finalists": 4}, {"conv": 9, "dense": 9}),
     ],
 )
-def test_no_more_lanes_than_the_plan_has_trials_for(settings, expected):
+def test_no_more_lanes_than_the_plan_has_trials_for_at_once(settings, expected):
     assert widths(replace(REFERENCE, **settings)) == expected
     assert widths(replace(REFERENCE, **settings), lanes=100, gpu=False) == expected
 
@@ -60,7 +60,7 @@ def test_a_cpu_has_lanes_only_if_they_are_asked_for():
     assert widths(SEARCH, lanes=4) == {"conv": 4, "dense": 4}
 
 
-@pytest.mark.parametrize(("n_devices", "expected"), [(1, 16), (4, 14), (16, 4), (1000, 0)])
+@pytest.mark.parametrize(("n_devices", "expected"), [(1, 16), (4, 13), (16, 4), (1000, 0)])
 def test_devices_share_out_the_trials(n_devices, expected):
     """More GPUs gain nothing where the lanes of the first one hold all trials."""
     spec = replace(SEARCH, n_search_trials=100, n_seeds=2)
@@ -87,6 +87,7 @@ def test_one_lane_is_the_single_program_and_takes_all_trials():
 
 
 N_TRAIN = 60_000
+CHUNKS = {"conv": 128, "dense": 256}  # of batches of 64 to 1,000
 
 
 def test_trials_that_are_alone_have_programs_of_their_own_size():
@@ -96,10 +97,13 @@ def test_trials_that_are_alone_have_programs_of_their_own_size():
     alone = {program.size: shape for program, shape in shapes.items() if program.size}
     assert set(alone) == {Size(n, 256, accumulates=False) for n in (8, 64, 512)}
     for size, shape in alone.items():
-        assert (shape.width, shape.chunk_size, shape.accumulates) == size
+        assert (shape.width, shape.chunk_size, shape.accumulates, shape.drops) == size
         assert shape.n_lanes == 1
-    assert shapes[ProgramId("conv", single=False)].chunk_size == 64
-    assert shapes[ProgramId("conv", single=False)].width == 16
+    shared = {model: shapes[ProgramId(model, single=False)] for model in ("conv", "dense")}
+    assert {model: shape.chunk_size for model, shape in shared.items()} == CHUNKS
+    assert shared["conv"].width == 16
+    assert shared["dense"].drops
+    assert not shared["conv"].drops
     for planned in fixed_trials(SEARCH):
         if planned.sharing is DeviceSharing.ALONE:
             program = program_of(planned.config, planned.sharing, shapes)
@@ -118,6 +122,22 @@ def test_a_timed_search_has_a_program_for_each_size_that_it_lists():
     conv = lanes["conv"]
     assert {size.width for size in conv.alone} == set(conv.widths)
     assert {n for sizes in conv.alone.values() for n in sizes} == set(conv.batch_sizes)
+    # Those without dropout do not pay for its random numbers.
+    assert {size.drops for size in lanes["dense"].alone} == {False, True}
+    assert {size.drops for size in conv.alone} == {False}
+
+
+def test_a_trial_with_dropout_has_no_program_without():
+    shared, alone = ProgramId("dense", single=False), Size.of(512, 256)
+    plain = shapes_of(lanes_of(replace(REFERENCE, n_seeds=4), lanes=4, gpu=False), N_TRAIN)
+    assert not any(shape.drops for shape in plain.values())
+    dropping = TrialConfig(model="dense", dropout=0.1, batch_size=256)
+    assert Size.of_trial(dropping) == alone._replace(drops=True)
+    assert program_of(dropping, DeviceSharing.ALONE, plain) not in plain
+    # Once the study may have such trials, the programs that it kept are not for them.
+    searched = shapes_of(lanes_of(replace(SEARCH, n_seeds=4), lanes=4, gpu=False), N_TRAIN, plain)
+    assert searched[shared].drops
+    assert not searched[ProgramId("dense", single=True, size=alone)].drops
 
 
 def test_a_program_keeps_its_shape_while_it_holds_the_studys_trials():
@@ -163,7 +183,9 @@ def test_every_planned_trial_has_a_program_that_can_train_it(preset, lanes):
         program = program_of(planned.config, planned.sharing, shapes)
         assert program.single or planned.sharing is DeviceSharing.LANES
         width = "hidden_units" if planned.config.model == "dense" else "latent_filters"
-        assert shapes[program].holds(getattr(planned.config, width), planned.config.batch_size)
+        config = planned.config
+        drops = bool(config.dropout)
+        assert shapes[program].holds(getattr(config, width), config.batch_size, drops=drops)
 
 
 def test_widths_and_batch_sizes_are_those_that_may_occur_and_no_more():
