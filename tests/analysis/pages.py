@@ -38,7 +38,7 @@ def chapter_of(run: Run, key: str) -> tuple[Chapter, Book]:
 
 def screen(*pairs: Trial, question: str = "", **manifest: Any) -> str:
     """The first screen as HTML."""
-    spec = MANIFEST["spec"] | {"question": question}
+    spec = manifest.pop("spec", MANIFEST["spec"]) | {"question": question}
     its = answer(run_of_trials(*pairs, **{"spec": spec} | manifest))
     return Book("here").chapter(f"answer_{its['kind']}", **its).html
 

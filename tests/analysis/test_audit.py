@@ -1,20 +1,22 @@
 """The audit: verdicts over the readings, what they depend on, the likely reading, and gaps."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from golden import agrees
-from pages import chapter_of, run_of_trials, text_of
+from pages import chapter_of, run_of_trials, screen, text_of
 from rows import Trial, trial
 from scipy import stats
-from synthetic_runs import audit_trials, write_run
+from synthetic_runs import MANIFEST, REPORT, audit_trials, write_run
 
 from analysis.audit import Audit, AuditedClaim
 from analysis.chapters import readings
 from analysis.load import read_run
+from analysis.page.text import lines
 from analysis.report import write_report
 from analysis.specifications import SEEDS, shares
 from study.folder import schema
@@ -202,6 +204,19 @@ def test_an_audit_has_its_file():
     assert set(rows["n"]) == {3}
     content = readings.files(run_of_trials(*audit_trials()))[readings.CURVE_FILE]
     assert len(pd.read_csv(io.BytesIO(content))) == 12
+
+
+def test_a_paper_that_measured_no_ratio_has_no_likely_reading():
+    claims = [replace(c, judged="whole", value=1) for c in REPORT.claims if c.value == 0.5]
+    paper = replace(REPORT, called="the blog", claims=tuple(claims[:2]))
+    spec = MANIFEST["spec"] | {"paper": paper.to_dict()}
+    pairs = audit_trials(factors=factors(sigmoid=6.0))
+    text = text_of(run_of_trials(*pairs, spec=spec), "readings")
+    assert "What the blog leaves open" in text
+    assert "likely" not in text
+    words = " ".join(lines(screen(*pairs, spec=spec)))
+    assert "It depends on what the blog leaves open." in words
+    assert "conv has at most 1 times dense-512's test MSE under 6, and not under 6" in words
 
 
 WHOLE = audit_trials()
