@@ -218,7 +218,8 @@ class Audit:
         top, bottom = self._two(named)
         if top is None or bottom is None:
             return pd.Series(dtype="float64")
-        return (top.by_seed(metric) / bottom.by_seed(metric)).dropna()
+        tops, bottoms = top.by_seed(metric), bottom.by_seed(metric)
+        return (tops.where(tops > 0) / bottoms.where(bottoms > 0)).dropna()
 
 
 def _overall(judged: tuple[tuple[Levels, Judged], ...]) -> AuditedClaim:

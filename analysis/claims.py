@@ -240,7 +240,8 @@ def _absent(claim: Claim) -> str:
         return f"The {claim.of} trials have no epoch history."
     if not claim.beside:
         return f"The {claim.of} trials have no {metric_words(claim.measure)}."
-    return f"The two {'models' if len(claim.models) > 1 else 'settings'} share no seed."
+    two = "models" if len(claim.models) > 1 else "settings"
+    return f"The two {two} share no seed, or an MSE of theirs is exactly 0: no ratio."
 
 
 def _early_fall(
@@ -254,8 +255,9 @@ def _early_fall(
     mse = history.pivot(index="epoch", columns="seed", values="value")
     if mse.empty:
         return None, 0
-    early = max(1, round((claim.first) * len(mse)))
-    fall = (mse.iloc[0] - mse.iloc[early - 1]) / (mse.iloc[0] - mse.iloc[-1])
+    early = max(1, round(claim.first * len(mse)))
+    whole = mse.iloc[0] - mse.iloc[-1]
+    fall = (mse.iloc[0] - mse.iloc[early - 1]) / whole.where(whole != 0)
     return settings.mean_over_seeds(fall), early
 
 

@@ -23,12 +23,13 @@ from rich.console import Console
 from analysis import plots, settings
 from analysis.chapters import provenance
 from analysis.chapters.times import sharing
-from analysis.load import DTYPES, Run, RunFolderError, read_run
+from analysis.load import DTYPES, Run, read_run
 from analysis.page import Book
 from analysis.page.text import show
 from analysis.phrases import NO_VALUE, count, devices, digits, mean_and_sd, short, values_words
 from analysis.plots import Drawing
 from analysis.settings import SECONDS, Estimate
+from convae.errors import run_command
 from study.folder import schema
 
 # A trial's setting is its configuration without the seed. Its group is not part of it: the same
@@ -308,11 +309,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{count(len(given.folders), 'run folder')} given; give two to"
             f" {len(string.ascii_uppercase)} of them."
         )
-    try:
-        runs = read_runs(given.folders)
-    except RunFolderError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command(lambda: _compare(given))
+
+
+def _compare(given: argparse.Namespace) -> int:
+    runs = read_runs(given.folders)
     rows = compare(runs)
     said = values(runs, rows, with_figures=given.page is not None)
     book = Book("; ".join(f"{r.label}: {r.manifest['name']}, {devices(r.trials)}" for r in runs))

@@ -8,12 +8,12 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from inspect import isfunction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
+from convae.hardware import home_folder
 from study.folder import schema
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def sentence_case(text: str) -> str:
 
 def without_home(text: str) -> str:
     """A text with ~ for home folders, which hold a person's name."""
-    home = str(Path.home())
+    home = str(home_folder())
     if len(home) > 1:
         text = re.sub(rf"(?<![\w.~/-]){re.escape(home)}(?=/|\\|$)", "~", text)
     return _WINDOWS_HOMES.sub("~", _HOMES.sub("~", text))

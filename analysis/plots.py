@@ -17,7 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -58,8 +58,9 @@ CUSTOM_MARKERS: Final = ("^", "D", "v")
 # Of marks on a row: a mean, and a value of another kind.
 TICK: Final[Look] = {"marker": "|", "markersize": 15, "markeredgewidth": 2.2}
 HOLLOW: Final[Look] = {"marker": "o", "markersize": 7.5, "markerfacecolor": "none"}
-# Draw and finish inside it: `with style():`.
-style: Final = partial(matplotlib.rc_context, fname=Path(__file__).parent / "page/figures.mplstyle")
+_STYLES: Final = ("default", Path(__file__).parent / "page/figures.mplstyle")
+# Draw and finish inside it: `with style():`. A person's own settings of matplotlib do not count.
+style: Final = partial(matplotlib.style.context, _STYLES)
 
 
 class Points(NamedTuple):
@@ -432,7 +433,8 @@ def rows_drawing(
         points = marks(ax, some)
         marks(ax, [Marks(look | {"color": "#444444"}, [], [], label) for look, label in legend])
         rows_axis(ax, labels, beside=beside, breaks=breaks)
-        ax.set(xscale="log", xlabel=f"{unit}, log axis")
+        log_scale(ax.xaxis)
+        ax.set_xlabel(f"{unit}, log axis")
         ax.margins(x=0.08)
         log_axis(ax.xaxis)
         place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.1, 1), "ncols": 3}
@@ -477,13 +479,23 @@ def epoch_axis(ax: Axes, n: int) -> None:
 
 def log_axis(axis: Axis) -> None:
     """A log axis with ticks written as plain decimals; its limits are already set."""
-    axis.axes.set(**{"xscale" if axis is axis.axes.xaxis else "yscale": "log"})
+    log_scale(axis)
+    if axis.get_scale() != "log":
+        return
     low, high = axis.get_view_interval()
     # In a short range a log axis is nearly linear.
     steps = LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 2, 3, 5, 7))
     axis.set_major_locator(steps if high > 3 * low else MaxNLocator(5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def log_scale(axis: Axis) -> None:
+    """A log scale, unless no value above 0 is drawn: MSEs may be exactly 0."""
+    ax = axis.axes
+    name, least = ("x", ax.dataLim.minposx) if axis is ax.xaxis else ("y", ax.dataLim.minposy)
+    if np.isfinite(least):
+        ax.set(**{f"{name}scale": "log"})
 
 
 def plain(value: float) -> str:

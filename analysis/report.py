@@ -18,9 +18,10 @@ from typing import Final
 from analysis import plots
 from analysis.answer import answer
 from analysis.chapters import provenance, readings
-from analysis.load import Run, RunFolderError, read_run
+from analysis.load import Run, read_run
 from analysis.page import Book
 from analysis.phrases import custom_question, image_set, listed, rests_on
+from convae.errors import run_command
 from study.folder import schema
 from study.folder.storage import RunFolder
 
@@ -93,12 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", metavar="DIR", help="STORAGE/NAME, a path or a URI")
     folder = parser.parse_args(arguments).folder
-    try:
-        print(write_report(folder))
-    except RunFolderError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: print(write_report(folder)) or 0)
 
 
 if __name__ == "__main__":

@@ -100,30 +100,34 @@ def mean_over_seeds(values: pd.Series, n_intervals: int = 1) -> Estimate | None:
 
 
 def ratio_over_seeds(top: pd.Series, bottom: pd.Series) -> Estimate | None:
-    """The geometric mean of the ratios of two series of positive numbers indexed by seed.
+    """The geometric mean of the ratios of two series of numbers indexed by seed.
 
     Seeds that only one of them has are left out. The t-interval is that of the mean log ratio.
 
     Returns:
-        The ratio; None if the two share no seed.
+        The ratio; None if the two share no seed, or if one of their numbers is 0: an MSE may be
+        exactly 0, as of images of one grey, and there is no ratio to that.
     """
     paired = pd.concat([top, bottom], axis=1, join="inner").dropna().to_numpy(dtype=float)
+    if not (paired > 0).all():
+        return None
     logs = mean_over_seeds(pd.Series(np.log(paired[:, 0] / paired[:, 1])))
     return None if logs is None else logs.exp()
 
 
 def welch_ratio(top: pd.Series, bottom: pd.Series) -> Estimate | None:
-    """The ratio of the geometric means of two independent samples of positive numbers.
+    """The ratio of the geometric means of two independent samples.
 
     The interval is Welch's, of the difference of the mean logs (B. L. Welch, Biometrika 34, 1947).
 
     Returns:
         The ratio, n being the sum of both; without an interval if a sample has one value; None if
-        one has none.
+        one has none, or a 0.
     """
-    tops, bottoms = (np.log(values.dropna().to_numpy(dtype=float)) for values in (top, bottom))
-    if not (len(tops) and len(bottoms)):
+    samples = [values.dropna().to_numpy(dtype=float) for values in (top, bottom)]
+    if not all(len(sample) and (sample > 0).all() for sample in samples):
         return None
+    tops, bottoms = map(np.log, samples)
     difference, n = float(tops.mean() - bottoms.mean()), len(tops) + len(bottoms)
     if min(len(tops), len(bottoms)) == 1:
         return Estimate(difference, n).exp()
@@ -421,11 +425,15 @@ def ratio_curve(
     Returns:
         Columns epoch, mean, low, high (the 95 % t-interval, missing for n = 1) and n.
     """
-    rows: dict[Any, Estimate | None] = {}
-    if top is not None and bottom is not None:
-        by_seed = {"index": "epoch", "columns": "seed", "values": "value"}
-        tops, bottoms = (histories(s, epochs, metric).pivot(**by_seed) for s in (top, bottom))
-        both = tops.index.intersection(bottoms.index)
-        rows = {epoch: ratio_over_seeds(tops.loc[epoch], bottoms.loc[epoch]) for epoch in both}
-    found = [{"epoch": epoch} | vars(pair) for epoch, pair in rows.items() if pair]
-    return pd.DataFrame(found, columns=["epoch", "mean", "low", "high", "n"])
+    if top is None or bottom is None:
+        return pd.DataFrame(columns=["epoch", "mean", "low", "high", "n"])
+    by_seed = {"index": "epoch", "columns": "seed", "values": "value"}
+    tops, bottoms = (histories(s, epochs, metric).pivot(**by_seed) for s in (top, bottom))
+    tops, bottoms = tops.align(bottoms, join="inner")
+    zero = (tops * bottoms == 0).any(axis=1)  # as in `ratio_over_seeds`
+    logs = (tops / bottoms)[~zero].dropna(how="all").apply(np.log)
+    n = logs.count(axis=1)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * logs.std(axis=1, ddof=1) / np.sqrt(n)
+    mean = logs.mean(axis=1)
+    ends = {"mean": np.exp(mean), "low": np.exp(mean - half), "high": np.exp(mean + half), "n": n}
+    return pd.DataFrame(ends).rename_axis("epoch").reset_index()

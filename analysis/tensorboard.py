@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from analysis.load import RunFolderError, load_run
+from analysis.load import load_run
+from convae.errors import UserError, run_command
 from study.folder import schema
 
 EVENT_FILES = "events.out.tfevents.*"
@@ -49,12 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="a run folder, STORAGE/NAME")
     parser.add_argument("logs", type=Path, help="the folder for TensorBoard's --logdir")
     options = parser.parse_args(arguments)
+    return run_command(lambda: _write(options.run, options.logs))
+
+
+def _write(run: str, logs: Path) -> int:
     try:
-        n_trials = write_logs(options.run, options.logs)
-    except (RunFolderError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{n_trials} trials in {options.logs}; look: tensorboard --logdir {options.logs}")
+        n_trials = write_logs(run, logs)
+    except OSError as error:
+        raise UserError(str(error)) from error
+    print(f"{n_trials} trials in {logs}; look: tensorboard --logdir {logs}")
     return 0
 
 

@@ -2,7 +2,11 @@
 
 import os
 
+from convae.errors import tell_interrupts
+
 __version__ = "0.3.0"
+
+tell_interrupts()
 
 # Where a processor lacks AVX-512, TensorFlow leaves oneDNN off unless told otherwise, and then a
 # convolutional epoch takes four times as long (benchmarks/LOG.md). It reads this when imported.

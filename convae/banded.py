@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from convae.lane_operations import add_bias, relu_of_largest
 from convae.lane_operations import pooled_conv as conv_of_images
 from convae.operations import BLOCK, STAMP_TAPS, TAPS, tap_places
+from convae.pinned import tf
 
 # [output row, input row, tap]; the same for columns. A row gives a part of three output rows, or
 # of four if upsampled, which are added up afterwards.

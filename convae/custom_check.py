@@ -14,16 +14,17 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from convae.config import FIELD_KINDS, IMAGE_SHAPE, TrialConfig, as_arguments
 from convae.custom_models import CustomModel, FolderModules
+from convae.device import open_device
 from convae.models import build_model, count_trainable
+from convae.pinned import keras, tf, with_settings
 
 MOST_LETTERS = 400  # of an error's message; Keras' may be a page
 _SHAPE = f"images {IMAGE_SHAPE}"
@@ -40,18 +41,22 @@ def read(name: str, file: str, function: str) -> CustomModel:
         BuilderError: it is no builder of such a model.
     """
     path = Path(file)
+    _text_of(path)
     modules = FolderModules(path.parent, [path.stem])
     with modules.present():
-        with _told(f"{path.name} cannot be imported", "mend it", path.parent):
+        with with_settings(), _told(f"{path.name} cannot be imported", "mend it", path.parent):
             found = getattr(importlib.import_module(path.stem), function, None)
         if not callable(found):
             raise BuilderError(f"{path.name} has no function {function}; define it there")
         defaults = _defaults(found)
-        with _told("the builder fails", "it must build a model by its defaults", path.parent):
+        with (
+            with_settings(),
+            _told("the builder fails", "it must build a model by its defaults", path.parent),
+        ):
             found(**defaults)  # which may import more
     sources = {str(module.__file__) for module in modules.loaded.values()} - {file}
     texts = [
-        (Path(source).relative_to(path.parent).as_posix(), Path(source).read_text("utf-8"))
+        (Path(source).relative_to(path.parent).as_posix(), _text_of(Path(source)))
         for source in (file, *sorted(sources))
     ]
     custom = CustomModel(
@@ -60,10 +65,19 @@ def read(name: str, file: str, function: str) -> CustomModel:
     # The copies, as other machines have them: a file beside them that is no module is missing.
     model = _built(custom, custom.defaults)
     check_model(model)
-    with _told("the model cannot be saved", "give its layers a get_config"):  # noqa: SIM117
-        with tempfile.NamedTemporaryFile(suffix=".keras") as saved:
-            model.save(saved.name)
-    return custom
+    _check_reload(model)
+    other = _built(custom, custom.defaults, seed=1)
+    drawn = [pair for pair in zip(_weights(model), _weights(other), strict=True) if np.ptp(pair[0])]
+    same = bool(drawn) and all(np.array_equal(*pair) for pair in drawn)
+    return replace(custom, seeds_itself=same)
+
+
+def _text_of(path: Path) -> str:
+    """The text that other machines will have as UTF-8."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise BuilderError(f"{path.name} is no UTF-8 ({error}); save it as UTF-8") from error
 
 
 def count(custom: CustomModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -115,6 +129,28 @@ def check_model(model: Any) -> None:
         raise BuilderError("the model has no trainable weights; give it some")
 
 
+def _check_reload(model: keras.Model) -> None:
+    """Whether a saved model can be loaded again where the builder's modules cannot be found."""
+    images = np.random.default_rng(0).random((2, *IMAGE_SHAPE), np.float32)
+    with tempfile.NamedTemporaryFile(suffix=".keras") as saved:
+        with _told("the model cannot be saved", "give its layers a get_config"):
+            model.save(saved.name)
+        remedy = (
+            "decorate each class of yours with @keras.saving.register_keras_serializable() and give"
+            " it a get_config with its arguments"
+        )
+        with _told("the model cannot be loaded again once it is saved", remedy):
+            # A Lambda layer is no safe file, but one that its owner can load.
+            again = keras.models.load_model(saved.name, compile=False, safe_mode=False)
+            first, second = (np.asarray(one(images, training=False)) for one in (model, again))
+            if not np.allclose(first, second, atol=1e-4):
+                raise BuilderError(f"the model computes something else once it is saved; {remedy}")
+
+
+def _weights(model: keras.Model) -> list[Any]:
+    return [np.asarray(variable) for variable in model.trainable_variables]
+
+
 def _takes_images(shape: tuple[int | None, ...]) -> bool:
     return (
         shape[:1] == (None,)
@@ -123,9 +159,9 @@ def _takes_images(shape: tuple[int | None, ...]) -> bool:
     )
 
 
-def _built(custom: CustomModel, arguments: str) -> keras.Model:
+def _built(custom: CustomModel, arguments: str, seed: int = 0) -> keras.Model:
     with _told("the builder fails", "mend it (only Python modules go along with it)"):
-        return build_model(TrialConfig(model=custom.name, arguments=arguments), [custom])
+        return build_model(TrialConfig(model=custom.name, arguments=arguments, seed=seed), [custom])
 
 
 def _defaults(function: Any) -> dict[str, Any]:
@@ -172,6 +208,9 @@ def _told(what: str, remedy: str, folder: Path | None = None) -> Iterator[None]:
 def main(task: str, asked: str, answered: str) -> None:
     """Answers a request."""
     request = json.loads(Path(asked).read_text("utf-8"))
+    # As in a worker, where TensorFlow has begun, so that its threads can no longer be set.
+    open_device(gpu=False, n_threads=1)
+    tf.zeros(1)
     try:
         if task == "read":
             found: Any = read(**request).to_dict()

@@ -51,6 +51,7 @@ class CustomModel:
     # Path and text of the Python files that it imports from its folder, relative to that.
     files: tuple[tuple[str, str], ...]
     defaults: str  # of its keyword arguments, as `TrialConfig.arguments` has them
+    seeds_itself: bool = False  # so that its initial weights are the same with every seed
 
     @property
     def build(self) -> str:
@@ -87,6 +88,9 @@ def read_custom_model(
     path, _, function = build.rpartition(":")
     if not path.endswith(".py") or not function.isidentifier():
         raise CustomModelError.of(name, build, 'build takes "file.py:function"')
+    if "." in Path(path).stem:
+        what = f"Python cannot import {Path(path).name}; give it a name without a further point"
+        raise CustomModelError.of(name, build, what)
     file = folder / path
     if not file.is_file():
         what = f"there is no file {file}; name one relative to {folder}"
@@ -117,8 +121,11 @@ def count_parameters(custom: CustomModel, settings: Sequence[Mapping[str, Any]])
 def load_builder(custom: CustomModel) -> Callable[..., Any]:
     """The builder, imported from copies of its files.
 
-    It builds one model at a time, and finds its modules whatever others have the same names.
+    It builds one model at a time, and finds its modules whatever others have the same names. The
+    global settings of Keras that its files change hold while it builds, and for no other model.
     """
+    from convae.pinned import settings, with_settings
+
     folder = process_folder("convae-custom-")
     for path, text in custom.files:
         file = folder / path
@@ -126,12 +133,13 @@ def load_builder(custom: CustomModel) -> Callable[..., Any]:
         file.write_text(text, "utf-8")
     tops = {Path(path).parts[0].removesuffix(".py") for path, _ in custom.files}
     modules = FolderModules(folder, tops)
-    with modules.present():
+    with modules.present(), with_settings():
         module = importlib.import_module(Path(custom.files[0][0]).stem)
         function = getattr(module, custom.function)
+        its_settings = settings()
 
     def build(**keywords: Any) -> Any:
-        with modules.present():  # it may import more of them
+        with modules.present(), with_settings(its_settings):  # it may import more of them
             return function(**keywords)
 
     return build

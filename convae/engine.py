@@ -18,9 +18,6 @@ from functools import partial
 from itertools import islice
 from types import TracebackType
 
-import keras
-import tensorflow as tf
-
 from convae.config import MODELS, TrialConfig
 from convae.custom_models import CustomModel
 from convae.data import ImageSet
@@ -30,6 +27,7 @@ from convae.hardware import usable_cpus
 from convae.lane_program import DeviceImages, Shape
 from convae.lanes import Lanes, LaneState, Reader, Slice, SliceResult
 from convae.models import build_model
+from convae.pinned import keras, tf
 from convae.proof import prove
 from convae.results import EpochResult, Fallback, Report, Status
 from convae.shapes import WIDTHS, ProgramId, program_of

@@ -1,5 +1,10 @@
 """The errors that more than one module raises or catches, without TensorFlow."""
 
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 
@@ -42,3 +47,50 @@ class TrialError(RuntimeError):
 
 class EngineLostError(RuntimeError):
     """The engine has failed or died, and the trial in it is not to blame; the cause is chained."""
+
+
+def run_command(run: Callable[[], int]) -> int:
+    """Runs a command to its exit code; what ends it early has one line, and no traceback.
+
+    That is an error for people, Ctrl-C (130), or an output that is closed or full (1).
+    """
+    try:
+        code = run()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except UserError as error:
+        line, code = str(error), error.exit_code
+    except KeyboardInterrupt:
+        line, code = "interrupted", 130
+    except OSError as error:
+        if error.filename is not None or sys.stdout is None:  # not the output's
+            raise
+        line, code = f"The output cannot be written ({error.strerror}).", 1
+        # What is buffered would fail again when the interpreter ends.
+        with suppress(OSError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+    return code
+
+
+def tell_interrupts() -> None:
+    """Has Ctrl-C give one line, and no traceback, also while a program still imports.
+
+    Nothing changes in other programs, such as a notebook, that import this one.
+    """
+    if os.path.basename(sys.argv[0] if sys.argv else "") in PROGRAMS:  # noqa: PTH119
+        sys.excepthook = _excepthook
+
+
+PROGRAMS = ("-m", "convae-study", "convae-report", "convae-compare", "convae-train")
+
+
+def _excepthook(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)

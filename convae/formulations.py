@@ -9,9 +9,6 @@ on another day. `benchmarks/LOG.md` tells what was tried; `benchmarks.formulatio
 from collections.abc import Callable
 from typing import Any
 
-import keras
-import tensorflow as tf
-
 from convae.operations import (
     add_stamps,
     conv_swapped,
@@ -19,6 +16,7 @@ from convae.operations import (
     stamp,
     upsampled_valid_conv,
 )
+from convae.pinned import keras, tf
 
 # (images, training) -> reconstructions
 Reconstruct = Callable[[tf.Tensor, bool], tf.Tensor]

@@ -4,6 +4,7 @@ import importlib.metadata
 import math
 import os
 import platform
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ CPU_QUOTAS = (
     (Path("/sys/fs/cgroup/cpu.max"), None),
     (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
 )
+# A control group's limit of processes and threads, and how many it has; versions 2 and 1.
+PROCESS_LIMITS = ("/sys/fs/cgroup{}/pids", "/sys/fs/cgroup/pids{}/pids")
 PACKAGES = ("tensorflow", "keras", "ray", "optuna", "numpy", "pandas", "pyarrow")
 
 
@@ -34,6 +37,45 @@ def cpu_features() -> str:
             if line.startswith(("flags", "Features")):
                 return line.partition(":")[2].strip()
     return ""
+
+
+def home_folder() -> Path:
+    """The user's home folder, be it there or not.
+
+    A user without one, as of a container that has no entry for them, gets a folder of theirs among
+    the temporary ones, which HOME names from then on: Ray and Keras look for one, too.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(Path(tempfile.gettempdir()) / f"convae-home-{os.getuid()}")
+        return Path.home()
+
+
+def can_be_made(path: Path) -> bool:
+    """Whether this user may write the folder, or make it where it is missing."""
+    there = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def free_processes(
+    limits: Iterable[str] = PROCESS_LIMITS, groups: Path = Path("/proc/self/cgroup")
+) -> int | None:
+    """How many more processes and threads the control groups allow; None for any number.
+
+    From Linux' Documentation/admin-guide: cgroup-v2.rst, `pids.max`; cgroup-v1/pids.rst.
+    """
+    free = []
+    lines = groups.read_text().splitlines() if groups.exists() else []
+    own = {group for line in lines if (group := line.rpartition(":")[2].rstrip("/"))}
+    for stem in (limit.format(group) for limit in limits for group in ("", *own)):
+        try:
+            free.append(
+                int(Path(f"{stem}.max").read_text()) - int(Path(f"{stem}.current").read_text())
+            )
+        except (OSError, ValueError):  # another version, or "max"
+            continue
+    return min(free, default=None)
 
 
 def usable_cpus(quotas: Iterable[tuple[Path, Path | None]] = CPU_QUOTAS) -> int:

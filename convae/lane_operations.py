@@ -10,9 +10,9 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from convae.operations import BLOCK, STAMP_TAPS, TAPS, VALID_TAPS, join_stamps, tap_places
+from convae.pinned import tf
 
 # (row, column) -> an array, see `pooled_conv`
 _Seen = Callable[[int, int], tf.Tensor]

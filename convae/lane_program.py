@@ -12,9 +12,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from convae import banded
 from convae.config import CONV, DENSE, IMAGE_SHAPE, SPLITS, TrialConfig
@@ -31,6 +29,7 @@ from convae.lane_operations import (
     upsampled_valid_conv,
 )
 from convae.models import build_model
+from convae.pinned import keras, tf
 from convae.shapes import WIDTHS, ProgramShape
 
 # How the conv model is computed: pixel by pixel on a CPU (`convae.lane_operations`), whole rows and

@@ -13,9 +13,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from convae.config import TrialConfig
 from convae.data import ImageSet
@@ -32,6 +30,7 @@ from convae.lane_program import (
     widest_trial,
 )
 from convae.models import build_model, reset
+from convae.pinned import keras, tf
 from convae.shapes import WIDTHS, n_chunks
 
 

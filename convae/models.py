@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-import keras
 import numpy as np
-from keras import layers
 
 from convae.config import CONV, DENSE, IMAGE_SHAPE, TrialConfig
 from convae.custom_models import CustomModel, CustomModelError, load_builder
 from convae.formulations import Formulation, as_defined, conv_on_cpu
+from convae.pinned import keras
 
+layers = keras.layers
 LATENT: Final = "latent"  # name of the layer whose output is the code
 _BUILDING = threading.RLock()  # builders draw from random states that the whole process shares
 

@@ -10,7 +10,8 @@ from functools import partial, reduce
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+
+from convae.pinned import tf
 
 BLOCK = tuple(np.ndindex(2, 2))  # row and column of each pixel of a 2×2 block
 TAPS = tuple(np.ndindex(3, 3))

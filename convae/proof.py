@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from convae.config import DENSE, IMAGE_SHAPE, TrialConfig
 from convae.data import ImageSet
 from convae.lane_program import DeviceImages, SplitSizes
 from convae.lanes import Lanes
 from convae.models import build_model, reset
+from convae.pinned import tf
 from convae.shapes import WIDTHS, ProgramShape
 
 # Of the change of the weights: what the GPU's rounding of products' factors (TF32) explains, where

@@ -29,7 +29,7 @@ def filtered_stderr() -> Iterator[None]:
         drops = True
         try:
             yield
-        except BaseException:
+        except Exception:
             drops = False
             raise
         finally:

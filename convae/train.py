@@ -27,7 +27,7 @@ from convae.config import (
     n_parameters,
 )
 from convae.data import EVAL_METRICS, load_images
-from convae.errors import DivergenceError, UserError
+from convae.errors import DivergenceError, run_command
 from convae.results import EpochResult
 from convae.sharing import DeviceSharing
 from convae.stderr_filter import filtered_stderr
@@ -85,11 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data, device_name, threads, save, eval_every = (
         options.pop(name) for name in ("data", "device", "threads", "save", "eval_every")
     )
-    try:
-        return _train(TrialConfig.from_dict(options), data, device_name, threads, save, eval_every)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command(
+        lambda: _train(TrialConfig.from_dict(options), data, device_name, threads, save, eval_every)
+    )
 
 
 def _train(

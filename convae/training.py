@@ -14,9 +14,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from convae.config import TrialConfig
 from convae.custom_models import CustomModel
@@ -25,6 +23,7 @@ from convae.device import Device
 from convae.errors import DivergenceError
 from convae.formulations import Formulation, as_defined
 from convae.models import BUILT_IN, build_model, count_trainable, reset, reset_custom
+from convae.pinned import keras, tf
 from convae.results import EpochResult
 
 # Large enough to keep a GPU busy, small enough for 100 MB of activations.

@@ -22,11 +22,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convae.config import DATA_HELP
-from convae.errors import UserError
+from convae.errors import UserError, run_command
+from convae.hardware import can_be_made, home_folder
 from study.folder import schema
 from study.plan.spec import SpecError, StudySpec, spec_options
 from study.plan.study_file import PRESETS, check_builders, key_of, read_study, to_toml
@@ -147,12 +150,17 @@ def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | N
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse_args(words)
+    if sys.flags.optimize > 1 and arguments is None:
+        _start_with_docstrings()
     with forgiving_terminal():
-        try:
-            return _run(options, [*_program(), *words], workers=workers)
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return error.exit_code
+        return run_command(lambda: _run(options, [*_program(), *words], workers=workers))
+
+
+def _start_with_docstrings() -> None:
+    """Starts this program again without -OO and PYTHONOPTIMIZE=2: Ray fails without docstrings."""
+    words = [word for word in sys.orig_argv if word != "-OO"]
+    if os.environ.pop("PYTHONOPTIMIZE", None) or words != sys.orig_argv:
+        os.execv(sys.executable, [sys.executable, *words[1:]])
 
 
 def run(
@@ -258,6 +266,8 @@ def _run(
     spec: StudySpec | None = None,
     workers: "WorkerSettings | None" = None,
 ) -> int:
+    check_packages(Path.cwd())
+    home_folder()  # which Ray's import needs
     may_resume = options.resume or options.resume_or_start
     if options.dry_run and may_resume:
         raise SpecError("--dry-run tells of a new study; leave --resume out.")
@@ -324,6 +334,8 @@ def _run_there(
         if not options.quiet:
             print(image_set, flush=True)
 
+        if sys.flags.optimize > 1:
+            raise SpecError("Ray fails without docstrings; start Python without -OO.")
         # Ray takes seconds to import, so --help does not wait for it.
         from study.tune.driver import StudyFailedError, run_study
         from study.tune.resources import Resources, ray_session
@@ -409,6 +421,25 @@ def resume_command(options: argparse.Namespace) -> str:
     return shlex.join([*_program(), *words])
 
 
+def check_packages(folder: Path) -> None:
+    """Makes sure that the working directory has no package or module of the names of ours.
+
+    Ray's workers look there first, and `python -m` does.
+
+    Raises:
+        SpecError: it has one.
+    """
+    for name in ("study", "convae", "analysis"):
+        # The workers do not import the last one, and the console commands do not look there.
+        there = find_spec(name) if name == "analysis" else PathFinder.find_spec(name, [str(folder)])
+        ours = Path(__file__).parents[1] / name / "__init__.py"
+        if there and there.origin and not ours.samefile(there.origin):
+            raise SpecError(
+                f"{there.origin} has the name of a package of this program, which would not be"
+                " found; run it from another folder."
+            )
+
+
 def _check_free(folder: "RunFolder") -> None:
     """Makes sure that a new study may be begun in a folder, without writing anything."""
     if folder.exists():
@@ -419,10 +450,10 @@ def _check_free(folder: "RunFolder") -> None:
         )
         if folder.read(schema.MANIFEST_FILE) is not None or not begun:
             raise SpecError(f"{folder} exists already; choose another --name, or --resume it.")
-    if (path := folder.local) is not None:
-        there = next(parent for parent in path.parents if parent.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-            raise SpecError(f"--storage cannot be written to: {there} is no folder, or read-only.")
+    if (path := folder.local) is not None and not can_be_made(path.parent):
+        raise SpecError(
+            f"--storage cannot be written to: {path.parent} is read-only, or cannot be made."
+        )
 
 
 def _spec_of(folder: "RunFolder", manifest: dict[str, Any]) -> StudySpec:

@@ -12,30 +12,58 @@ from pathlib import Path
 
 import pytest
 
+from convae.data import cache_folder
+
 ROOT = Path(__file__).parents[1]
 # Sources that a wheel has beside Python files.
 DATA = ["analysis/page/page.html.j2", "analysis/page/page.css", "analysis/page/page.js"]
 DATA += ["study/study.schema.json"]
 DATA += [f"study/{path.parent.name}/{path.name}" for path in (ROOT / "study").glob("*/*.toml")]
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+# Of a person: none of it changes what these programs do.
+THEIRS = {
+    "KERAS_BACKEND": "jax",
+    "MPLBACKEND": "Qt4Agg",
+    "HOME": "/dev/null",  # nothing can be written there
+    "XDG_CACHE_HOME": str(cache_folder().parent),
+    "RAY_ADDRESS": "ray://nowhere:10001",
+    "TUNE_RESULT_DIR": "/nowhere",
+    "RAY_AIR_LOCAL_CACHE_DIR": "/nowhere",
+}
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Built of what git knows, so that nothing else that lies around gets in."""
-    folder = tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory):
+    """What git knows, so that nothing else that lies around gets in."""
     command = ["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "-z"]
     listed = subprocess.check_output(command, text=True)
-    source = folder / "source"
+    source = tmp_path_factory.mktemp("source")
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/", "docs/")):
             target = source / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
-    code = "import sys; from setuptools.build_meta import build_wheel as b; b(sys.argv[1])"
+    return source
+
+
+def build(source, how, folder):
+    """The wheel that a hook of setuptools builds."""
+    code = f"import sys; from setuptools.build_meta import {how} as b; b(sys.argv[1])"
     command = [sys.executable, "-W", "ignore", "-c", code, folder]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    return build(source, "build_wheel", tmp_path_factory.mktemp("wheel"))
+
+
+def test_an_editable_installation_is_found_before_folders_of_the_same_names(source, tmp_path):
+    """As a folder on Python's path: a package there goes before a mere folder anywhere."""
+    files = zipfile.ZipFile(build(source, "build_editable", tmp_path))
+    (path,) = [name for name in files.namelist() if name.endswith(".pth")]
+    assert files.read(path).decode().split() == [str(source)]
 
 
 def test_the_wheel_has_all_sources_and_no_others(wheel):
@@ -68,10 +96,11 @@ def installed(wheel, tmp_path_factory):
     site = next((folder / "venv" / "lib").glob("python*")) / "site-packages"
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     elsewhere = folder / "elsewhere"
-    elsewhere.mkdir()
+    for name in ("analysis", "convae", "study"):  # a person's folders, which hide none of ours
+        (elsewhere / name).mkdir(parents=True)
 
     def run(command, *arguments):
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | THEIRS
         done = subprocess.run(
             [python.with_name(command), *arguments],
             cwd=elsewhere,

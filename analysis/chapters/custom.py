@@ -77,6 +77,11 @@ def chapter(run: Run) -> dict[str, Any]:
         "images": IMAGES,
         "several": all(of.values()),
         "said": " ".join(filter(None, (best_sentence(run), collapse_sentence(run)))),
+        "seed_themselves": [
+            custom["name"]
+            for custom in run.manifest["spec"]["custom_models"]
+            if custom.get("seeds_itself") and custom["name"] in run.models
+        ],
         "without": [label(s) for s in found if s.mean() is None],
         "n_unpaired": sum(bool(s.differs and s.mean() and not s.ratio()) for s in found),
         "drawn": [one for one in drawn if one],
@@ -185,7 +190,7 @@ def draw_factor(run: Run, settings: Sequence[Setting]) -> dict[str, Any] | None:
     if wide := low > 0 and high >= DECADE * low:
         ax.set_xscale("log")
         plots.log_axis(ax.xaxis)
-    ax.set(yscale="log", xlabel=f"{name}, log axis" if wide else name)
+    ax.set(xlabel=f"{name}, log axis" if wide else name)
     plots.log_axis(ax.yaxis)
     ax.set_ylabel(f"{IMAGES[metric].capitalize()} MSE, {plots.MSE_UNIT}, log axis")
     plots.legend_above(ax)

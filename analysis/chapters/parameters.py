@@ -91,7 +91,7 @@ def draw_slice(
         its = known[known["trial_id"] == trial_id]
         some.append(Marks(HOLLOW | RINGS[name] | {"zorder": 4}, its["x"], its["value"], name))
     points = plots.marks(ax, some)
-    ax.set_yscale("log")
+    plots.log_scale(ax.yaxis)
     ax.margins(0.1)
     strip(ax, data[data["state"].isin((schema.DIVERGED, schema.FAILED))], {"": "#444444"})
     if (axis := axis_of(data[parameter])) == "categories":

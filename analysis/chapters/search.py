@@ -115,7 +115,9 @@ def strip(ax: Axes, lost: pd.DataFrame, colors: Mapping[str, str]) -> None:
     if lost.empty:
         return
     low, high = ax.get_ylim()
-    ax.set_ylim(low / (high / low) ** (0.08 + 0.06 * len(colors)), high)
+    room = 0.08 + 0.06 * len(colors)
+    log = ax.get_yscale() == "log"
+    ax.set_ylim(low / (high / low) ** room if log else low - (high - low) * room, high)
     some, across = [], {"transform": ax.get_xaxis_transform(), "zorder": 4}
     for row, (label, color) in enumerate(colors.items()):
         height, its = 0.04 + 0.06 * row, lost[lost["label"] == label]
@@ -180,7 +182,7 @@ def drawing(run: Run, by: Literal["number", "seconds"]) -> Drawing | None:
     with plots.style():
         figure, ax = plots.new_figure(4.0)
         points = plots.marks(ax, some)
-        ax.set_yscale("log")
+        plots.log_scale(ax.yaxis)
         colors = {model: looks[model]["color"] for model in models}
         strip(ax, data[data["state"].isin(STATE_MARKERS)], colors)
         if by == "number":

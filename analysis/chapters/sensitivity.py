@@ -52,10 +52,10 @@ def neighbours(run: Run, model: str) -> list[Setting]:
 def spread_of(run: Run, model: str) -> float | None:
     """The relative sd of a model's reference over seeds, on the search's images.
 
-    None if fewer than two seeds of it completed among the neighbours.
+    None if fewer than two seeds of it completed among the neighbours, or all with an MSE of 0.
     """
     mean = next((one.mean() for one in neighbours(run, model) if one.is_reference), None)
-    return None if mean is None or mean.sd is None else mean.sd / mean.mean
+    return None if mean is None or mean.sd is None or not mean.mean else mean.sd / mean.mean
 
 
 def exceeds(ratio: Estimate | None, spread: float | None) -> bool | None:

@@ -5,7 +5,15 @@ from typing import Any, Final
 import pandas as pd
 
 from analysis.load import Run
-from analysis.phrases import NO_VALUE, digits, label_of, value_words, values_words, without_home
+from analysis.phrases import (
+    NO_VALUE,
+    count,
+    digits,
+    label_of,
+    value_words,
+    values_words,
+    without_home,
+)
 from analysis.settings import keywords
 from study.folder import schema
 
@@ -75,9 +83,11 @@ def chapter(run: Run) -> dict[str, Any]:
     constant = [name for name in SETTING if trials[name].nunique() == 1]
     same = {name: trials[name].dropna().iloc[0] for name in constant}
     counts = trials["state"].value_counts()
+    n_zero = int((trials[list(schema.METRICS)] == 0).any(axis=1).sum())
     told = ["trial_id", "group", "architecture", "state"]
     return {
         "n": len(trials),
+        "zero": count(n_zero, "trial") if n_zero else "",
         "states": state_rows(trials),
         "bad": [[*row[told], what_happened(row)] for _, row in bad.iterrows()],
         "bad_open": BAD_OPEN,

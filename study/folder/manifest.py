@@ -1,6 +1,7 @@
 """`study.json`: what was run, on what, with what, and how it ended. Written and read here alone."""
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Mapping
@@ -80,7 +81,7 @@ class Manifest:
         earlier = earlier or {}
         # Of wall time that earlier sessions have spent.
         self.earlier_seconds: float = earlier.get("wall_seconds") or 0.0
-        code = entries.get("code") or _code()
+        code = entries.get("code") or code_identity()
         session = {"started_utc": utc_now(), "command": command, "git_commit": code["git_commit"]}
         self._entries: dict[str, Any] = {
             "form": schema.FORM,
@@ -137,21 +138,27 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _code() -> dict[str, Any]:
-    """The identity of the code: its version, and its commit where it runs from a checkout."""
-    root = Path(__file__).resolve().parents[2]
+def code_identity(file: Path = Path(__file__)) -> dict[str, Any]:
+    """The identity of the code: its version, and the commit of a checkout that this file is of.
+
+    Where a repository has other code, such as one around an installation, there is no commit.
+    """
+    file = file.resolve()
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(root), *arguments]
+        command = ["git", "-C", str(file.parent), *arguments]
+        pipes: dict[str, Any] = {"capture_output": True, "text": True, "env": environment}
         try:
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            run = subprocess.run(command, check=False, **pipes)
         except FileNotFoundError:  # no git on this machine
             return None
         return run.stdout.strip() if run.returncode == 0 else None
 
-    status = git("status", "--porcelain")
+    tracked = git("ls-files", "--error-unmatch", file.name) is not None
+    status = git("status", "--porcelain") if tracked else None
     return {
         "version": convae.__version__,
-        "git_commit": git("rev-parse", "HEAD"),
+        "git_commit": git("rev-parse", "HEAD") if tracked else None,
         "git_dirty": None if status is None else bool(status),
     }

@@ -43,6 +43,8 @@ class RunFolder:
         self._filesystem: fs.FileSystem = fs.LocalFileSystem()
         if "://" not in text:
             self.where = self._folder = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+            if self.where != self.where.encode(errors="replace").decode():
+                raise RunFolderError(f"{self.where!a} has a name that is no UTF-8; give another.")
             return  # (pathlib would refuse the ~ of nobody's home, which is a legal name)
         try:
             self._filesystem, folder = fs.FileSystem.from_uri(text)

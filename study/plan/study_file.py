@@ -5,6 +5,7 @@ the tables `[[trial]]`, `[search.MODEL]` and `[model.NAME]`, and those of `study
 presets are such files, and so are the papers of `study/papers/`.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ TEXTS: Final = ("question", "data")  # keys of a file that are no options of the
 TABLES: Final = ("trial", "search", "model", "paper", "claim", "open")
 SCHEMA: Final = files("study") / "study.schema.json"  # for editors; of `study.plan.study_schema`
 
+_BARE_POINT: Final = re.compile(r"[=\[,]\s*[+-]?\.\d")  # a number such as .5
+
 
 @dataclass(frozen=True)
 class StudyFile:
@@ -50,9 +53,11 @@ def read_study(path: Path) -> StudyFile:
         SpecError: it cannot be read, or run; the message names the file, and the key or table.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else str(error)
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is no UTF-8; save it as UTF-8"
         raise SpecError(f"{path} cannot be read as a study: {reason}.") from error
     name = re.sub(r"[^\w.+-]", "_", path.stem)  # a part of a run folder's name
     return parse_study(text, str(path), name, path.parent)
@@ -69,7 +74,8 @@ def parse_study(text: str, where: str, name: str, folder: Path) -> StudyFile:
     try:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SpecError(f"{where} is no TOML: {error}.") from error
+        hint = " (a number begins with a digit, as in 0.5)" if _BARE_POINT.search(text) else ""
+        raise SpecError(f"{where} is no TOML: {error}{hint}.") from error
     try:
         return _study(table, name, folder)
     except UserError as error:
@@ -126,7 +132,7 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
     spec = StudySpec(**values, **parts, paper=paper)
     data = table.get("data")
     if data is not None and "://" not in data:
-        data = str(folder / Path(data).expanduser())
+        data = str(folder / os.path.expanduser(data))  # noqa: PTH111 (raises for no such user)
     return StudyFile(spec, data)
 
 
@@ -235,6 +241,11 @@ def _tables(table: Mapping[str, Any], key: str) -> Mapping[str, Mapping[str, Any
 
 def _value(key: str, value: Any, option: Field[Any]) -> Any:
     """A value as the spec has it; the spec checks what it says."""
+    texts = [one for one in (value if isinstance(value, list) else [value]) if type(one) is str]
+    if texts and option.metadata["low"] is not None:
+        raise SpecError(
+            f"{key} has the text {texts[0]!r}, but takes numbers; leave the quotes out."
+        )
     if isinstance(option.default, tuple):
         if not isinstance(value, list) or any(isinstance(item, list | dict) for item in value):
             raise SpecError(f"{key} is {value!r}, but takes a list.")

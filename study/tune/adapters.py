@@ -4,6 +4,8 @@ Tune schedules trials and decides which of them are ended early; it keeps nothin
 needs. What it copies of these objects, to restore an experiment from, is never used.
 """
 
+import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +38,9 @@ from study.plan.trials import PlannedTrial
 from study.tune.trainable import EPOCH, FALLBACK, NODE, PLANNED
 from study.view.progress import Progress
 
+_log = logging.getLogger(__name__)
+_OF_GRAPH = re.compile(r"\s*\[\[\{\{node |\s*\[\[.*\]\]$")  # TensorFlow's, below its errors
+_MORE_MEMORY = "train fewer trials at once with --max-concurrent, or smaller ones"
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
 MAX_LOST_NODES = 10  # or engines, that a trial may lose without using up its retries
 # From a person at the terminal, from a machine that is about to be taken away, and from a
@@ -328,11 +333,25 @@ def row_of(epoch: EpochResult, planned: PlannedTrial) -> Row:
 
 
 def _error_of(trial: Trial) -> str:
-    """The error of the trial's latest attempt: what follows on its traceback.
+    """The error of the trial's latest attempt, in a line; the whole of it is logged.
 
-    Ray Tune logs the traceback. Its get_error() reads a copy that is written later.
+    Ray Tune's get_error() reads a copy that is written later.
     """
     text = Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]
-    lines = text.rstrip().splitlines()[1:]
+    _log.error("%s: attempt # %s", trial_id_of(trial), text.rstrip())
+    return error_line(text.partition("\n")[2])
+
+
+def error_line(text: str) -> str:
+    """The error that a traceback tells, in a line: of an operation of TensorFlow's, its cause.
+
+    Where a process ran out of memory, or most likely did, what to do about it.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not _OF_GRAPH.match(line)]
     indented = [i for i, line in enumerate(lines) if line.startswith((" ", "\t"))]
-    return lines[min(max(indented, default=-1) + 1, len(lines) - 1)].strip()
+    line = lines[min(max(indented, default=-1) + 1, len(lines) - 1)].strip()
+    if "low on memory" in text:
+        return f"Its node ran out of memory and Ray ended its process; {_MORE_MEMORY}."
+    if "worker process has died" in text:
+        return f"Its process died, most likely of too little memory; {_MORE_MEMORY}. {line}"
+    return line

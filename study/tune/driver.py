@@ -111,6 +111,12 @@ def run_study(
     widths = widths_of(lanes)
     plan_line = describe_plan(spec, slots.n_slots, slots.needs, widths)
     shapes, lines = None, [plan_line]
+    lines += [
+        f"{custom.name}: its builder seeds itself, so that its initial weights are the same with"
+        " every seed: seeds tell of the order of the images alone"
+        for custom in spec.custom_models
+        if custom.seeds_itself
+    ]
     if lanes:
         kept = programs_from_json(earlier["resources"].get("programs") or [] if earlier else [])
         shapes = shapes_of(lanes, len(image_set.train_images), kept)
@@ -281,7 +287,7 @@ class _Session:
         callback = LedgerCallback(
             self._ledger, self._stopper, self._progress, on_fallback=self._tell_of
         )
-        with _environment(TUNE_SETTINGS), patched_reuse(), TemporaryDirectory() as elsewhere:
+        with _tune_environment(), patched_reuse(), TemporaryDirectory() as elsewhere:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, self._slots.share),
                 tune_config=tune.TuneConfig(
@@ -339,12 +345,18 @@ class _Session:
 
 
 @contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """While the block runs, these variables are set, but for those that a person has set."""
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
+def _tune_environment() -> Iterator[None]:
+    """While the block runs, Ray Tune sees `TUNE_SETTINGS`, and none of a person's own.
+
+    Those are of other programs, and it ends over some that it no longer has.
+    """
+    theirs = {n: v for n, v in os.environ.items() if n.startswith(("TUNE_", "RAY_AIR_"))}
+    for name in theirs:
+        del os.environ[name]
+    os.environ.update(TUNE_SETTINGS)
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        for name in TUNE_SETTINGS:
+            del os.environ[name]
+        os.environ.update(theirs)

@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import resource
+import secrets
 import signal
 import tempfile
 import threading
@@ -16,11 +18,21 @@ import ray
 from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from convae.hardware import usable_cpus
+from convae.hardware import (
+    can_be_made,
+    describe_machine,
+    free_processes,
+    home_folder,
+    usable_cpus,
+)
 from study.folder.storage import RunFolder, first_line, temporary_name
 from study.plan.spec import SpecError
 
 ACCELERATOR_PREFIX = "accelerator_type:"  # of Ray's resources that name a node's kind of GPU
+# What a session of Ray 2.60 was seen to need, with TensorFlow in its workers: address space beside
+# the object store, and threads.
+SPACE_GIB = 4
+PROCESSES, PROCESSES_A_CPU = 200, 50
 SHORT_TMPDIR = "set RAY_TMPDIR to a short folder that can be written to, such as /tmp/ray"
 
 
@@ -97,7 +109,12 @@ def ray_session(address: str | None) -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # the ledger keeps every error
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        space = None if soft == resource.RLIM_INFINITY else soft
+        check_limits(space, free_processes(), usable_cpus(), describe_machine()["memory_gib"])
         settings |= {"include_dashboard": False, "num_cpus": usable_cpus()}
+        if not can_be_made(home_folder() / ".ray"):  # where Ray would keep it
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         with _ignoring_hangups():
             ray.init(address=address or "local", **settings)
@@ -113,6 +130,34 @@ def ray_session(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def check_limits(
+    address_space: int | None, processes: int | None, n_cpus: int, memory_gib: float
+) -> None:
+    """Makes sure that Ray's processes fit: with less they hang, or die without a word.
+
+    Args:
+        address_space: bytes that a process may address; None for any number.
+        processes: and threads that may still start; None likewise.
+        n_cpus: on which Ray starts workers.
+        memory_gib: the machine's, three tenths of which Ray maps for its object store.
+
+    Raises:
+        SpecError: they do not; it names the limit, and about what is needed.
+    """
+    gib = math.ceil(SPACE_GIB + 0.3 * memory_gib)
+    if address_space is not None and address_space < gib * 2**30:
+        raise SpecError(
+            f"A process may address {address_space / 2**30:.1f} GiB here (ulimit -v), but Ray needs"
+            f" about {gib}; raise the limit, as by ulimit -v unlimited."
+        )
+    n = PROCESSES + PROCESSES_A_CPU * n_cpus
+    if processes is not None and processes < n:
+        raise SpecError(
+            f"{processes} more processes and threads may start here (the control group's pids.max),"
+            f" but Ray needs about {n} on {n_cpus} CPUs; raise the limit, or use fewer CPUs."
+        )
 
 
 @contextmanager

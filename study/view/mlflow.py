@@ -28,7 +28,7 @@ class Experiment(NamedTuple):
 
 
 def open_experiment(uri: str, folder: RunFolder) -> Experiment:
-    """The study's experiment, called like the run folder; made if need be.
+    """The study's experiment, called like the run folder; made if need be, or restored.
 
     Raises:
         SpecError: MLflow is not installed, or nothing answers at the URI.
@@ -38,6 +38,7 @@ def open_experiment(uri: str, folder: RunFolder) -> Experiment:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         from mlflow import MlflowClient
+        from mlflow.entities import LifecycleStage
         from mlflow.exceptions import MlflowException
     except ImportError as error:
         remedy = "install it with pip install -e '.[mlflow]'"
@@ -47,6 +48,8 @@ def open_experiment(uri: str, folder: RunFolder) -> Experiment:
     try:
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(folder.name)
+        if found and found.lifecycle_stage == LifecycleStage.DELETED:  # it would take no run
+            client.restore_experiment(found.experiment_id)
         number = found.experiment_id if found else client.create_experiment(folder.name)
         return Experiment(client, number)
     except MlflowException as error:

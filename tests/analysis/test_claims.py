@@ -130,7 +130,7 @@ def test_one_seed_has_values_and_no_verdict():
 def test_models_that_share_no_seed_are_not_compared():
     pairs = [trial("conv", 8, seed, 50) for seed in (0, 1)]
     found = judged(*pairs, *(trial("dense", 512, seed, 50) for seed in (2, 3)))
-    alone = [claim for claim in found if claim.reason == "The two models share no seed."]
+    alone = [claim for claim in found if "models share no seed" in claim.reason]
     assert len(alone) == 3  # the error on both sets, and the time
     assert {claim.verdict for claim in alone} == {"not tested"}
 

@@ -125,3 +125,11 @@ def test_claims_are_not_tested_on_other_images(tmp_path: Path):
     assert "The report, figure" not in page
     assert "the report, after 50 epochs" not in page
     assert "digit" not in section_of(page, "reconstructions")
+
+
+def test_a_builder_that_seeds_itself_is_told():
+    custom = [{"name": "unet", "seeds_itself": True}, {"name": "other", "seeds_itself": False}]
+    run = run_of_trials(trial("unet"), spec=MANIFEST["spec"] | {"custom_models": custom})
+    told = [line for line in text_of(run, "custom").splitlines() if "with every seed" in line]
+    assert len(told) == 1
+    assert "initial weights of unet" in told[0]

@@ -1,5 +1,6 @@
 """The report: files, the page, and what it says of a run with gaps."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pages import page_of, run_of_trials, section_of, text_of
 from rows import trial
 from synthetic_runs import MANIFEST, write_quick_run, write_run
 
+from analysis import plots
 from analysis.load import RunFolderError
 from analysis.report import main, write_report
 from study.folder import schema
@@ -214,6 +216,26 @@ def test_the_claims_say_which_readings_they_rest_on(tmp_path: Path):
     assert "batch size 64, latent filters 8, dense hidden activation relu, dense dropout 0" in page
 
 
+def test_an_mse_of_exactly_0_has_no_ratio_and_the_page_is_whole(tmp_path: Path):
+    """As of images of one grey, at the end or throughout; in each group."""
+    dark, ends_dark, light = [0.0, 0.0], [0.05, 0.0], [0.05, 0.01]
+    trials = [
+        trial(model, seed=seed, mse=mse, group=group, trial_id=f"{group}-{model}-s{seed}")
+        for group in (schema.REFERENCE, schema.SEARCH, schema.NEIGHBOUR, schema.FINALIST)
+        for model, by_seed in {"conv": (dark, ends_dark, light), "dense": (dark, dark)}.items()
+        for seed, mse in enumerate(by_seed)
+    ]
+    rates = {0.5: dark, 1.5: light, 2.0: dark}
+    trials += [
+        trial("dense", mse=mse, group=schema.CUSTOM, learning_rate=rate, trial_id=f"custom-{rate}")
+        for rate, mse in rates.items()
+    ]
+    page = page_of(write_run(tmp_path, *trials))
+    assert "the two models share no seed, or an MSE of theirs is exactly 0" in page
+    assert "An MSE is exactly 0, as of images of one grey, in 18 trials" in page
+    assert not re.search(r"\b(nan|inf)\b", re.sub("<script.*?</script>", "", page, flags=re.DOTALL))
+
+
 def test_a_uri_is_written_to(small_run: Path):
     assert write_report(small_run.as_uri()) == f"{small_run.as_uri()}/report/index.html"
     assert (small_run / "report" / "index.html").exists()
@@ -238,13 +260,21 @@ def test_a_report_folder_that_cannot_be_written_is_named(small_run: Path):
         write_report(small_run)
 
 
-def test_the_report_is_the_same_where_nothing_can_train(reported: Path, quick_run: Path):
+def test_the_report_is_the_same_wherever_it_is_written(reported: Path, quick_run: Path):
+    """Where nothing can train, without docstrings, under a person's settings of matplotlib."""
+    (quick_run / "analysis").mkdir()  # a folder of theirs, in the working directory
+    (quick_run / "matplotlibrc").write_text("text.usetex: True\naxes.facecolor: black\n")
+    theirs = {
+        **os.environ,
+        "MPLBACKEND": "Qt4Agg",
+        "PYTHONPATH": str(Path(plots.__file__).parents[1]),
+    }
     blocked = dict.fromkeys(
         ("tensorflow", "keras", "ray", "optuna", "convae.training", "convae.models")
     )
     code = f"import sys; sys.modules.update({blocked}); import analysis.report as r; r.main()"
-    command = [sys.executable, "-W", "error", "-c", code, str(quick_run)]
-    subprocess.run(command, capture_output=True, check=True)
+    command = [sys.executable, "-OO", "-W", "error", "-c", code, str(quick_run)]
+    subprocess.run(command, capture_output=True, check=True, cwd=quick_run, env=theirs)
     first, again = (
         {file.name: file.read_bytes() for file in (folder / "report").iterdir()}
         for folder in (reported, quick_run)

@@ -20,6 +20,7 @@ from convae.custom_models import (
     read_custom_model,
 )
 from convae.models import build_model, count_trainable
+from convae.pinned import settings
 
 # Keras', when it saves.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -201,6 +202,18 @@ BAD = {
     " def compute_output_shape(self, shape): return shape\n"
     " def call(self, x): return x * self.w * float(x.numpy().max())\n"
     "def build(): return keras.Sequential([image, Eager()])": "fails .*TensorFlow's graph",
+    "class Mine(keras.Model):\n"
+    " def __init__(self): super().__init__(); self.layer = layers.Dense(1)\n"
+    " def call(self, x): return self.layer(x)\n"
+    "def build(): return Mine()": "cannot be loaded again .*@keras.saving.register_keras_serial",
+    "@keras.saving.register_keras_serializable()\n"
+    "class Times(layers.Layer):\n"
+    " def __init__(self, n=1, **rest): super().__init__(**rest); self.n = n\n"
+    " def call(self, x): return x * self.n\n"
+    " def get_config(self): return {}\n"
+    "def build(): return keras.Sequential([image, layers.Dense(1), Times(3)])": (
+        "computes something else once it is saved; .* get_config with its arguments"
+    ),
 }
 
 
@@ -213,6 +226,57 @@ def test_a_bad_builder_has_its_sentence(tmp_path, code):
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 700
     assert "m" not in sys.modules
+
+
+REGISTERED = """
+@keras.saving.register_keras_serializable()
+class Registered(keras.Model):
+    def __init__(self, n=1, **rest):
+        super().__init__(**rest)
+        self.n, self.layer = n, layers.Dense(n)
+    def call(self, x): return self.layer(x)
+    def get_config(self): return {**super().get_config(), "n": self.n}
+"""
+# Builders whose weights differ from seed to seed, and some whose do not.
+CONV = IDENTITY.replace("Dense(1)", "Conv2D(1, 3, padding='same')")
+RANDOM = [REGISTERED + "def build(): return Registered()", CONV]
+RANDOM += ["def build(): return keras.Sequential([image, layers.Dense(1, 'relu', False, 'ones')])"]
+FIXED = ["import numpy as np\n" + CONV.replace(": ", ": keras.utils.set_random_seed(42); ")]
+FIXED += [CONV.replace("'same'", "'same', kernel_initializer=keras.initializers.HeNormal(3)")]
+
+
+@pytest.mark.parametrize("code", [*RANDOM, *FIXED])
+def test_a_builder_that_seeds_itself_is_known(tmp_path, code):
+    (tmp_path / "m.py").write_text(HEAD + code)
+    assert read(tmp_path, "m.py").seeds_itself == (code in FIXED)
+
+
+@pytest.mark.parametrize("top", [True, False])
+def test_what_a_builder_sets_globally_holds_for_its_own_models_alone(tmp_path, top):
+    """In its file, or when it builds."""
+    sets = (
+        "keras.config.set_floatx('float64')",
+        "keras.config.set_dtype_policy('float64')",
+        "keras.config.set_image_data_format('channels_first')",
+        "keras.config.set_epsilon(0.1)",
+        "__import__('tensorflow').config.run_functions_eagerly(True)",
+    )
+    line = "; ".join(sets)
+    lines = [HEAD, line if top else "", "def build():", f" {'pass' if top else line}"]
+    lines += [" return keras.Sequential([image, layers.Dense(1)])"]
+    (tmp_path / "m.py").write_text("\n".join(lines))
+    before = settings()
+    custom = read(tmp_path, "m.py")
+    for _ in range(2):
+        (layer,) = build_model(TrialConfig(model="mine", arguments="{}"), [custom]).layers
+        assert layer.dtype == "float64"
+        assert settings() == before
+
+
+def test_a_file_that_is_no_utf_8_is_told(tmp_path):
+    (tmp_path / "m.py").write_bytes(b"# coding: latin-1\n# \xe9\n")
+    with pytest.raises(BuilderError, match=r"m.py is no UTF-8 .*; save it as UTF-8"):
+        read(tmp_path, "m.py")
 
 
 def test_a_model_that_is_not_built_is_built_for_any_number_of_images(tmp_path):
@@ -231,6 +295,7 @@ def test_a_model_that_is_not_built_is_built_for_any_number_of_images(tmp_path):
         ("mine", "mine.py", 'build takes "file.py:function"'),
         ("mine", "mine:build", 'build takes "file.py:function"'),
         ("mine", "mine.py:", 'build takes "file.py:function"'),
+        ("mine", "net_v1.2.py:build", "cannot import net_v1.2.py; give it a name without a"),
         ("mine", "none.py:build", "there is no file .*none.py; name one relative to"),
         ("conv", "mine.py:build", "a name is a letter.*call it otherwise"),
         ("a-b", "mine.py:build", "a name is a letter.*call it otherwise"),
@@ -249,6 +314,10 @@ def test_a_bad_line_is_refused_before_any_process(tmp_path, name, build, told, m
         ("print('noise'); input()", r"cannot be imported in m.py, line \d \(EOFError"),
         ("import os; os._exit(7)", r"its process ended with code 7 \(.*\); let it return"),
         ("import time; time.sleep(60)", "was not done after 4 s"),
+        (
+            "import tensorflow as tf; tf.config.threading.set_inter_op_parallelism_threads(9)",
+            r"cannot be imported in m.py, line 1 \(RuntimeError: Inter op .* after initialization",
+        ),
     ],
 )
 def test_what_a_builder_does_to_its_process_is_told(tmp_path, code, told):

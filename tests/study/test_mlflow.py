@@ -100,3 +100,12 @@ def test_without_mlflow_the_extra_is_named(folder, uri, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(SpecError, match=r"pip install -e '\.\[mlflow\]'"):
         open_experiment(uri, folder)
+
+
+def test_an_experiment_that_was_deleted_meanwhile_is_restored(folder, uri):
+    first = open_experiment(uri, folder)
+    MlflowClient(uri).delete_experiment(first.experiment_id)
+    again = open_experiment(uri, folder)
+    assert again.experiment_id == first.experiment_id
+    by_state = run_trials(folder, lambda ledger: MlflowLogger(again, ledger))
+    assert len(MlflowClient(uri).search_runs([again.experiment_id])) == len(by_state) - 1

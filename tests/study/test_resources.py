@@ -1,10 +1,21 @@
 """How many trials run at once on what Ray sees, and what is refused."""
 
+from contextlib import nullcontext
+
 import pytest
 import ray
 
+from convae.hardware import free_processes
 from study.plan.spec import SpecError
-from study.tune.resources import Node, Resources, Slots, find_slots, nodes, ray_session
+from study.tune.resources import (
+    Node,
+    Resources,
+    Slots,
+    check_limits,
+    find_slots,
+    nodes,
+    ray_session,
+)
 
 
 @pytest.fixture
@@ -142,3 +153,28 @@ def test_where_ray_does_not_start_its_reason_and_the_remedy_are_told(
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / folder))
     with pytest.raises(SpecError, match=told), ray_session(None):
         pass
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ((8 * 10**9, None), r"7.5 GiB here \(ulimit -v\), but Ray needs about 12"),
+        ((None, 190), r"190 more .* group's pids.max\), but Ray needs about 300 on 2 CPUs"),
+        ((12 * 2**30, 300), None),
+        ((None, None), None),
+    ],
+)
+def test_limits_under_which_ray_would_hang_are_refused(limits, told):
+    with pytest.raises(SpecError, match=told) if told else nullcontext():
+        check_limits(*limits, 2, 24.0)
+
+
+def test_processes_are_counted_in_the_control_group_with_the_least_room(tmp_path):
+    for group, most in (("", "max"), ("/job", "100")):
+        (tmp_path / f"cgroup{group}").mkdir()
+        (tmp_path / f"cgroup{group}/pids.max").write_text(f"{most}\n")
+        (tmp_path / f"cgroup{group}/pids.current").write_text("30\n")
+    groups = tmp_path / "groups"
+    for own, free in (("0::/job", 70), ("0::/", None)):
+        groups.write_text(f"1:cpu:/\n{own}\n")
+        assert free_processes([f"{tmp_path}/cgroup{{}}/pids"], groups) == free

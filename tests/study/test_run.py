@@ -25,7 +25,7 @@ import convae.data
 from study.folder import schema
 from study.folder.storage import RunFolderError
 from study.plan.spec import SpecError, StudySpec
-from study.run import build_parser, main, resume_command, run
+from study.run import build_parser, check_packages, main, resume_command, run
 from study.tune.trainable import WorkerSettings
 
 
@@ -345,6 +345,24 @@ for settings in ({"preset": spec}, {"resume": True, "seeds": 2}):
     assert ray.is_initialized()
 assert ray.cluster_resources()["CPU"] == 1
 """
+
+
+@pytest.mark.parametrize("name", ["study/__init__.py", "convae.py"])
+def test_a_package_of_the_same_name_would_be_found_first_and_is_refused(name, tmp_path):
+    (tmp_path / "study").mkdir()
+    check_packages(tmp_path)  # a mere folder hides nothing
+    (tmp_path / name).touch()
+    with pytest.raises(SpecError, match=f"{name} has the name .* run it from another folder"):
+        check_packages(tmp_path)
+
+
+@pytest.mark.parametrize("how", [["-OO"], []], ids=["by an option", "by the environment"])
+def test_the_command_starts_again_where_there_are_no_docstrings(how):
+    environment = {**os.environ, "PYTHONOPTIMIZE": "2" if not how else ""}
+    command = [sys.executable, *how, "-m", "study.run", "--preset=quick", "--print-study"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "epochs = 3" in ran.stdout
 
 
 @pytest.mark.cluster

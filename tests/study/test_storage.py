@@ -2,10 +2,13 @@
 
 import os
 import pickle
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from study.folder.manifest import code_identity
 from study.folder.storage import RunFolder, RunFolderError, without_secrets
 
 
@@ -135,3 +138,27 @@ def test_who_may_not_write_changes_nothing(folder):
         with pytest.raises(RunFolderError, match="another's"):
             change()
     assert folder.read("file") == b"old"
+
+
+def test_a_path_that_is_no_utf_8_is_told(tmp_path):
+    with pytest.raises(RunFolderError, match="no UTF-8; give another"):
+        RunFolder(tmp_path / "\udce9")
+
+
+def test_the_commit_is_that_of_the_code_or_none(tmp_path, monkeypatch):
+    """Not of a repository around an installation, nor of the one that GIT_DIR names."""
+    ours, installed = tmp_path / "code.py", tmp_path / ".venv" / "code.py"
+    installed.parent.mkdir()
+    for path in (ours, installed):
+        path.touch()
+    for words in ("init -q", "add code.py", "-c user.name=a -c user.email=a commit -qm x"):
+        subprocess.run(["git", "-C", tmp_path, *words.split()], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    found = code_identity(ours)
+    assert re.fullmatch("[0-9a-f]{40}", found["git_commit"])
+    assert found["git_dirty"]  # over what is installed
+    assert code_identity(installed) | {"version": ""} == {
+        "version": "",
+        "git_commit": None,
+        "git_dirty": None,
+    }

@@ -100,7 +100,7 @@ def test_a_study_with_everything_prints_as_itself():
         ("epoch = 3", r"the file has the key epoch, which there is not; did you mean epochs\?"),
         ("epochs = 0", r"my\.toml: epochs is 0, but takes whole numbers from 1"),
         ("epochs = [3]", r"epochs is \[3\], but takes one value"),
-        ('epochs = "3"', "epochs is 3, but takes whole numbers"),
+        ('epochs = "3"', "epochs has the text '3', but takes numbers"),
         ("epochs = 3\ngrace_epochs = 4", "grace_epochs is 4, but epochs is 3"),
         ('models = "conv"', "models is 'conv', but takes a list"),
         ('models = ["lstm"]', "models has 'lstm', but takes conv or dense"),
@@ -372,3 +372,23 @@ def test_a_limit_on_parameters_keeps_large_models_out():
     searched = [trial.config for trial in of(Hand(spec).run(), schema.SEARCH)]
     sizes = {config.hidden_units for config in searched if config.model == "dense"}
     assert sizes == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'epochs = "5"', "epochs has the text '5', but takes numbers; leave the quotes out"),
+        (b'hidden = ["64"]', "hidden has the text '64', but takes numbers"),
+        (b"seeds = .5", r"Invalid value .*\(a number begins with a digit, as in 0.5\)"),
+        (b"# \xe9\nepochs = 2", "it is no UTF-8; save it as UTF-8"),
+    ],
+)
+def test_a_file_as_some_editors_and_people_write_it_has_its_sentence(tmp_path, content, told):
+    (tmp_path / "study.toml").write_bytes(content)
+    with pytest.raises(SpecError, match=told):
+        read_study(tmp_path / "study.toml")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_study(tmp_path):
+    (tmp_path / "study.toml").write_bytes(b"\xef\xbb\xbfepochs = 2")
+    assert read_study(tmp_path / "study.toml").spec.epochs == 2
