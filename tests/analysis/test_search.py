@@ -238,7 +238,7 @@ def test_whatever_became_of_the_trials_no_sentence_lacks_its_n_or_says_nan(ends)
     found += finalist_trials("conv", {"reference": ({}, [0.01, 0.02])})
     for sentence in lines(screen(*found)):
         assert not re.search(r"\bnan\b|\bNone\b|\binf\b", sentence)
-        for judged in re.findall(r"has [\d.]+ times [^.:]*MSE \(([^)]*)\): ([^.]*)\.", sentence):
+        for judged in re.findall(r"has [\d.]+ times [^.:]*MSE \(([^)]*)\): ([^.;]*)[.;]", sentence):
             bounds, verdict = judged
             assert re.search(r"n = \d+ seed", bounds)
             assert ("95 % interval" in bounds) == (verdict != "one seed cannot tell")
