@@ -14,6 +14,9 @@ lane had a trial, of a model by itself. Before and after are the command's other
 seconds are those of all processes of the study.
 """
 
+# Workers get these classes by value, without the names that only annotations have.
+from __future__ import annotations
+
 import argparse
 import json
 import math
@@ -92,9 +95,12 @@ class SleepingLanes:
     A trial's MSE is a formula of its learning rate and epoch.
     """
 
-    def __init__(self, shape: ProgramShape, image_set: "ImageSet") -> None:
+    runs_ahead = True
+
+    def __init__(self, shape: ProgramShape, image_set: ImageSet, device: dict[str, float]) -> None:
+        """Takes when the device, which all programs share, is free."""
         self.shape, self.n_lanes = shape, shape.n_lanes
-        self._image_set = image_set
+        self._image_set, self._device = image_set, device
         self._pace = PACES[os.environ[PACE]][shape.model]
         self._trials: dict[int, tuple[TrialConfig, int, int]] = {}  # by lane: epoch, step
         self._zeros: dict[Any, list[np.ndarray]] = {}  # weights, by architecture
@@ -109,27 +115,20 @@ class SleepingLanes:
         time.sleep(seconds)
         return seconds
 
-    def check(self, config: TrialConfig, state: "LaneState | None" = None) -> None:
+    def check(self, config: TrialConfig, state: LaneState | None = None) -> None:
         """Takes all trials."""
 
-    def start(self, config: TrialConfig) -> "LaneState":
+    def start(self, config: TrialConfig) -> LaneState:
         """A state of zeros."""
         from convae.lanes import LaneState
 
         return LaneState(0, 0, 0.0, self._weights(config), [], [])
 
-    def put(self, lane: int, config: TrialConfig, state: "LaneState") -> None:
+    def put(self, lane: int, config: TrialConfig, state: LaneState) -> None:
         """Puts a trial into a lane."""
         self._trials[lane] = config, state.epoch, state.step
 
-    def get(self, lane: int) -> "LaneState":
-        """The state of the trial in a lane."""
-        from convae.lanes import LaneState
-
-        config, epoch, step = self._trials[lane]
-        return LaneState(epoch, step, 0.0, self._weights(config), [], [])
-
-    def _weights(self, config: TrialConfig) -> "list[np.ndarray]":
+    def _weights(self, config: TrialConfig) -> list[np.ndarray]:
         from convae.models import build_model
 
         if config.architecture not in self._zeros:
@@ -141,10 +140,11 @@ class SleepingLanes:
         """Takes the trial out of a lane."""
         del self._trials[lane]
 
-    def run(self) -> "dict[int, SliceResult]":
-        """Sleeps for a slice."""
+    def launch(self) -> Any:
+        """A slice that is done when the device, which sleeps, has done those before and it."""
         from convae.data import split
-        from convae.lanes import SliceResult
+        from convae.lanes import LaneState, SliceResult
+        from convae.trainer_lane import DoneSlice
 
         chunk_size = self.shape.chunk_size
         if self.n_lanes > 1:
@@ -154,20 +154,27 @@ class SleepingLanes:
             milliseconds = self._pace.single * (MAX_CHUNK_SIZE / chunk_size) ** 0.8
         n_train = len(self._image_set.train_images)
         longest = n_chunks(n_train, chunk_size, chunk_size)
-        time.sleep(milliseconds / 1e3 * self.shape.n_steps / longest)
-        results = {}
+        seconds = milliseconds / 1e3 * self.shape.n_steps / longest
+        done_at = self._device["free_at"] = max(self._device["free_at"], time.time()) + seconds
+        results, states = {}, {}
         for lane, (config, epoch, step) in self._trials.items():
             n_images = len(split(self._image_set, config.split).train_images)
             step += self.shape.n_steps
             ended = step >= n_chunks(n_images, config.batch_size, chunk_size)
             mse = mse_of(config, epoch + 1) if ended else None
-            self._trials[lane] = (config, epoch + 1, 0) if ended else (config, epoch, step)
-            results[lane] = SliceResult(epoch + 1, mse, True)
-        return results
+            share = max(seconds, 1e-9) / len(self._trials)
+            results[lane] = SliceResult(epoch + 1, mse, True, train_seconds=share)
+            now = (config, epoch + 1, 0) if ended else (config, epoch, step)
+            self._trials[lane] = now
+            states[lane] = LaneState(*now[1:], 0.0, self._weights(config), [], [])
 
-    def evaluate(self, lanes: Any) -> dict[int, float]:
-        """What the formula says, in no time."""
-        return {lane: mse_of(*self._trials[lane][:2]) for lane in lanes}
+        class SleepingSlice(DoneSlice):
+            def results(self) -> dict[int, SliceResult]:
+                time.sleep(max(0.0, done_at - time.time()))
+                return super().results()
+
+        after = dict(self._trials)
+        return SleepingSlice(results, states, lambda lane: mse_of(*after[lane][:2]))
 
 
 def mse_of(config: TrialConfig, epoch: int) -> float:
@@ -175,57 +182,70 @@ def mse_of(config: TrialConfig, epoch: int) -> float:
     return 0.01 * (1 + math.log(config.learning_rate / 0.3) ** 2 + 1 / epoch)
 
 
-def watched(lanes: Any) -> Any:
-    """Has a program's lanes log when they are ready, their trials and their slices.
+def watched(kind: type) -> type:
+    """Such lanes that log when they are compiled, and then their trials and slices.
 
-    Those of its proof, whose trials are told how many images they have, are left out.
+    Not those of their proof. A slice is from its launch, or the end of the one before, to its
+    results.
     """
-    compile_all, put, run = lanes.compile, lanes.put, lanes.run
-    proving = False
 
-    def logged_compile() -> float:
-        seconds: float = compile_all()
-        log_event("compiled", str(lanes.shape), seconds)
-        return seconds
+    class Watched(kind):
+        _tells = False
+        _ended_at = 0.0  # the slice before
 
-    def logged_put(lane: int, config: TrialConfig, state: Any, sizes: Any = None) -> None:
-        nonlocal proving
-        proving = sizes is not None
-        if not proving:
-            log_event("put", str(lanes.shape))
-        put(lane, config, state, *[sizes] * proving)
+        def compile(self) -> float:
+            seconds: float = super().compile()
+            self._tells = True
+            log_event("compiled", str(self.shape), seconds)
+            return seconds
 
-    def logged_run() -> "dict[int, SliceResult]":
-        started = time.time()
-        results: dict[int, SliceResult] = run()
-        if not proving:
-            log_event("slice", str(lanes.shape), lanes.n_lanes, len(results), started)
-        return results
+        def over(self, images: Any) -> Any:
+            of_proof = super().over(images)
+            of_proof._tells = False
+            return of_proof
 
-    lanes.compile, lanes.put, lanes.run = logged_compile, logged_put, logged_run
-    return lanes
+        def put(self, *trial: Any) -> None:
+            if self._tells:
+                log_event("put", str(self.shape))
+            super().put(*trial)
+
+        def launch(self) -> Any:
+            launched_at = time.time()
+            slice_ = super().launch()
+            take_in = slice_.results
+
+            def results() -> dict[int, SliceResult]:
+                found: dict[int, SliceResult] = take_in()
+                began, self._ended_at = max(launched_at, self._ended_at), time.time()
+                log_event("slice", str(self.shape), self.n_lanes, len(found), began)
+                return found
+
+            if self._tells:
+                slice_.results = results
+            return slice_
+
+    return Watched
 
 
 def open_sleeping(
-    image_set: "ImageSet", _: Any, shapes: Mapping[Any, ProgramShape], **__: Any
-) -> "tuple[str, Engine]":
+    image_set: ImageSet, _: Any, shapes: Mapping[Any, ProgramShape], **__: Any
+) -> tuple[str, Engine]:
     """In the place of `study.tune.engines.open_engine`."""
     from convae.engine import Engine
 
-    engine = Engine({id_: watched(SleepingLanes(s, image_set)) for id_, s in shapes.items()})
+    device = {"free_at": 0.0}
+    kind = watched(SleepingLanes)
+    engine = Engine({id_: kind(shape, image_set, device) for id_, shape in shapes.items()})
     log_event("opened")
     engine.start()
     return "lanes that sleep", engine
 
 
-def open_watched(*arguments: Any, **settings: Any) -> "tuple[str, Engine]":
+def open_watched(*arguments: Any, **settings: Any) -> tuple[str, Engine]:
     """`study.tune.engines.open_engine` whose lanes are watched."""
     from convae.lanes import Lanes
 
-    def lanes(*of_lanes: Any) -> Any:
-        return watched(Lanes(*of_lanes))
-
-    opened = open_engine(*arguments, **settings, lanes=lanes)
+    opened = open_engine(*arguments, **settings, lanes=watched(Lanes))
     log_event("opened")
     return opened
 

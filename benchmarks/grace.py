@@ -3,9 +3,9 @@
     python -m benchmarks.grace --repeats 100     (half an hour on two CPU cores)
     python -m benchmarks.grace --short           (3 repeats)
 
-The study's search and its scheduler (`study.tune.adapters.SearchScheduler`, Ray Tune's asynchronous
-ASHA) work on trials of `benchmarks.surrogate`, which train epoch by epoch, two at a time, with one
-seed (more at a time change nothing where all epochs take equally long: trials keep their order).
+The study's search and its scheduler (`study.plan.stopping`, asynchronous ASHA) work on trials of
+`benchmarks.surrogate`, which train epoch by epoch, two at a time, with one seed (more at a time
+change nothing where all epochs take equally long: trials keep their order).
 What a trial that is ended would have reached is known here: hence how often the trial that would
 have been the best of the search is ended, and by how much the chosen setting's true value is worse
 than that of the same search without early stopping.
@@ -15,22 +15,18 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import optuna
-from ray.tune.schedulers import TrialScheduler
 from scipy import stats
 
 from benchmarks.race import build_parser, print_table, write_result
-from benchmarks.samplers import as_ratios, interval, make_spec, open_search, tell
+from benchmarks.samplers import FreshSearch, as_ratios, interval, make_spec
 from benchmarks.surrogate import REPEATED, Surrogate, curves_of, key, load
 from study.folder import schema
 from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial
-from study.tune.adapters import SearchScheduler
-from study.tune.trainable import EPOCH, PLANNED
 
 SIZES = (6, 12, 25, 50)  # trials of a model: 12 to 100 of a study
 SHARES = (1 / 20, 1 / 10, 1 / 5, 3 / 10, 2 / 5)
@@ -39,19 +35,12 @@ SHARES_OF_OTHERS = (1 / 10, 2 / 5)  # with another reduction factor than 3
 N_AT_ONCE = 2
 
 
-class Trial(SimpleNamespace):
-    """What Ray's schedulers look at of a trial."""
-
-    __hash__ = object.__hash__
-
-
 @dataclass
 class AtWork:
     """A trial that trains."""
 
     planned: PlannedTrial
     curve: list[float]
-    tune: Trial
     n_epochs: int = 0
 
 
@@ -72,8 +61,7 @@ class Outcome:
 
 def search_once(surrogate: Surrogate, spec: StudySpec, n_at_once: int = N_AT_ONCE) -> Outcome:
     """A whole search, its trials side by side, an epoch each in turn."""
-    search = open_search(spec)
-    scheduler = SearchScheduler(spec, SimpleNamespace(rows=list))
+    search = FreshSearch(spec, surrogate.model)
     at_work: list[AtWork] = []
     finals: dict[str, float] = {}
     ended: set[str] = set()
@@ -82,32 +70,24 @@ def search_once(surrogate: Surrogate, spec: StudySpec, n_at_once: int = N_AT_ONC
         while search.is_open and len(at_work) < n_at_once:
             planned = search.next()
             curve = surrogate.measure(planned.config, spec.seed)
-            tune = Trial(trial_id=planned.trial_id, status="RUNNING", config={PLANNED: planned})
-            scheduler.on_trial_add(None, tune)
-            at_work.append(AtWork(planned, curve, tune))
+            at_work.append(AtWork(planned, curve))
             n_whole += len(curve)
             if len(curve) == spec.epochs:
                 finals[planned.trial_id] = curve[-1]
         for trial in list(at_work):
-            decision = TrialScheduler.CONTINUE
+            trial_id, goes_on = trial.planned.trial_id, True
             if trial.n_epochs < len(trial.curve):
                 trial.n_epochs += 1
                 n_trained += 1
-                result = {EPOCH: trial.n_epochs, schema.OBJECTIVE: trial.curve[trial.n_epochs - 1]}
-                if trial.n_epochs in spec.rungs:  # at others Ray's ASHA decides nothing
-                    decision = scheduler.on_trial_result(None, trial.tune, result)
-            if decision == TrialScheduler.CONTINUE and trial.n_epochs < len(trial.curve):
+                search.ledger.measure(trial_id, trial.curve[: trial.n_epochs])
+                goes_on = not trial.planned.prunable or search.goes_on(trial_id, {})
+            if goes_on and trial.n_epochs < len(trial.curve):
                 continue
             at_work.remove(trial)
             pruned = trial.n_epochs < len(trial.curve)
             if pruned:
-                ended.add(trial.planned.trial_id)
-                epochs = [
-                    {"epoch": epoch, schema.OBJECTIVE: value}
-                    for epoch, value in enumerate(trial.curve[: trial.n_epochs], start=1)
-                ]
-                search.measured({"trial_id": trial.planned.trial_id}, epochs)
-            tell(search, trial.planned, trial.curve[: trial.n_epochs], pruned=pruned)
+                ended.add(trial_id)
+            search.end(trial.planned, trial.curve[: trial.n_epochs], pruned=pruned)
     ((_, best),) = search.best(1)  # the reference trial is never ended
     would_be_best = min(finals, key=finals.__getitem__)
     return Outcome(surrogate.regret(best), would_be_best in ended, n_trained / n_whole)

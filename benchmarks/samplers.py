@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -154,38 +153,77 @@ def make_spec(
     )
 
 
-def open_search(spec: StudySpec) -> Search:
-    """The search of a study that begins."""
-    (model,) = spec.models
-    nothing = SimpleNamespace(rows=list)  # a ledger: the search only reads what is there
-    return Search(model, spec, nothing, optuna.storages.InMemoryStorage())
+class Memory:
+    """What a search reads of a study's ledger: rows and epochs by trial, kept in memory alone."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._epochs: dict[str, list[dict[str, Any]]] = {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What there was before: nothing."""
+        return []
+
+    def plan(self, planned: PlannedTrial) -> None:
+        """Enters a trial."""
+        self._rows[planned.trial_id] = {"trial_id": planned.trial_id, "state": schema.RUNNING}
+        self._epochs[planned.trial_id] = []
+
+    def measure(self, trial_id: str, curve: list[float]) -> None:
+        """Enters a trial's epochs so far."""
+        self._epochs[trial_id] = [
+            {"epoch": epoch, schema.OBJECTIVE: value} for epoch, value in enumerate(curve, start=1)
+        ]
+
+    def end(self, planned: PlannedTrial, curve: list[float], *, pruned: bool) -> dict[str, Any]:
+        """Enters how a trial ended; returns its row."""
+        state = schema.PRUNED if pruned else schema.COMPLETED
+        if not pruned and len(curve) < planned.config.epochs:
+            state = schema.DIVERGED
+        self.measure(planned.trial_id, curve)
+        row = self.row(planned.trial_id)
+        row |= {"state": state, "diverged_epoch": len(curve) + 1}
+        row |= {schema.OBJECTIVE: curve[-1] if curve else None}
+        row |= {schema.TIME_OBJECTIVE: None}  # which a search reads, and does not use
+        return row
+
+    def row(self, trial_id: str) -> dict[str, Any]:
+        """A trial's row."""
+        return self._rows[trial_id]
+
+    def epochs_of(self, trial_id: str) -> list[dict[str, Any]]:
+        """A trial's epochs."""
+        return self._epochs[trial_id]
 
 
-def tell(search: Search, planned: PlannedTrial, curve: list[float], *, pruned: bool) -> None:
-    """Tells a search how a trial ended."""
-    state = schema.PRUNED if pruned else schema.COMPLETED
-    if not pruned and len(curve) < planned.config.epochs:
-        state = schema.DIVERGED
-    search.ended(
-        {
-            "trial_id": planned.trial_id,
-            "state": state,
-            "diverged_epoch": len(curve) + 1,
-            schema.OBJECTIVE: curve[-1] if curve else None,
-            schema.TIME_OBJECTIVE: None,  # which it reads, and does not use
-        }
-    )
+class FreshSearch(Search):
+    """An architecture's search in a study that begins, with its own ledger."""
+
+    def __init__(self, spec: StudySpec, model: str, lag: int | None = None) -> None:
+        self.ledger = Memory()
+        storage = optuna.storages.InMemoryStorage()
+        super().__init__(model, spec, self.ledger, storage, lag)
+
+    def next(self) -> PlannedTrial:
+        """The next trial, entered."""
+        planned = super().next()
+        self.ledger.plan(planned)
+        return planned
+
+    def end(self, planned: PlannedTrial, curve: list[float], *, pruned: bool = False) -> None:
+        """Enters how a trial ended, of which the search hears."""
+        self.ended(self.ledger.end(planned, curve, pruned=pruned))
 
 
 def regret_of(surrogate: Surrogate, spec: StudySpec, n_at_once: int = 1) -> float:
     """Of the setting that a search chooses; as bad as a dead trial if all diverged."""
-    search = open_search(spec)
+    search = FreshSearch(spec, surrogate.model)
     at_work: list[PlannedTrial] = []
     while search.is_open or at_work:
         while search.is_open and len(at_work) < n_at_once:
             at_work.append(search.next())
         planned = at_work.pop(0)
-        tell(search, planned, surrogate.measure(planned.config, spec.seed), pruned=False)
+        search.end(planned, surrogate.measure(planned.config, spec.seed))
     best = search.best(1)
     if not best:
         return float(np.log(DEAD_MSE)) - surrogate.log_best

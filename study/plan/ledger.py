@@ -6,7 +6,8 @@ it. A trial's plan is in the run folder before the trial starts, and its end is 
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -173,7 +174,9 @@ class Ledger:
         if not 0 <= after <= len(history):
             raise ValueError(f"{trial_id} leaves out epochs between {len(history)} and {after}")
         history[after:] = epochs  # what an earlier attempt had beyond them is void
-        row.update({name: measurement.totals[name] for name in TOTALS})
+        totals = {name: measurement.totals[name] for name in TOTALS}
+        # An attempt that goes on from a checkpoint does not know everything again at once.
+        row.update({k: v for k, v in totals.items() if v is not None or k not in row})
         row.update(_summary(history))
         self._enter(trial_id, after)
         for listener in self.listeners:
@@ -237,8 +240,9 @@ class Ledger:
                 self._dirty.clear()
             self._next_append = self._clock() + self._write_seconds
             if rewrite and self._tables_stale:
-                epochs = [row for history in self._epochs.values() for row in history]
-                self._writer.rewrite(self.rows(), epochs)
+                rows = in_order(self.rows())
+                epochs = [epoch for row in rows for epoch in self._epochs[row["trial_id"]]]
+                self._writer.rewrite(rows, epochs)
                 self._tables_stale = False
                 took = self._clock() - started
                 self._next_rewrite = self._clock() + max(self._write_seconds, took / WRITE_SHARE)
@@ -258,6 +262,22 @@ class Ledger:
             yield
         except RunFolderError as error:
             self.trouble = error
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Rows as the tables have them: by group and seed, in each the models' rows in turn.
+
+    A model's rows are in the order in which they were planned, which follows from the study alone;
+    how those of two models mix there depends on which trials ended first.
+    """
+    n_before: Counter[tuple[str, int, str]] = Counter()
+
+    def place(row: Row) -> tuple[int, int, int, str]:
+        of_model = row["group"], row["seed"], row["model"]
+        n_before[of_model] += 1
+        return schema.GROUPS.index(row["group"]), row["seed"], n_before[of_model], row["model"]
+
+    return sorted(rows, key=place)
 
 
 def config_of_row(row: Mapping[str, Any]) -> TrialConfig:

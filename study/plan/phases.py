@@ -20,6 +20,7 @@ from study.plan.decision import Comparison, Rule, compare, seeds_wanted
 from study.plan.ledger import Ledger, Listener, config_of_row
 from study.plan.search import Search
 from study.plan.spec import StudySpec
+from study.plan.stopping import Curve
 from study.plan.trials import (
     PlannedTrial,
     fixed_trials,
@@ -47,6 +48,8 @@ class Plan(Listener):
         enforce_alone: hand out nothing beside a trial that must be alone; False if the engines
             see to that.
         lanes: of each model, on all devices; None without.
+        lags: of each model's search, see `study.plan.search`; None for one that does not repeat.
+        n_places: trials at work at once, at most; None for no limit. It may be changed.
     """
 
     def __init__(
@@ -57,8 +60,10 @@ class Plan(Listener):
         *,
         enforce_alone: bool = True,
         lanes: Mapping[str, int] | None = None,
+        lags: Mapping[str, int] | None = None,
+        n_places: int | None = None,
     ) -> None:
-        self._enforce_alone, self._lanes = enforce_alone, lanes
+        self._enforce_alone, self._lanes, self.n_places = enforce_alone, lanes, n_places
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces each new study
         self._spec, self._ledger = spec, ledger
         storage = storage or optuna.storages.InMemoryStorage()
@@ -73,7 +78,7 @@ class Plan(Listener):
         self.rule = Rule(spec.until_decided, n_pairs) if spec.until_decided and n_pairs else None
         self._n_ended = -1  # reference trials, when seeds were last added to them
         self._searches = {
-            model: Search(model, spec, ledger, storage)
+            model: Search(model, spec, ledger, storage, (lags or {}).get(model))
             for model in (spec.models if spec.n_search_trials else ())
         }
         # Finalists and winners, once they are known.
@@ -85,7 +90,8 @@ class Plan(Listener):
     def is_finished(self) -> bool:
         """Whether no further trial will ever be handed out."""
         more = self.rule and any(_is_reference(trial) for trial in self._at_work.values())
-        return schema.WINNER in self._last and not self._last[schema.WINNER] and not more
+        last = schema.WINNER in self._last and not self._last[schema.WINNER]
+        return last and not self._fixed and not more
 
     @property
     def comparisons(self) -> list[Comparison]:
@@ -105,8 +111,28 @@ class Plan(Listener):
         """Optuna's study of an architecture."""
         return self._searches[model].study
 
+    @property
+    def waits_for(self) -> list[str]:
+        """Trials that must end before the next ones can be planned, though there may be room."""
+        searches = [search for search in self._searches.values() if search.is_open]
+        found = [search.waits_for for search in searches]
+        return [] if self._fixed or None in found else [each for each in found if each]
+
+    def goes_on(self, planned: PlannedTrial, epochs: Curve) -> bool:
+        """Whether a trial goes on after the last of these epochs; those before are in the ledger.
+
+        Only search trials are ended early.
+        """
+        search = self._searches.get(planned.config.model)
+        return not planned.prunable or not search or search.goes_on(planned.trial_id, epochs)
+
+    def close(self) -> None:
+        """Brings Optuna's studies up to date, of which nothing is asked any more."""
+        for search in self._searches.values():
+            search.close()
+
     def next(self) -> PlannedTrial | None:
-        """The next trial; None while those after the searches wait, or if there is none left."""
+        """The next trial; None while it must wait for others, or if there is none left."""
         planned = self._next()
         if planned is not None:
             self._ledger.plan(planned)
@@ -115,6 +141,8 @@ class Plan(Listener):
     def _next(self) -> PlannedTrial | None:
         at_work = self._at_work.values()
         self._add_references()
+        if self.n_places is not None and len(at_work) >= self.n_places:
+            return None
         if self._enforce_alone and any(
             planned.sharing is DeviceSharing.ALONE for planned in at_work
         ):
@@ -125,7 +153,9 @@ class Plan(Listener):
             )
             return None if must_wait else self._next_fixed()
         if searches := [search for search in self._searches.values() if search.is_open]:
-            return min(searches, key=lambda search: search.n_planned).next()
+            # A search that waits for one of its own trials leaves its turn to another.
+            free = [search for search in searches if search.waits_for is None]
+            return min(free, key=lambda search: search.n_planned).next() if free else None
         for before, group in itertools.pairwise(STAGES):
             if group not in self._last:
                 if any(planned.group == before for planned in at_work):

@@ -1,7 +1,8 @@
 """The search of one architecture: Optuna asked for settings, and told how they fared.
 
-Optuna's study is derived from the ledger, in the order in which trials were planned, whenever a
-session begins; between the two it listens.
+Optuna's study is derived from the ledger. In a search that repeats itself proposal i, and the early
+stopping of trial i, know the trials up to i − lag in the order of planning, and no others: which of
+them ended first decides nothing.
 """
 
 import random
@@ -19,10 +20,12 @@ from study.folder.tables import Row
 from study.plan.ledger import ENDS, Ledger, Listener, config_of_row
 from study.plan.sampler import make_sampler
 from study.plan.spec import StudySpec
+from study.plan.stopping import Curve, goes_on
 from study.plan.trials import PlannedTrial, first_points, plan_trial, search_config
 
 # Optuna has no state for a diverged trial: it is failed there, with this attribute.
 DIVERGED_EPOCH = "diverged_epoch"
+LEARNING_SAMPLERS = ("tpe", "gp")
 _STATES = {
     schema.COMPLETED: TrialState.COMPLETE,
     schema.PRUNED: TrialState.PRUNED,
@@ -36,12 +39,25 @@ class Search(Listener):
 
     What earlier sessions entered in the ledger is told to Optuna, whose storage has no study of the
     architecture's name yet.
+
+    Args:
+        model: the architecture.
+        spec: the study.
+        ledger: of the study; the search listens to it.
+        storage: Optuna's.
+        lag: trials before a proposal that it does not know, and one: with 1 it knows all. None for
+            whatever has ended, so that the order in which trials end matters.
     """
 
     def __init__(
-        self, model: str, spec: StudySpec, ledger: Ledger, storage: optuna.storages.BaseStorage
+        self,
+        model: str,
+        spec: StudySpec,
+        ledger: Ledger,
+        storage: optuna.storages.BaseStorage,
+        lag: int | None = None,
     ) -> None:
-        self._model, self._spec, self._ledger = model, spec, ledger
+        self._model, self._spec, self._ledger, self._lag = model, spec, ledger, lag
         self._space = spec.space_of(model)
         self._metrics = (schema.OBJECTIVE, schema.TIME_OBJECTIVE)[: 1 + spec.timed]
         # Optuna's trials have the numbers of their names.
@@ -54,37 +70,66 @@ class Search(Listener):
         if spec.sampler == "grid":
             self._given = list(self._space.grid)
             random.Random(spec.seed).shuffle(self._given)
-        self._trials: dict[str, optuna.Trial] = {}  # those that Optuna knows as running
-        self._n_told: dict[str, int] = {}  # the last epoch that Optuna has heard of
         rows = [
             row for row in ledger.rows() if (row["group"], row["model"]) == (schema.SEARCH, model)
         ]
+        self._trial_ids = [row["trial_id"] for row in rows]  # by number
         self._unfinished = [row for row in rows if row["state"] not in ENDS]
-        for row in rows:
-            if row["state"] in ENDS:
+        self._running: dict[int, optuna.Trial] = {}  # those that Optuna knows as such, by number
+        n_known = self._n_known(len(rows))
+        for number, row in enumerate(rows):
+            if row["state"] in ENDS and number < n_known:
                 self._recall(row)
             else:
-                self._enqueue(row["trial_id"], self._space.params_of(config_of_row(row)))
-        self.n_planned = len(rows)  # trials so far
+                self._enqueue(number, self._space.params_of(config_of_row(row)))
+
+    @property
+    def n_planned(self) -> int:
+        """Trials so far."""
+        return len(self._trial_ids)
 
     @property
     def is_open(self) -> bool:
         """Whether a trial is left to be planned, or to be taken up again."""
         return bool(self._unfinished) or self.n_planned < self._spec.share
 
+    @property
+    def waits_for(self) -> str | None:
+        """The first trial that must end before the next one can be planned; None if none."""
+        number = self.n_planned
+        if self._lag is None or self._unfinished or number >= self._spec.share:
+            return None
+        is_proposed = number >= len(self._given) and self._spec.sampler in LEARNING_SAMPLERS
+        if not is_proposed and self._spec.scheduler == "none":
+            return None  # it will depend on no other trial
+        must_know = (self._trial_ids[n] for n in sorted(self._running) if n < self._n_known(number))
+        return next((each for each in must_know if not self._has_ended(each)), None)
+
     def next(self) -> PlannedTrial:
         """The next trial: one that an earlier session left unfinished, or a new setting."""
         if self._unfinished:
             row = self._unfinished.pop(0)
             return self._planned(row["trial_id"], config_of_row(row))
-        trial_id = f"{schema.SEARCH}-{self._model}-{self.n_planned:03d}"
-        self.study.sampler = make_sampler(self._spec, self._model, self.n_planned)
-        if self.n_planned < len(self._given):
-            params = self._enqueue(trial_id, self._given[self.n_planned])
+        number = self.n_planned
+        trial_id = f"{schema.SEARCH}-{self._model}-{number:03d}"
+        self._tell_ends()
+        self.study.sampler = make_sampler(self._spec, self._model, number)
+        if number < len(self._given):
+            params = self._enqueue(number, self._given[number])
         else:
-            params = self._ask(trial_id)
-        self.n_planned += 1
+            params = self._ask(number)
+        self._trial_ids.append(trial_id)
         return self._planned(trial_id, search_config(self._model, params, self._spec))
+
+    def goes_on(self, trial_id: str, epochs: Curve) -> bool:
+        """Whether the scheduler lets a trial go on after the last of these epochs.
+
+        Those before them are in the ledger.
+        """
+        number = self._trial_ids.index(trial_id)
+        others = self._trial_ids if self._lag is None else self._trial_ids[: self._n_known(number)]
+        curves = (self._curve_of(other) for other in others if other != trial_id)
+        return goes_on(self._spec, {**self._curve_of(trial_id), **epochs}, curves)
 
     def best(self, n: int) -> list[tuple[int, TrialConfig]]:
         """The best completed settings, each once, with the numbers of their trials.
@@ -97,29 +142,54 @@ class Search(Listener):
             found.setdefault(search_config(self._model, trial.params, self._spec), trial.number)
         return [(number, config) for config, number in found.items()][:n]
 
+    def close(self) -> None:
+        """Tells Optuna all that is known, for its file; no trial is planned any more."""
+        self._tell_ends(everything=True)
+
     # What the ledger tells.
 
-    def measured(self, row: Row, epochs: list[Row]) -> None:
-        """Reports the objective by epoch, unless there are two: Optuna keeps none then."""
-        trial = self._trials.get(row["trial_id"])
-        if trial is None or self._spec.timed:
-            return
-        for epoch in epochs:
-            # A trial that goes on from a checkpoint tells all its epochs again.
-            known = self._n_told.get(row["trial_id"], 0)
-            if epoch.get(schema.OBJECTIVE) is not None and epoch["epoch"] > known:
-                trial.report(epoch[schema.OBJECTIVE], epoch["epoch"])
-                self._n_told[row["trial_id"]] = epoch["epoch"]
-
     def ended(self, row: Row) -> None:
-        """Tells how it ended. Never a made-up number."""
-        if row["state"] not in ENDS or row["trial_id"] not in self._trials:
-            return
-        trial = self._trials.pop(row["trial_id"])
-        for name, value in _attributes(row).items():
-            trial.set_user_attr(name, value)
-        values = self._values(row) if row["state"] == schema.COMPLETED else None
-        self.study.tell(trial, values, _STATES[row["state"]])
+        """Tells Optuna how trials ended, of which the next proposal is to know."""
+        self._tell_ends()
+
+    def _n_known(self, number: int) -> int:
+        """How many trials, from the first, the proposal of this number knows if they have ended."""
+        if self._lag is None or number >= self._spec.share:  # which is none
+            return number
+        return max(0, number - self._lag + 1)
+
+    def _tell_ends(self, *, everything: bool = False) -> None:
+        """Tells Optuna how the trials ended that the next proposal knows. Never a made-up number.
+
+        Samplers read the trials by their numbers, in whatever order they are told of.
+        """
+        n_known = self.n_planned if everything else self._n_known(self.n_planned)
+        for number in sorted(self._running):
+            trial_id = self._trial_ids[number]
+            if number >= n_known or not self._has_ended(trial_id):
+                continue
+            row, trial = self._ledger.row(trial_id), self._running.pop(number)
+            for epoch, value in self._reported(row).items():
+                trial.report(value, epoch)
+            for name, value in _attributes(row).items():
+                trial.set_user_attr(name, value)
+            values = self._values(row) if row["state"] == schema.COMPLETED else None
+            self.study.tell(trial, values, _STATES[row["state"]])
+
+    def _has_ended(self, trial_id: str) -> bool:
+        return self._ledger.row(trial_id)["state"] in ENDS
+
+    def _curve_of(self, trial_id: str) -> dict[int, float]:
+        epochs = self._ledger.epochs_of(trial_id)
+        return {
+            epoch["epoch"]: epoch[schema.OBJECTIVE]
+            for epoch in epochs
+            if epoch.get(schema.OBJECTIVE) is not None
+        }
+
+    def _reported(self, row: Row) -> dict[int, float]:
+        """The objective by epoch, as Optuna has it: of trials with two it keeps none."""
+        return {} if self._spec.timed else self._curve_of(row["trial_id"])
 
     def _planned(self, trial_id: str, config: TrialConfig) -> PlannedTrial:
         return plan_trial(
@@ -133,25 +203,20 @@ class Search(Listener):
             sharing=DeviceSharing.ALONE if self._spec.timed else DeviceSharing.LANES,
         )
 
-    def _enqueue(self, trial_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    def _enqueue(self, number: int, params: Mapping[str, Any]) -> dict[str, Any]:
         self.study.enqueue_trial(dict(params))
-        return self._ask(trial_id)
+        return self._ask(number)
 
-    def _ask(self, trial_id: str) -> dict[str, Any]:
+    def _ask(self, number: int) -> dict[str, Any]:
         with warnings.catch_warnings():
             # A setting that is given may lie outside the space of today's version.
             warnings.filterwarnings("ignore", "Fixed parameter", UserWarning)
-            trial = self.study.ask(dict(self._space.distributions))
-        self._trials[trial_id] = trial
-        return trial.params
+            self._running[number] = self.study.ask(dict(self._space.distributions))
+        return self._running[number].params
 
     def _recall(self, row: Row) -> None:
         """Tells Optuna of a trial that has ended in an earlier session."""
-        intermediate = {
-            epoch["epoch"]: epoch[schema.OBJECTIVE]
-            for epoch in self._ledger.epochs_of(row["trial_id"])
-            if epoch.get(schema.OBJECTIVE) is not None and not self._spec.timed
-        }
+        intermediate = self._reported(row)
         values = None
         if row["state"] == schema.COMPLETED:
             values = self._values(row)

@@ -24,6 +24,7 @@ SCHEDULERS = ("asha", "median", "none")
 # What `--resume` may raise: it adds trials, and changes none that is planned.
 RAISABLE = (
     *("n_search_trials", "n_seeds", "n_finalists", "n_finalist_seeds", "time_budget_seconds"),
+    "trial_time_limit_seconds",
 )
 # More would fill the driver's memory before the first trial.
 MOST_EPOCHS, MOST_TRIALS = 100_000, 100_000
@@ -103,10 +104,28 @@ class StudySpec:
     reduction_factor: int = _option(
         3, "--reduction-factor", "of asha: one in so many trials goes on from each rung", low=2
     )
+    repeatable: bool = _option(
+        True,
+        "--repeatable",
+        "the search is the same again whatever trial ends first, for which free places wait",
+    )
+    search_lag: int | None = _option(
+        None,
+        "--search-lag",
+        "a repeatable search proposes trial i knowing those up to i - N; default: the trials at"
+        " once, or twice as many in a large search",
+        low=1,
+    )
     # The last epoch is always evaluated, and so is each at which a scheduler compares trials.
     eval_every: int = _option(1, "--eval-every", "epochs between evaluations", low=1)
     time_budget_seconds: float | None = _option(
         None, "--time-budget", "seconds, after which the study stops with what it has", low=1e-9
+    )
+    trial_time_limit_seconds: float | None = _option(
+        None,
+        "--trial-time-limit",
+        "seconds of training and evaluation, after which a trial ends as failed",
+        low=1e-9,
     )
     # What only a study file has, and `--trial`.
     custom_models: tuple[CustomModel, ...] = ()
@@ -223,7 +242,8 @@ class StudySpec:
             )
             raise SpecError(
                 f"--resume cannot change the study ({told}); leave these options out. It may"
-                " raise --trials, --seeds, --finalists, --finalist-seeds and --time-budget."
+                " raise --trials, --seeds, --finalists, --finalist-seeds, --time-budget and"
+                " --trial-time-limit."
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,21 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, getsignal, signal
+from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, getsignal, signal
 from typing import Any
 
 import ray
 from ray import cloudpickle, tune
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import (
-    AsyncHyperBandScheduler,
-    FIFOScheduler,
-    MedianStoppingRule,
-    TrialScheduler,
-)
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from convae.errors import EngineLostError
@@ -33,9 +27,11 @@ from study.folder import schema
 from study.folder.tables import Row
 from study.plan.ledger import TOTALS, Ledger, Listener, Measurement
 from study.plan.phases import Plan
-from study.plan.spec import StudySpec
+from study.plan.silence import Watch
 from study.plan.trials import PlannedTrial
-from study.tune.trainable import EPOCH, FALLBACK, NODE, PLANNED
+from study.tune.trainable import ENGINE, EPOCH, FALLBACK, NODE, OVER_TIME, PLANNED, WAITS
+from study.tune.workers import Workers
+from study.view.pace import duration
 from study.view.progress import Progress
 
 _log = logging.getLogger(__name__)
@@ -80,77 +76,22 @@ class PlanSearcher(_Uncopied, Searcher):
         raise NotImplementedError("A study is not restored from Ray Tune's own files.")
 
 
-@dataclass(frozen=True)
-class _EndedTrial:
-    """What Ray's schedulers look at of a trial that has ended."""
-
-    trial_id: str
-    status: str = Trial.TERMINATED
-
-
-_UNDECIDED = FIFOScheduler()  # lets every trial go on
-
-
 class SearchScheduler(_Uncopied, FIFOScheduler):
-    """Lets the named scheduler decide on prunable trials, apart for each architecture.
+    """Ends trials early where the plan says so, by the rules of `study.plan.stopping`."""
 
-    Learning curves of different architectures say little about each other. Trials that earlier
-    sessions ended are compared with too.
-    """
-
-    def __init__(self, spec: StudySpec, ledger: Ledger) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self._schedulers = {model: _make_scheduler(spec) for model in spec.models}
-        for row in ledger.rows():
-            if row["group"] == schema.SEARCH and ledger.is_done(row["trial_id"]):
-                self._learn(spec, row["model"], row["trial_id"], ledger)
-
-    def _learn(self, spec: StudySpec, model: str, trial_id: str, ledger: Ledger) -> None:
-        scheduler, trial = self._schedulers[model], _EndedTrial(trial_id)
-        for row in ledger.epochs_of(trial_id):
-            if row["epoch"] in spec.rungs and row.get(schema.OBJECTIVE) is not None:
-                result = {EPOCH: row["epoch"], schema.OBJECTIVE: row[schema.OBJECTIVE]}
-                scheduler.on_trial_add(None, trial)
-                scheduler.on_trial_complete(None, trial, result)  # which decides nothing
-
-    def _of(self, trial: Trial) -> TrialScheduler:
-        planned = planned_of(trial)
-        return self._schedulers[planned.config.model] if planned.prunable else _UNDECIDED
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Passes a prunable trial on."""
-        self._of(trial).on_trial_add(tune_controller, trial)
-
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Passes a prunable trial's error on."""
-        self._of(trial).on_trial_error(tune_controller, trial)
+        self._plan = plan
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether the trial goes on."""
         # An epoch whose loss was not finite has no value to compare.
         if result.get(schema.OBJECTIVE) is None:
             return str(TrialScheduler.CONTINUE)
-        decision = str(self._of(trial).on_trial_result(tune_controller, trial, result))
-        # No trial waits for others to be compared with: a paused one would lose its worker.
-        return str(TrialScheduler.CONTINUE) if decision == TrialScheduler.PAUSE else decision
-
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Passes a prunable trial's end on."""
-        if result.get(schema.OBJECTIVE) is not None:
-            self._of(trial).on_trial_complete(tune_controller, trial, result)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        """Passes a prunable trial's removal on."""
-        self._of(trial).on_trial_remove(tune_controller, trial)
-
-
-def _make_scheduler(spec: StudySpec) -> TrialScheduler:
-    settings: dict[str, Any] = {"time_attr": EPOCH, "grace_period": spec.grace}
-    settings |= {"metric": schema.OBJECTIVE, "mode": schema.MODE}
-    if spec.scheduler == "asha":
-        factor = spec.reduction_factor
-        return AsyncHyperBandScheduler(**settings, max_t=spec.epochs, reduction_factor=factor)
-    return MedianStoppingRule(**settings) if spec.scheduler == "median" else FIFOScheduler()
+        epochs = {epoch.epoch: epoch.eval_mse for epoch in result["history"]}
+        measured = {epoch: mse for epoch, mse in epochs.items() if mse is not None}
+        goes_on = self._plan.goes_on(planned_of(trial), measured)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
 
 class StudyStopper(_Uncopied, tune.Stopper):
@@ -205,6 +146,28 @@ class StudyStopper(_Uncopied, tune.Stopper):
                 signal(number, handler)
 
 
+@contextmanager
+def places_by_signals(plan: Plan, most: int) -> Iterator[None]:
+    """While the block runs, SIGUSR1 lets one more trial train at once and SIGUSR2 one fewer.
+
+    As xargs does with its processes. Trials that train are not ended for it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def change(number: int, *_: Any) -> None:
+        step = 1 if number == SIGUSR1 else -1
+        plan.n_places = min(most, max(1, (plan.n_places or most) + step))
+
+    previous = {number: signal(number, change) for number in (SIGUSR1, SIGUSR2)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal(number, handler)
+
+
 def nodes_alive() -> set[str]:
     """The ids of Ray's nodes."""
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
@@ -224,14 +187,20 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         progress: Progress,
         nodes_alive: Callable[[], set[str]] = nodes_alive,
         on_fallback: Callable[[Fallback], None] = lambda _: None,
+        workers: Workers | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._on_fallback = on_fallback
+        self._workers, self._watch = workers or Workers(), watch or Watch()
+        self._trials: dict[str, Trial] = {}  # that have a worker
+        self._engine_of: dict[str, int | None] = {}  # by its number, if it has lanes
         self._fallbacks: set[str] = set()  # programs that it was told of
         self._ledger, self._stopper, self._progress = ledger, stopper, progress
         self._nodes_alive = nodes_alive
         self._nodes: dict[str, set[str]] = {}  # that a trial's latest attempt may be on
         self._node_of: dict[str, str] = {}  # of the trials at work
         self._shared: dict[str, list[int]] = {}  # trials at work on its node, at each result
+        self._reasons: dict[str, str] = {}  # why an attempt is about to be ended
         ledger.listeners.append(self)
 
     def planned(self, planned: PlannedTrial, row: Row) -> None:
@@ -240,17 +209,27 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
 
     def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
         """Tells of the worker; that of another trial may have been taken for it."""
-        self._progress.started(trial_id_of(trial))
-        self._nodes[trial_id_of(trial)] = self._nodes_alive()
+        trial_id = trial_id_of(trial)
+        self._progress.started(trial_id)
+        self._nodes[trial_id] = self._nodes_alive()
+        self._trials[trial_id] = trial
+        self._workers.started(trial)
+        self._watch.begin(trial_id)
 
     def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **info: Any) -> None:
         """Enters the epochs that a result brings."""
         trial_id = trial_id_of(trial)
         self._node_of[trial_id] = result[NODE]
+        self._engine_of[trial_id] = result[ENGINE]
+        self._watch.hear(trial_id, len(result["history"]), waits=result[WAITS])
         fallback = result.get(FALLBACK)
         if fallback is not None and fallback.program not in self._fallbacks:
             self._fallbacks.add(fallback.program)
             self._on_fallback(fallback)
+        if over_time := result.get(OVER_TIME):
+            # Its next step fails, with which Ray ends its process: nothing of it may train on.
+            self._reasons[trial_id] = over_time
+            trial.max_failures = trial.num_failures
         totals = {name: result[name] for name in TOTALS if name in result}
         if "n_sharing" not in totals:  # without lanes, trials share the CPUs of their node
             at_once = list(self._node_of.values()).count(result[NODE])
@@ -281,19 +260,36 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
             trial.max_failures += 1
             note = f"lost its {lost}, starts again"
         self._nodes[trial_id] = self._nodes_alive()
-        self._ledger.fail_once(trial_id, _error_of(trial), note)
+        self._watch.forget(trial_id)
+        self._ledger.fail_once(trial_id, self._reasons.pop(trial_id, _error_of(trial)), note)
 
     def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
         """Ends the trial as failed."""
-        self._forget(trial_id_of(trial))
-        self._ledger.end(trial_id_of(trial), error=_error_of(trial))
+        trial_id = trial_id_of(trial)
+        self._ledger.end(trial_id, error=self._reasons.get(trial_id) or _error_of(trial))
+        self._forget(trial_id)
 
     def on_step_end(self, **info: Any) -> None:
-        """Lets the view look at the clock."""
+        """Looks for silent trials, and lets the view look at the clock."""
+        silent = {}
+        for silence in self._watch.look():
+            trial_id, seconds = silence.trial_id, silence.seconds
+            trial = self._trials[trial_id]
+            place = self._workers.place_of(trial)
+            silent[trial_id] = f"{silence.what} for {duration(seconds)} ({place})"
+            if silence.too_long:
+                told = f"{silence.what} for {seconds:.0f} s ({place})"
+                self._reasons[trial_id] = f"It was {told}."
+                self._watch.forget(trial_id)
+                ended = self._workers.end(trial, self._engine_of.get(trial_id), silence)
+                self._progress.say(f"{trial_id}  {told}: its {ended} is ended", always=True)
+        self._progress.note_silent(silent)
         self._progress.tick(stopping=self._stopper.stopping)
 
     def _forget(self, trial_id: str) -> None:
-        for known in (self._nodes, self._node_of, self._shared):
+        self._watch.forget(trial_id)
+        by_trial: tuple[dict[str, Any], ...] = (self._nodes, self._node_of, self._engine_of)
+        for known in (*by_trial, self._shared, self._reasons, self._trials):
             known.pop(trial_id, None)
 
     def _lost(self, nodes: set[str], trial: Trial) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.actor import ActorHandle
 
 from convae.data import ImageSet
 from convae.errors import UserError
@@ -35,7 +36,9 @@ from study.plan.lanes import (
 from study.plan.ledger import Ledger
 from study.plan.optuna_file import OptunaFile
 from study.plan.phases import Plan
+from study.plan.repeat import describe_repeat, lags_of
 from study.plan.sampler import check_sampler
+from study.plan.silence import Watch
 from study.plan.spec import StudySpec
 from study.plan.trials import readings_of
 from study.tune.adapters import (
@@ -44,6 +47,7 @@ from study.tune.adapters import (
     PlanSearcher,
     SearchScheduler,
     StudyStopper,
+    places_by_signals,
     trial_id_of,
 )
 from study.tune.engine_actors import RemoteEngine, start_first_engine, start_keeper
@@ -51,6 +55,7 @@ from study.tune.engines import StudyEngine
 from study.tune.ray_patches import patched_reuse
 from study.tune.resources import Resources, Slots, check_storage, find_slots, fits_now, uses_gpus
 from study.tune.trainable import StudyTrial, WorkerSettings
+from study.tune.workers import Workers
 from study.view.log import logging_to
 from study.view.mlflow import MlflowLogger, open_experiment
 from study.view.progress import Progress, describe_plan
@@ -110,7 +115,9 @@ def run_study(
     experiment = open_experiment(mlflow, folder) if mlflow else None
     widths = widths_of(lanes)
     plan_line = describe_plan(spec, slots.n_slots, slots.needs, widths)
-    shapes, lines = None, [plan_line]
+    kept_lags = earlier["resources"].get("search_lag") if earlier else None
+    lags = kept_lags or lags_of(spec, slots.n_slots, places_of(lanes, slots))
+    shapes, lines = None, [plan_line, *describe_repeat(spec, lags)]
     lines += [
         f"{custom.name}: its builder seeds itself, so that its initial weights are the same with"
         " every seed: seeds tell of the order of the images alone"
@@ -122,7 +129,7 @@ def run_study(
         shapes = shapes_of(lanes, len(image_set.train_images), kept)
         lines += changes_of(shapes, kept)
     with ExitStack() as stack:
-        engine, gpu = _prepare_engine(
+        engine, gpu, keeper = _prepare_engine(
             stack, spec, slots, shapes, image_set, workers, by_hand=resources.lanes is not None
         )
         if lock is None:
@@ -144,16 +151,22 @@ def run_study(
                 "fallbacks": dict(earlier["resources"].get("fallbacks") or {}) if earlier else {},
                 "programs": None if shapes is None else programs_to_json(shapes),
                 "max_concurrent": slots.n_slots,
+                "search_lag": lags,
                 "address": resources.address,
             },
         )
-        session = _Session(spec, slots, manifest, ledger, lanes=widths, quiet=quiet)
+        session = _Session(spec, slots, manifest, ledger, lanes=widths, lags=lags, quiet=quiet)
         if experiment:
             ledger.listeners.append(MlflowLogger(experiment, ledger))
         trainable = tune.with_parameters(
-            StudyTrial, engine=engine, folder=folder, owner=lock.lease.owner, settings=workers
+            StudyTrial,
+            engine=engine,
+            folder=folder,
+            owner=lock.lease.owner,
+            settings=workers,
+            limit_seconds=spec.trial_time_limit_seconds,
         )
-        return session.run(trainable, lines)
+        return session.run(trainable, lines, Workers(keeper), Watch(workers.patience))
 
 
 def slots_for(
@@ -184,6 +197,12 @@ def widths_of(lanes: Mapping[str, ModelLanes] | None) -> dict[str, int] | None:
     return {model: programs.n_lanes for model, programs in lanes.items()} if lanes else None
 
 
+def places_of(lanes: Mapping[str, ModelLanes] | None, slots: Slots) -> dict[str, int]:
+    """The trials of each model that are at work at once, at most; none where it has no lanes."""
+    n_devices = slots.n_devices
+    return {model: n * n_devices for model, p in (lanes or {}).items() if (n := p.n_places)}
+
+
 def changes_of(
     shapes: Mapping[ProgramId, ProgramShape], kept: Mapping[ProgramId, ProgramShape]
 ) -> list[str]:
@@ -205,8 +224,8 @@ def _prepare_engine(
     workers: WorkerSettings,
     *,
     by_hand: bool,
-) -> tuple[Callable[[], Any], str | None]:
-    """What makes the engine of each worker, and the GPU, if one was opened.
+) -> tuple[Callable[[], Any], str | None, ActorHandle | None]:
+    """What makes the engine of each worker; the GPU, if one was opened; the engines' keeper.
 
     The engines that are actors start now, and end when the stack is closed.
 
@@ -216,13 +235,15 @@ def _prepare_engine(
     """
     if shapes is None:
         make = workers.engine or StudyEngine
-        return partial(make, image_set, spec.custom_models, n_threads=slots.cpus_per_trial), None
+        engine = partial(make, image_set, spec.custom_models, n_threads=slots.cpus_per_trial)
+        return engine, None, None
     settings = {"shapes": shapes, "custom_models": spec.custom_models}
     keeper = start_keeper(slots, image_set, engine=workers.lanes_engine, **settings)
     stack.callback(ray.kill, keeper)
     gpu = slots.gpus_per_trial > 0
     device = start_first_engine(keeper, slots, by_hand=by_hand) if fits_now(slots) else None
-    return partial(RemoteEngine, keeper, gpu=gpu, n_slots=slots.n_slots), device if gpu else None
+    engine = partial(RemoteEngine, keeper, gpu=gpu, n_slots=slots.n_slots)
+    return engine, device if gpu else None, keeper
 
 
 class _Session:
@@ -236,6 +257,7 @@ class _Session:
         ledger: Ledger,
         *,
         lanes: Mapping[str, int] | None,
+        lags: Mapping[str, int] | None,
         quiet: bool,
     ) -> None:
         self._spec, self._slots, self._manifest, self._ledger = spec, slots, manifest, ledger
@@ -244,7 +266,13 @@ class _Session:
         n_devices = slots.n_devices
         at_once = lanes and {model: max(1, n) * n_devices for model, n in lanes.items()}
         self._plan = plan = Plan(
-            spec, ledger, storage, enforce_alone=lanes is None, lanes=at_once or None
+            spec,
+            ledger,
+            storage,
+            enforce_alone=lanes is None,
+            lanes=at_once or None,
+            lags=lags,
+            n_places=slots.n_slots,
         )
         budget = spec.time_budget_seconds
         left = None if budget is None else budget - manifest.earlier_seconds
@@ -255,19 +283,21 @@ class _Session:
         ledger.on_write = self._write_manifest
         ledger.listeners += [self._optuna_file, self._progress]
 
-    def run(self, trainable: Any, lines: Sequence[str]) -> Outcome:
+    def run(self, trainable: Any, lines: Sequence[str], workers: Workers, watch: Watch) -> Outcome:
         """Trains until no trial is left or the study stops; see `run_study`."""
         status, ledger = "failed", self._ledger
         try:
             with (
                 self._stopper.catching_interrupts(),
+                places_by_signals(self._plan, self._slots.most),
                 logging_to(ledger.folder),
                 closing(self._optuna_file),
+                closing(self._plan),
                 self._progress.live(),
             ):
                 for line in lines:
                     self._progress.say(line, always=True)
-                self._train(trainable)
+                self._train(trainable, workers, watch)
             status = self._stopper.status
         except KeyboardInterrupt:
             status = "interrupted"
@@ -282,19 +312,25 @@ class _Session:
             raise StudyFailedError(str(trouble))
         return Outcome(status, ledger.count(schema.FAILED))
 
-    def _train(self, trainable: Any) -> None:
+    def _train(self, trainable: Any, workers: Workers, watch: Watch) -> None:
         """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
         callback = LedgerCallback(
-            self._ledger, self._stopper, self._progress, on_fallback=self._tell_of
+            self._ledger,
+            self._stopper,
+            self._progress,
+            on_fallback=self._tell_of,
+            workers=workers,
+            watch=watch,
         )
-        with _tune_environment(), patched_reuse(), TemporaryDirectory() as elsewhere:
+        # As many trials may wait for room as there may be: the plan hands out no more.
+        settings = TUNE_SETTINGS | {"TUNE_MAX_PENDING_TRIALS_PG": str(self._slots.most)}
+        with _tune_environment(settings), patched_reuse(), TemporaryDirectory() as elsewhere:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, self._slots.share),
                 tune_config=tune.TuneConfig(
                     search_alg=PlanSearcher(self._plan),
-                    scheduler=SearchScheduler(self._spec, self._ledger),
-                    num_samples=-1,  # the plan says when it is finished
-                    max_concurrent_trials=self._slots.n_slots,
+                    scheduler=SearchScheduler(self._plan),
+                    num_samples=-1,  # the plan says when it is finished, and how many at once
                     reuse_actors=True,
                     trial_name_creator=trial_id_of,
                     trial_dirname_creator=trial_id_of,
@@ -345,18 +381,18 @@ class _Session:
 
 
 @contextmanager
-def _tune_environment() -> Iterator[None]:
-    """While the block runs, Ray Tune sees `TUNE_SETTINGS`, and none of a person's own.
+def _tune_environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """While the block runs, Ray Tune sees these settings, and none of a person's own.
 
     Those are of other programs, and it ends over some that it no longer has.
     """
     theirs = {n: v for n, v in os.environ.items() if n.startswith(("TUNE_", "RAY_AIR_"))}
     for name in theirs:
         del os.environ[name]
-    os.environ.update(TUNE_SETTINGS)
+    os.environ.update(settings)
     try:
         yield
     finally:
-        for name in TUNE_SETTINGS:
+        for name in settings:
             del os.environ[name]
         os.environ.update(theirs)

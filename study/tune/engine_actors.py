@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convae.errors import EngineError, UserError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Of an engine at once: one for each trial, and these for checkpoints, models and trials that leave.
 SPARE_CALLS = 8
 RESULTS_PER_SECOND = 10  # of all trials, at most
+ANSWER_SECONDS = 600.0
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -81,11 +82,23 @@ class EngineKeeper:
         self._n_asked[device] += 1
         return self._engines[device]
 
+    def end_silent(self, number: int, ping_seconds: float) -> bool:
+        """Ends an engine that does not answer within a time, 0 for at once; whether it did so."""
+        for device, engine in list(self._engines.items()):
+            if engine.number == number:
+                ping = engine.actor.describe.remote()
+                if ping_seconds and ray.wait([ping], timeout=ping_seconds)[0]:
+                    return False
+                ray.kill(engine.actor)
+                del self._engines[device]
+                return True
+        return False
+
     def _make(self, node_id: str, visible: str | None) -> ActorHandle:
         # It asks Ray for no GPU, since the trials hold its shares: so it is told which one to see.
         environment = {} if visible is None else {GPU_VARIABLE: visible}
         # Each trial waits for a report in a call of its own, and all may come to one engine.
-        options = {"num_cpus": 0, "max_concurrency": self._slots.n_slots + SPARE_CALLS}
+        options = {"num_cpus": 0, "max_concurrency": self._slots.most + SPARE_CALLS}
         options |= {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
         kind = ray.remote(self._engine).options(**options, runtime_env={"env_vars": environment})
         n_threads = self._slots.cpus_per_trial
@@ -99,28 +112,42 @@ class RemoteEngine:
         keeper: of the study's engines.
         gpu: whether the device is a GPU.
         n_slots: trials at once, of whose results Ray Tune takes in some tens a second.
+        answer_seconds: for an engine to open its device, before another one takes its place.
     """
 
     in_lanes = True
 
-    def __init__(self, keeper: ActorHandle, *, gpu: bool, n_slots: int = 1) -> None:
-        self._keeper, self._gpu = keeper, gpu
+    def __init__(
+        self,
+        keeper: ActorHandle,
+        *,
+        gpu: bool,
+        n_slots: int = 1,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self._keeper, self._gpu, self._answer_seconds = keeper, gpu, answer_seconds
         self.report_seconds = max(LANE_REPORT_SECONDS, n_slots / RESULTS_PER_SECOND)
         self._engine: NumberedEngine | None = None
 
     def describe(self) -> str:
-        """Its device, once it is open; of another engine if this one has ended.
+        """Its device, once it is open; of another engine if this one has ended or does not answer.
 
         Raises:
             UserError: TensorFlow cannot open it.
         """
         self._engine = self._engine or engine_here(self._keeper, gpu=self._gpu)
         try:
-            return str(ray.get(self._engine.actor.describe.remote()))
-        except (RayActorError, EngineError):
+            answer = self._engine.actor.describe.remote()
+            return str(ray.get(answer, timeout=self._answer_seconds))
+        except (RayActorError, EngineError, GetTimeoutError):
             ended = self._engine.number
             self._engine = engine_here(self._keeper, gpu=self._gpu, ended=ended)
             return str(ray.get(self._engine.actor.describe.remote()))
+
+    @property
+    def number(self) -> int | None:
+        """Of the engine, among all that its keeper has made."""
+        return None if self._engine is None else self._engine.number
 
     def remove(self, attempt: Attempt) -> None:
         """Ends an attempt; an engine that has died needs no telling."""

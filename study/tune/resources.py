@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,13 @@ class Slots:
     cpus_per_trial: int  # of each, or of each engine with lanes
     gpus_per_trial: int = 0  # the same
     per_engine: int = 0  # trials that share these in lanes; 0 if each has them for itself
+    # Trials for which there is room; --max-concurrent may allow fewer.
+    n_fitting: int = field(default=0, compare=False)
+
+    @property
+    def most(self) -> int:
+        """Trials that may train at once, if that is raised while the study runs."""
+        return max(self.n_slots, self.n_fitting)
 
     @property
     def n_devices(self) -> int:
@@ -256,7 +263,8 @@ def find_slots(resources: Resources, *, timed: bool = False, per_engine: int = 0
             " --cpus-per-trial, or on a cluster that grows say how many trials at once with --gpus"
             " or --max-concurrent."
         )
-    return Slots(min(n_slots, resources.max_concurrent or n_slots), cpus, gpus, per_engine)
+    n_allowed = min(n_slots, resources.max_concurrent or n_slots)
+    return Slots(n_allowed, cpus, gpus, per_engine, n_fitting=n_slots)
 
 
 def _cpus_for(there: list[Node], *, gpu: bool, engine: bool) -> int:

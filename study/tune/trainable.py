@@ -7,6 +7,7 @@ retries and prunes.
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,11 +20,12 @@ from ray import tune
 from ray.exceptions import RayActorError, RayError
 
 from convae.errors import EngineError, EngineLostError
-from convae.results import EpochResult, Fallback, Report
+from convae.results import EpochResult, Fallback, Report, Status
 from study.folder import schema
 from study.folder.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from study.folder.lock import guard_for
 from study.folder.storage import RunFolder, RunFolderError
+from study.plan.silence import Patience
 from study.plan.trials import PlannedTrial
 from study.tune.engine_actors import RemoteEngine
 from study.tune.engines import Attempt, Ready, StudyEngine
@@ -33,6 +35,9 @@ EPOCH = "epoch"  # what a result calls the epochs trained so far
 FALLBACK = "fallback"  # what a result calls the program that does not work there, if so
 # What is added to the device's name where such a program's trials are trained otherwise.
 PLAIN_TRAINER = " (plain trainer)"
+OVER_TIME = "over_time"  # what a result calls the sentence that ends a trial over its time limit
+WAITS = "waits"  # what a result says of a trial that has no lane, or nothing that trains it, yet
+ENGINE = "engine"  # what a result calls the number of an engine with lanes
 NODE = "node_id"  # what a result calls Ray's node that the trial trains on
 
 _log = logging.getLogger(__name__)
@@ -52,6 +57,11 @@ class WorkerSettings:
     report_seconds: float | None = None
     # Between checkpoints. Of a trial's work, a crash costs about this.
     checkpoint_seconds: float = 30.0
+    patience: Patience | None = None  # with silent ones; None for the default
+
+
+class OverTimeError(RuntimeError):
+    """The trial has trained for longer than it may."""
 
 
 class StudyTrial(tune.Trainable):
@@ -67,6 +77,7 @@ class StudyTrial(tune.Trainable):
         folder: RunFolder | None = None,
         owner: str = "",  # the driver that the folder must have for this worker to write there
         settings: WorkerSettings | None = None,
+        limit_seconds: float | None = None,  # of training and evaluation, for each trial
         node: str | None = None,  # Ray's id of this one; None to ask Ray
     ) -> None:
         """Makes the engine and begins the first trial.
@@ -84,6 +95,7 @@ class StudyTrial(tune.Trainable):
                 " a disk that all nodes share, or in a bucket."
             )
         self._folder, self._settings = folder, settings or WorkerSettings()
+        self._limit_seconds = limit_seconds
         self._node = node or ray.get_runtime_context().get_node_id()
         self._engine = engine()
         self._begin(config[PLANNED], started)
@@ -103,8 +115,11 @@ class StudyTrial(tune.Trainable):
         """Prepares a trial's start, or its continuation from its checkpoint."""
         self._planned = planned
         self._attempt: Attempt | None = None
+        self._state: list[np.ndarray] | None = None  # to go on from, once it is known
         self._device = self._engine.describe()
         self._stands_still = self._ended = False
+        self._status, self._busy_since = Status.WAITING, time.monotonic()
+        self._over_time: str | None = None
         self._diverged_epoch: int | None = None
         self._n_parameters: int | None = None
         self._fallback: Fallback | None = None
@@ -115,8 +130,11 @@ class StudyTrial(tune.Trainable):
         self._has_trained = False
         self._kept_epoch, self._kept_at = 0, time.monotonic()
 
-    def _restore(self, ready: Ready) -> list[np.ndarray] | None:
-        """Goes on from the trial's checkpoint, if that is for what trains it; returns the state."""
+    def _restore(self, ready: Ready) -> list[np.ndarray]:
+        """Goes on from the trial's checkpoint, if that is for what trains it.
+
+        Returns the state, which is empty for a trial that begins.
+        """
         planned = self._planned
         # No state is for a program of another shape, nor for the plain trainer if a lane's.
         self._checkpoint_of = {**planned.config.to_dict(), "program": ready.shape}
@@ -131,7 +149,7 @@ class StudyTrial(tune.Trainable):
         self._has_trained = bool(self._epochs)
         self._unsent = list(kept.epochs)  # all epochs so far
         self._kept_epoch, self._kept_at = len(self._epochs), time.monotonic()
-        return list(kept.state) or None
+        return list(kept.state)
 
     def step(self) -> dict[str, Any]:
         """Waits until the scheduler must decide, the trial's end, or `report_seconds`.
@@ -155,24 +173,36 @@ class StudyTrial(tune.Trainable):
         return not self._has_trained
 
     def _step(self) -> dict[str, Any]:
+        if self._over_time:
+            raise OverTimeError(self._over_time)
         seconds = self._settings.report_seconds
         seconds = self._engine.report_seconds if seconds is None else seconds
         if self._attempt is None:
-            ready = self._engine.ready(self._planned, seconds)
-            if ready is None:
-                return self._result()
-            self._attempt = self._submit(self._restore(ready))
+            if self._state is None:
+                ready = self._engine.ready(self._planned, seconds)
+                if ready is None:
+                    return self._result()
+                self._state = self._restore(ready)
+                if len(self._epochs) in self._rungs:
+                    return self._result()  # the driver may have gone before it decided
+            self._attempt = self._submit(self._state or None)
         elif self._stands_still and not self._unsent and self._diverged_epoch is None:
             # The scheduler knows of all its epochs, and has let it go on.
             self._engine.advance(self._attempt, self._target())
             self._stands_still = False
         if not self._stands_still:
-            self._take(self._engine.report(self._attempt, seconds))
+            if self._status is not Status.RUNNING:
+                self._busy_since = time.monotonic()
+            self._take(self._engine.report(self._attempt, min(seconds, self._seconds_left())))
         finished = len(self._epochs) == self._planned.config.epochs
         if finished and self._planned.keep_model:
             for name, content in self._engine.export(self._attempt).items():
                 self._folder.write(name, content)
         self._ended = finished or self._diverged_epoch is not None
+        if not self._ended and not self._seconds_left():
+            self._ended = True  # the next step raises an error, with which this process ends too
+            limit = f"{self._limit_seconds:g} s of --trial-time-limit"
+            self._over_time = f"It trained for longer than the {limit}."
         result = self._result()
         # Afterwards, since the engine may tell of further epochs then, which the next result has.
         if time.monotonic() - self._kept_at >= self._settings.checkpoint_seconds:
@@ -192,10 +222,30 @@ class StudyTrial(tune.Trainable):
     def _target(self) -> int:
         """The epoch at which the scheduler must decide, or the last one."""
         last = self._planned.config.epochs
-        rungs = self._planned.report_epochs if self._planned.prunable else ()
-        return min((epoch for epoch in rungs if len(self._epochs) < epoch < last), default=last)
+        due = (epoch for epoch in self._rungs if len(self._epochs) < epoch < last)
+        return min(due, default=last)
+
+    @property
+    def _rungs(self) -> tuple[int, ...]:
+        return self._planned.report_epochs if self._planned.prunable else ()
+
+    def _seconds_left(self) -> float:
+        """Of the time limit, at least 0: what ended epochs took, and the one in progress so far.
+
+        Nothing counts while it waits for a lane, a compilation or the scheduler.
+        """
+        if self._limit_seconds is None:
+            return math.inf
+        # A share of a device's time, times those that shared it.
+        spent = sum(e.train_seconds * e.n_sharing + e.eval_seconds for e in self._epochs)
+        if self._status is Status.RUNNING:
+            spent += time.monotonic() - self._busy_since
+        return max(0.0, self._limit_seconds - spent)
 
     def _take(self, report: Report) -> None:
+        if report.epochs:
+            self._busy_since = time.monotonic()
+        self._status = report.status
         self._epochs += report.epochs
         self._unsent += report.epochs
         self._compile_seconds += report.compile_seconds
@@ -209,7 +259,8 @@ class StudyTrial(tune.Trainable):
         self._wall_seconds, self._counted_to = self._wall_seconds + now - self._counted_to, now
         train_seconds = sum(epoch.train_seconds for epoch in self._epochs)
         result = {
-            "done": self._ended,
+            "done": self._ended and not self._over_time,
+            OVER_TIME: self._over_time,
             "diverged_epoch": self._diverged_epoch,
             "history": epochs,
             EPOCH: len(self._epochs),
@@ -222,6 +273,8 @@ class StudyTrial(tune.Trainable):
             "wall_seconds": self._wall_seconds,
             "device": self._device,
             FALLBACK: self._fallback,
+            WAITS: self._status is Status.WAITING,
+            ENGINE: getattr(self._engine, "number", None),
         }
         if self._engine.in_lanes:  # else the driver knows which trials share a machine
             shared = sum(epoch.n_sharing * epoch.train_seconds for epoch in self._epochs)

@@ -47,11 +47,12 @@ class Status:
     # The lowest MSE of completed trials and whose it is, by model and group; None for none.
     best: Mapping[str, Mapping[str, tuple[float, str] | None]]
     running: Sequence[RunningTrial]  # in the order in which they started
+    notes: Sequence[str] = ()  # why a place is free, which trials are silent
 
     def line(self) -> str:
         """In one line, without what is zero."""
-        states = (f"{n} {state}" for state, n in self.states.items() if n)
-        return f"{', '.join(states)}; {self.spent}; {self.left}"
+        states = ", ".join(f"{n} {state}" for state, n in self.states.items() if n)
+        return "; ".join(filter(None, (states, self.spent, self.left, *self.notes)))
 
 
 class LiveView:
@@ -84,6 +85,8 @@ def _head(status: Status) -> Iterator[Rule | Table]:
     head.add_column(min_width=LABEL_WIDTH)
     head.add_row("trials", ", ".join(f"{n} {state}" for state, n in status.states.items()))
     head.add_row("spent", f"{status.spent}; {status.left}")
+    for note in status.notes:
+        head.add_row("note", note)
     yield head
     groups = [
         (group, metric)

@@ -60,6 +60,7 @@ class Progress(Listener):
         self._running: dict[str, RunningTrial] = {}
         self._pace = Pace()
         self._device_said = self._stopping = False
+        self._silent: Mapping[str, str] = {}  # for how long, and where, by trial
 
     @property
     def _n_trials(self) -> int:
@@ -108,6 +109,7 @@ class Progress(Listener):
             states={**states, TO_COME: self._n_trials - len(rows)},
             spent=f"{_epochs(n_epochs)}, {device_seconds:,.0f} device seconds",
             left=self._left(rows, trials),
+            notes=[*self._waits_for(), *map(" ".join, self._silent.items())],
             best={
                 model: {g: _best(rows, model, g, metric) for g, metric in BEST if g in self._groups}
                 for model in self._spec.models
@@ -150,6 +152,12 @@ class Progress(Listener):
             self._waiting[trial_id] = running.planned
         self.say(f"{trial_id}  {note}  {self._explain(row['error'])}", always=True)
 
+    def note_silent(self, silent: Mapping[str, str]) -> None:
+        """Takes the silent trials, for how long and where, in words; says so of each once."""
+        for trial_id in silent.keys() - self._silent.keys():
+            self.say(f"{trial_id}  {silent[trial_id]}", always=True)
+        self._silent = silent
+
     def ended(self, row: Row) -> None:
         """Tells how the trial ended, or that it goes on in another session."""
         self._running.pop(row["trial_id"], None)
@@ -177,6 +185,9 @@ class Progress(Listener):
         if stopping and not self._stopping:
             self._stopping = True
             self.say("stopping; --resume goes on with the trials that run")
+        if self._plan.n_places not in (None, self._n_slots):
+            self._n_slots = self._plan.n_places
+            self.say(f"{self._n_slots} at once from now on", always=True)
         now = self._clock()
         if self._running:
             self._idle_since = self._wait_said = now
@@ -187,6 +198,12 @@ class Progress(Listener):
         if not self._is_live and now - self._status_said >= STATUS_SECONDS:
             self._status_said = now
             self.say(self.status().line())
+
+    def _waits_for(self) -> list[str]:
+        """The trials for which free places wait, so that the search repeats itself."""
+        has_room = len(self._running) + len(self._waiting) < self._n_slots
+        names = self._plan.waits_for if has_room and not self._stopping else []
+        return [f"the next proposal waits for {' and '.join(names)}"] if names else []
 
     def _left(self, rows: list[Row], running: list[RunningTrial]) -> str:
         """The time left, as text."""

@@ -8,7 +8,10 @@ import sys
 import pytest
 from running import write_images
 
-from benchmarks.engine_pace import facts_of
+from benchmarks.engine_pace import LOG, facts_of, watched
+from convae.config import TrialConfig
+from convae.data import load_images
+from convae.shapes import ProgramId
 
 
 def test_fill_is_the_share_of_all_lanes_time_in_which_a_trial_trained():
@@ -29,6 +32,26 @@ def test_fill_is_the_share_of_all_lanes_time_in_which_a_trial_trained():
     assert wide["fill"] == (2 + 2 * 2 + 2) / (2 * 10)
     assert wide["fill_until_last_start"] == 2 / (2 * 4)
     assert (wide["seconds"], wide["n_starts"], wide["slice_ms"]) == ([2, 12], 2, 2000)
+
+
+def test_lanes_tell_of_their_trials_and_not_of_their_proof(tmp_path, monkeypatch):
+    from convae.engine import Engine
+    from convae.lane_program import Shape
+    from convae.lanes import Lanes
+    from convae.proof import prove
+
+    monkeypatch.setenv(LOG, str(tmp_path / "log"))
+    write_images(tmp_path / "noise.npz", n_train=120)
+    shape = Shape(model="dense", n_lanes=2, width=16, chunk_size=40, n_steps=3)
+    programs = {ProgramId("dense", single=False): shape}
+    images = load_images(str(tmp_path / "noise.npz"))
+    with Engine.open(images, programs, prove=prove, lanes=watched(Lanes)) as engine:
+        config = TrialConfig(model="dense", hidden_units=16, batch_size=40, epochs=2)
+        engine.submit("trial", config)
+        assert len(engine.report("trial").epochs) == 2
+    kinds = [json.loads(line)[1] for line in (tmp_path / "log").read_text().splitlines()]
+    assert kinds[:4] == ["compiled", "put", "slice", "slice"]
+    assert kinds.count("put") == kinds.count("compiled") == 1
 
 
 @pytest.mark.cluster

@@ -3,8 +3,9 @@
     python noise_study.py [options of study.run]
 
 Trials leave a checkpoint with every result. Without lanes they are slowed down, to be caught in the
-middle. The environment says how many IMAGES to train on, and which FAULT engines with lanes have:
-"compile", "memory" or "wrong".
+middle. The environment says how many IMAGES to train on, which FAULT engines with lanes have
+("compile", "memory" or "wrong"), after how many PATIENCE_SECONDS silent trials are named, and with
+how many hidden units one sleeps for ever, in which epoch (SLEEPS_AT).
 """
 
 import os
@@ -17,10 +18,13 @@ import numpy as np
 import convae.data
 import study.run
 from convae.data import ImageSet
+from study.plan.silence import Patience
 from study.tune.engines import StudyEngine, open_engine
 from study.tune.trainable import WorkerSettings
 
 FAULT = os.environ.get("FAULT")
+PATIENCE = float(os.environ.get("PATIENCE_SECONDS", "0"))
+SLEEPS_AT = [int(word) for word in os.environ.get("SLEEPS_AT", "").split()]
 N_TRAIN, N_TEST = int(os.environ.get("IMAGES", "200")), 50
 
 
@@ -34,6 +38,8 @@ def slow_engine(*arguments, **settings):
     """Makes the study's own, with a break before each epoch."""
 
     def open_slowly(*arguments, **settings):
+        if SLEEPS_AT:
+            sleep_at(*SLEEPS_AT)
         device, engine = open_engine(*arguments, **settings)
         step = engine.step
 
@@ -45,6 +51,27 @@ def slow_engine(*arguments, **settings):
         return device, engine
 
     return StudyEngine(*arguments, **settings, open_engine=open_slowly)
+
+
+def sleep_at(hidden_units, epoch):
+    """Lets the trials of that size never end that epoch."""
+    from convae.training import Trainer
+
+    start = Trainer.start
+
+    def start_to_sleep(trainer, config):
+        training = start(trainer, config)
+        run_epoch = training.run_epoch
+
+        def run_or_sleep(**settings):
+            if training.epoch + 1 == epoch and config.hidden_units == hidden_units:
+                time.sleep(1e6)
+            return run_epoch(**settings)
+
+        training.run_epoch = run_or_sleep
+        return training
+
+    Trainer.start = start_to_sleep
 
 
 def open_faulty(*arguments, **settings):
@@ -82,5 +109,6 @@ if __name__ == "__main__":
         lanes_engine=FaultyEngine if FAULT else StudyEngine,
         report_seconds=0.1,
         checkpoint_seconds=0.0,
+        patience=Patience(least_seconds=PATIENCE) if PATIENCE else None,
     )
     sys.exit(study.run.main([*sys.argv[1:], "--no-report"], workers=workers))

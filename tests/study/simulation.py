@@ -105,6 +105,7 @@ class Executor:
     # A worker's checkpoints outlive it and the driver.
     checkpoints: dict = field(default_factory=dict)
     n_trained: Counter = field(default_factory=Counter)
+    lag: int | None = None  # of the searches, which then end trials by the study's own scheduler
 
     def session(self, folder):
         """Runs or resumes the study; returns the plan and the ledger. Death passes through."""
@@ -124,7 +125,8 @@ class Executor:
             resources=dict.fromkeys(("cpus_per_trial", "gpus_per_trial", "max_concurrent")),
         )
         ledger.on_write = manifest.write
-        plan = Plan(self.spec, ledger)
+        lags = self.lag and dict.fromkeys(self.spec.models, self.lag)
+        self.plan = plan = Plan(self.spec, ledger, lags=lags)
         self.running = {}
         while self._step(plan, ledger):
             pass
@@ -146,10 +148,13 @@ class Executor:
             }
             kept = self.checkpoints.get(planned.trial_id, [])
             self.running[planned.trial_id] = [planned, list(kept), list(kept)]
+            if planned.prunable and len(kept) in planned.report_epochs:
+                self._tell(planned.trial_id, ledger)  # the driver may have died before it decided
             return True
         if not self.running:
             assert plan.is_finished
             return False
+        assert set(plan.waits_for) <= set(self.running)
         self._train(self.rng.choice(list(self.running)), ledger)
         return True
 
@@ -173,13 +178,21 @@ class Executor:
         ends = epoch == planned.config.epochs
         if not ends and self.rng.random() < 0.3:
             self.checkpoints[trial_id] = list(epochs)
-        if ends or self.rng.random() < 0.5:  # some results carry several epochs
-            ledger.measure(trial_id, Measurement(epoch, list(unsent), totals(epoch)))
-            unsent.clear()
-            pruned = planned.prunable and self.rng.random() < self.chances.prune
-            if ends or pruned:
-                ledger.end(trial_id)
-                del self.running[trial_id]
+        # Some results carry several epochs.
+        if ends or epoch in planned.report_epochs or self.rng.random() < 0.5:
+            self._tell(trial_id, ledger)
+
+    def _tell(self, trial_id, ledger):
+        planned, epochs, unsent = self.running[trial_id]
+        pruned = planned.prunable and self.rng.random() < self.chances.prune
+        if self.lag is not None:
+            metric = metric_of(planned.config)
+            pruned = not self.plan.goes_on(planned, {row["epoch"]: row[metric] for row in unsent})
+        ledger.measure(trial_id, Measurement(len(epochs), list(unsent), totals(len(epochs))))
+        unsent.clear()
+        if pruned or len(epochs) == planned.config.epochs:
+            ledger.end(trial_id)
+            del self.running[trial_id]
 
     def _fail(self, trial_id, ledger):
         planned, *_ = self.running[trial_id]

@@ -19,6 +19,7 @@ from study.folder import schema
 from study.folder.storage import RunFolderError
 from study.plan.ledger import Ledger, Listener
 from study.plan.phases import Plan
+from study.plan.silence import Watch
 from study.plan.spec import StudySpec
 from study.tune.adapters import (
     INTERRUPTS,
@@ -29,8 +30,9 @@ from study.tune.adapters import (
     SearchScheduler,
     StudyStopper,
     error_line,
+    places_by_signals,
 )
-from study.tune.trainable import EPOCH, NODE, PLANNED
+from study.tune.trainable import ENGINE, EPOCH, NODE, OVER_TIME, PLANNED, WAITS
 
 SPEC = StudySpec(
     preset="test", models=("conv",), epochs=9, n_search_trials=8, grace_epochs=3, n_finalists=0
@@ -43,7 +45,8 @@ def result(n_epochs, mse, node="a", n_sharing=1.0):
     A trial on a CPU says nothing of others.
     """
     history = [EpochResult(epoch, 0.1, mse, 1.0, 0.0) for epoch in range(1, n_epochs + 1)]
-    values = {EPOCH: n_epochs, NODE: node, "history": history, schema.OBJECTIVE: mse}
+    values = {EPOCH: n_epochs, NODE: node, ENGINE: 3, WAITS: False}
+    values |= {"history": history, schema.OBJECTIVE: mse}
     values |= totals(n_epochs) | {"n_sharing": n_sharing}
     return {name: value for name, value in values.items() if (name, value) != ("n_sharing", None)}
 
@@ -54,26 +57,49 @@ class Trial(SimpleNamespace):
     __hash__ = object.__hash__
 
 
-# Another trial waits for room, which lets some of Ray's schedulers pause those that run.
-CONTROLLER = SimpleNamespace(get_live_trials=lambda: [Trial(status="PENDING")])
-
-
 class Tune(Listener):
     """Ray Tune's side of a study."""
 
-    def __init__(self, spec, folder, files=None, alive=()):
+    def __init__(self, spec, folder, files=None, alive=(), n_places=None):
         self.folder = folder
         self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
-        self.searcher = PlanSearcher(Plan(spec, self.ledger, enforce_alone=False))
-        self.scheduler = SearchScheduler(spec, self.ledger)
+        self.plan = plan = Plan(spec, self.ledger, enforce_alone=False, n_places=n_places)
+        self.searcher, self.scheduler = PlanSearcher(plan), SearchScheduler(plan)
         self.stopper = StudyStopper(self.ledger, None)
-        watcher = SimpleNamespace(started=lambda _: None)
-        self.callback = LedgerCallback(self.ledger, self.stopper, watcher, lambda: set(alive))
+        self.clock, self.said, self.silent, self.killed = 0.0, [], {}, []
+        watcher = SimpleNamespace(
+            started=lambda _: None,
+            say=lambda line, **_: self.said.append(line),
+            note_silent=lambda silent: setattr(self, "silent", silent),
+            tick=lambda **_: None,
+        )
+        self.callback = LedgerCallback(
+            self.ledger,
+            self.stopper,
+            watcher,
+            lambda: set(alive),
+            workers=SimpleNamespace(
+                started=lambda _: None,
+                place_of=lambda _: "node a, process 7",
+                end=self.end_silent,
+            ),
+            watch=Watch(clock=lambda: self.clock),
+        )
         self.notes = []
         self.ledger.listeners.append(self)
 
     def failed_once(self, row, note):
         self.notes.append(note)
+
+    def end_silent(self, trial, engine, silence):
+        self.killed.append((trial.trial_id, engine))
+        return "worker"
+
+    def wait(self, seconds):
+        """Time passes, in which Tune looks at nothing but the clock."""
+        for _ in range(int(seconds)):
+            self.clock += 1.0
+            self.callback.on_step_end()
 
     def start(self):
         trial = self.hand_out()
@@ -82,7 +108,7 @@ class Tune(Listener):
 
     def hand_out(self):
         config = self.searcher.suggest("a name of Tune's")
-        trial = Trial(
+        return Trial(
             trial_id=config[PLANNED].trial_id,
             status="RUNNING",
             config=config,
@@ -92,17 +118,15 @@ class Tune(Listener):
             error_file=str(self.folder / "error.txt"),
             pickled_error_file=str(self.folder / "error.pkl"),
         )
-        self.scheduler.on_trial_add(CONTROLLER, trial)
-        return trial
 
     def report(self, trial, *reported, **more):
         """Returns whether the trial goes on."""
         trial.last_result = result(*reported, **more)
+        decision = self.scheduler.on_trial_result(None, trial, trial.last_result)
         self.callback.on_trial_result(trial=trial, result=trial.last_result)
-        return self.scheduler.on_trial_result(CONTROLLER, trial, trial.last_result)
+        return decision
 
     def end(self, trial):
-        self.scheduler.on_trial_complete(CONTROLLER, trial, trial.last_result)
         self.callback.on_trial_complete(trial=trial)
 
     def complete(self, trial):
@@ -227,6 +251,38 @@ def test_an_error_of_the_training_is_no_lost_node_whatever_it_says(tune, alive):
     assert tune.ledger.row(trial.trial_id)["error"] == "The actor died because its node has died."
 
 
+def test_a_trial_over_its_time_limit_is_not_tried_again(tune):
+    trial = tune.start()
+    trial.last_result = result(2, 0.5) | {OVER_TIME: "It trained for too long."}
+    tune.callback.on_trial_result(trial=trial, result=trial.last_result)
+    trial.num_failures += 1
+    assert trial.num_failures > trial.max_failures  # so that Ray ends it
+    tune.callback.on_trial_error(trial=trial)
+    row = tune.ledger.row(trial.trial_id)
+    assert (row["state"], row["error"]) == (schema.FAILED, "It trained for too long.")
+    assert (row["epochs_completed"], row["n_retries"]) == (2, 0)
+
+
+def test_a_silent_trial_is_named_and_then_ended_which_costs_it_a_retry(tune):
+    trial, other = tune.start(), tune.start()
+    tune.report(trial, 1, 0.5)
+    for n_epochs in range(1, 7):
+        tune.report(other, n_epochs, 0.5)
+        tune.wait(50)
+    assert list(tune.silent) == [trial.trial_id]
+    assert tune.silent[trial.trial_id] == "silent for 5 min (node a, process 7)"
+    assert tune.killed == [(trial.trial_id, 3)]
+    assert tune.said == [
+        f"{trial.trial_id}  silent for 300 s (node a, process 7): its worker is ended"
+    ]
+    tune.fail(trial, died())
+    assert tune.notes == ["failed, retry 1 of 2"]
+    error = tune.ledger.row(trial.trial_id)["error"]
+    assert error == "It was silent for 300 s (node a, process 7)."
+    tune.wait(1)
+    assert tune.silent == {}
+
+
 OF_A_MODEL = """(at 2026-11-29 18:00:00)
 Traceback (most recent call last):
   File "trainable.py", line 1, in step
@@ -293,7 +349,7 @@ def test_trials_are_compared_with_those_of_earlier_sessions(tmp_path, scheduler)
     tune.start()  # the yardstick, which is cut off
     for mse in (0.01, 0.02, 0.03, 0.04, 0.05):
         trial = tune.start()
-        assert tune.report(trial, 3, mse) != TrialScheduler.PAUSE
+        tune.report(trial, 3, mse)
         tune.end(trial)
     again = Tune(spec, tmp_path, dict(tune.ledger.folder.files))
     again.start()
@@ -307,7 +363,7 @@ def test_a_trial_whose_loss_was_not_finite_has_nothing_to_compare(tune):
     trial = tune.start()
     trial.last_result = result(0, None) | {"history": [], "diverged_epoch": 1}
     tune.callback.on_trial_result(trial=trial, result=trial.last_result)
-    decision = tune.scheduler.on_trial_result(CONTROLLER, trial, trial.last_result)
+    decision = tune.scheduler.on_trial_result(None, trial, trial.last_result)
     assert decision == TrialScheduler.CONTINUE
     tune.end(trial)
     assert tune.ledger.row(trial.trial_id)["state"] == schema.DIVERGED
@@ -333,6 +389,26 @@ def test_an_interrupt_stops_in_an_orderly_way_and_a_second_one_at_once(tune, num
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+def test_signals_change_how_many_trials_train_at_once(tmp_path):
+    tune = Tune(replace(SPEC, n_seeds=8), tmp_path, n_places=2)
+    before = signal.getsignal(signal.SIGUSR1)
+    trials = [tune.start(), tune.start()]
+    with places_by_signals(tune.plan, most=3):
+        assert tune.searcher.suggest("a third") is None
+        for _ in range(2):  # the second finds no room
+            os.kill(os.getpid(), signal.SIGUSR1)
+        trials.append(tune.start())
+        assert tune.searcher.suggest("a fourth") is None
+        for _ in range(3):  # there is always one
+            os.kill(os.getpid(), signal.SIGUSR2)
+        for n_left in (2, 1, 0):
+            tune.complete(trials.pop())
+            assert (tune.plan.n_places, len(trials)) == (1, n_left)
+            assert n_left == 0 or tune.searcher.suggest("none") is None
+        tune.start()
+    assert signal.getsignal(signal.SIGUSR1) is before
 
 
 def test_what_the_system_is_told_to_ignore_stays_ignored(tune):

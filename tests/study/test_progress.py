@@ -72,10 +72,10 @@ def test_duration(seconds, text):
 class Watched:
     """A Progress of trials that do what the test says, a clock that stands still, its output."""
 
-    def __init__(self, folder, spec=SPEC, *, resume=False, terminal=False, quiet=False):
+    def __init__(self, folder, spec=SPEC, *, resume=False, terminal=False, quiet=False, lags=None):
         self.now = 1000.0
         self.ledger = Ledger(RunFolder(folder), resume=resume)
-        self.plan = Plan(spec, self.ledger, enforce_alone=False)
+        self.plan = Plan(spec, self.ledger, enforce_alone=False, lags=lags)
         self.output = io.StringIO()
         size = {"width": 80, "height": 24, "_environ": {"TERM": "xterm"}}
         console = Console(file=self.output, force_terminal=terminal, highlight=False, **size)
@@ -236,6 +236,30 @@ def test_a_study_without_a_trial_says_what_it_waits_for(watched):
     watched.now += 2 * WAIT_SECONDS
     watched.progress.tick(stopping=False)
     assert sum("no trial runs" in line for line in watched.lines()) == 2
+
+
+def test_the_status_names_the_trial_for_which_a_place_waits(tmp_path):
+    spec = replace(SPEC, models=("dense",), hidden_units=(512,), n_search_trials=4)
+    watched = Watched(tmp_path, spec, lags={"dense": 1})
+    watched.end(watched.start(), 10, 0.01, 0.5)  # the reference trial
+    waited_for = watched.start()
+    assert watched.plan.next() is None
+    line = watched.progress.status().line()
+    assert line.endswith(f"; the next proposal waits for {waited_for.trial_id}")
+    watched.end(waited_for, 10, 0.01, 0.5)
+    assert "waits" not in watched.progress.status().line()
+
+
+def test_a_silent_trial_is_told_of_once_and_stays_in_the_status(watched):
+    trial = watched.start().trial_id
+    for seconds in (60, 65, 70):
+        watched.progress.note_silent({trial: f"silent for {seconds} s (node a, process 7)"})
+    (line,) = [line for line in watched.lines() if "silent" in line]
+    assert line.endswith(f"{trial}  silent for 60 s (node a, process 7)")
+    status = watched.progress.status().line()
+    assert status.endswith(f"; {trial} silent for 70 s (node a, process 7)")
+    watched.progress.note_silent({})
+    assert "silent" not in watched.progress.status().line()
 
 
 def test_that_a_study_is_being_stopped_is_said_once(watched):

@@ -155,6 +155,13 @@ def test_where_ray_does_not_start_its_reason_and_the_remedy_are_told(
         pass
 
 
+def test_what_fits_is_known_where_fewer_are_asked_for(cluster):
+    """More may train at once later, while the study runs."""
+    cluster(*on(1, 4))
+    slots = find_slots(Resources(max_concurrent=1))
+    assert (slots.n_slots, slots.most) == (1, 4)
+
+
 @pytest.mark.parametrize(
     ("limits", "told"),
     [

@@ -130,10 +130,63 @@ def test_an_interrupted_study_proposes_what_it_would_have(sampler):
         cut = MemoryFolder()
         executor = Executor(spec, random.Random(seed), Chances(interrupt=0.15), n_slots=1)
         n_sessions = 0
-        while not run(executor, cut).is_finished:
+        while n_sessions < 2 or len(settings_of(cut)) < len(settings_of(whole)):
+            run(executor, cut)
             n_sessions += 1
-        assert n_sessions > 1
         assert settings_of(cut) == settings_of(whole)
+
+
+def search_tables(lag, seed, n_slots=None, deaths=(), **changes):
+    """What a study leaves, but for the file that says when; its trials end in a random order."""
+    settings = {"epochs": 4, "n_search_trials": 24, **ONE_FINALIST, **changes}
+    spec = replace(DENSE, models=("conv", "dense"), **settings)
+    executor = Executor(spec, random.Random(seed), n_slots=n_slots or lag, lag=lag)
+    files = {}
+    for dies_at, done in deaths:
+        with contextlib.suppress(Death):
+            executor.session(MemoryFolder(files, dies_at, done=done))
+    folder = MemoryFolder(files)
+    assert_whole(spec, folder, run(executor, folder))
+    return folder.files[schema.TRIALS_CSV_FILE], folder.files[schema.EPOCHS_CSV_FILE]
+
+
+REPEATED = [
+    {"sampler": sampler, "scheduler": scheduler, "grace_epochs": 1}
+    for sampler in ("tpe", "random")
+    for scheduler in ("asha", "median", "none")
+]
+
+
+@pytest.mark.parametrize("n", [4, pytest.param(50, marks=pytest.mark.cluster)])
+@pytest.mark.parametrize("how", REPEATED, ids=lambda how: f"{how['sampler']}-{how['scheduler']}")
+def test_the_order_of_ends_and_deaths_of_the_driver_decide_nothing(how, n):
+    """Whatever ends first, wherever it dies, on any number of places up to the lag: one table."""
+    expected = {lag: search_tables(lag, seed=0, **how) for lag in (1, 3, 5)}
+
+    @settings(max_examples=n, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        lag=st.sampled_from(sorted(expected)),
+        seed=st.integers(0, 2**32),
+        n_slots=st.integers(1, 5),
+        deaths=st.lists(st.tuples(st.integers(1, 120), st.booleans()), max_size=2),
+    )
+    def check(lag, seed, n_slots, deaths):
+        found = search_tables(lag, seed, min(n_slots, lag), deaths, **how)
+        assert found == expected[lag]
+
+    check()
+
+
+def test_without_a_lag_the_order_of_ends_decides():
+    """Else the test above could not fail."""
+    spec = replace(DENSE, epochs=1, n_search_trials=12, scheduler="none", n_finalists=0)
+    tables = set()
+    for seed in range(3):
+        folder = MemoryFolder()
+        run(Executor(spec, random.Random(seed), n_slots=3), folder)
+        rows = [row for row, _ in known_ends(folder).values() if row["group"] == schema.SEARCH]
+        tables.add(tuple(row["learning_rate"] for row in rows))
+    assert len(tables) > 1
 
 
 def test_tpe_beats_random_at_equal_budget_over_20_seeds():

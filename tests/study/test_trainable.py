@@ -1,6 +1,7 @@
 """What a trial's worker tells Ray Tune, with an engine that pretends, and with the CPU's."""
 
 import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,15 @@ from study.folder import schema
 from study.folder.checkpoints import checkpoint_name
 from study.plan.trials import PlannedTrial
 from study.tune.engines import Attempt, Ready
-from study.tune.trainable import EPOCH, FALLBACK, PLANNED, StudyTrial, WorkerSettings
+from study.tune.trainable import (
+    EPOCH,
+    FALLBACK,
+    OVER_TIME,
+    PLANNED,
+    OverTimeError,
+    StudyTrial,
+    WorkerSettings,
+)
 
 CONFIG = TrialConfig(model="dense", epochs=9, split="search")
 PLAN = PlannedTrial(
@@ -81,12 +90,12 @@ class PretendedEngine:
         return Report(status, epochs, self._diverged_epoch, train_seconds=float(self.epoch))
 
 
-def begin(engine, folder, checkpoint_seconds=0.0, planned=PLAN):
+def begin(engine, folder, checkpoint_seconds=0.0, planned=PLAN, **more):
     """Begins the planned trial on an engine; by default every result leaves a checkpoint."""
     folder.files.setdefault(schema.MANIFEST_FILE, b"{}")
     trial = StudyTrial.__new__(StudyTrial)  # without Ray Tune's logs
     settings = WorkerSettings(checkpoint_seconds=checkpoint_seconds)
-    trial.setup({PLANNED: planned}, lambda: engine, folder, settings=settings, node="a")
+    trial.setup({PLANNED: planned}, lambda: engine, folder, settings=settings, node="a", **more)
     return trial
 
 
@@ -253,3 +262,53 @@ def test_a_worker_that_is_dropped_before_it_trains_asks_for_no_lane():
     assert not engine.targets
     assert not engine.removed
     assert checkpoint_name(PLAN.trial_id) not in folder.files
+
+
+def test_a_trial_that_goes_on_at_a_rung_lets_the_scheduler_decide_first():
+    """The driver may have died before it decided; afterwards the trial trains on from there."""
+    folder = MemoryFolder()
+    trial = begin(PretendedEngine(pace=3), folder)
+    trial.step()
+    again = PretendedEngine(pace=3)
+    trial = begin(again, folder)
+    result = trial.step()
+    assert (result[EPOCH], len(result["history"]), again.targets) == (3, 3, [])
+    results = results_of(trial)
+    assert [epoch.epoch for result in results for epoch in result["history"]] == list(range(4, 10))
+    assert again.targets == [6, 9]
+
+
+def test_a_trial_over_its_time_limit_ends_with_the_epochs_that_it_had():
+    """An epoch takes 2.5 s, every other one 4.5 s since it shares its device."""
+    folder = MemoryFolder()
+    trial = begin(PretendedEngine(pace=1), folder, checkpoint_seconds=60.0, limit_seconds=10.0)
+    results = [trial.step() for _ in range(3)]
+    assert [result[OVER_TIME] for result in results[:2]] == [None, None]
+    assert results[2][OVER_TIME] == "It trained for longer than the 10 s of --trial-time-limit."
+    assert (results[2][EPOCH], results[2]["done"]) == (3, False)
+    with pytest.raises(OverTimeError, match="longer than the 10 s"):
+        trial.step()
+
+
+def test_a_trial_that_waits_uses_up_none_of_its_time():
+    """For a compilation, for a lane, for the scheduler; then an epoch that does not end does."""
+    engine = WaitingEngine()
+    trial = begin(engine, MemoryFolder(), checkpoint_seconds=60.0, limit_seconds=0.3)
+    for status in (Status.WAITING, Status.WAITING, Status.RUNNING):
+        engine.status = status
+        time.sleep(0.4)
+        assert trial.step()[OVER_TIME] is None
+    time.sleep(0.4)
+    assert trial.step()[OVER_TIME]
+
+
+class WaitingEngine(PretendedEngine):
+    """Never ends an epoch."""
+
+    is_ready = False
+
+    def __init__(self):
+        super().__init__(pace=0)
+
+    def _report(self, n_epochs):
+        return Report(self.status, [], None)

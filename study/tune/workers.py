@@ -1,0 +1,57 @@
+"""The processes of trials at work, for the driver: where they are, and how to end silent ones."""
+
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.tune.experiment import Trial
+
+from study.plan.silence import Silence
+
+PING_SECONDS = 10.0  # for an engine to answer
+
+
+class Workers:
+    """Of a study that runs.
+
+    Args:
+        keeper: of the engines with lanes; None without.
+        ping_seconds: for an engine to answer, before it is taken for silent.
+    """
+
+    def __init__(
+        self, keeper: ActorHandle | None = None, ping_seconds: float = PING_SECONDS
+    ) -> None:
+        self._keeper, self._ping_seconds = keeper, ping_seconds
+        self._places: dict[str, Any] = {}  # by Tune's name of a trial, or what will tell of it
+
+    def started(self, trial: Trial) -> None:
+        """Asks where a trial's worker is, before it trains: later it might not answer."""
+        actor = trial.temporary_state.ray_actor
+        self._places[trial.trial_id] = actor.get_current_ip_pid.remote()
+
+    def place_of(self, trial: Trial) -> str:
+        """The node and the process, in words."""
+        place = self._places.get(trial.trial_id)
+        if isinstance(place, ray.ObjectRef) and ray.wait([place], timeout=0)[0]:
+            try:
+                place = "node {}, process {}".format(*ray.get(place))
+            except ray.exceptions.RayError:  # it is gone
+                place = None
+            self._places[trial.trial_id] = place
+        return place if isinstance(place, str) else "node and process not known"
+
+    def end(self, trial: Trial, engine: int | None, silence: Silence) -> str:
+        """Ends what a silent trial hangs on; returns what that was, in words.
+
+        Its engine with lanes, if that does not answer, or answers though the training does not get
+        on; else the worker. Ray Tune finds that out and starts trials again.
+        """
+        if self._keeper is not None and engine is not None:
+            seconds = 0.0 if silence.answers else self._ping_seconds
+            if ray.get(self._keeper.end_silent.remote(engine, seconds)):
+                return "engine"
+        actor = trial.temporary_state.ray_actor
+        if actor is not None:
+            ray.kill(actor)  # also one that is stopped, if in five seconds
+        return "worker"
