@@ -4,7 +4,6 @@ The question is the paper's, or that of the study's author, or else which model 
 error. What is said stands in a template for each: `page/chapters/answer_KIND.html.j2`.
 """
 
-import math
 from typing import Any, Final
 
 from analysis import claims, phrases, settings
@@ -13,6 +12,7 @@ from analysis.chapters import curves, custom, finalists, readings, search, tunin
 from analysis.edges import edge_sentence
 from analysis.load import Run
 from analysis.settings import Estimate, Setting
+from analysis.specifications import by_value, shares
 from study.folder import schema
 from study.folder.paper import REACHES, Claim
 
@@ -41,6 +41,7 @@ def answer(run: Run) -> dict[str, Any]:
         "searched": schema.SEARCH in groups,
         "best_custom": custom.best_sentence(run),
         "status": "" if status == FINISHED else status,
+        "decided": phrases.decisions(run.manifest, schema.REFERENCE),
         **its,
     }
 
@@ -134,11 +135,8 @@ def _of_readings(run: Run) -> dict[str, Any]:
     its = Audit(run)
     claim = next(c for c in its.claims() if c.claim is its.paper.headline)
     means = [estimate.mean for estimate in claim.estimates]
-    metric = claim.claim.measure
-    effects = [e for e in its.effects() if e.metric == metric and e.ratio]
-    effects.sort(key=lambda e: abs(math.log(e.ratio.mean)) if e.ratio else 0)
-    strongest = effects[-1] if effects else None
-    changed = {**its.default, strongest.name: strongest.value} if strongest else its.default
+    cells = its.cells()
+    single = {names[0]: share for names, share in shares(cells).items() if names[0] in its.factors}
     return {
         "kind": "audit",
         "audit": its,
@@ -148,11 +146,12 @@ def _of_readings(run: Run) -> dict[str, Any]:
         "fails": len(claim.under(claims.NOT_REPRODUCED)),
         "least": min(means),
         "most": max(means),
-        "strongest": strongest,
+        "strongest": max(single, key=single.__getitem__, default=""),
+        "shares": single,
+        "by_value": by_value,
+        "cells": cells,
+        "curve": its.curve(),
         "holding": claims.holding(claim.claim),
-        "default": its.default,
-        "turned": [its.ratios(levels)[metric] for levels in (its.default, changed)],
-        "likely": its.likely(),
         "n": [estimate.n for estimate in claim.estimates],
         "figure": readings.FIGURE,
     }

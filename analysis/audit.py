@@ -2,18 +2,17 @@
 
 A reading gives each open value that a claim depends on one of the values that the study tries; the
 manifest lists them, with the label of every setting under each. `analysis.claims` judges each claim
-under each reading; this module says what that amounts to. The rule for the likely reading is fixed
-here, before any data: it looks at the number that the paper measured, not at which claims would
-come true.
+under each reading; this module says what that amounts to. Which reading is likely rests on the
+number that the paper measured alone, not on which claims would come true.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any, Final, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis import claims, settings
@@ -21,10 +20,10 @@ from analysis.claims import IMAGES, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Judge
 from analysis.load import Run
 from analysis.phrases import reading_words
 from analysis.settings import Estimate
+from analysis.specifications import Cell, Levels, chances
 from study.folder import schema
 from study.folder.paper import Claim
 
-Levels = Mapping[str, Any]  # open values by name
 Overall = Verdict | Literal["depends"]
 DEPENDS: Final = "depends"
 
@@ -56,26 +55,17 @@ class AuditedClaim:
         return [levels for levels, one in self.judged if one.verdict == verdict]
 
 
-class Likely(NamedTuple):
-    """Which readings bring about the ratio that the paper measured, on all images it names."""
+class Specification(NamedTuple):
+    """The ratio that is compared under a reading."""
 
-    n_judged: int = 0  # readings with an interval of each ratio after the paper's epochs
-    compatible: tuple[Levels, ...] = ()  # whose intervals contain the paper's ratio and exclude 1
-    nearest: Levels | None = None  # whose worse ratio is nearest to it; None if none was judged
-    factor: float = math.nan  # between its worse ratio and the paper's, from 1 up
-    alike: tuple[Levels, ...] = ()  # others whose intervals overlap all of the nearest one's
-    nearest_value: Levels | None = None  # as `nearest`, with or without an interval
-
-
-class Effect(NamedTuple):
-    """What another value of one open value does, the others as in the default reading."""
-
-    name: str  # of the open value
-    value: Any  # instead of the default's
-    metric: str  # of `IMAGES`
-    # The MSE of each setting ÷ that under the default reading, by name, if it has the value.
-    models: Mapping[str, Estimate | None]
-    ratio: Estimate | None  # of the two, divided by that under the default reading
+    reading: Levels
+    ratios: Mapping[str, Estimate]  # by metric of `IMAGES`
+    together: Estimate  # by the headline's metric; its interval holds together with all others
+    # That a fresh pair of runs has the numbers that the paper measured: the least of their
+    # chances, as these go together. None without a number, without a spread over seeds, or before
+    # the paper's epochs.
+    chance: float | None = None
+    weight: float | None = None  # its share of the sum of all readings' chances
 
 
 class Coverage(NamedTuple):
@@ -100,7 +90,7 @@ class Audit:
     def __init__(self, run: Run) -> None:
         assert run.paper is not None
         self._epochs, self.paper, self.readings = run.epochs, run.paper, run.readings
-        self.factors, self.pair, self._two = run.paper.factors, run.pair, run.two
+        self.factors, self._two = run.paper.factors, run.two
         default = next(reading for reading in run.readings if reading.default)
         self.default, self.under_default = default.levels, default.settings
         labels = {label for reading in run.readings for label in reading.settings.values()}
@@ -169,48 +159,33 @@ class Audit:
             return replace(one, verdict=UNDECIDED, reason=reason)
         return one
 
-    def effects(self) -> list[Effect]:
-        """What each other open value does to the two settings and to their ratio."""
-        default, found = self.under(self.default), []
-        for name, values in self.factors.items():
-            having = [one for one in self.pair if name in self.factors_of(one)]
-            for value, metric in product([v for v in values if v != self.default[name]], IMAGES):
-                changed = self.under({**self.default, name: value})
-                models = {
-                    one: settings.ratio(changed.get(one), default.get(one), metric)
-                    for one in having
-                }
-                both = settings.ratio_over_seeds(
-                    self._by_seed(changed, metric), self._by_seed(default, metric)
-                )
-                found.append(Effect(name, value, metric, models, both))
-        return found
+    @property
+    def metric(self) -> str:
+        """By which the readings are sorted: the headline's."""
+        its = self.paper.headline
+        return its.measure if its and its.measure in IMAGES else schema.TEST_MSE
 
-    def likely(self) -> Likely:
-        """The reading that the paper most likely used, as far as the ratio it measured tells.
+    def cells(self, metric: str = "") -> list[Cell]:
+        """The ratio that is compared by seed, of each reading that has a pair of trials."""
+        metric = metric or self.metric
+        every = [(levels, self._by_seed(self.under(levels), metric)) for levels in self.compared]
+        return [(levels, ratios) for levels, ratios in every if len(ratios)]
 
-        One seed has no interval, and is left out but for `nearest_value`.
-        """
-        numbers = {metric: claim.value for metric, claim in self.paper.numbers.items()}
-        every = [(levels, self.ratios(levels)) for levels in self.compared]
-        known = [(r, [(p, v) for m, v in numbers.items() if (p := its[m])]) for r, its in every]
-        known = [(r, pairs) for r, pairs in known if len(pairs) == len(numbers) > 0]
-        if not known or self.n_epochs < (self.paper.epochs or 0):
-            return Likely()
-        nearest_value, _ = min(known, key=lambda item: _distance(item[1]))
-        judged = [(r, pairs) for r, pairs in known if all(p.n > 1 for p, _ in pairs)]
-        if not judged:
-            return Likely(nearest_value=nearest_value)
-        nearest, its = min(judged, key=lambda item: _distance(item[1]))
-        compatible = [r for r, pairs in judged if all(_brings_about(*pair) for pair in pairs)]
-        alike = [
-            r
-            for r, pairs in judged
-            if r is not nearest
-            if all(_overlap(p, q) for (p, _), (q, _) in zip(pairs, its, strict=True))
-        ]
-        factor = math.exp(_distance(its))
-        return Likely(len(judged), tuple(compatible), nearest, factor, tuple(alike), nearest_value)
+    def curve(self) -> list[Specification]:
+        """The readings that have a pair of trials, by their ratio."""
+        cells, found = self.cells(), []
+        long = self.n_epochs >= (self.paper.epochs or 0)
+        numbers = self.paper.numbers if long else {}
+        of = [chances(self.cells(metric), one.value) for metric, one in numbers.items()]
+        known = [min(its) for its in zip(*of, strict=True)] or [None] * len(cells)
+        total = sum(filter(None, known))
+        for (levels, ratios), chance in zip(cells, known, strict=True):
+            pairs = {metric: pair for metric, pair in self.ratios(levels).items() if pair}
+            together = settings.mean_over_seeds(pd.Series(np.log(ratios)), len(cells))
+            assert together is not None
+            weight = chance / total if chance and total else chance
+            found.append(Specification(levels, pairs, together.exp(), chance, weight))
+        return sorted(found, key=lambda one: one.together.mean)
 
     def coverage(self) -> dict[str, Coverage]:
         """What it has of each setting under each reading of its own."""
@@ -273,20 +248,6 @@ def _deciding(judged: Iterable[tuple[Levels, Judged]]) -> tuple[tuple[str, ...],
     return (names,)
 
 
-def _brings_about(pair: Estimate, value: float) -> bool:
-    """Whether an interval contains a number and excludes 1."""
-    return pair.lowest <= value <= pair.highest and pair.excludes(1)
-
-
-def _overlap(one: Estimate, other: Estimate) -> bool:
-    return one.lowest <= other.highest and other.lowest <= one.highest
-
-
-def _distance(pairs: Iterable[tuple[Estimate, float]]) -> float:
-    """How far the worse of some ratios is from the paper's, as a logarithm."""
-    return max(abs(math.log(pair.mean / value)) for pair, value in pairs)
-
-
 def csv(audited: Iterable[AuditedClaim], factors: Iterable[str]) -> str:
     """A row a claim and reading, as a CSV file; `factors` are the columns of a reading."""
     rows = [
@@ -298,3 +259,19 @@ def csv(audited: Iterable[AuditedClaim], factors: Iterable[str]) -> str:
     frame = pd.DataFrame(rows, columns=[*columns, "verdict", "reason", "overall"])
     whole = [n for n in factors if n in schema.BY_NAME and schema.BY_NAME[n].kind == "int"]
     return frame.astype(dict.fromkeys((*whole, "n"), "Int64")).to_csv(index=False)
+
+
+def curve_csv(curve: Iterable[Specification], metric: str) -> str:
+    """A row a reading, as a CSV file: its ratios with their intervals, and its likelihood.
+
+    The simultaneous interval is that of the metric.
+    """
+    rows = []
+    for one in curve:
+        row: dict[str, Any] = {**one.reading, "n": one.together.n}
+        for name, pair in one.ratios.items():
+            row |= {name: pair.mean, f"{name}_low": pair.low, f"{name}_high": pair.high}
+        ends = one.together.low, one.together.high
+        row |= dict(zip((f"{metric}_together_low", f"{metric}_together_high"), ends, strict=True))
+        rows.append(row | {"chance": one.chance, "weight": one.weight})
+    return pd.DataFrame(rows).to_csv(index=False)

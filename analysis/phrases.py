@@ -18,7 +18,7 @@ from study.folder import schema
 
 if TYPE_CHECKING:
     from analysis.load import Run
-    from analysis.settings import Estimate, Setting
+    from analysis.settings import Chance, Estimate, Setting
     from study.folder.paper import Paper
 
 NO_VALUE: Final = "–"
@@ -134,6 +134,15 @@ def chance(estimate: "Estimate") -> str:
     )
 
 
+def odds(found: "Chance | None", what: str = "") -> str:
+    """A chance by its exact 95 % interval, and how often it was so: "0 to 71 % (0 of 3 pairs)"."""
+    if found is None:
+        return NO_VALUE
+    low, high = (share(end).removesuffix(" %") for end in found.ends)
+    times = f"{found.n_times} of {found.n} {what}".strip()
+    return f"{low.removesuffix('.0')} to {high} % ({times})"
+
+
 # Settings
 
 
@@ -174,6 +183,11 @@ def open_label(name: str) -> str:
     return whose + label_of(name).lower()
 
 
+def factor_label(name: str) -> str:
+    """The same, or "seeds"."""
+    return open_label(name) if name in schema.BY_NAME else name
+
+
 def reading_words(reading: Mapping[str, Any]) -> str:
     """A reading of what a paper leaves open: "batch size 256, latent filters 8"."""
     return ", ".join(f"{open_label(name)} {value}" for name, value in reading.items())
@@ -210,6 +224,8 @@ def lost_words(setting: "Setting") -> str:
     found = [f"seed {seed} {state}" for seed, state in setting.lost.items()]
     by_seed = setting.by_seed()
     found += [f"seed {seed} collapsed ({digits(by_seed[seed])})" for seed in setting.collapsed]
+    if setting.collapsed:
+        found.append(f"mean of the others {mean_and_sd(setting.mean_of_others)}")
     return ", ".join([*found, *(f"seed {seed} not ended" for seed in setting.running)])
 
 
@@ -258,6 +274,19 @@ def listed(words: Iterable[str]) -> str:
     """Some words in a row: "conv", "conv and dense", "conv, dense and unet"; "" for none."""
     *first, last = [*words] or [""]
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def decisions(manifest: Mapping[str, Any], group: str) -> list[str]:
+    """How far the comparisons of a group are that seeds were added to until they are decided."""
+    its = manifest.get("until_decided") or {"comparisons": []}
+    found = []
+    for one in its["comparisons"]:
+        verdict = "decided" if one["decided"] else "not decided"
+        p = "" if one["p"] is None else f", p = {digits(one['p'], 2)}"
+        if one["group"] == group:
+            n = count(one["n"], "seed")
+            found.append(f"{one['setting']} beside {one['base']}: {verdict} after {n}{p}")
+    return found
 
 
 def sentence_case(text: str) -> str:

@@ -3,8 +3,8 @@
     python -m analysis.report results/NAME
 
 In a few seconds on one core it writes results/NAME/report/: index.html, one self-contained page to
-open in a browser; the figures as PNG and SVG; summary.csv and claims.csv; of an audit, audit.csv.
-It prints the page's path. The folder may be a URI (s3://, gs://). Exit 2
+open in a browser; the figures as PNG and SVG; summary.csv and claims.csv; of an audit, audit.csv
+and specifications.csv. It prints the page's path. The folder may be a URI (s3://, gs://). Exit 2
 for a folder that is not a run.
 """
 
@@ -77,7 +77,7 @@ def write_report(path: str | os.PathLike[str]) -> str:
     folder = RunFolder(path)
     for old in folder.names(schema.REPORT_FOLDER):
         name = old.removeprefix(f"{schema.REPORT_FOLDER}/")
-        if (name.startswith("figure-") or name == readings.CSV_FILE) and name not in files:
+        if (name.startswith("figure-") or name in readings.FILES) and name not in files:
             folder.delete(old)
     for name, content in files.items():
         folder.write(f"{schema.REPORT_FOLDER}/{name}", content)

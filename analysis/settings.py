@@ -8,7 +8,7 @@ ones are counted beside it.
 import json
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -28,6 +28,23 @@ JUDGED_BY: Final = {schema.FULL_SPLIT: schema.TEST_MSE, schema.SEARCH_SPLIT: sch
 
 
 @dataclass(frozen=True)
+class Chance:
+    """How often something happened in independent runs: what a further run's chance of it is.
+
+    Its 95 % interval is exact (C. J. Clopper and E. S. Pearson, Biometrika 26, 1934).
+    """
+
+    n_times: int
+    n: int  # runs, or pairs of runs of which none is in two; at least one
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the interval, from 0 to 1."""
+        interval = stats.binomtest(self.n_times, self.n).proportion_ci(CONFIDENCE, "exact")
+        return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A mean over seeds, or a geometric mean of ratios over seeds."""
 
@@ -36,6 +53,7 @@ class Estimate:
     sd: float | None = None  # sample standard deviation; None for n = 1 and for ratios
     low: float | None = None  # lower end of the 95 % interval; None for n = 1
     high: float | None = None
+    ahead: Chance | None = None  # of a ratio of two settings' errors: the first has the lesser one
 
     @property
     def lowest(self) -> float:
@@ -53,17 +71,21 @@ class Estimate:
 
     def inverse(self) -> "Estimate":
         """The ratio of the two the other way round."""
-        ends = (None if end is None else 1 / end for end in (self.high, self.low))
-        return Estimate(1 / self.mean, self.n, None, *ends)
+        low, high = (None if end is None else 1 / end for end in (self.high, self.low))
+        return Estimate(1 / self.mean, self.n, None, low, high)
 
     def exp(self) -> "Estimate":
         """The ratio whose logarithm this is."""
-        ends = (None if end is None else float(np.exp(end)) for end in (self.low, self.high))
-        return Estimate(float(np.exp(self.mean)), self.n, None, *ends)
+        low, high = (None if end is None else float(np.exp(end)) for end in (self.low, self.high))
+        return Estimate(float(np.exp(self.mean)), self.n, None, low, high)
 
 
-def mean_over_seeds(values: pd.Series) -> Estimate | None:
-    """Mean, sample standard deviation and t-interval of one value a seed; None for no value."""
+def mean_over_seeds(values: pd.Series, n_intervals: int = 1) -> Estimate | None:
+    """Mean, sample standard deviation and t-interval of one value a seed; None for no value.
+
+    The interval is one of so many that all hold together with 95 %, by C. E. Bonferroni's
+    inequality, whatever their dependence.
+    """
     numbers = values.dropna().to_numpy(dtype=float)
     n = len(numbers)
     if n == 0:
@@ -73,7 +95,7 @@ def mean_over_seeds(values: pd.Series) -> Estimate | None:
         return Estimate(mean, n)
     sd = float(numbers.std(ddof=1))
     # Not `ttest_1samp`: it has no interval for equal values, such as those of collapsed seeds.
-    low, high = stats.t.interval(CONFIDENCE, n - 1)
+    low, high = stats.t.interval(1 - (1 - CONFIDENCE) / n_intervals, n - 1)
     return Estimate(mean, n, sd, mean + float(low) * sd / n**0.5, mean + float(high) * sd / n**0.5)
 
 
@@ -171,6 +193,12 @@ class Setting:
         """A metric of its completed trials, by seed; by default what it is judged by."""
         return self.completed[metric or self.metric].dropna()
 
+    def with_diverged(self, metric: str = "") -> pd.Series:
+        """The same, and infinity for each seed that diverged: a result, worse than any number."""
+        diverged = self.trials.index[self.trials["state"] == schema.DIVERGED]
+        both: pd.Series = pd.concat([self.by_seed(metric), pd.Series(np.inf, index=diverged)])
+        return both
+
     def mean(self, metric: str = "") -> Estimate | None:
         """Of `by_seed`."""
         return mean_over_seeds(self.by_seed(metric))
@@ -202,6 +230,21 @@ class Setting:
         """The seeds that completed far above the best one: they did not learn what it learnt."""
         by_seed = self.by_seed()
         return list(by_seed.index[by_seed > COLLAPSED_RATIO * by_seed.min()])
+
+    @property
+    def collapse(self) -> Chance | None:
+        """How often a run collapses or diverges; None if none ended in either way or with a value.
+
+        One that failed or was pruned says nothing of it.
+        """
+        ended = self.with_diverged()
+        lost = len(self.collapsed) + int(np.isinf(ended).sum())
+        return Chance(lost, len(ended)) if len(ended) else None
+
+    @property
+    def mean_of_others(self) -> Estimate | None:
+        """The mean over the seeds that did not collapse."""
+        return mean_over_seeds(self.by_seed().drop(self.collapsed))
 
     def value(self, column: str) -> Any:
         """What all of its trials have in a column of the table; None if missing."""
@@ -307,6 +350,9 @@ def models_of(trials: pd.DataFrame) -> list[str]:
 def ratio(top: Setting | None, bottom: Setting | None, metric: str = "") -> Estimate | None:
     """The ratio of any two settings, paired by seed; None if one is absent or they share no seed.
 
+    The chance that a fresh run of the first has the lesser error counts each run once, in the pair
+    of its seed: all pairs of a run of one with a run of the other would not be independent.
+
     Args:
         top: the numerator.
         bottom: the denominator.
@@ -315,7 +361,12 @@ def ratio(top: Setting | None, bottom: Setting | None, metric: str = "") -> Esti
     if top is None or bottom is None:
         return None
     metric = metric or top.metric
-    return ratio_over_seeds(top.by_seed(metric), bottom.by_seed(metric))
+    found = ratio_over_seeds(top.by_seed(metric), bottom.by_seed(metric))
+    if found is None or metric not in schema.METRICS:
+        return found
+    runs = [one.with_diverged(metric) for one in (top, bottom)]
+    tops, bottoms = pd.concat(runs, axis=1, join="inner").to_numpy(dtype=float).T
+    return replace(found, ahead=Chance(int((tops < bottoms).sum()), len(tops)))
 
 
 def frame(settings: Iterable[Setting]) -> pd.DataFrame:

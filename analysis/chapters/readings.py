@@ -1,23 +1,28 @@
 """What the paper leaves open: its contradictions, what it omits, and what depends on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from analysis import phrases, plots
-from analysis.audit import Audit, AuditedClaim, csv, is_audited
+from analysis.audit import Audit, AuditedClaim, Specification, csv, curve_csv, is_audited
 from analysis.claims import IMAGES, NOT_REPRODUCED, REPRODUCED, concerns_paper
 from analysis.load import Run
+from analysis.plots import Marks
+from analysis.specifications import SEEDS, by_value, rounded, shares
 from study.folder import schema
 from study.folder.paper import Paper
 
 FIGURE: Final = "figure-readings"
 CSV_FILE: Final = "audit.csv"
-ROW_INCHES: Final = 0.3
+CURVE_FILE: Final = "specifications.csv"
+FILES: Final = (CSV_FILE, CURVE_FILE)  # that only an audit has
+ROW_INCHES: Final = 0.16
 LOOKS: Final[Mapping[str, plots.Look]] = {
-    "training set": {"color": plots.DARK, "marker": "o", "markersize": 5},
-    "test set": {"color": plots.LIGHT, "marker": "s", "markersize": 4.5},
+    schema.TRAIN_MSE: plots.HOLLOW | {"color": plots.LIGHT, "marker": "s", "markersize": 5},
+    schema.TEST_MSE: {"color": plots.DARK, "marker": "o", "markersize": 4.5},
 }
 
 
@@ -33,32 +38,42 @@ def chapter(run: Run) -> dict[str, Any]:
     if not is_audited(run):
         return its
     audit = Audit(run)
-    rows = ratio_rows(audit)
+    curve, cells, claimed = audit.curve(), audit.cells(), paper.headline
+    ratios = [one.together.mean for one in curve]
+    of = {m: [one.ratios[m].mean for one in curve] for m in IMAGES}
     return its | {
         "audit": audit,
         "audited": (audited := audit.claims()),
         "rarer": {c.claim.says: _rarer(c) for c in audited if c.depends_on},
-        "likely": audit.likely(),
-        "effects": audit.effects(),
-        "lacks": lacks(audit),
-        "default": audit.default,
+        "curve": curve,
+        "n_below": sum(ratio < 1 for ratio in ratios),
+        "n_claimed": sum(ratio <= claimed.value for ratio in ratios) if claimed else 0,
+        "median": float(np.median(ratios)) if ratios else None,
+        "cells": cells,
+        "shares": shares(cells),
+        "by_value": by_value,
+        "SEEDS": SEEDS,
+        "ends_of": rounded,
         "images": IMAGES,
-        "known": (known := rows.dropna(subset="mean")),
+        "lacks": lacks(audit),
         "ends": [
-            f"{kind} {phrases.digits(its.min())} to {phrases.digits(its.max())}"
-            for kind, its in known.groupby("kind", sort=False)["mean"]
+            f"{IMAGES[m]} set {phrases.digits(min(its))} to {phrases.digits(max(its))}"
+            for m, its in of.items()
+            if its
         ],
-        "n_readings": rows["label"].nunique(),
-        "drawing": draw(rows, audit, run.ratio_name) if len(known) else None,
+        "n_readings": len(audit.compared),
+        "drawing": draw(curve, audit, run.ratio_name) if curve else None,
     }
 
 
 def files(run: Run) -> dict[str, bytes]:
-    """audit.csv, of an audit."""
+    """audit.csv and specifications.csv, of an audit."""
     if not (concerns_paper(run) and is_audited(run)):
         return {}
     audit = Audit(run)
-    return {CSV_FILE: csv(audit.claims(), audit.factors).encode()}
+    tables = {CSV_FILE: csv(audit.claims(), audit.factors)}
+    tables[CURVE_FILE] = curve_csv(audit.curve(), audit.metric)
+    return {name: table.encode() for name, table in tables.items()}
 
 
 def _open(run: Run, paper: Paper, name: str) -> tuple[str, str, str]:
@@ -101,40 +116,54 @@ def _rarer(audited: AuditedClaim) -> tuple[str, str, str]:
     return fewer, " / ".join(dict.fromkeys(map(phrases.reading_words, cells))), more
 
 
-def ratio_rows(audit: Audit) -> pd.DataFrame:
-    """The ratio that is compared, a row a reading and set of images, also where there is none.
+def draw(curve: Sequence[Specification], audit: Audit, ratio_name: str) -> plots.Drawing:
+    """The ratio under each reading, the least first, and below it which values each has.
 
-    Returns:
-        Columns label (the open values), kind (the images), mean, low, high and n.
+    A specification curve (U. Simonsohn, J. P. Simmons, L. D. Nelson, Nature Human Behaviour 4,
+    2020).
     """
-    rows: list[tuple[Any, ...]] = []
-    for reading in audit.compared:
-        label = ", ".join(map(str, reading.values()))
-        for metric, pair in audit.ratios(reading).items():
-            measured = (pair.mean, pair.low, pair.high, pair.n) if pair else (None, None, None, 0)
-            rows.append((label, f"{IMAGES[metric]} set", *measured))
-    columns = ["label", "kind", "mean", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:5], "float64"))
-
-
-def draw(rows: pd.DataFrame, audit: Audit, ratio_name: str) -> plots.Drawing:
-    """The ratio under each reading on a log axis, beside the lines 1 and the paper's number."""
-    labels = list(dict.fromkeys(rows["label"]))
-    figure, ax = plots.new_figure(1.3 + ROW_INCHES * len(labels))
-    names = list(audit.compared[0])
-    part = len(labels) // len(audit.factors[names[0]])
-    marked = {claim.value: f"{audit.paper.called} " for claim in audit.paper.numbers.values()}
-    breaks = range(part, len(labels), part)  # between the values of the first
-    points = plots.forest(ax, rows, LOOKS, always=(1.0, *marked), breaks=breaks)
+    rows = [(name, value) for name in curve[0].reading for value in audit.factors[name]]
+    figure = plots.empty_figure(3.2 + ROW_INCHES * len(rows))
+    heights = {"height_ratios": [2.6, ROW_INCHES * len(rows)]}
+    ax, below = figure.subplots(2, 1, sharex=True, gridspec_kw=heights)
+    some = []
+    for metric, look in LOOKS.items():
+        pairs = [one.ratios[metric] for one in curve]
+        texts = [
+            f"{phrases.reading_words(one.reading)}: {IMAGES[metric]} set {phrases.interval(pair)}"
+            for one, pair in zip(curve, pairs, strict=True)
+        ]
+        values = [pair.mean for pair in pairs]
+        some.append(Marks(look, range(len(curve)), values, f"{IMAGES[metric]} set", texts))
+    tested = [one.ratios[audit.metric] for one in curve]
+    ends = [pair.lowest for pair in tested], [pair.highest for pair in tested]
+    ax.vlines(range(len(curve)), *ends, color=plots.DARK, linewidth=1.4)
+    points = plots.marks(ax, some)
+    marked = {one.value: f"{audit.paper.called} " for one in audit.paper.numbers.values()}
+    ax.axhline(1, color="#444444", linewidth=1)
     for place in marked:
-        plots.line_at(ax.axvline, place)
+        plots.line_at(ax.axhline, place)
     for place, words in ({1.0: "equal "} | marked).items():
-        plots.note(ax, place, 1.0, words, ax.get_xaxis_transform())
-    absent = rows.groupby("label", sort=False)["mean"].count() == 0
-    for row in [labels.index(label) for label in absent.index[absent]]:
-        words = "no completed pair of trials "
-        plots.note(ax, 1.0, row, words, ax.get_yaxis_transform(), va="center")
-    ax.set_xlabel(f"MSE, {ratio_name}, log axis")
-    ax.set_ylabel(phrases.sentence_case(", ".join(map(phrases.open_label, names))))
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=2)
+        plots.note(ax, 1.0, place, words, ax.get_yaxis_transform())
+    means = [1.0, *marked, *(pair.mean for one in curve for pair in one.ratios.values())]
+    # An interval from two seeds may be so wide that nothing else would be seen.
+    margin = 4.0
+    low, high = max(min(ends[0]), min(means) / margin), min(max(ends[1]), max(means) * margin)
+    ax.set_ylim(min(low, *means) / 1.1, max(high, *means) * 1.1)
+    plots.log_axis(ax.yaxis)
+    ax.set_ylabel(f"MSE, {ratio_name}, log axis")
+    plots.legend_above(ax)
+    dot = {"color": plots.DARK, "marker": "o", "markersize": 4}
+    for x, one in enumerate(curve):
+        chosen = [y for y, (name, value) in enumerate(rows) if one.reading[name] == value]
+        plots.marks(below, [Marks(dot, [x] * len(chosen), chosen)])
+    breaks = [y for y in range(1, len(rows)) if rows[y][0] != rows[y - 1][0]]
+    plots.rows_axis(
+        below, [phrases.reading_words({name: value}) for name, value in rows], breaks=breaks
+    )
+    below.tick_params(labelsize=plots.SMALL_POINTS)
+    below.set_xticks([])
+    below.set_xlabel(
+        f"{phrases.count(len(curve), 'reading')}, by the ratio on the {IMAGES[audit.metric]} set"
+    )
     return plots.Drawing(FIGURE, figure, points, by="point")

@@ -65,6 +65,7 @@ class Book:
         its = self._environment
         its.filters |= phrases.PHRASES | {"unbroken": _escaped}
         its.filters["drawn"] = Markup  # SVG of this project's making
+        its.filters["verdict"] = verdicts.verdict
         its.globals |= phrases.PHRASES | {"NO_VALUE": phrases.NO_VALUE}
         its.globals |= {"compared": verdicts.compared, "bounds": verdicts.bounds}
         its.globals |= {"gap": self._gap, "figure": self._figure}

@@ -129,6 +129,10 @@ class Manifest:
         """
         self._entries["resources"].setdefault("fallbacks", {})[program] = reason
 
+    def note(self, **entries: Any) -> None:
+        """Notes further entries, which are written with what comes next."""
+        self._entries.update(entries)
+
     def finish(self, status: str) -> None:
         """Notes how the study ended.
 

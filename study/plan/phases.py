@@ -16,6 +16,7 @@ from convae.config import TrialConfig
 from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.tables import Row
+from study.plan.decision import Comparison, Rule, compare, seeds_wanted
 from study.plan.ledger import Ledger, Listener, config_of_row
 from study.plan.search import Search
 from study.plan.spec import StudySpec
@@ -68,6 +69,14 @@ class Plan(Listener):
         storage = storage or optuna.storages.InMemoryStorage()
         self.fixed = fixed_trials(spec)
         self._fixed = deque(trial for trial in self.fixed if not ledger.is_done(trial.trial_id))
+        self._n_fixed = len(self.fixed)
+        # The reference settings that are compared, each with its base, where seeds are added.
+        labels = {trial.setting for trial in self.fixed if _is_reference(trial)}
+        pairs = ((t.setting, t.base) for t in self.fixed if _is_reference(t) and t.base in labels)
+        self._pairs = list(dict.fromkeys(pairs)) if spec.until_decided else []
+        n_pairs = len(self._pairs) + min(spec.n_finalists, spec.share) * len(spec.models)
+        self.rule = Rule(spec.until_decided, n_pairs) if spec.until_decided and n_pairs else None
+        self._n_ended = -1  # reference trials, when seeds were last added to them
         self._searches = {
             (model, number): Search(
                 model,
@@ -88,7 +97,24 @@ class Plan(Listener):
     @property
     def is_finished(self) -> bool:
         """Whether no further trial will ever be handed out."""
-        return schema.WINNER in self._last and not self._last[schema.WINNER]
+        more = self.rule and any(_is_reference(trial) for trial in self._at_work.values())
+        last = schema.WINNER in self._last and not self._last[schema.WINNER]
+        return last and not self._fixed and not more
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """How far the comparisons are to which seeds are added until they are decided."""
+        found = self._compare(schema.REFERENCE, self._pairs, self._spec.seed)
+        searched = {model for model, _ in self._searches} if schema.FINALIST in self._last else ()
+        models = [model for model in self._spec.models if model in searched]
+        return found + [one for model in models for one in self._compare_finalists(model)]
+
+    @property
+    def n_added(self) -> int:
+        """Trials of seeds that were added so far, beyond those of `study.plan.trials`."""
+        first = self._spec.finalist_seeds.stop
+        rows = self._rows(schema.FINALIST) if self.rule else []
+        return len(self.fixed) - self._n_fixed + len([r for r in rows if r["seed"] >= first])
 
     def study_of(self, model: str, number: int = 0) -> optuna.Study:
         """Optuna's study of one of an architecture's searches."""
@@ -126,6 +152,7 @@ class Plan(Listener):
 
     def _next(self) -> PlannedTrial | None:
         at_work = self._at_work.values()
+        self._add_references()
         if self.n_places is not None and len(at_work) >= self.n_places:
             return None
         if self._enforce_alone and any(
@@ -146,10 +173,46 @@ class Plan(Listener):
             if group not in self._last:
                 if any(planned.group == before for planned in at_work):
                     return None
+                if before == schema.FINALIST and self.rule:
+                    self._last[before].extend(self._of_group(before))
+                    if self._last[before]:  # further seeds
+                        return self._last[before].popleft()
                 self._last[group] = deque(self._of_group(group))
             if self._last[group]:
                 return self._last[group].popleft()
         return None
+
+    def _add_references(self) -> None:
+        """Adds seeds to reference settings whose comparison is open, once all they have ended."""
+        n_ended = sum(row["state"] != schema.RUNNING for row in self._rows(schema.REFERENCE))
+        waiting = itertools.chain(self._fixed, self._at_work.values())
+        if not self._pairs or n_ended == self._n_ended or any(map(_is_reference, waiting)):
+            return
+        self._n_ended = n_ended
+        known = {trial.trial_id for trial in self.fixed}
+        wanted = seeds_wanted(self._compare(schema.REFERENCE, self._pairs, self._spec.seed))
+        more = [t for t in fixed_trials(self._spec, wanted) if t.trial_id not in known]
+        self.fixed += more
+        self._fixed.extend(t for t in more if not self._ledger.is_done(t.trial_id))
+
+    def _compare(
+        self, group: str, pairs: Sequence[tuple[str, str]], first: int
+    ) -> list[Comparison]:
+        """How far comparisons of a group are; `first` is its first seed."""
+        if self.rule is None:
+            return []
+        split, seeds = (
+            schema.SEARCH_SPLIT if group == schema.FINALIST else schema.FULL_SPLIT,
+            range(first, first + self.rule.most),
+        )
+        rows = [row for row in self._rows(group) if row["split"] == split]
+        return [compare(group, rows, *pair, seeds, self.rule) for pair in pairs]
+
+    def _compare_finalists(self, model: str) -> list[Comparison]:
+        """How far a model's finalists are compared with its reference setting."""
+        labels = [setting_of(config, self._spec) for config in self._settings(model).values()]
+        pairs = [(label, labels[-1]) for label in labels[:-1]]
+        return self._compare(schema.FINALIST, pairs, self._spec.finalist_seeds.start)
 
     def _next_fixed(self) -> PlannedTrial:
         """The first fixed trial whose model has a free lane, or if there is none the first."""
@@ -214,10 +277,14 @@ class Plan(Listener):
         """By trial."""
         if schema.FINALIST not in searching_trials(self._spec):
             return {}
+        seeds = self._spec.finalist_seeds
+        # All of a model have as many: the winner must not be the one that had fewer to lose.
+        wanted = seeds_wanted(self._compare_finalists(model)) if self.rule else {}
+        n = max([len(seeds), *wanted.values()])
         return {
             f"{schema.FINALIST}-{model}-{name}-s{seed}": replace(config, seed=seed)
             for name, config in self._settings(model).items()
-            for seed in self._spec.finalist_seeds
+            for seed in range(seeds.start, seeds.start + n)
         }
 
     def _best(self, model: str) -> TrialConfig | None:
@@ -255,6 +322,11 @@ class Plan(Listener):
     def ended(self, row: Row) -> None:
         """Notes that it no longer is."""
         self._at_work.pop(row["trial_id"], None)
+
+
+def _is_reference(planned: PlannedTrial) -> bool:
+    """Whether a trial is one of those to whose settings seeds are added."""
+    return planned.group == schema.REFERENCE and planned.config.split == schema.FULL_SPLIT
 
 
 def _rank(rows: Sequence[Row]) -> tuple[int, float]:

@@ -84,6 +84,14 @@ class StudySpec:
     n_finalist_seeds: int = _option(
         3, "--finalist-seeds", "fresh seeds of each finalist", low=1, high=MOST_SEEDS
     )
+    until_decided: int | None = _option(
+        None,
+        "--until-decided",
+        "add seeds to the reference settings and finalists, up to so many, until a test with a"
+        " fixed error rate decides each comparison",
+        low=5,
+        high=MOST_SEEDS,
+    )
     readings: bool = _option(
         False, "--readings", "the reference under every reading of what the paper leaves open"
     )
@@ -162,7 +170,10 @@ class StudySpec:
                 " many."
             )
         n_seeds = max([self.n_seeds, *(table.n_seeds or 0 for table in self.trial_tables)])
-        last = self.finalist_seeds[-1] if self.n_search_trials and self.n_finalists else 0
+        n_seeds = max(n_seeds, self.until_decided or 0)
+        n_fresh = max(self.n_finalist_seeds, self.until_decided or 0)
+        last = self.finalist_seeds.start + n_fresh - 1
+        last = last if self.n_search_trials and self.n_finalists else 0
         last = max(last, self.searches[-1][1])
         if max(self.seed + n_seeds - 1, last) >= N_SEEDS:
             raise SpecError(

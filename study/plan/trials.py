@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import product, zip_longest
 from typing import Any
 
-from convae.config import BY_NAME, Choices, TrialConfig
+from convae.config import BY_NAME, FULL_SPLIT, Choices, TrialConfig
 from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.plan.labels import architecture_of, file_name_of, label_of
@@ -66,8 +66,10 @@ def tables_of(spec: StudySpec) -> list[TrialTable]:
     return sorted([*tables, *spec.trial_tables], key=lambda t: schema.GROUPS.index(t.group))
 
 
-def fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
+def fixed_trials(spec: StudySpec, wanted: Mapping[str, int] | None = None) -> list[PlannedTrial]:
     """The trials that are known before the study starts, in the order in which they start.
+
+    Reference settings have as many seeds as are wanted of them by label, if those are more.
 
     Seed by seed: a study that stops early has whole seeds, not whole settings. The reference trials
     of the first seed come first, each alone: on their times the time comparison rests. A reading
@@ -88,6 +90,8 @@ def fixed_trials(spec: StudySpec) -> list[PlannedTrial]:
         label = setting_of(setting, spec)
         label += "" if table.split == split_of(table.group) else f" split={table.split}"
         n_seeds = table.n_seeds or spec.n_seeds
+        if table.group == schema.REFERENCE and table.split == FULL_SPLIT:
+            n_seeds = max(n_seeds, (wanted or {}).get(setting_of(setting, spec), 0))
         for seed in range(spec.seed, spec.seed + n_seeds):
             trial_id = f"{table.group}-{file_name_of(label)}-s{seed}"
             is_first = seed == spec.seed

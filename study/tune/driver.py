@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -283,7 +283,7 @@ class _Session:
         self._progress = Progress(
             ledger, plan, spec, slots.n_slots, slots.needs, seconds_left=left, quiet=quiet
         )
-        ledger.on_write = manifest.write
+        ledger.on_write = self._write_manifest
         ledger.listeners += [self._optuna_file, self._progress]
 
     def run(self, trainable: Any, lines: Sequence[str], workers: Workers, watch: Watch) -> Outcome:
@@ -354,6 +354,12 @@ class _Session:
             except OSError:  # of Ray Tune's, such as no space for its temporary files
                 _log.exception("the study stops")
                 raise
+
+    def _write_manifest(self) -> None:
+        if rule := self._plan.rule:
+            known = [asdict(one) for one in self._plan.comparisons]
+            self._manifest.note(until_decided={"rule": rule.words, "comparisons": known})
+        self._manifest.write()
 
     def _tell_of(self, fallback: Fallback) -> None:
         """Says once that a program does not work here; the log has the whole error."""

@@ -54,7 +54,6 @@ class Progress(Listener):
         self._n_slots, self._needs, self._quiet, self._clock = n_slots, needs, quiet, clock
         self._console = console or Console(file=sys.stdout, highlight=False)
         self._groups = count_trials(spec)
-        self._n_trials = sum(self._groups.values())
         self._started = self._status_said = self._idle_since = self._wait_said = clock()
         self._deadline = None if seconds_left is None else self._started + seconds_left
         self._waiting: dict[str, PlannedTrial] = {}  # until there is room for them
@@ -62,6 +61,11 @@ class Progress(Listener):
         self._pace = Pace()
         self._device_said = self._stopping = False
         self._silent: Mapping[str, str] = {}  # for how long, and where, by trial
+
+    @property
+    def _n_trials(self) -> int:
+        """As far as is known."""
+        return sum(self._groups.values()) + self._plan.n_added
 
     @property
     def _is_live(self) -> bool:
@@ -257,6 +261,8 @@ def describe_plan(
         wide = ", ".join(f"{n or 1} {model}" for model, n in lanes.items())
         each = f"in engines of {wide} lanes, {needs} each"
     note = ", no two sharing a device" if spec.timed else ""
+    if spec.until_decided:
+        note += f"; seeds are added until the comparisons are decided, up to {spec.until_decided}"
     return f"plan: {trials} trials of {_epochs(spec.epochs)}; {n_slots} at once, {each}{note}"
 
 

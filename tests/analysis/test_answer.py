@@ -2,7 +2,7 @@
 
 import pytest
 from golden import agrees
-from pages import screen
+from pages import run_of_trials, screen, text_of
 from rows import Trial, trial
 from synthetic_runs import (
     MANIFEST,
@@ -126,3 +126,17 @@ def test_what_is_said_on_first_screens():
     }
     text = "\n\n".join("\n".join([f"# {kind}", *lines(html)]) for kind, html in screens.items())
     agrees("answers", f"{text}\n")
+
+
+def test_what_became_of_the_comparisons_that_seeds_were_added_to():
+    one = {"group": schema.REFERENCE, "setting": "conv", "base": "dense-512", "n": 10}
+    known = [one | {"p": 0.00031, "decided": True}]
+    known.append(one | {"setting": "dense-64", "n": 0, "p": None, "decided": False})
+    noted = {"rule": "After 5 seeds and every 5 more.", "comparisons": known}
+    trials = ending_at([0.016] * 2, [0.008] * 2)
+    said = "conv beside dense-512: decided after 10 seeds, p = 0.00031"
+    assert said in "\n".join(lines(screen(*trials, until_decided=noted)))
+    page = text_of(run_of_trials(*trials, until_decided=noted), "claims")
+    assert "(--until-decided). After 5 seeds and every 5 more." in page
+    assert f"- {said}\n- dense-64 beside dense-512: not decided after 0 seeds\n" in page
+    assert "Seeds were added" not in screen(*trials)

@@ -4,19 +4,24 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from golden import agrees
 from pages import chapter_of, run_of_trials, screen, text_of
 from rows import Trial, trial
-from synthetic_runs import MANIFEST, READING_FACTORS, REPORT, audit_trials, write_run
+from scipy import stats
+from synthetic_runs import MANIFEST, REPORT, audit_trials, write_run
 
 from analysis.audit import Audit, AuditedClaim
 from analysis.chapters import readings
+from analysis.load import read_run
 from analysis.page.text import lines
 from analysis.report import write_report
+from analysis.specifications import SEEDS, shares
 from study.folder import schema
 
+PUBLISHED = Path(__file__).parents[2] / "benchmarks" / "results" / "audit-cpu"
 HALF = "half of dense-512's MSE on the test set"
 SIZES = "512 hidden units are the best dense size."
 
@@ -108,28 +113,40 @@ def test_only_completed_trials_enter(state: str):
         for row, history in whole
     ]
     fewer = [pair for pair in whole if pair[0]["seed"] != 2]
-    assert [claim.estimates for claim in audited(*bad).values()] == [
-        claim.estimates for claim in audited(*fewer).values()
-    ]
+
+    def means(pairs: list[Trial]) -> list[tuple]:
+        found = [e for claim in audited(*pairs).values() for e in claim.estimates]
+        return [(e.mean, e.low, e.high, e.n) for e in found]
+
+    assert means(bad) == means(fewer)
     for coverage in audit_of(*bad).coverage().values():
         assert set(coverage.n.values()) == {2}
         assert set(coverage.lost) == {state}
 
 
-def test_the_likely_reading_is_the_one_that_has_the_reports_ratio():
-    # 0.467 times 4.3 is 2.0 with sigmoid; other batch sizes and filters move it far away.
-    apart = {schema.CONV: {16: 0.4}, schema.DENSE: {128: 0.2, 1000: 8.0, "sigmoid": 4.3}}
-    found = audit_of(*audit_trials(factors=apart)).likely()
-    assert found.n_judged == 12
-    assert found.nearest == {
-        "batch_size": 256,
+def test_the_curve_is_sorted_and_its_weights_are_shares_of_the_likelihood():
+    audit = audit_of(*audit_trials(factors=FITS))
+    curve = audit.curve()
+    ratios = [one.ratios[schema.TEST_MSE].mean for one in curve]
+    assert len(curve) == 12
+    assert ratios == sorted(ratios)
+    assert sum(one.weight for one in curve) == pytest.approx(1)
+    best = max(curve, key=lambda one: one.weight)
+    assert best.reading == {
+        "batch_size": 128,
         "latent_filters": 8,
         "hidden_activation": "sigmoid",
     }
-    assert found.factor < 1.05
-    assert set(map(str, found.compatible)) <= {str(found.nearest)}
+    assert best.weight > 0.9
+    # An interval that holds with 11 others is that of 1 − 0.05 / 12.
+    levels, ratios = audit.cells()[0]
+    logs = np.log(ratios)
+    (first,) = [one for one in curve if one.reading == levels]
+    half = stats.t.ppf(1 - 0.025 / 12, 2) * logs.std() / np.sqrt(3)
+    assert first.together.high == pytest.approx(np.exp(logs.mean() + half))
 
 
+# Ratios of 0.5 under one reading alone, and far from it under the others.
 FITS = {schema.CONV: {16: 0.4}, schema.DENSE: {256: 0.2, 1000: 8.0, "sigmoid": 4.29}}
 
 
@@ -137,16 +154,16 @@ FITS = {schema.CONV: {16: 0.4}, schema.DENSE: {256: 0.2, 1000: 8.0, "sigmoid": 4
     ("pairs", "words"),
     [
         (audit_trials(factors=FITS), "The report most likely used batch size 128, latent filters"),
+        (audit_trials(factors=factors(sigmoid=4.29)), "The report may have used batch size"),
         (
-            audit_trials(factors=factors(sigmoid=4.29)),
-            "The report may have used any of 4 of the 12",
+            audit_trials(factors=factors(sigmoid=40.0)),
+            "Under none of 12 readings is the report's 0.5 to be expected: the nearest is batch",
         ),
-        (audit_trials(), "Under none of the 12 readings is conv ÷ dense-512 0.5 on both sets"),
-        (audit_trials(n_seeds=1), "cannot be said yet: the ratio conv ÷ dense-512 has an interval"),
-        (audit_trials(n_epochs=3), "Which reading the report used cannot be said: under none"),
+        (audit_trials(n_seeds=1), "Which reading the report used cannot be said"),
+        (audit_trials(n_epochs=3), "Which reading the report used cannot be said"),
         (
             [p for p in audit_trials(factors=FITS) if p[0]["batch_size"] != 1000],
-            "under 8 of 12 readings. By the value alone the nearest to the report's 0.5 is batch",
+            "4 readings without a pair of trials cannot be judged.",
         ),
     ],
 )
@@ -154,16 +171,30 @@ def test_what_is_said_of_the_likely_reading(pairs: list[Trial], words: str):
     assert words in text_of(run_of_trials(*pairs), "readings")
 
 
-def test_effects_are_ratios_to_the_default_reading():
-    by_value = {(e.name, e.value, e.metric): e for e in audit_of(*audit_trials()).effects()}
-    assert len(by_value) == 8
-    effect = by_value["hidden_activation", "sigmoid", schema.TEST_MSE]
-    assert list(effect.models) == ["dense-512"]
-    dense = effect.models["dense-512"].mean
-    assert dense == pytest.approx(READING_FACTORS[schema.DENSE]["sigmoid"])
-    assert effect.ratio.mean == pytest.approx(1 / dense)
-    filters = by_value["latent_filters", 16, schema.TEST_MSE]
-    assert filters.ratio.mean == pytest.approx(filters.models["conv"].mean)
+def test_shares_of_the_published_audit_are_as_computed_by_hand():
+    """On the test set, by sums of squares of a 3 × 2 × 2 table with 3 seeds a cell."""
+    audit = Audit(read_run(PUBLISHED))
+    found = shares(audit.cells())
+    values = np.array([np.log(ratios) for _, ratios in audit.cells()]).reshape(3, 2, 2, 3)
+    about = values - values.mean()
+    means = about.mean(3)
+    batch, filters, hidden = means.mean((1, 2)), means.mean((0, 2)), means.mean((0, 1))
+    both = means.mean(1) - batch[:, None] - hidden
+    total = (about**2).sum()
+    by_hand = {
+        ("batch_size",): 12 * (batch**2).sum() / total,
+        ("latent_filters",): 18 * (filters**2).sum() / total,
+        ("hidden_activation",): 18 * (hidden**2).sum() / total,
+        ("batch_size", "hidden_activation"): 6 * (both**2).sum() / total,
+        SEEDS: ((about - means[..., None]) ** 2).sum() / total,
+    }
+    assert {name: found[name] for name in by_hand} == pytest.approx(by_hand, abs=1e-12)
+    told = [0.2624, 0.0116, 0.6887, 0.0311, 0.0050]
+    assert list(by_hand.values()) == pytest.approx(told, abs=1e-3)
+    assert sum(found.values()) == pytest.approx(1)
+    curve = [one.ratios[schema.TEST_MSE].mean for one in audit.curve()]
+    assert sum(ratio < 1 for ratio in curve) == 8
+    assert np.median(curve) == pytest.approx(0.78, abs=0.005)
 
 
 def test_an_audit_has_its_file():
@@ -171,6 +202,8 @@ def test_an_audit_has_its_file():
     rows = pd.read_csv(io.BytesIO(content))
     assert len(rows) == 3 * 12 + 3 * 6
     assert set(rows["n"]) == {3}
+    content = readings.files(run_of_trials(*audit_trials()))[readings.CURVE_FILE]
+    assert len(pd.read_csv(io.BytesIO(content))) == 12
 
 
 def test_a_paper_that_measured_no_ratio_has_no_likely_reading():

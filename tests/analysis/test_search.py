@@ -165,8 +165,8 @@ def test_a_winner_is_beside_the_reference_of_its_size():
 @pytest.mark.parametrize(
     ("conv", "dense", "sentence"),
     [
-        ([0.01, 0.01, 0.01], [0.005, 0.01, 0.02], "n = 3 seeds): no more than chance."),
-        ([0.004, 0.0041], [0.01, 0.01], "n = 2 seeds): lower, beyond chance."),
+        ([0.01, 0.01, 0.01], [0.005, 0.01, 0.02], "no more than chance; a fresh run has less"),
+        ([0.004, 0.0041], [0.01, 0.01], "a chance of 16 to 100 % (2 of 2 pairs)."),
         ([0.004], [0.01], "conv has 0.40 times dense's test MSE (n = 1 seed): one seed cannot"),
         ([], [0.01], ""),
     ],
@@ -238,7 +238,7 @@ def test_whatever_became_of_the_trials_no_sentence_lacks_its_n_or_says_nan(ends)
     found += finalist_trials("conv", {"reference": ({}, [0.01, 0.02])})
     for sentence in lines(screen(*found)):
         assert not re.search(r"\bnan\b|\bNone\b|\binf\b", sentence)
-        for judged in re.findall(r"has [\d.]+ times [^.:]*MSE \(([^)]*)\): ([^.]*)\.", sentence):
+        for judged in re.findall(r"has [\d.]+ times [^.:]*MSE \(([^)]*)\): ([^.;]*)[.;]", sentence):
             bounds, verdict = judged
             assert re.search(r"n = \d+ seed", bounds)
             assert ("95 % interval" in bounds) == (verdict != "one seed cannot tell")

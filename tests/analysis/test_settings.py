@@ -8,15 +8,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pages import run_of_trials
-from rows import trial
+from rows import trial, without_value
 from scipy import stats
 from synthetic_runs import custom_trials
 
 from analysis.settings import (
+    Chance,
     Estimate,
     curve,
     frame,
     mean_over_seeds,
+    ratio,
     ratio_curve,
     ratio_over_seeds,
     welch_ratio,
@@ -87,6 +89,42 @@ def test_a_ratio_the_other_way_round_is_its_inverse(top: list[float], bottom: li
     a, b = pd.Series(top), pd.Series(bottom)
     found, other = ratio_over_seeds(a, b).inverse(), ratio_over_seeds(b, a)
     assert (found.mean, found.low, found.high) == pytest.approx((other.mean, other.low, other.high))
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 40), data=st.data())
+def test_the_interval_of_a_chance_is_clopper_and_pearsons(n: int, data: st.DataObject):
+    n_times = data.draw(st.integers(0, n))
+    low, high = Chance(n_times, n).ends
+    # What was seen, or more, has a chance of 2.5 % at the lower end; likewise at the upper end.
+    assert low == 0 if n_times == 0 else stats.binom.sf(n_times - 1, n, low) == pytest.approx(0.025)
+    assert high == 1 if n_times == n else stats.binom.cdf(n_times, n, high) == pytest.approx(0.025)
+
+
+def test_a_diverged_run_is_behind_any_other_and_each_run_is_in_one_pair():
+    ends = {"conv": [0.010, 0.012, None, None, 0.011], "dense": [0.011, 0.011, 0.011, None]}
+    lost = {"n_epochs": 2, **without_value(schema.DIVERGED)}
+    conv, dense = run_of_trials(
+        *(
+            trial(model, seed=seed, **({"mse": [0.06, end]} if end else lost))
+            for model, its in ends.items()
+            for seed, end in enumerate(its)
+        )
+    ).of(schema.REFERENCE)
+    assert (ratio(conv, dense).n, ratio(conv, dense).ahead) == (2, Chance(1, 4))
+    assert ratio(dense, conv).ahead == Chance(2, 4)
+    assert ratio(conv, dense, "train_seconds").ahead is None
+    assert (conv.collapse, dense.collapse) == (Chance(2, 5), Chance(1, 4))
+
+
+def test_collapsed_seeds_are_counted_and_left_out_of_the_mean_beside():
+    ends = [0.010, 0.012, 0.067]
+    (conv,) = run_of_trials(
+        *(trial(seed=seed, mse=[0.06, end]) for seed, end in enumerate(ends)),
+        trial(seed=3, **without_value(schema.FAILED)),
+    ).reference
+    assert (conv.collapse, conv.mean_of_others.n) == (Chance(1, 3), 2)
+    assert conv.mean_of_others.mean == pytest.approx(0.011)
 
 
 @pytest.mark.parametrize(

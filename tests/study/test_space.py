@@ -191,7 +191,7 @@ def test_what_would_change_trials_already_planned_is_refused_with_the_difference
 def test_what_may_be_raised_only_adds_trials():
     spec = StudySpec(preset="test", n_search_trials=4, n_seeds=2, time_budget_seconds=9.0)
     more = replace(spec, n_search_trials=6, n_searches=2, n_seeds=3, time_budget_seconds=10.0)
-    more = replace(more, n_finalists=4, n_finalist_seeds=4)
+    more = replace(more, n_finalists=4, n_finalist_seeds=4, trial_time_limit_seconds=9.0)
     raised = {name for name, value in spec.to_dict().items() if value != more.to_dict()[name]}
     assert raised == set(RAISABLE)
     before = {trial.trial_id: trial for trial in fixed_trials(spec)}
