@@ -75,4 +75,6 @@ def with_settings(values: Settings | None = None) -> Iterator[None]:
 
 
 PINNED: Settings = tuple(ours for _, _, ours in _GLOBAL)
-_apply(PINNED)
+# Nothing is read: to read jit has TensorFlow read its flags, which `convae.xla` sets later.
+for _, write, ours in _GLOBAL:
+    write(ours)

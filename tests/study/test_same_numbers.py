@@ -193,7 +193,7 @@ def test_a_lost_node_costs_its_trials_a_start_and_none_of_their_retries(tmp_path
     wait_until_gone(cluster)
     trials, epochs = tables(study.folder)
     assert_complete(trials, epochs, 9, 100)
-    said = [line for line in lines if "lost its node" in line or "retry" in line]
+    said = [line for line in lines if "lost its node" in line or ", retry " in line]
     assert trials.n_retries.sum() == len(said)
     assert 1 <= (trials.n_retries > 0).sum() <= max(4, len(lost))
     assert all("lost its node" in line for line in said), said

@@ -85,13 +85,13 @@ OPTIONS = ["--preset", "reference", "--models", "dense", "--hidden", "64", "128"
 OPTIONS += ["--epochs", "4", "--gpus", "0", "--cpus-per-trial", "1", "--max-concurrent", "2"]
 
 
-def stop_one_of(study, kind):
-    """Stops a process of a study, of a kind, which must be told of and ended."""
+def stop_one_of(study, kind, trial):
+    """Stops a process of a study, of a kind, which must be told of with the trial, and ended."""
     study.wait_for("training on")
     stopped = study.wait_until(lambda: processes(kind, study.mark))[0]
     os.kill(stopped, signal.SIGSTOP)
-    study.wait_for(r"dense-256-s0  (silent|without an epoch) for .* \(node .*, process \d+\)$")
-    study.wait_for(r"dense-256-s0  silent for \d+ s .* is ended$")
+    study.wait_for(rf"{trial}  (silent|without an epoch) for .* \(node .*, process \d+\)$")
+    study.wait_for(rf"{trial}  silent for \d+ s .* is ended$")
 
 
 def finish(study):
@@ -105,7 +105,7 @@ def test_a_stopped_worker_and_a_trial_that_sleeps_for_ever_cost_the_others_nothi
     limit = ["--trial-time-limit", "20"]
     environment = {"PATIENCE_SECONDS": "4", "SLEEPS_AT": "64 3"}
     study = Study("noise_study.py", tmp_path, *OPTIONS, *limit, **environment)
-    stop_one_of(study, TRIAL)
+    stop_one_of(study, TRIAL, "dense-256-s0")
     code, lines, trials = finish(study)
     assert code == 1, lines
     assert (trials.state[256], trials.n_retries[256]) == (schema.COMPLETED, 1)
@@ -119,7 +119,7 @@ def test_a_stopped_worker_and_a_trial_that_sleeps_for_ever_cost_the_others_nothi
 @pytest.mark.cluster
 def test_an_engine_that_is_stopped_is_replaced(tmp_path):
     study = Study("noise_study.py", tmp_path, *OPTIONS, "--lanes", "3", PATIENCE_SECONDS="4")
-    stop_one_of(study, ENGINE)
+    stop_one_of(study, ENGINE, r"dense-\d+-s0")  # whose turn it was
     code, lines, trials = finish(study)
     assert code == 0, lines
     assert set(trials.state) == {schema.COMPLETED}
