@@ -2,7 +2,7 @@
 #   make study   the quick study on real MNIST, to a finished report (two minutes on two cores)
 #   make test    the tests, but for the next ones
 #   make test-cluster   studies on several Ray nodes, with faults that are real ones
-#   make coverage   the branches that all tests take (twenty minutes)
+#   make coverage   the branches that all tests take (half an hour)
 #   make lint    ruff and mypy
 #   make bench   an epoch of the trainer against Keras' model.fit
 #   make .venv   the set-up alone: by uv, the machine's or one that pip fetches; PIP=1: by pip alone
