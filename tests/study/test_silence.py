@@ -103,7 +103,7 @@ def finish(study):
 @pytest.mark.cluster
 def test_a_stopped_worker_and_a_trial_that_sleeps_for_ever_cost_the_others_nothing(tmp_path):
     limit = ["--trial-time-limit", "20"]
-    environment = {"PATIENCE_SECONDS": "4", "SLEEPS_AT": "64 3"}
+    environment = {"PATIENCE_SECONDS": "8", "SLEEPS_AT": "64 3"}
     study = Study("noise_study.py", tmp_path, *OPTIONS, *limit, **environment)
     stop_one_of(study, TRIAL, "dense-256-s0")
     code, lines, trials = finish(study)
@@ -118,7 +118,7 @@ def test_a_stopped_worker_and_a_trial_that_sleeps_for_ever_cost_the_others_nothi
 
 @pytest.mark.cluster
 def test_an_engine_that_is_stopped_is_replaced(tmp_path):
-    study = Study("noise_study.py", tmp_path, *OPTIONS, "--lanes", "3", PATIENCE_SECONDS="4")
+    study = Study("noise_study.py", tmp_path, *OPTIONS, "--lanes", "3", PATIENCE_SECONDS="8")
     stop_one_of(study, ENGINE, r"dense-\d+-s0")  # whose turn it was
     code, lines, trials = finish(study)
     assert code == 0, lines
