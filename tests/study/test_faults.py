@@ -115,10 +115,10 @@ def test_a_disk_that_takes_no_more_ends_the_study_and_loses_nothing(tmp_path):
     n_trials = 14
     run = shlex.join(command(PROGRAM, storage, *OPTIONS, "--seeds", str(n_trials // 2)))
     resume = shlex.join(command(PROGRAM, storage, "--resume", *RESOURCES))
-    table = storage / "study" / schema.TRIALS_CSV_FILE
-    # A mount of its own over the folder: one with files open for writing cannot be made read-only.
+    # By what it prints: tables come now and then. A mount of its own over the folder: one with
+    # files open for writing cannot be made read-only.
     script = f"""
-        completed() {{ cat {table} 2>/dev/null | grep -c '"completed"'; }}
+        completed() {{ grep -c "  completed  " {printed}; }}
         break_at_one_more() {{
             before=$(completed)
             "$@" >> {printed} 2>&1 &
@@ -127,6 +127,7 @@ def test_a_disk_that_takes_no_more_ends_the_study_and_loses_nothing(tmp_path):
             wait $!; echo "exit code $?" >> {printed}
             (cd {storage}; eval "$mended") || exit 8
         }}
+        touch {printed}
         mount -t tmpfs -o size=8m none {storage}
         fault="cat /dev/zero > filler" mended="rm filler"
         break_at_one_more {run}
