@@ -86,12 +86,11 @@ OPTIONS += ["--epochs", "4", "--gpus", "0", "--cpus-per-trial", "1", "--max-conc
 
 
 def stop_one_of(study, kind, trial):
-    """Stops a process of a study, of a kind, which must be told of with the trial, and ended."""
+    """Stops a process of a study, of a kind, which must be told of with the trial."""
     study.wait_for("training on")
     stopped = study.wait_until(lambda: processes(kind, study.mark))[0]
     os.kill(stopped, signal.SIGSTOP)
     study.wait_for(rf"{trial}  (silent|without an epoch) for .* \(node .*, process \d+\)$")
-    study.wait_for(rf"{trial}  silent for \d+ s .* is ended$")
 
 
 def finish(study):
@@ -106,6 +105,7 @@ def test_a_stopped_worker_and_a_trial_that_sleeps_for_ever_cost_the_others_nothi
     environment = {"PATIENCE_SECONDS": "8", "SLEEPS_AT": "64 3"}
     study = Study("noise_study.py", tmp_path, *OPTIONS, *limit, **environment)
     stop_one_of(study, TRIAL, "dense-256-s0")
+    study.wait_for(r"dense-256-s0  silent for \d+ s .* is ended$")
     code, lines, trials = finish(study)
     assert code == 1, lines
     assert (trials.state[256], trials.n_retries[256]) == (schema.COMPLETED, 1)
@@ -123,4 +123,4 @@ def test_an_engine_that_is_stopped_is_replaced(tmp_path):
     code, lines, trials = finish(study)
     assert code == 0, lines
     assert set(trials.state) == {schema.COMPLETED}
-    assert trials.n_retries.max() == 1
+    assert trials.n_retries.max() <= 1
