@@ -242,10 +242,6 @@ class Lanes:
         self._program.train(*self._arguments())[1].numpy()
         return time.perf_counter() - start
 
-    def hlo(self) -> str:
-        """What XLA makes of a slice, as text; compiles it once more."""
-        return self._program.hlo(*self._arguments())
-
     def check(self, config: TrialConfig, state: LaneState | None = None) -> None:
         """Whether the program can train this trial, from this state.
 

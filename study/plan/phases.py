@@ -201,10 +201,8 @@ class Plan(Listener):
         """How far comparisons of a group are; `first` is its first seed."""
         if self.rule is None:
             return []
-        split, seeds = (
-            schema.SEARCH_SPLIT if group == schema.FINALIST else schema.FULL_SPLIT,
-            range(first, first + self.rule.most),
-        )
+        seeds = range(first, first + self.rule.most)
+        split = schema.SEARCH_SPLIT if group == schema.FINALIST else schema.FULL_SPLIT
         rows = [row for row in self._rows(group) if row["split"] == split]
         return [compare(group, rows, *pair, seeds, self.rule) for pair in pairs]
 
