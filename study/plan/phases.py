@@ -184,9 +184,11 @@ class Plan(Listener):
 
     def _add_references(self) -> None:
         """Adds seeds to reference settings whose comparison is open, once all they have ended."""
-        n_ended = sum(row["state"] != schema.RUNNING for row in self._rows(schema.REFERENCE))
         waiting = itertools.chain(self._fixed, self._at_work.values())
-        if not self._pairs or n_ended == self._n_ended or any(map(_is_reference, waiting)):
+        if not self._pairs or any(map(_is_reference, waiting)):
+            return
+        n_ended = sum(row["state"] != schema.RUNNING for row in self._rows(schema.REFERENCE))
+        if n_ended == self._n_ended:
             return
         self._n_ended = n_ended
         known = {trial.trial_id for trial in self.fixed}
