@@ -227,7 +227,7 @@ def _of_question(run: Run) -> dict[str, Any]:
 
 def _limits(run: Run) -> tuple[int, int] | None:
     """The most search trials of a model, and their epochs: what a tuned answer rests on."""
-    rows = run.trials[run.trials["group"] == schema.SEARCH]
+    rows = run.searched
     if rows.empty:
         return None
     return int(rows.groupby("model").size().max()), int(rows["epochs"].max())

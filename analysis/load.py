@@ -77,6 +77,17 @@ class Run:
         return pd.concat([s.completed for s in self.reference] or [none], ignore_index=True)
 
     @cached_property
+    def searched(self) -> pd.DataFrame:
+        """The trials of its searches."""
+        return self.trials[self.trials["group"] == schema.SEARCH]
+
+    @property
+    def samplers(self) -> list[str]:
+        """What proposed them."""
+        spec = self.manifest["spec"]
+        return spec.get("samplers") or [spec.get("sampler", "tpe")]
+
+    @cached_property
     def named(self) -> dict[str, Setting]:
         """The `reference` settings by label: "conv", "dense-512", "unet"."""
         return {s.label: s for s in self.reference}

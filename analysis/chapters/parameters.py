@@ -170,7 +170,7 @@ def bars(run: Run, model: str, color: str) -> dict[str, Any]:
 def chapter(run: Run) -> dict[str, Any]:
     """Importances and slices of each searched architecture."""
     models = []
-    for model in models_of(run.trials[run.trials["group"] == schema.SEARCH]):
+    for model in models_of(run.searched):
         data, color = parameter_table(run.trials, model), plots.looks_of(run.models)[model]["color"]
         parameters = varied_parameters(data)
         done = data[data["state"] == schema.COMPLETED].dropna(subset="value")

@@ -164,7 +164,7 @@ def trial_words(run: Run) -> dict[str, str]:
 
 def n_trials(run: Run, model: str | None = None) -> str:
     """How many search trials there are, and how they were trained."""
-    found = run.trials[run.trials["group"] == schema.SEARCH]
+    found = run.searched
     found = found if model is None else found[found["model"] == model]
     counts = found.groupby("model").size().items()
     each = ", ".join(f"{count(n, 'trial')} ({name})" for name, n in counts)
@@ -221,7 +221,7 @@ def drawing(run: Run, by: Literal["number", "seconds"]) -> Drawing | None:
 
 def chapter(run: Run) -> dict[str, Any]:
     """What the search found, and who is ahead when the architectures are tuned."""
-    searched = run.trials[run.trials["group"] == schema.SEARCH]
+    searched = run.searched
     models, finals = settings.models_of(searched), finalists.by_model(run)
     cost, tested = spent(run.trials), winners.by_model(run)
     best = finalists.completed_search(run).drop_duplicates("model")

@@ -29,12 +29,12 @@ MIN_TRIALS: Final = 5  # of a model; fewer have no band to speak of
 
 def why_not(run: Run) -> str:
     """Why a run's search has no tuning curves, to end a sentence; "" if it has."""
-    spec, rows = run.manifest["spec"], _search(run)
-    if (sampler := spec.get("sampler", "tpe")) != "random":
-        return f"the sampler {sampler} proposed its trials"
-    if spec.get("given_trials", True):
+    for sampler in run.samplers:
+        if sampler != "random":
+            return f"the sampler {sampler} proposed its trials"
+    if run.manifest["spec"].get("given_trials", True):
         return "some of its trials were given"
-    if (rows["state"] == schema.PRUNED).any():
+    if (run.searched["state"] == schema.PRUNED).any():
         return "some of its trials were pruned"
     if not samples(run):
         return f"no model has {MIN_TRIALS} ended trials"
@@ -47,7 +47,7 @@ def samples(run: Run) -> dict[str, tuple[list[float], float]]:
     A diverged trial is worse than any other: its objective is infinite. One that failed through no
     fault of its setting, or has not ended, says nothing.
     """
-    ended = _search(run)
+    ended = run.searched
     ended = ended[ended["state"].isin((schema.COMPLETED, schema.DIVERGED))]
     value = ended[schema.OBJECTIVE].where(ended["state"] == schema.COMPLETED, math.inf)
     found = {}
@@ -173,14 +173,10 @@ def chapter(run: Run) -> dict[str, Any]:
         curves[model] = curve.assign(seconds=seconds * curve["k"])
     diverged = {model: sum(map(math.isinf, values)) for model, (values, _) in its.items()}
     return {
-        "reason": reason if len(_search(run)) else "",
+        "reason": reason if len(run.searched) else "",
         "said": comparison(curves),
         "drawings": [drawing(run, curves, by) for by in FIGURES if curves],
         "n": listed(f"{len(values)} of {model}" for model, (values, _) in its.items()),
         "diverged": listed(f"{n} of {model}" for model, n in diverged.items() if n),
         "best": listed(f"{m} {digits(c['median'].iloc[-1])}" for m, c in curves.items()),
     }
-
-
-def _search(run: Run) -> pd.DataFrame:
-    return run.trials[run.trials["group"] == schema.SEARCH]

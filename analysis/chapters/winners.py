@@ -68,16 +68,15 @@ def _test_mse(run: Run, model: str) -> float:
 
 def how_tuned(run: Run) -> str:
     """By what and with how much: "Tuned by tpe with 6 trials of each model"."""
-    trials = run.trials[run.trials["group"] == schema.SEARCH]
+    trials = run.searched
     if trials.empty:
         return "Tuned"
-    spec, sizes = run.manifest["spec"], trials.groupby(["model", "seed"]).size()
-    samplers = listed(spec.get("samplers") or [spec.get("sampler", "tpe")])
+    sizes = trials.groupby(["model", "seed"]).size()
     least, most = int(sizes.min()), int(sizes.max())
     n = count(most, "trial") if least == most else f"{least} to {most} trials"
     n_searches = trials["seed"].nunique()
     each = f" in each of {n_searches} searches" if n_searches > 1 else ""
-    return f"Tuned by {samplers} with {n} of each model{each}"
+    return f"Tuned by {listed(run.samplers)} with {n} of each model{each}"
 
 
 def tuned_sentence(run: Run) -> str:

@@ -123,6 +123,7 @@ def test_a_run_of_random_settings_has_curves_and_says_who_leads_on_its_first_scr
     ("changes", "pruned", "said"),
     [
         ({"sampler": "tpe"}, False, "as the sampler tpe proposed its trials: they need"),
+        ({"samplers": ["random", "tpe"]}, False, "as the sampler tpe proposed its trials"),
         ({"given_trials": True}, False, "as some of its trials were given"),
         ({}, True, "as some of its trials were pruned"),
     ],
