@@ -227,8 +227,7 @@ class StudyEngine:
 
     def export(self, attempt: Attempt) -> dict[str, bytes]:
         """A trained trial's files for the run folder; see `study.tune.kept_model.files_of`."""
-        import tensorflow as tf
-
+        from convae.pinned import tf
         from convae.training import reconstruct
         from study.tune.kept_model import files_of
 
@@ -246,9 +245,8 @@ class StudyEngine:
     def _n_parameters(self, planned: PlannedTrial) -> int:
         if not planned.config.is_custom:
             return n_parameters(planned.config)
-        import tensorflow as tf
-
         from convae.models import build_model, count_trainable
+        from convae.pinned import tf
 
         with tf.device("/CPU:0"):
             return count_trainable(build_model(planned.config, self._custom_models))
