@@ -23,7 +23,7 @@ import pandas as pd
 from analysis.load import load_run
 from benchmarks.race import build_parser, print_table, write_result
 from benchmarks.samplers import FreshSearch, as_ratios, interval
-from benchmarks.surrogate import SEARCHED, load
+from benchmarks.surrogate import SEARCHED, SPACES, load
 from convae.config import TrialConfig
 from study.folder import schema
 from study.plan.spec import StudySpec
@@ -98,7 +98,7 @@ def run(spec: StudySpec, n_places: int, lag: int | None) -> Search:
             heapq.heappush(events, event)
         else:
             search.end(planned, curve[:epochs], pruned=epochs < len(curve))
-    regrets = [load(model).regret(s.best(1)[0][1]) for model, s in searches.items()]
+    regrets = [load(model).regret(s.best(1)[0][-1]) for model, s in searches.items()]
     return Search(now, waited / (n_places * now), float(np.mean(regrets)))
 
 
@@ -107,7 +107,13 @@ def measure(cell: Cell) -> list[Search]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     epochs = load(schema.CONV).epochs
     specs = [
-        StudySpec(preset="waiting", epochs=epochs, n_search_trials=cell.n_trials, seed=seed)
+        StudySpec(
+            preset="waiting",
+            epochs=epochs,
+            n_search_trials=cell.n_trials,
+            seed=seed,
+            spaces=SPACES,
+        )
         for seed in range(cell.n)
     ]
     return [

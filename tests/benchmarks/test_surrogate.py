@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import waiting
 from benchmarks.grace import search_once
 from benchmarks.samplers import SAMPLERS, make_spec, regret_of, variant
 from benchmarks.surrogate import Surrogate
@@ -120,3 +121,9 @@ def test_the_earlier_trials_may_be_ended_the_more_epochs_are_saved(surrogate):
     assert shares[0] < shares[1] < shares[2] == 1
     whole = search(scheduler="none")
     assert (whole.share, whole.best_ended) == (1, False)
+
+
+def test_a_search_that_repeats_itself_keeps_places_free_and_chooses_a_setting_that_is_known():
+    none, lagging = (waiting.measure(waiting.Cell(2, 12, lag, 1))[0] for lag in (None, 0.5))
+    assert none.waited == 0 < lagging.waited < 1
+    assert 0 <= lagging.log_mse < np.log(10)
