@@ -145,7 +145,7 @@ def _model_lanes(
             schema.FINALIST: DeviceSharing.LANES,
             schema.WINNER: winner_sharing(spec),
         }
-        for group, n in searching_trials(spec).items():
+        for group, n in searching_trials(spec, model).items():
             places += [(place_of[group], None)] * n
             n_together[group] += n if place_of[group] is DeviceSharing.LANES else 0
     n_sharing = max(n_together.values())

@@ -275,7 +275,7 @@ class Plan(Listener):
 
     def _finalists(self, model: str) -> dict[str, TrialConfig]:
         """By trial."""
-        if schema.FINALIST not in searching_trials(self._spec):
+        if schema.FINALIST not in searching_trials(self._spec, model):
             return {}
         seeds = self._spec.finalist_seeds
         # All of a model have as many: the winner must not be the one that had fewer to lose.

@@ -2,6 +2,7 @@
 
 import importlib.util
 import zlib
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -12,55 +13,55 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from convae.config import MODELS
-from study.plan.space import Space
+from study.plan.space import Point, Space
 from study.plan.spec import SpecError, StudySpec
 
-MOST_PROPOSALS = 200  # until one has few enough parameters
+MOST_PROPOSALS = 200  # until one is new, and has few enough parameters
 
 
-class _Exact(BaseSampler):
-    """Proposes what another sampler does, rounded to what a trial's setting holds.
+class _New(BaseSampler):
+    """Proposes what another sampler does, but no setting twice, and none that is too large.
 
-    Otherwise Optuna would know other numbers than the ledger, and a study that was interrupted
-    would go on with slightly different proposals.
+    A point is proposed as a whole, and rounded to what a trial's setting holds. Otherwise Optuna
+    would know other numbers than the ledger, and a study that was interrupted would go on with
+    slightly different proposals.
+
+    Args:
+        sampler: the other one.
+        space: of the search.
+        known: points of the settings that the search has had.
+        seed: of the random points that come in the place of known ones.
     """
 
-    def __init__(self, sampler: BaseSampler, space: Space) -> None:
-        self._sampler, self._space = sampler, space
-        self._inferred: dict[str, BaseDistribution] = {}
+    def __init__(self, sampler: BaseSampler, space: Space, known: Set[Point], seed: int) -> None:
+        self._sampler, self._space, self._known, self._seed = sampler, space, known, seed
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        self._inferred = self._sampler.infer_relative_search_space(study, trial)
-        limited = self._space.max_parameters is not None
-        return dict(self._space.distributions) if limited else self._inferred
+        return dict(self._space.distributions)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        proposed = self._propose(study, trial)
-        if self._space.max_parameters is None:
-            return proposed
-        # The values of a point must fit together: it is proposed as a whole, until it does.
+        space, sampler = self._space, self._sampler
+        inferred = sampler.infer_relative_search_space(study, trial)
         for _ in range(MOST_PROPOSALS):
+            proposed = sampler.sample_relative(study, trial, inferred)
             for name, distribution in search_space.items():
                 if name not in proposed:
-                    proposed[name] = self.sample_independent(study, trial, name, distribution)
-            if self._space.is_small_enough(proposed):
-                return proposed
-            proposed = self._propose(study, trial)
-        return {**proposed, **self._space.small_point(trial.number)}
+                    proposed[name] = sampler.sample_independent(study, trial, name, distribution)
+            proposed = {name: space.rounded(name, value) for name, value in proposed.items()}
+            if space.is_small_enough(proposed):
+                if space.point(proposed) not in self._known:
+                    return proposed
+                if sampler is self._sampler:  # it might propose the same for ever
+                    sampler, inferred = optuna.samplers.RandomSampler(self._seed), {}
+        return space.any_point(proposed, trial.number, self._known)
 
-    def _propose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
-        proposed = self._sampler.sample_relative(study, trial, self._inferred)
-        return {name: self._space.rounded(name, value) for name, value in proposed.items()}
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
-    ) -> Any:
-        value = self._sampler.sample_independent(study, trial, name, distribution)
-        return self._space.rounded(name, value)
+    def sample_independent(self, *_: Any) -> Any:
+        """Never asked, since all parameters are proposed together."""
+        raise NotImplementedError
 
     def before_trial(self, *known: Any) -> None:
         self._sampler.before_trial(*known)
@@ -76,30 +77,26 @@ def check_sampler(spec: StudySpec) -> None:
     """Finds out before a study starts that its sampler cannot work.
 
     Raises:
-        SpecError: the sampler needs a package that is not installed, or has too few points.
+        SpecError: the sampler needs a package that is not installed.
     """
-    samplers = dict(spec.searches)
-    if "gp" in samplers and importlib.util.find_spec("torch") is None:
+    if "gp" in dict(spec.searches) and importlib.util.find_spec("torch") is None:
         raise SpecError("--sampler gp needs PyTorch; install it with pip install -e '.[gp]'.")
-    if "grid" in samplers:
-        n_points = min(len(spec.space_of(model).grid) for model in spec.models)
-        if spec.share > n_points:
-            raise SpecError(
-                f"--trials {spec.n_search_trials} asks the grid for more points than it has: ask"
-                f" for at most {n_points * len(spec.models)}, or use another --sampler."
-            )
 
 
-def make_sampler(spec: StudySpec, model: str, number: int) -> BaseSampler:
+def make_sampler(
+    spec: StudySpec, model: str, number: int, known: Set[Point] = frozenset()
+) -> BaseSampler:
     """The sampler for one proposal: the trial of this number in an architecture's search.
 
     Each proposal has a seed of its own, so that a study that was interrupted proposes what it
-    would have proposed without that, if its trials ended in the same order.
+    would have proposed without that, if its trials ended in the same order. What is `known`, it
+    does not propose.
     """
     # of a custom model by its name, so that another one beside it changes nothing.
     custom = MODELS.index(model) if model in MODELS else zlib.crc32(model.encode())
     stream = np.random.SeedSequence((spec.seed, custom, number))
-    return _Exact(_make(spec, int(stream.generate_state(1)[0])), spec.space_of(model))
+    seed = int(stream.generate_state(1)[0])
+    return _New(_make(spec, seed), spec.space_of(model), known, seed)
 
 
 def _make(spec: StudySpec, seed: int) -> BaseSampler:

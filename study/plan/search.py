@@ -62,6 +62,7 @@ class Search(Listener):
         self._model, self._spec, self._ledger, self._lag = model, spec, ledger, lag
         self.number = number
         self._space = spec.space_of(model)
+        self._n_trials = spec.n_searched(model, spec.sampler)
         self._metrics = (schema.OBJECTIVE, schema.TIME_OBJECTIVE)[: 1 + spec.timed]
         # Optuna's trials have the numbers of their names.
         self.study = optuna.create_study(
@@ -83,6 +84,7 @@ class Search(Listener):
         ]
         self._trial_ids = [row["trial_id"] for row in rows]  # by number
         self._unfinished = [row for row in rows if row["state"] not in ENDS]
+        self._known = {self._space.point(self._space.params_of(config_of_row(row))) for row in rows}
         self._running: dict[int, optuna.Trial] = {}  # those that Optuna knows as such, by number
         n_known = self._n_known(len(rows))
         for number, row in enumerate(rows):
@@ -99,13 +101,13 @@ class Search(Listener):
     @property
     def is_open(self) -> bool:
         """Whether a trial is left to be planned, or to be taken up again."""
-        return bool(self._unfinished) or self.n_planned < self._spec.share
+        return bool(self._unfinished) or self.n_planned < self._n_trials
 
     @property
     def waits_for(self) -> str | None:
         """The first trial that must end before the next one can be planned; None if none."""
         number = self.n_planned
-        if self._lag is None or self._unfinished or number >= self._spec.share:
+        if self._lag is None or self._unfinished or number >= self._n_trials:
             return None
         is_proposed = number >= len(self._given) and self._spec.sampler in LEARNING_SAMPLERS
         if not is_proposed and self._spec.scheduler == "none":
@@ -121,11 +123,12 @@ class Search(Listener):
         number = self.n_planned
         trial_id = f"{schema.SEARCH}-{self._model}-{self._name(number)}"
         self._tell_ends()
-        self.study.sampler = make_sampler(self._spec, self._model, number)
         if number < len(self._given):
             params = self._enqueue(number, self._given[number])
         else:
-            params = self._ask(number)
+            sampler = make_sampler(self._spec, self._model, number, self._known)
+            params = self._ask(number, sampler)
+        self._known.add(self._space.point(params))
         self._trial_ids.append(trial_id)
         return self._planned(trial_id, search_config(self._model, params, self._spec))
 
@@ -167,7 +170,7 @@ class Search(Listener):
 
     def _n_known(self, number: int) -> int:
         """How many trials, from the first, the proposal of this number knows if they have ended."""
-        if self._lag is None or number >= self._spec.share:  # which is none
+        if self._lag is None or number >= self._n_trials:  # which is none
             return number
         return max(0, number - self._lag + 1)
 
@@ -218,9 +221,10 @@ class Search(Listener):
 
     def _enqueue(self, number: int, params: Mapping[str, Any]) -> dict[str, Any]:
         self.study.enqueue_trial(dict(params))
-        return self._ask(number)
+        return self._ask(number, optuna.samplers.RandomSampler())
 
-    def _ask(self, number: int) -> dict[str, Any]:
+    def _ask(self, number: int, sampler: optuna.samplers.BaseSampler) -> dict[str, Any]:
+        self.study.sampler = sampler
         with warnings.catch_warnings():
             # A setting that is given may lie outside the space of today's version.
             warnings.filterwarnings("ignore", "Fixed parameter", UserWarning)

@@ -5,7 +5,7 @@ setting. It is a table of a study file, and read from one with a sentence for ea
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from itertools import product
@@ -37,6 +37,7 @@ MOST_CUSTOM_SIZES: Final = 200
 LIMIT: Final = "max_parameters"
 _BY_PARAMETER: Final = {p.parameter: p for p in HYPERPARAMETERS}
 
+Point = tuple[Any, ...]  # of a space: the values of what is searched, in its order
 Counter = Callable[[Sequence[Mapping[str, Any]]], Sequence[int]]
 
 
@@ -117,14 +118,41 @@ class Space:
             return dict(self.sizes)[as_arguments(values)] <= self.max_parameters
         return n_parameters(TrialConfig(model=self.model, **values)) <= self.max_parameters
 
-    def small_point(self, number: int) -> dict[str, Any]:
-        """Values of what shapes the model that are small enough together, by a running number."""
-        shaping = [(name, how) for name, how in self.searched if _shapes(name)]
-        values = product(*(_all_values(name, how) for name, how in shaping))
-        points = [dict(zip((name for name, _ in shaping), point, strict=True)) for point in values]
+    def point(self, params: Mapping[str, Any]) -> Point:
+        """The values of a point alone, by which it can be told from others."""
+        return tuple(params[name] for name, _ in self.searched)
+
+    @cached_property
+    def n_points(self) -> float:
+        """How many different settings it has; infinity if a parameter is a fraction of a range."""
+        if not all(_is_countable(how) for _, how in self.searched):
+            return math.inf
+        rest = [len(_all_values(how)) for name, how in self.searched if not _shapes(name)]
+        return math.prod(rest) * sum(1 for _ in self._small(self._shaping))
+
+    def any_point(
+        self, params: Mapping[str, Any], number: int, known: Set[Point] = frozenset()
+    ) -> dict[str, Any]:
+        """A point that is small enough and not known, by a running number and like another one.
+
+        Where there are infinitely many points, only what shapes the model is changed.
+        """
+        changes = self._shaping if math.isinf(self.n_points) else dict(self.searched)
+        points = ({**params, **point} for point in self._small(changes))
+        new = [point for point in points if self.point(point) not in known]
+        return new[number % len(new)]
+
+    @property
+    def _shaping(self) -> dict[str, Range | Choices]:
+        return {name: how for name, how in self.searched if _shapes(name)}
+
+    def _small(self, searched: Mapping[str, Range | Choices]) -> Iterator[dict[str, Any]]:
+        """The values of these that are small enough together."""
         others = {name: _points(how)[0] for name, how in self.searched}
-        small = [point for point in points if self.is_small_enough({**others, **point})]
-        return small[number % len(small)]
+        for values in product(*map(_all_values, searched.values())):
+            point = dict(zip(searched, values, strict=True))
+            if self.is_small_enough({**others, **point}):
+                yield point
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
@@ -213,7 +241,12 @@ def _limited(space: Space, defaults: Mapping[str, Any], count: Counter | None) -
     n_sizes = 1
     for name, searched in space.searched:
         if _shapes(name):
-            values[name] = _all_values(f"{where} {name}", searched)
+            if not _is_countable(searched):
+                raise SpecError(
+                    f"{where} {name} is a range of fractions, whose sizes {LIMIT} cannot count;"
+                    " give a list."
+                )
+            values[name] = _all_values(searched)
             n_sizes *= len(values[name])
     most = MOST_CUSTOM_SIZES if count else MOST_SIZES
     if n_sizes > most:
@@ -253,14 +286,12 @@ def _within(how: Range | Choices, values: Sequence[Any]) -> Range | Choices:
     return replace(how, low=low, high=high, grid=tuple(v for v in how.grid if low <= v <= high))
 
 
-def _all_values(where: str, how: Range | Choices) -> Sequence[Any]:
-    if isinstance(how, Choices):
-        return how.grid
-    if not how.whole:
-        raise SpecError(
-            f"{where} is a range of fractions, whose sizes {LIMIT} cannot count; give a list."
-        )
-    return range(int(how.low), int(how.high) + 1)
+def _is_countable(how: Range | Choices) -> bool:
+    return isinstance(how, Choices) or how.whole
+
+
+def _all_values(how: Range | Choices) -> Sequence[Any]:
+    return how.grid if isinstance(how, Choices) else range(int(how.low), int(how.high) + 1)
 
 
 @dataclass(frozen=True, kw_only=True)

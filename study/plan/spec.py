@@ -247,8 +247,15 @@ class StudySpec:
 
     @property
     def share(self) -> int:
-        """Trials of each search of an architecture."""
+        """Trials of each search of an architecture, if its space has so many settings."""
         return self.n_search_trials // len(self.models)
+
+    def n_searched(self, model: str, sampler: str) -> int:
+        """Trials of a search of an architecture, no two of which have the same setting."""
+        if not self.share:
+            return 0
+        space = self.space_of(model)
+        return int(min(self.share, len(space.grid) if sampler == "grid" else space.n_points))
 
     def check_resumes(self, earlier: "StudySpec") -> None:
         """Makes sure that a study planned by an earlier spec can go on with this one.

@@ -113,23 +113,25 @@ def fixed_trials(spec: StudySpec, wanted: Mapping[str, int] | None = None) -> li
 def count_trials(spec: StudySpec) -> dict[str, int]:
     """Trials of the whole study by group, if nothing stops it early."""
     counts = Counter(planned.group for planned in fixed_trials(spec))
-    counts.update({group: n * len(spec.models) for group, n in searching_trials(spec).items()})
+    for model in spec.models:
+        counts.update(searching_trials(spec, model))
     return {group: counts[group] for group in schema.GROUPS if counts[group]}
 
 
-def searching_trials(spec: StudySpec) -> dict[str, int]:
-    """Trials of each model that is searched, in the order of the groups, which wait for another.
+def searching_trials(spec: StudySpec, model: str) -> dict[str, int]:
+    """Trials of a model that is searched, in the order of the groups, which wait for another.
 
     There are fewer finalists if less of the search completes.
     """
     if not spec.share:
         return {}
     finalists = {}
-    if n_settings := min(spec.n_finalists, spec.share):
+    searched = [spec.n_searched(model, sampler) for sampler, _ in spec.searches]
+    if n_settings := min(spec.n_finalists, sum(searched)):
         # Beside them, the reference setting.
         finalists = {schema.FINALIST: (n_settings + 1) * spec.n_finalist_seeds}
     return {
-        schema.SEARCH: spec.share * len(spec.searches),
+        schema.SEARCH: sum(searched),
         **finalists,
         schema.WINNER: spec.n_seeds,
     }

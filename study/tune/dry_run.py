@@ -55,7 +55,7 @@ def list_trials(spec: StudySpec) -> list[str]:
     """A line for each setting that is known beforehand, and for the trials of each search."""
     counts = Counter((trial.group, trial.setting) for trial in fixed_trials(spec))
     for model in spec.models:
-        for group, n in searching_trials(spec).items():
+        for group, n in searching_trials(spec, model).items():
             how = f" by {' and '.join(dict(spec.searches))}" if group == schema.SEARCH else ""
             counts[group, model + how] = n
     return [f"{n:>5} × {group:<9}  {setting}" for (group, setting), n in counts.items()]
@@ -67,17 +67,16 @@ def estimate(spec: StudySpec, slots: Slots, costs: Mapping[str, Cost]) -> list[s
     def trials(model: str, n: int, n_epochs: int = spec.epochs) -> list[Remaining]:
         return [Remaining(model, n_epochs, costs[model].epoch_seconds)] * n
 
-    def searched(n: int, n_epochs: int = spec.epochs) -> list[Remaining]:
-        return [trial for model in spec.models for trial in trials(model, n, n_epochs)]
-
     def seconds(n_search_epochs: int) -> str:
         """Until the study ends, if each trial of the search has so many epochs."""
         first = [trial for p in fixed_trials(spec) for trial in trials(p.config.model, 1)]
-        first += searched(groups.get(schema.SEARCH, 0), n_search_epochs)
-        later = [searched(n) for group, n in groups.items() if group != schema.SEARCH]
-        return duration(Pace().seconds_left([first, *later], slots.n_devices) or 0.0)
+        later: dict[str, list[Remaining]] = {schema.SEARCH: first}
+        for model in spec.models:
+            for group, n in searching_trials(spec, model).items():
+                n_epochs = n_search_epochs if group == schema.SEARCH else spec.epochs
+                later.setdefault(group, []).extend(trials(model, n, n_epochs))
+        return duration(Pace().seconds_left([*later.values()], slots.n_devices) or 0.0)
 
-    groups = searching_trials(spec)
     most, least = seconds(spec.epochs), seconds(min((*spec.rungs, spec.epochs)))
     epochs = ", ".join(f"{model} {cost.epoch_seconds:.2g} s" for model, cost in costs.items())
     total = f"estimate: {most} of training and evaluation, if all settings took as long"

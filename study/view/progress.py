@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import itemgetter
 from textwrap import shorten
 from typing import Any
 
@@ -229,15 +230,15 @@ class Progress(Listener):
         entered = {row["trial_id"] for row in rows}
         n_entered = Counter((row["group"], row["model"]) for row in rows)
         fixed = [planned.config for planned in self._plan.fixed if planned.trial_id not in entered]
-        later = {
-            group: [
-                Remaining(model, self._spec.epochs)
-                for number in range(n)
-                for model in self._spec.models
-                if number >= n_entered[group, model]
-            ]
-            for group, n in searching_trials(self._spec).items()
-        }
+        later: dict[str, list[Remaining]] = {group: [] for group in schema.GROUPS}
+        left = (
+            (number, group, model)
+            for model in self._spec.models
+            for group, n in searching_trials(self._spec, model).items()
+            for number in range(n_entered[group, model], n)
+        )
+        for _, group, model in sorted(left, key=itemgetter(0)):  # models take turns
+            later[group].append(Remaining(model, self._spec.epochs))
         return [Remaining(config.model, config.epochs) for config in fixed], later
 
     def _elapsed(self) -> float:

@@ -65,8 +65,10 @@ def test_a_limit_takes_what_is_too_large_whatever_the_others_are():
     assert found.ends_of("rate") == (0.1,)
     assert found.ends_of("batch_size") == ()
     small = {(4, 1), (4, 2), (4, 3), (40, 1), (40, 2), (400, 1)}
-    given = {tuple(found.small_point(n).values()) for n in range(12)}
-    assert given == small
+    assert found.n_points == len(small)
+    points = [found.point(found.any_point({}, n)) for n in range(12)]
+    assert set(points) == small
+    assert found.point(found.any_point({}, 7, small - {(40, 2)})) == (40, 2)
     assert {(point["width"], point["depth"]) for point in found.grid} == small - {(4, 2), (40, 2)}
     again = space_from("mine", found.to_table(), PARAMETERS, lambda of: list(map(size, of)))
     assert replace(again, sizes=found.sizes) == found  # which counts what is left

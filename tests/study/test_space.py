@@ -1,15 +1,18 @@
 """The fixed trials and the search space, and the names that both sides share."""
 
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 
 import optuna
 import pytest
+from test_plan import Hand
 
 from convae import config as convae_config
-from convae.config import TrialConfig
+from convae.config import TrialConfig, hyperparameters_of
 from study.folder import schema
-from study.plan.sampler import check_sampler, make_sampler
+from study.plan.sampler import make_sampler
+from study.plan.space import space_from
 from study.plan.spec import RAISABLE, SpecError, StudySpec
 from study.plan.study_file import PRESETS, parse_study
 from study.plan.trials import count_trials, first_points, fixed_trials, search_config
@@ -136,12 +139,24 @@ def test_a_grid_has_each_of_its_points_once_and_each_is_a_point_of_the_space(mod
         optuna.create_trial(value=0.0, params=point, distributions=distributions)
 
 
-def test_a_search_larger_than_its_grid_is_refused():
-    """The convolutional model has the 300 points."""
-    spec = StudySpec(preset="test", sampler="grid", n_search_trials=960)
-    check_sampler(spec)
-    with pytest.raises(SpecError, match="at most 960"):
-        check_sampler(replace(spec, n_search_trials=962))
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+def test_a_search_ends_with_its_space_and_tries_no_setting_twice(sampler):
+    """The dense space has six settings, one of them the reference; conv has what is left."""
+    table = {"hidden_units": [64, 512], "batch_size": [64, 128, 256]}
+    parameters = hyperparameters_of(schema.DENSE)
+    spec = StudySpec(
+        preset="test",
+        sampler=sampler,
+        n_search_trials=24,
+        epochs=1,
+        n_finalists=0,
+        spaces=(space_from(schema.DENSE, table, parameters),),
+    )
+    assert count_trials(spec)[schema.SEARCH] == 12 + 6
+    planned = [p for p in Hand(spec).run() if p.group == schema.SEARCH]
+    settings = Counter((p.config.model, p.setting) for p in planned)
+    assert set(settings.values()) == {1}
+    assert Counter(model for model, _ in settings) == {schema.CONV: 12, schema.DENSE: 6}
 
 
 @pytest.mark.parametrize(
