@@ -183,7 +183,7 @@ class Ledger:
             listener.measured(row, epochs)
 
     def fail_once(self, trial_id: str, error: str, note: str) -> None:
-        """Enters that an attempt failed, or lost its node, and the trial starts again."""
+        """Enters that an attempt failed, or lost its node; the plan hands the trial out again."""
         row = self._trials[trial_id]
         row.update(n_retries=row["n_retries"] + 1, error=error)
         self._enter(trial_id)

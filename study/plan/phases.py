@@ -92,14 +92,19 @@ class Plan(Listener):
         # Finalists and winners, once they are known.
         self._last: dict[str, deque[PlannedTrial]] = {}
         self._at_work: dict[str, PlannedTrial] = {}
+        self._failed: deque[PlannedTrial] = deque()  # once, so that they start again
         ledger.listeners += [*self._searches.values(), self]
 
     @property
     def is_finished(self) -> bool:
         """Whether no further trial will ever be handed out."""
-        more = self.rule and any(_is_reference(trial) for trial in self._at_work.values())
         last = schema.WINNER in self._last and not self._last[schema.WINNER]
-        return last and not self._fixed and not more
+        return last and not self._fixed and not self._at_work and not self._failed
+
+    @property
+    def n_at_work(self) -> int:
+        """Trials that train, or wait for a worker."""
+        return len(self._at_work)
 
     @property
     def comparisons(self) -> list[Comparison]:
@@ -159,11 +164,11 @@ class Plan(Listener):
             planned.sharing is DeviceSharing.ALONE for planned in at_work
         ):
             return None
-        if self._fixed:
-            must_wait = (
-                self._enforce_alone and self._fixed[0].sharing is DeviceSharing.ALONE and at_work
-            )
-            return None if must_wait else self._next_fixed()
+        if first := self._failed or self._fixed:
+            is_alone = self._enforce_alone and first[0].sharing is DeviceSharing.ALONE
+            if is_alone and at_work:
+                return None
+            return self._failed.popleft() if self._failed else self._next_fixed()
         if searches := [search for search in self._searches.values() if search.is_open]:
             # A search that waits for one of its own trials leaves its turn to another.
             free = [search for search in searches if search.waits_for is None]
@@ -318,6 +323,10 @@ class Plan(Listener):
     def planned(self, planned: PlannedTrial, row: Row) -> None:
         """Notes that it is at work."""
         self._at_work[planned.trial_id] = planned
+
+    def failed_once(self, row: Row, note: str) -> None:
+        """Hands it out again."""
+        self._failed.append(self._at_work.pop(row["trial_id"]))
 
     def ended(self, row: Row) -> None:
         """Notes that it no longer is."""

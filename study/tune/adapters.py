@@ -1,13 +1,15 @@
 """What Ray Tune is given to ask and to tell: thin adapters to the plan, the ledger and the view.
 
-Tune schedules trials and decides which of them are ended early; it keeps nothing that a study
-needs. What it copies of these objects, to restore an experiment from, is never used.
+Tune finds trials their workers; it keeps nothing that a study needs, and an attempt that fails is
+the last one of its trial there: the plan hands a trial out again. What Tune copies of these
+objects, to restore an experiment from, is never used.
 """
 
 import logging
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,9 @@ from study.view.progress import Progress
 _log = logging.getLogger(__name__)
 _OF_GRAPH = re.compile(r"\s*\[\[\{\{node |\s*\[\[.*\]\]$")  # TensorFlow's, below its errors
 _MORE_MEMORY = "train fewer trials at once with --max-concurrent, or smaller ones"
+_NO_MEMORY = f"Its node ran out of memory and Ray ended its process; {_MORE_MEMORY}."
+MEMORY_SECONDS = 30.0  # in which no trial starts after one ran out of memory with none beside it
+# In a session:
 MAX_RETRIES = 2  # of a trial that failed with an error, or whose worker died
 MAX_LOST_NODES = 10  # or engines, that a trial may lose without using up its retries
 # From a person at the terminal, from a machine that is about to be taken away, and from a
@@ -57,9 +62,12 @@ class PlanSearcher(_Uncopied, Searcher):
     def __init__(self, plan: Plan) -> None:
         super().__init__(metric=schema.OBJECTIVE, mode=schema.MODE)
         self._plan = plan
+        self.rests_until = 0.0  # of `time.monotonic`
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial; None if there is none at present; FINISHED at the end."""
+        if time.monotonic() < self.rests_until:
+            return None
         if planned := self._plan.next():
             return {PLANNED: planned}
         return str(Searcher.FINISHED) if self._plan.is_finished else None
@@ -182,7 +190,9 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
 
     def __init__(
         self,
+        plan: Plan,
         ledger: Ledger,
+        searcher: PlanSearcher,
         stopper: StudyStopper,
         progress: Progress,
         nodes_alive: Callable[[], set[str]] = nodes_alive,
@@ -190,7 +200,7 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         workers: Workers | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self._on_fallback = on_fallback
+        self._plan, self._searcher, self._on_fallback = plan, searcher, on_fallback
         self._workers, self._watch = workers or Workers(), watch or Watch()
         self._trials: dict[str, Trial] = {}  # that have a worker
         self._engine_of: dict[str, int | None] = {}  # by its number, if it has lanes
@@ -201,6 +211,9 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         self._node_of: dict[str, str] = {}  # of the trials at work
         self._shared: dict[str, list[int]] = {}  # trials at work on its node, at each result
         self._reasons: dict[str, str] = {}  # why an attempt is about to be ended
+        self._over_time: set[str] = set()  # trials that have trained for longer than they may
+        # Attempts by trial: that lost a node or engine, and those that used up a retry.
+        self._n_lost, self._n_failed = Counter[str](), Counter[str]()
         ledger.listeners.append(self)
 
     def planned(self, planned: PlannedTrial, row: Row) -> None:
@@ -229,7 +242,7 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         if over_time := result.get(OVER_TIME):
             # Its next step fails, with which Ray ends its process: nothing of it may train on.
             self._reasons[trial_id] = over_time
-            trial.max_failures = trial.num_failures
+            self._over_time.add(trial_id)
         totals = {name: result[name] for name in TOTALS if name in result}
         if "n_sharing" not in totals:  # without lanes, trials share the CPUs of their node
             at_once = list(self._node_of.values()).count(result[NODE])
@@ -244,30 +257,39 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         self._forget(trial_id_of(trial))
         self._ledger.end(trial_id_of(trial), stopping=self._stopper.stopping)
 
-    def on_trial_recover(self, *, trial: Trial, **info: Any) -> None:
-        """Enters a failed attempt. A lost node, or engine, is no fault of the trial's.
-
-        Except the trial that has used up its retries already: Ray decides before it asks here.
-        """
-        n_lost = trial.max_failures - MAX_RETRIES
-        note = f"failed, retry {trial.num_failures - n_lost} of {MAX_RETRIES}"
-        trial_id = trial_id_of(trial)
-        # A worker that never told where it is was on a node that was there as its attempt began.
-        known = self._node_of.pop(trial_id, None)
-        nodes = self._nodes[trial_id] if known is None else {known}
-        lost = self._lost(nodes, trial) if n_lost < MAX_LOST_NODES else None
-        if lost is not None:
-            trial.max_failures += 1
-            note = f"lost its {lost}, starts again"
-        self._nodes[trial_id] = self._nodes_alive()
-        self._watch.forget(trial_id)
-        self._ledger.fail_once(trial_id, self._reasons.pop(trial_id, _error_of(trial)), note)
-
     def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
-        """Ends the trial as failed."""
+        """Enters a failed attempt, and that the trial starts again, if it may."""
         trial_id = trial_id_of(trial)
-        self._ledger.end(trial_id, error=self._reasons.get(trial_id) or _error_of(trial))
+        error = self._reasons.get(trial_id) or _error_of(trial)
+        note = None if trial_id in self._over_time else self._why_again(trial, error)
         self._forget(trial_id)
+        if note is None:
+            self._ledger.end(trial_id, error=error)
+        else:
+            self._ledger.fail_once(trial_id, error, note)
+
+    def _why_again(self, trial: Trial, error: str) -> str | None:
+        """Why a trial starts again, in words; None if it has failed for good.
+
+        A lost node, or engine, is no fault of the trial's, nor is memory that others used.
+        """
+        trial_id, n_at_work = trial_id_of(trial), self._plan.n_at_work
+        if self._n_lost[trial_id] < MAX_LOST_NODES and (lost := self._lost(trial)):
+            self._n_lost[trial_id] += 1
+            return f"lost its {lost}, starts again"
+        if error == _NO_MEMORY and n_at_work > 1:
+            n = min(self._plan.n_places or n_at_work, n_at_work) - 1
+            self._plan.n_places = n
+            return f"starts again when another ends: at most {n} at once from now on"
+        if self._n_failed[trial_id] == MAX_RETRIES:
+            return None
+        self._n_failed[trial_id] += 1
+        note = f"failed, retry {self._n_failed[trial_id]} of {MAX_RETRIES}"
+        if error == _NO_MEMORY:
+            seconds = MEMORY_SECONDS * self._n_failed[trial_id]
+            self._searcher.rests_until = time.monotonic() + seconds
+            note += f" in {seconds:.0f} s"
+        return note
 
     def on_step_end(self, **info: Any) -> None:
         """Looks for silent trials, and lets the view look at the clock."""
@@ -289,11 +311,14 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
     def _forget(self, trial_id: str) -> None:
         self._watch.forget(trial_id)
         by_trial: tuple[dict[str, Any], ...] = (self._nodes, self._node_of, self._engine_of)
-        for known in (*by_trial, self._shared, self._reasons, self._trials):
+        for known in (*by_trial, self._reasons, self._trials):
             known.pop(trial_id, None)
 
-    def _lost(self, nodes: set[str], trial: Trial) -> str | None:
-        """What ended the latest attempt, if not the trial: the loss of its engine, or of a node."""
+    def _lost(self, trial: Trial) -> str | None:
+        """What ended the attempt, if not the trial: the loss of its engine, or of a node."""
+        # A worker that never told where it is was on a node that was there as its attempt began.
+        known = self._node_of.get(trial_id_of(trial))
+        nodes = self._nodes[trial_id_of(trial)] if known is None else {known}
         if trial.pickled_error_file is None:
             return None
         with Path(trial.pickled_error_file).open("rb") as file:  # this process wrote it just now
@@ -329,12 +354,12 @@ def row_of(epoch: EpochResult, planned: PlannedTrial) -> Row:
 
 
 def _error_of(trial: Trial) -> str:
-    """The error of the trial's latest attempt, in a line; the whole of it is logged.
+    """The error of an attempt, in a line; the whole of it is logged.
 
     Ray Tune's get_error() reads a copy that is written later.
     """
     text = Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]
-    _log.error("%s: attempt # %s", trial_id_of(trial), text.rstrip())
+    _log.error("%s: %s", trial_id_of(trial), text.rstrip())
     return error_line(text.partition("\n")[2])
 
 
@@ -347,7 +372,7 @@ def error_line(text: str) -> str:
     indented = [i for i, line in enumerate(lines) if line.startswith((" ", "\t"))]
     line = lines[min(max(indented, default=-1) + 1, len(lines) - 1)].strip()
     if "low on memory" in text:
-        return f"Its node ran out of memory and Ray ended its process; {_MORE_MEMORY}."
+        return _NO_MEMORY
     if "worker process has died" in text:
         return f"Its process died, most likely of too little memory; {_MORE_MEMORY}. {line}"
     return line

@@ -42,7 +42,6 @@ from study.plan.silence import Watch
 from study.plan.spec import StudySpec
 from study.plan.trials import readings_of
 from study.tune.adapters import (
-    MAX_RETRIES,
     LedgerCallback,
     PlanSearcher,
     SearchScheduler,
@@ -317,8 +316,11 @@ class _Session:
 
     def _train(self, trainable: Any, workers: Workers, watch: Watch) -> None:
         """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
+        searcher = PlanSearcher(self._plan)
         callback = LedgerCallback(
+            self._plan,
             self._ledger,
+            searcher,
             self._stopper,
             self._progress,
             on_fallback=self._tell_of,
@@ -331,7 +333,7 @@ class _Session:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, self._slots.share),
                 tune_config=tune.TuneConfig(
-                    search_alg=PlanSearcher(self._plan),
+                    search_alg=searcher,
                     scheduler=SearchScheduler(self._plan),
                     num_samples=-1,  # the plan says when it is finished, and how many at once
                     reuse_actors=True,
@@ -345,7 +347,6 @@ class _Session:
                     stop=self._stopper,
                     # Trials keep checkpoints of their own, see study.folder.checkpoints.
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
                     verbose=0,
                 ),
             )

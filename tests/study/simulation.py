@@ -195,10 +195,8 @@ class Executor:
             del self.running[trial_id]
 
     def _fail(self, trial_id, ledger):
-        planned, *_ = self.running[trial_id]
         ledger.fail_once(trial_id, "it died", "failed, retry 1 of 2")
-        kept = self.checkpoints.get(trial_id, [])
-        self.running[trial_id] = [planned, list(kept), list(kept)]
+        del self.running[trial_id]
 
     def _fail_for_good(self, trial_id, ledger):
         ledger.end(trial_id, error="it died")

@@ -24,7 +24,6 @@ from study.plan.spec import StudySpec
 from study.tune.adapters import (
     INTERRUPTS,
     MAX_LOST_NODES,
-    MAX_RETRIES,
     LedgerCallback,
     PlanSearcher,
     SearchScheduler,
@@ -74,7 +73,9 @@ class Tune(Listener):
             tick=lambda **_: None,
         )
         self.callback = LedgerCallback(
+            plan,
             self.ledger,
+            self.searcher,
             self.stopper,
             watcher,
             lambda: set(alive),
@@ -113,8 +114,6 @@ class Tune(Listener):
             status="RUNNING",
             config=config,
             last_result={},
-            num_failures=0,
-            max_failures=MAX_RETRIES,
             error_file=str(self.folder / "error.txt"),
             pickled_error_file=str(self.folder / "error.pkl"),
         )
@@ -134,13 +133,19 @@ class Tune(Listener):
         self.end(trial)
 
     def fail(self, trial, error):
-        """An attempt fails; the error as Tune leaves it."""
-        trial.num_failures += 1
+        """An attempt fails, the error as Tune leaves it."""
         with Path(trial.error_file).open("a", encoding="utf-8") as file:
-            file.write(f"Failure # {trial.num_failures} (occurred at noon)\nTraceback:\n  File\n")
+            file.write("Failure # 1 (occurred at noon)\nTraceback:\n  File\n")
             file.write(f"{error}\n\n")
         Path(trial.pickled_error_file).write_bytes(cloudpickle.dumps(error))
-        self.callback.on_trial_recover(trial=trial)
+        self.callback.on_trial_error(trial=trial)
+
+    def fail_once(self, trial, error):
+        """It does, and the trial is handed out again."""
+        self.fail(trial, error)
+        again = self.hand_out()
+        assert again.trial_id == trial.trial_id
+        return again
 
 
 @pytest.fixture
@@ -165,15 +170,13 @@ def unavailable():
 @pytest.mark.parametrize("known", [True, False], ids=["known", "not known yet"])
 def test_a_lost_node_uses_up_none_of_a_trials_retries_up_to_a_bound(tune, alive, known):
     trial = tune.hand_out()
-    for n_lost in range(1, MAX_LOST_NODES + 3):
+    for _ in range(MAX_LOST_NODES + 2):
         alive.add("a")  # anew
         tune.callback.on_trial_start(trial=trial)
-        tune.report(trial, n_lost, 0.5)
+        tune.report(trial, 8, 0.5)
         if known:
             alive.remove("a")
-        tune.fail(trial, died() if known else unavailable())
-        n_left = trial.max_failures - trial.num_failures
-        assert n_left == MAX_RETRIES - max(0, n_lost - MAX_LOST_NODES)
+        trial = tune.fail_once(trial, died() if known else unavailable())
     assert tune.notes == ["lost its node, starts again"] * MAX_LOST_NODES + [
         "failed, retry 1 of 2",
         "failed, retry 2 of 2",
@@ -187,7 +190,7 @@ def test_a_worker_that_dies_alone_costs_a_retry(tune, alive, told):
     if told:
         tune.report(trial, 1, 0.5)
         alive.remove("b")  # another node's end is not the cause
-    tune.fail(trial, died())
+    trial = tune.fail_once(trial, died())
     assert tune.notes == ["failed, retry 1 of 2"]
     if not told:
         alive.remove("b")  # perhaps its own
@@ -200,7 +203,39 @@ def test_an_engine_that_ended_over_another_trial_costs_no_retry(tune):
     trial = tune.start()
     tune.fail(trial, RayTaskError("step", "a traceback", error, "", 1, "").as_instanceof_cause())
     assert tune.notes == ["lost its engine, starts again"]
-    assert trial.max_failures == MAX_RETRIES + 1
+
+
+NO_MEMORY = OSError("killed: the node running low on memory")
+
+
+def test_trials_that_run_out_of_memory_are_fewer_from_then_on(tmp_path):
+    """Those that were ended start again once others end, which costs them no retry."""
+    tune = Tune(replace(SPEC, n_seeds=8), tmp_path, n_places=3)
+    first, second, third = (tune.start() for _ in range(3))
+    for trial in (first, second):
+        tune.fail(trial, NO_MEMORY)
+        assert tune.searcher.suggest("none") is None
+    assert tune.notes == [
+        "starts again when another ends: at most 2 at once from now on",
+        "starts again when another ends: at most 1 at once from now on",
+    ]
+    for ends, starts in ((third, first), (first, second)):
+        tune.complete(ends)
+        assert tune.start().trial_id == starts.trial_id
+        assert tune.searcher.suggest("none") is None
+
+
+def test_a_trial_that_runs_out_of_memory_by_itself_waits_and_uses_its_retries(tmp_path):
+    tune = Tune(SPEC, tmp_path, n_places=1)
+    trial = tune.start()
+    for n in (1, 2):
+        tune.fail(trial, NO_MEMORY)
+        assert tune.notes[-1] == f"failed, retry {n} of 2 in {30 * n} s"
+        assert tune.searcher.suggest("none") is None
+        tune.searcher.rests_until -= 30 * n
+        assert tune.start().trial_id == trial.trial_id
+    tune.fail(trial, NO_MEMORY)
+    assert tune.ledger.row(trial.trial_id)["state"] == schema.FAILED
 
 
 def test_a_node_may_be_lost_before_the_worker_has_started(tune, alive):
@@ -208,8 +243,8 @@ def test_a_node_may_be_lost_before_the_worker_has_started(tune, alive):
     trial = tune.hand_out()
     tune.report(trial, 1, 0.5)
     alive.remove("a")
-    tune.fail(trial, died())
-    tune.fail(trial, died())  # of the nodes that are left, none is lost
+    trial = tune.fail_once(trial, died())
+    trial = tune.fail_once(trial, died())  # of the nodes that are left, none is lost
     alive.remove("b")
     tune.fail(trial, died())
     assert tune.notes == [
@@ -255,8 +290,6 @@ def test_a_trial_over_its_time_limit_is_not_tried_again(tune):
     trial = tune.start()
     trial.last_result = result(2, 0.5) | {OVER_TIME: "It trained for too long."}
     tune.callback.on_trial_result(trial=trial, result=trial.last_result)
-    trial.num_failures += 1
-    assert trial.num_failures > trial.max_failures  # so that Ray ends it
     tune.callback.on_trial_error(trial=trial)
     row = tune.ledger.row(trial.trial_id)
     assert (row["state"], row["error"]) == (schema.FAILED, "It trained for too long.")

@@ -194,10 +194,14 @@ def test_a_fixed_trial_goes_where_a_lane_is_free():
     at_work = [hand.plan.next() for _ in range(6)]
     assert Counter(trial.config.model for trial in at_work) == {"conv": 3, "dense": 3}
     left = [name for name in order[5:] if name not in {trial.trial_id for trial in at_work}]
-    assert hand.plan.next().trial_id == left[0]  # nothing is free: as planned
+    at_work.append(hand.plan.next())
+    assert at_work[-1].trial_id == left[0]  # nothing is free: as planned
     conv = next(trial for trial in at_work if trial.config.model == "conv")
     hand.complete(conv)
-    assert hand.plan.next().config.model == "conv"
+    at_work.append(hand.plan.next())
+    assert at_work[-1].config.model == "conv"
+    for trial in at_work:
+        hand.complete(trial)
     seen = [trial.trial_id for trial in hand.run()]
     assert len(order) == 5 + 6 + 1 + 1 + len(seen)
 
