@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convae.errors import EngineError, UserError
@@ -53,10 +59,13 @@ class EngineKeeper:
         self._slots, self._engine, self._settings = slots, engine, settings
         self._engines: dict[Device, NumberedEngine] = {}
         self._n_made = 0
+        self._silent: set[int] = (
+            set()
+        )  # numbers of engines that were ended since they did not answer
         self._n_asked: Counter[Device] = Counter()
 
     def engine_of(
-        self, node_id: str, visible: str | None, ended: int | None = None
+        self, node_id: str, visible: str | None, ended: int | None = None, *, silent: bool = False
     ) -> "NumberedEngine":
         """The engine of a device, at once, even if it is still opening the device.
 
@@ -66,8 +75,11 @@ class EngineKeeper:
         Args:
             node_id: Ray's, of the node.
             visible: the GPU as CUDA_VISIBLE_DEVICES names it; None for the node's CPU.
-            ended: the number of an engine that has died or failed.
+            ended: the number of an engine that has died or failed,
+            silent: or that does not answer.
         """
+        if silent and ended is not None:
+            self._silent.add(ended)
         device = node_id, visible
         for other, engine in list(self._engines.items()):
             if engine.number == ended:
@@ -89,10 +101,15 @@ class EngineKeeper:
                 ping = engine.actor.describe.remote()
                 if ping_seconds and ray.wait([ping], timeout=ping_seconds)[0]:
                     return False
+                self._silent.add(number)
                 ray.kill(engine.actor)
                 del self._engines[device]
                 return True
         return False
+
+    def was_silent(self, number: int) -> bool:
+        """Whether an engine was ended since it did not answer."""
+        return number in self._silent
 
     def _make(self, node_id: str, visible: str | None) -> ActorHandle:
         # It asks Ray for no GPU, since the trials hold its shares: so it is told which one to see.
@@ -139,15 +156,20 @@ class RemoteEngine:
         try:
             answer = self._engine.actor.describe.remote()
             return str(ray.get(answer, timeout=self._answer_seconds))
-        except (RayActorError, EngineError, GetTimeoutError):
+        except (RayActorError, EngineError, GetTimeoutError) as error:
             ended = self._engine.number
-            self._engine = engine_here(self._keeper, gpu=self._gpu, ended=ended)
+            silent = isinstance(error, ActorUnavailableError | GetTimeoutError)
+            self._engine = engine_here(self._keeper, gpu=self._gpu, ended=ended, silent=silent)
             return str(ray.get(self._engine.actor.describe.remote()))
 
     @property
     def number(self) -> int | None:
         """Of the engine, among all that its keeper has made."""
         return None if self._engine is None else self._engine.number
+
+    def was_silent(self) -> bool:
+        """Whether the engine was ended since it did not answer, and not over any of its trials."""
+        return bool(ray.get(self._keeper.was_silent.remote(self.number)))
 
     def remove(self, attempt: Attempt) -> None:
         """Ends an attempt; an engine that has died needs no telling."""
@@ -171,11 +193,13 @@ def start_keeper(slots: Slots, image_set: "ImageSet", **settings: Any) -> ActorH
     return kind.remote(slots, image_set=ray.put(image_set), **settings)
 
 
-def engine_here(keeper: ActorHandle, *, gpu: bool, ended: int | None = None) -> NumberedEngine:
+def engine_here(
+    keeper: ActorHandle, *, gpu: bool, ended: int | None = None, silent: bool = False
+) -> NumberedEngine:
     """The engine for the device that Ray has given this process; see `EngineKeeper.engine_of`."""
     node = ray.get_runtime_context().get_node_id()
     visible = os.environ.get(GPU_VARIABLE, "") if gpu else None
-    engine: NumberedEngine = ray.get(keeper.engine_of.remote(node, visible, ended))
+    engine: NumberedEngine = ray.get(keeper.engine_of.remote(node, visible, ended, silent=silent))
     return engine
 
 

@@ -160,14 +160,16 @@ class StudyTrial(tune.Trainable):
         try:
             return self._step()
         except (EngineError, RayActorError) as error:
-            if self._is_suspect(error):
+            silent = isinstance(self._engine, RemoteEngine) and self._engine.was_silent()
+            if self._is_suspect(error, silent=silent):
                 raise
-            raise EngineLostError(f"The engine of {self._planned.trial_id} is gone.") from error
+            what = "did not answer and was ended" if silent else "is gone"
+            raise EngineLostError(f"The engine of {self._planned.trial_id} {what}.") from error
 
-    def _is_suspect(self, error: EngineError | RayActorError) -> bool:
+    def _is_suspect(self, error: EngineError | RayActorError, *, silent: bool) -> bool:
         """Whether the engine may have ended over this trial: custom code, or what came last."""
-        if self._planned.config.is_custom:
-            return True
+        if self._planned.config.is_custom or silent:
+            return self._planned.config.is_custom
         if isinstance(error, EngineError):  # which Ray wraps
             return bool(getattr(getattr(error, "cause", error), "suspect", False))
         return not self._has_trained
