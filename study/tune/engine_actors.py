@@ -59,9 +59,7 @@ class EngineKeeper:
         self._slots, self._engine, self._settings = slots, engine, settings
         self._engines: dict[Device, NumberedEngine] = {}
         self._n_made = 0
-        self._silent: set[int] = (
-            set()
-        )  # numbers of engines that were ended since they did not answer
+        self._silent: set[int] = set()  # numbers of those that did not answer
         self._n_asked: Counter[Device] = Counter()
 
     def engine_of(

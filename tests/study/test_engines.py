@@ -234,7 +234,9 @@ def test_the_keeper_waits_for_no_engine_and_makes_no_more_than_it_may():
     again = keeper.engine_of(node, "0", ended=first.number)
     assert again.number not in (first.number, second.number)
     assert keeper.engine_of(node, "0", ended=first.number) == again  # who asks later
-    for engine in (second, again):
+    last = keeper.engine_of(node, "1", ended=second.number, silent=True)
+    assert [keeper.was_silent(engine.number) for engine in (first, second, last)] == [0, 1, 0]
+    for engine in (last, again):
         ray.kill(engine.actor)
 
 
