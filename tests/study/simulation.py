@@ -276,7 +276,7 @@ def assert_whole(spec, folder, plan):
         completed = [row for row in searched[model] if row["state"] == schema.COMPLETED]
         if not completed:
             expected[schema.WINNER] -= spec.n_seeds
-        if per_model := searching_trials(spec).get(schema.FINALIST):
+        if per_model := searching_trials(spec, model).get(schema.FINALIST):
             settings = {row["setting"] for row in completed} - {reference_label(model, spec)}
             n_settings = min(spec.n_finalists, len(settings)) + 1 if completed else 0
             expected[schema.FINALIST] -= per_model - n_settings * spec.n_finalist_seeds
