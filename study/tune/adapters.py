@@ -293,17 +293,23 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
 
     def on_step_end(self, **info: Any) -> None:
         """Looks for silent trials, and lets the view look at the clock."""
-        silent = {}
+        silent: dict[str, str] = {}
+        gone: set[int | None] = set()  # engines that were ended just now
         for silence in self._watch.look():
             trial_id, seconds = silence.trial_id, silence.seconds
             trial = self._trials[trial_id]
             place = self._workers.place_of(trial)
             silent[trial_id] = f"{silence.what} for {duration(seconds)} ({place})"
-            if silence.too_long:
+            engine = self._engine_of.get(trial_id)
+            if silence.too_long and engine in gone:
+                self._watch.begin(trial_id)  # which will end its attempt
+            elif silence.too_long:
                 told = f"{silence.what} for {seconds:.0f} s ({place})"
                 self._reasons[trial_id] = f"It was {told}."
                 self._watch.forget(trial_id)
-                ended = self._workers.end(trial, self._engine_of.get(trial_id), silence)
+                ended = self._workers.end(trial, engine, silence)
+                if ended == ENGINE:
+                    gone.add(engine)
                 self._progress.say(f"{trial_id}  {told}: its {ended} is ended", always=True)
         self._progress.note_silent(silent)
         self._progress.tick(stopping=self._stopper.stopping)
@@ -359,8 +365,9 @@ def _error_of(trial: Trial) -> str:
     Ray Tune's get_error() reads a copy that is written later.
     """
     text = Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]
-    _log.error("%s: %s", trial_id_of(trial), text.rstrip())
-    return error_line(text.partition("\n")[2])
+    error = text.partition("\n")[2]
+    _log.error("%s: an attempt failed:\n%s", trial_id_of(trial), error.rstrip())
+    return error_line(error)
 
 
 def error_line(text: str) -> str:

@@ -66,6 +66,8 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Its newer output engine prints a banner and every error however quiet it is told to be.
     "RAY_AIR_NEW_OUTPUT": "0",
+    # `study.tune.adapters` logs them.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # The first Ctrl-C is ours: it stops the study in an orderly way.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }

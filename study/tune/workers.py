@@ -7,6 +7,7 @@ from ray.actor import ActorHandle
 from ray.tune.experiment import Trial
 
 from study.plan.silence import Silence
+from study.tune.trainable import ENGINE
 
 PING_SECONDS = 10.0  # for an engine to answer
 
@@ -50,7 +51,7 @@ class Workers:
         if self._keeper is not None and engine is not None:
             seconds = 0.0 if silence.answers else self._ping_seconds
             if ray.get(self._keeper.end_silent.remote(engine, seconds)):
-                return "engine"
+                return ENGINE
         actor = trial.temporary_state.ray_actor
         if actor is not None:
             ray.kill(actor)  # also one that is stopped, if in five seconds

@@ -10,8 +10,9 @@ from study.folder import schema
 from study.folder.storage import RunFolder
 
 LOGGERS = ("ray", "optuna", "study")
-# Looks for result files that Ray Tune is told not to write.
-DEAF_LOGGER = "ray.tune.analysis"
+# One looks for result files that Ray Tune is told not to write, the other counts an attempt that
+# failed as a trial that did, and names a temporary folder.
+NOT_HEARD = ("ray.tune.analysis", "ray.tune.tune")
 
 
 @contextmanager
@@ -39,7 +40,8 @@ def logging_to(folder: RunFolder) -> Iterator[None]:
 def _logging_to(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger(DEAF_LOGGER).setLevel(logging.CRITICAL)
+    for name in NOT_HEARD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         stack.callback(handler.close)
         for name in LOGGERS:

@@ -66,6 +66,7 @@ class Tune(Listener):
         self.searcher, self.scheduler = PlanSearcher(plan), SearchScheduler(plan)
         self.stopper = StudyStopper(self.ledger, None)
         self.clock, self.said, self.silent, self.killed = 0.0, [], {}, []
+        self.ends = "worker"  # what ends with a silent trial
         watcher = SimpleNamespace(
             started=lambda _: None,
             say=lambda line, **_: self.said.append(line),
@@ -94,7 +95,7 @@ class Tune(Listener):
 
     def end_silent(self, trial, engine, silence):
         self.killed.append((trial.trial_id, engine))
-        return "worker"
+        return self.ends
 
     def wait(self, seconds):
         """Time passes, in which Tune looks at nothing but the clock."""
@@ -314,6 +315,18 @@ def test_a_silent_trial_is_named_and_then_ended_which_costs_it_a_retry(tune):
     assert error == "It was silent for 300 s (node a, process 7)."
     tune.wait(1)
     assert tune.silent == {}
+
+
+def test_an_engine_that_does_not_answer_is_ended_once_for_all_its_trials(tune):
+    tune.ends = "engine"
+    first, second = tune.start(), tune.start()
+    for trial in (first, second):
+        tune.report(trial, 1, 0.5)
+    tune.wait(310)
+    assert tune.killed == [(first.trial_id, 3)]
+    for trial in (first, second):
+        tune.fail(trial, EngineLostError("It did not answer."))
+    assert tune.notes == ["lost its engine, starts again"] * 2
 
 
 OF_A_MODEL = """(at 2026-11-29 18:00:00)
