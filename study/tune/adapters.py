@@ -220,6 +220,11 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         """Notes which nodes there are as an attempt begins, should one of them be lost."""
         self._nodes[planned.trial_id] = self._nodes_alive()
 
+    def on_trial_reuse(self, trial: Trial) -> None:
+        """Watches a trial that is given the worker of another one, before that begins with it."""
+        self._trials[trial_id_of(trial)] = trial
+        self._watch.begin(trial_id_of(trial))
+
     def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
         """Tells of the worker; that of another trial may have been taken for it."""
         trial_id = trial_id_of(trial)

@@ -331,7 +331,11 @@ class _Session:
         )
         # As many trials may wait for room as there may be: the plan hands out no more.
         settings = TUNE_SETTINGS | {"TUNE_MAX_PENDING_TRIALS_PG": str(self._slots.most)}
-        with _tune_environment(settings), patched_reuse(), TemporaryDirectory() as elsewhere:
+        with (
+            _tune_environment(settings),
+            patched_reuse(callback.on_trial_reuse),
+            TemporaryDirectory() as elsewhere,
+        ):
             tuner = tune.Tuner(
                 tune.with_resources(trainable, self._slots.share),
                 tune_config=tune.TuneConfig(

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 # Of an engine at once: one for each trial, and these for checkpoints, models and trials that leave.
 SPARE_CALLS = 8
 RESULTS_PER_SECOND = 10  # of all trials, at most
-ANSWER_SECONDS = 600.0
+OPEN_SECONDS = 600.0  # for an engine to open its device
+ANSWER_SECONDS = 60.0  # for one that has, to say so again
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -127,7 +128,8 @@ class RemoteEngine:
         keeper: of the study's engines.
         gpu: whether the device is a GPU.
         n_slots: trials at once, of whose results Ray Tune takes in some tens a second.
-        answer_seconds: for an engine to open its device, before another one takes its place.
+        open_seconds: for an engine to open its device, before another one takes its place.
+        answer_seconds: for one that has opened it, to answer.
     """
 
     in_lanes = True
@@ -138,9 +140,11 @@ class RemoteEngine:
         *,
         gpu: bool,
         n_slots: int = 1,
+        open_seconds: float = OPEN_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        self._keeper, self._gpu, self._answer_seconds = keeper, gpu, answer_seconds
+        self._keeper, self._gpu = keeper, gpu
+        self._open_seconds, self._answer_seconds = open_seconds, answer_seconds
         self.report_seconds = max(LANE_REPORT_SECONDS, n_slots / RESULTS_PER_SECOND)
         self._engine: NumberedEngine | None = None
 
@@ -150,10 +154,10 @@ class RemoteEngine:
         Raises:
             UserError: TensorFlow cannot open it.
         """
+        seconds = self._answer_seconds if self._engine else self._open_seconds
         self._engine = self._engine or engine_here(self._keeper, gpu=self._gpu)
         try:
-            answer = self._engine.actor.describe.remote()
-            return str(ray.get(answer, timeout=self._answer_seconds))
+            return str(ray.get(self._engine.actor.describe.remote(), timeout=seconds))
         except (RayActorError, EngineError, GetTimeoutError) as error:
             ended = self._engine.number
             silent = isinstance(error, ActorUnavailableError | GetTimeoutError)

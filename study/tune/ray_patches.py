@@ -30,8 +30,12 @@ def digest_of(method: Callable[..., Any]) -> str:
 
 
 @contextmanager
-def patched_reuse(controller: type = TuneController) -> Iterator[None]:
+def patched_reuse(
+    on_reuse: Callable[[Trial], None], controller: type = TuneController
+) -> Iterator[None]:
     """While the block runs, a trial keeps the worker that starts for it.
+
+    `on_reuse` is told of a trial that is given a worker of another one, which Tune tells nobody.
 
     A Ray whose method is not the one that was patched is left as it is, which the log says. Tests
     give another class than Ray Tune's.
@@ -52,7 +56,11 @@ def patched_reuse(controller: type = TuneController) -> Iterator[None]:
         starting = self._actor_manager._live_actors_to_ray_actors_resources  # noqa: SLF001
         if self._trial_to_actor.get(trial) in starting and trial not in self._resetting_trials:
             return False
-        return bool(reuse(self, trial))
+        is_new = trial not in self._resetting_trials
+        is_given = bool(reuse(self, trial))
+        if is_given and is_new:
+            on_reuse(trial)
+        return is_given
 
     setattr(controller, METHOD, reuse_unless_starting)
     try:

@@ -24,22 +24,23 @@ class Workers:
         self, keeper: ActorHandle | None = None, ping_seconds: float = PING_SECONDS
     ) -> None:
         self._keeper, self._ping_seconds = keeper, ping_seconds
-        self._places: dict[str, Any] = {}  # by Tune's name of a trial, or what will tell of it
+        self._places: dict[Any, Any] = {}  # by worker, or what will tell of it
 
     def started(self, trial: Trial) -> None:
         """Asks where a trial's worker is, before it trains: later it might not answer."""
         actor = trial.temporary_state.ray_actor
-        self._places[trial.trial_id] = actor.get_current_ip_pid.remote()
+        self._places.setdefault(actor, actor.get_current_ip_pid.remote())
 
     def place_of(self, trial: Trial) -> str:
         """The node and the process, in words."""
-        place = self._places.get(trial.trial_id)
+        actor = trial.temporary_state.ray_actor
+        place = self._places.get(actor)
         if isinstance(place, ray.ObjectRef) and ray.wait([place], timeout=0)[0]:
             try:
                 place = "node {}, process {}".format(*ray.get(place))
             except ray.exceptions.RayError:  # it is gone
                 place = None
-            self._places[trial.trial_id] = place
+            self._places[actor] = place
         return place if isinstance(place, str) else "node and process not known"
 
     def end(self, trial: Trial, engine: int | None, silence: Silence) -> str:

@@ -7,7 +7,6 @@ hidden units it diverges in the second epoch.
 
 import math
 import os
-import signal
 import time
 
 import numpy as np
@@ -120,22 +119,22 @@ class FileInTheWay(ClosedFormEngine):
 
 
 class BreaksBetweenTrials(ClosedFormEngine):
-    """Its first worker is killed while it takes over its second trial, or raises an error.
+    """Its first worker ends or stops while it takes over its second trial, or raises an error.
 
     Args:
         sign: a path, where a file says that it has happened.
-        killed: which of the two.
+        by: the signal; None for the error.
     """
 
-    def __init__(self, *_, sign, killed, **__):
+    def __init__(self, *_, sign, by, **__):
         super().__init__()
-        self._sign, self._killed, self._asked = sign, killed, False
+        self._sign, self._by, self._asked = sign, by, False
 
     def describe(self):  # before each trial
         if self._asked and not self._sign.exists():
             self._sign.touch()
-            if self._killed:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if self._by:
+                os.kill(os.getpid(), self._by)
             raise OSError("no such trial")
         self._asked = True
         return super().describe()

@@ -1,6 +1,7 @@
 """The whole driver, Ray Tune included, with a closed form in place of the training."""
 
 import json
+import signal
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -22,6 +23,7 @@ from study.folder.lock import DriverLock
 from study.folder.manifest import read_manifest
 from study.folder.storage import RunFolder, RunFolderError
 from study.plan.ledger import Ledger
+from study.plan.silence import Patience
 from study.plan.spec import StudySpec
 from study.plan.study_file import PRESETS
 from study.tune.driver import StudyFailedError, run_study
@@ -52,12 +54,13 @@ def run(
     defaults = {"preset": "test", "models": ("dense",), "hidden_units": (64,), "epochs": 9}
     defaults["n_finalists"] = 0  # test_custom_study has some
     status, n_failed = settings.pop("ends", ("finished", 0))
+    workers = WorkerSettings(engine=engine, patience=settings.pop("patience", None))
     there, spec = RunFolder(folder), StudySpec(**{**defaults, **settings})
     lock = DriverLock(there) if resume else None
     with ExitStack() as stack:
         if lock:
             stack.callback(lock.release)
-        told = {"command": ["test"], "lock": lock, "workers": WorkerSettings(engine=engine)}
+        told = {"command": ["test"], "lock": lock, "workers": workers}
         outcome = run_study(spec, resources or one_at_a_time(), images, there, **told)
     assert (outcome.status, outcome.n_failed) == (status, n_failed)
     return [pd.read_parquet(folder / name) for name in (schema.TRIALS_FILE, schema.EPOCHS_FILE)]
@@ -181,10 +184,11 @@ def test_a_worker_that_starts_is_not_dropped_for_one_that_is_free(tmp_path):
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("killed", [True, False])
-def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, killed):
-    engine = partial(BreaksBetweenTrials, sign=tmp_path / "broke", killed=killed)
-    trials, _ = run(tmp_path / "study", engine=engine, epochs=2, n_seeds=4)
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP, None])
+def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, by):
+    engine = partial(BreaksBetweenTrials, sign=tmp_path / "broke", by=by)
+    patience = Patience(least_seconds=4.0, end_factor=2.0)
+    trials, _ = run(tmp_path / "study", engine=engine, epochs=2, n_seeds=4, patience=patience)
     assert list(trials.n_retries) == [0, 1, 0, 0]
     assert list(trials.state) == ["completed"] * 4
 

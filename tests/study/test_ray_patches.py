@@ -55,10 +55,14 @@ def test_ray_drops_a_worker_that_starts_for_one_that_is_free():
 
 
 def test_patched_a_trial_keeps_the_worker_that_starts_for_it():
-    with patched_reuse():
+    given = []
+    with patched_reuse(given.append):
         controller = Controller()
         assert not reuse(controller)
-        assert controller.notes == []
+        assert (controller.notes, given) == ([], [])
+        controller._trial_to_actor.clear()
+        assert reuse(controller)  # has none that starts
+        assert given == [controller.trial]
     test_ray_drops_a_worker_that_starts_for_one_that_is_free()  # and then Ray is as it was
 
 
@@ -70,10 +74,10 @@ def test_code_that_is_another_is_not_patched_which_is_said_once(caplog):
             """Mended."""
 
     known, mended = TuneController._maybe_reuse_cached_actor, getattr(Other, METHOD)
-    with patched_reuse(Other):
+    with patched_reuse(print, Other):
         assert getattr(Other, METHOD) is mended
     (told,) = caplog.messages
     assert "has another trial controller than" in told
-    with patched_reuse():
+    with patched_reuse(print):
         assert getattr(TuneController, METHOD) is not known
     assert len(caplog.messages) == 1

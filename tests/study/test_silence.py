@@ -119,7 +119,8 @@ def test_a_stopped_worker_and_a_trial_that_sleeps_for_ever_cost_the_others_nothi
 
 @pytest.mark.cluster
 def test_an_engine_that_is_stopped_is_replaced(tmp_path):
-    study = Study("noise_study.py", tmp_path, *OPTIONS, "--lanes", "3", PATIENCE_SECONDS="8")
+    options = [*OPTIONS, "--lanes", "3", "--epochs", "300"]  # or they end before it is stopped
+    study = Study("noise_study.py", tmp_path, *options, PATIENCE_SECONDS="8")
     stop_one_of(study, ENGINE, r"dense-\d+-s0")  # whose turn it was
     code, lines, trials = finish(study)
     assert code == 0, lines
