@@ -73,14 +73,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for option in spec_options():
         settings: dict[str, Any] = {"help": option.metadata["help"]}
-        if isinstance(option.default, bool):
+        values = option.metadata["values"]
+        if values.kind == "bool":
             settings["action"] = argparse.BooleanOptionalAction
-        elif option.metadata["choices"]:
-            settings["choices"] = option.metadata["choices"]
-        elif option.metadata["low"] is not None:
-            settings |= {"type": float if "float" in str(option.type) else int, "metavar": "N"}
+        elif values.words:
+            settings["choices"] = values.words
+        elif values.kind == "text":
+            settings["metavar"] = "NAME"
         else:
-            settings["metavar"] = "DIR"
+            settings |= {"type": {"int": int, "float": float}[values.kind], "metavar": "N"}
         if isinstance(option.default, tuple):
             settings["nargs"] = "+"
         what.add_argument(option.metadata["flag"], default=None, **settings)

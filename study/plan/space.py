@@ -23,7 +23,7 @@ from convae.config import (
     is_number,
     n_parameters,
 )
-from study.plan.errors import SpecError, check_keys, checked_values, listed
+from study.plan.errors import SpecError, check_keys, check_value, checked_values, one_of, whole
 
 if TYPE_CHECKING:  # Optuna takes a second to import, and a spec needs none of it
     from optuna.distributions import BaseDistribution
@@ -118,7 +118,7 @@ class Space:
         return n_parameters(TrialConfig(model=self.model, **values)) <= self.max_parameters
 
     def small_point(self, number: int) -> dict[str, Any]:
-        """Values of what shapes the model that are small enough together, by a running number."""
+        """Domain of what shapes the model that are small enough together, by a running number."""
         shaping = [(name, how) for name, how in self.searched if _shapes(name)]
         values = product(*(_all_values(name, how) for name, how in shaping))
         points = [dict(zip((name for name, _ in shaping), point, strict=True)) for point in values]
@@ -186,7 +186,7 @@ def space_from(
             raise SpecError(f"{where} has both {' and '.join(given)}; give one of them.")
         for name in given:
             turned = name != p.name
-            read = _read(f"{where} {name}", table[name], _as_parameter(p) if turned else p)
+            read = _read(f"{where} {name}", table[name], as_parameter(p) if turned else p)
             if isinstance(read, Range | Choices):
                 searched[name] = read
             else:
@@ -198,8 +198,7 @@ def space_from(
     space = Space(model=model, searched=tuple(searched.items()), fixed=tuple(fixed.items()))
     if (limit := table.get(LIMIT)) is None:
         return space
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise SpecError(f"{where} {LIMIT} is {limit!r}, but takes a whole number from 1.")
+    check_value(f"{where} {LIMIT}", limit, whole(1))
     defaults = {p.name: p.default for p in parameters if p.of_architecture}
     return _limited(replace(space, max_parameters=limit), defaults, count)
 
@@ -268,11 +267,14 @@ class _Complement(Hyperparameter):
     """A hyperparameter by the values of its parameter, which is its complement."""
 
     def admits(self, value: Any) -> bool:
-        return is_number(value) and super().admits(self.from_parameter(value))
+        rounds_back = self.to_parameter(self.from_parameter(value)) if is_number(value) else None
+        return super().admits(value) and super().admits(rounds_back)
 
 
-def _as_parameter(p: Hyperparameter) -> Hyperparameter:
-    return _Complement(**{**vars(p), "takes": f"1 − {p.name}, which takes {p.takes}"})
+def as_parameter(p: Hyperparameter) -> Hyperparameter:
+    """A hyperparameter that is searched as its complement, by the values of that."""
+    ends = {"low": 1 - p.high, "high": 1 - p.low, "excluded": p.excluded and 1 - p.excluded}
+    return _Complement(**vars(p) | ends | {"takes": f"1 − {p.name}, which takes {p.takes}"})
 
 
 def _read(where: str, value: Any, p: Hyperparameter) -> Any:
@@ -283,15 +285,13 @@ def _read(where: str, value: Any, p: Hyperparameter) -> Any:
 
     if not isinstance(value, dict):
         values = checked_values(where, value, p)
-        return Choices(tuple(values)) if len(values) > 1 else values[0]
+        return Choices(values) if len(values) > 1 else values[0]
     if p.kind not in ("int", "float"):
         raise SpecError(f"{where} is a range, but takes a list or {p.takes}.")
     check_keys(where, value, RANGE_KEYS)
     if not {"low", "high"} <= value.keys():
         raise SpecError(f"{where} is a range without low or high; give both.")
-    scale = value.get("scale", SCALES[0])
-    if scale not in SCALES:
-        raise SpecError(f"{where}.scale is {scale!r}, but takes {listed(SCALES)}.")
+    check_value(f"{where}.scale", scale := value.get("scale", SCALES[0]), one_of(SCALES))
     low, high = (one(end, value[end]) for end in ("low", "high"))
     if low >= high:
         raise SpecError(f"{where} goes from {low} to {high}; give a low that is below its high.")

@@ -182,6 +182,6 @@ def test_the_rule_stays_and_says_itself():
     with pytest.raises(SpecError, match="until_decided 15 to 20"):
         replace(SPEC, until_decided=20).check_resumes(SPEC)
     replace(SPEC, n_seeds=8).check_resumes(SPEC)
-    with pytest.raises(SpecError, match="--until-decided is 3, but takes whole numbers from 5"):
+    with pytest.raises(SpecError, match="--until-decided is 3, but takes a whole number from 5"):
         replace(SPEC, until_decided=3)
     assert "if p is at most 0.0031: 5 % ÷ (4 looks × 4 comparisons)" in Rule(20, 4).words
