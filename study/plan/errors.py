@@ -59,12 +59,22 @@ def check_value(where: str, value: Any, valid: Domain) -> None:
         raise SpecError(f"{where} is {value!r}, but takes {valid.takes}{hint}.")
 
 
-def checked_table(where: str, table: Mapping[str, Any], keys: Mapping[str, Domain]) -> Any:
+def checked_table(
+    where: str, table: Mapping[str, Any], keys: Mapping[str, Domain], required: Iterable[str] = ()
+) -> dict[str, Any]:
     """A table whose values are valid, with lists as tuples."""
     check_keys(where, table, keys)
     for name, value in table.items():
         check_value(f"{where} {name}", value, keys[name])
+    check_has(where, table, required)
     return {name: tuple(v) if isinstance(v, list) else v for name, v in table.items()}
+
+
+def check_has(where: str, table: Mapping[str, Any], required: Iterable[str]) -> None:
+    """Makes sure that a table has these keys."""
+    for name in required:
+        if name not in table:
+            raise SpecError(f"{where} has no {name}; give it.")
 
 
 def checked_values(where: str, value: Any, valid: Domain) -> tuple[Any, ...]:
@@ -106,8 +116,8 @@ def tables_by_model(
     return tables
 
 
-def list_of_tables(key: str, tables: Any) -> Sequence[dict[str, Any]]:
-    """The tables [[key]], in order."""
+def tables_in_order(key: str, tables: Any) -> Mapping[str, Mapping[str, Any]]:
+    """The tables [[key]], by what messages call them."""
     if not isinstance(tables, list) or any(not isinstance(one, dict) for one in tables):
         raise SpecError(f"{key} takes tables: write [[{key}]].")
-    return tables
+    return {f"[[{key}]] {i}": table for i, table in enumerate(tables, 1)}

@@ -32,11 +32,12 @@ from study.plan.errors import (
     TEXT,
     SpecError,
     above_0,
+    check_has,
     checked_hyperparameters,
     checked_table,
-    list_of_tables,
     one_of,
     tables_by_model,
+    tables_in_order,
     whole,
 )
 from study.plan.trial_tables import MOST_TRIALS, Parameters
@@ -98,7 +99,7 @@ def paper_from(
         SpecError: a table says what cannot be judged, or trained.
     """
     about = tables.get("paper", {})
-    claims = list_of_tables("claim", tables.get("claim", []))
+    claims = tables_in_order("claim", tables.get("claim", []))
     given = tables_by_model("open", tables.get("open", {}), models)
     if named is None and not (about or claims or given):
         return None
@@ -117,7 +118,7 @@ def paper_from(
                 )
     if (n := math.prod(map(len, by_name.values()))) > MOST_TRIALS:
         raise SpecError(f"[open] makes {n:,} readings, but at most {MOST_TRIALS:,} are taken.")
-    added = tuple(_claim(f"[[claim]] {i}", one, model_of) for i, one in enumerate(claims, 1))
+    added = tuple(_claim(where, one, model_of) for where, one in claims.items())
     return replace(paper, claims=(*paper.claims, *added), open=tuple(opened.values()))
 
 
@@ -147,31 +148,24 @@ def _paper(about: Any) -> Paper:
     if not isinstance(about, dict):
         raise SpecError(f"paper is {about!r}, but takes a name or a table.")
     plain = {name: value for name, value in about.items() if name != ASSUMPTION}
-    key, assumptions = f"paper.{ASSUMPTION}", []
-    for i, one in enumerate(list_of_tables(key, about.get(ASSUMPTION, [])), 1):
-        its = checked_table(f"[[{key}]] {i}", one, ASSUMPTION_KEYS)
-        _require(f"[[{key}]] {i}", its, REQUIRED[ASSUMPTION])
-        assumptions.append(Assumption(**its))
+    tables = tables_in_order(f"paper.{ASSUMPTION}", about.get(ASSUMPTION, []))
+    assumptions = [
+        Assumption(**checked_table(where, one, ASSUMPTION_KEYS, REQUIRED[ASSUMPTION]))
+        for where, one in tables.items()
+    ]
     its = checked_table("[paper]", plain, PAPER_KEYS)
     return Paper(**its, assumptions=tuple(assumptions))
 
 
-def _require(where: str, table: Mapping[str, Any], names: Sequence[str]) -> None:
-    for name in names:
-        if name not in table:
-            raise SpecError(f"{where} has no {name}; give it.")
-
-
 def _claim(where: str, table: Mapping[str, Any], model_of: Callable[[str], str | None]) -> Claim:
-    its = checked_table(where, table, CLAIM_KEYS)
-    _require(where, its, REQUIRED["claim"])
+    its = checked_table(where, table, CLAIM_KEYS, REQUIRED["claim"])
     measure, ratio = its.get("measure"), "beside" in its
     if measure is None:
         needed = [name for name in its if name in ("others", "beside", "relation", "value")]
         if needed:
             raise SpecError(f"{where} has {needed[0]}, but no measure; give measure or neither.")
     else:
-        _require(where, its, ("relation", "value"))
+        check_has(where, its, ("relation", "value"))
         if ("of" in its) == ("others" in its):
             raise SpecError(f"{where} takes one of: of, a setting, or others, a hyperparameter.")
         needs = {"others": "others" in its, "values": "values" in its}

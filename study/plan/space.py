@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
-from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 from convae.config import (
@@ -24,6 +23,7 @@ from convae.config import (
     n_parameters,
 )
 from study.plan.errors import SpecError, check_keys, check_value, checked_values, one_of, whole
+from study.plan.trial_tables import combinations
 
 if TYPE_CHECKING:  # Optuna takes a second to import, and a spec needs none of it
     from optuna.distributions import BaseDistribution
@@ -59,9 +59,7 @@ class Space:
     @cached_property
     def grid(self) -> list[dict[str, Any]]:
         """The points of a grid search."""
-        names = [name for name, _ in self.searched]
-        values = product(*(_points(searched) for _, searched in self.searched))
-        points = (dict(zip(names, point, strict=True)) for point in values)
+        points = combinations({name: _points(how) for name, how in self.searched})
         return [point for point in points if self.is_small_enough(point)]
 
     def values_of(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,11 +91,8 @@ class Space:
         """Whether it differs from an earlier space in wider ranges or longer lists alone."""
         mine, its = dict(self.searched), dict(earlier.searched)
         same = (self.fixed, self.max_parameters) == (earlier.fixed, earlier.max_parameters)
-        return (
-            same
-            and mine.keys() == its.keys()
-            and all(_covers(mine[name], its[name]) for name in its)
-        )
+        same = same and mine.keys() == its.keys()
+        return same and all(_covers(mine[name], its[name]) for name in its)
 
     def ends_of(self, name: str) -> tuple[Any, ...]:
         """A hyperparameter's values, or its range's ends; none if the space does not set it."""
@@ -118,10 +113,8 @@ class Space:
         return n_parameters(TrialConfig(model=self.model, **values)) <= self.max_parameters
 
     def small_point(self, number: int) -> dict[str, Any]:
-        """Domain of what shapes the model that are small enough together, by a running number."""
-        shaping = [(name, how) for name, how in self.searched if _shapes(name)]
-        values = product(*(_all_values(name, how) for name, how in shaping))
-        points = [dict(zip((name for name, _ in shaping), point, strict=True)) for point in values]
+        """Values of what shapes the model that are small enough together, by a running number."""
+        points = combinations({n: _all_values(n, how) for n, how in self.searched if _shapes(n)})
         others = {name: _points(how)[0] for name, how in self.searched}
         small = [point for point in points if self.is_small_enough({**others, **point})]
         return small[number % len(small)]
@@ -129,18 +122,6 @@ class Space:
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Space":
-        """The inverse of `to_dict`, also after a trip through JSON."""
-
-        def how(fields: Mapping[str, Any]) -> Range | Choices:
-            kind = Range if "low" in fields else Choices
-            return kind(**{**fields, "grid": tuple(fields["grid"])})
-
-        searched = tuple((name, how(fields)) for name, fields in values["searched"])
-        pairs = {name: tuple(map(tuple, values[name])) for name in ("fixed", "sizes")}
-        return cls(**{**values, **pairs, "searched": searched})
 
     def to_table(self) -> dict[str, Any]:
         """As a study file has it; `sizes` are counted anew."""
@@ -206,21 +187,17 @@ def space_from(
 def _limited(space: Space, defaults: Mapping[str, Any], count: Counter | None) -> Space:
     """The space without the values that are too large whatever the others are."""
     where, limit = f"[search.{space.model}]", space.max_parameters or 0
+    shaping = {n: _all_values(f"{where} {n}", how) for n, how in space.searched if _shapes(n)}
     set_values = {**defaults, **dict(space.fixed)}.items()
-    fixed = {n: v for n, v in set_values if _shapes(n) and n not in dict(space.searched)}
-    values: dict[str, Sequence[Any]] = {name: (value,) for name, value in fixed.items()}
-    n_sizes = 1
-    for name, searched in space.searched:
-        if _shapes(name):
-            values[name] = _all_values(f"{where} {name}", searched)
-            n_sizes *= len(values[name])
+    fixed = {n: v for n, v in set_values if _shapes(n) and n not in shaping}
+    n_sizes = math.prod(map(len, shaping.values()))
     most = MOST_CUSTOM_SIZES if count else MOST_SIZES
     if n_sizes > most:
         raise SpecError(
             f"{where} {LIMIT} needs the sizes of {n_sizes:,} settings, but counts at most {most:,};"
             " give shorter lists or ranges."
         )
-    settings = [dict(zip(values, point, strict=True)) for point in product(*values.values())]
+    settings = [{**fixed, **each} for each in combinations(shaping)]
     if count:
         sizes = list(count(settings))
     else:

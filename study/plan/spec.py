@@ -7,7 +7,7 @@ and so are the keys of a study file.
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
 from convae.config import (
@@ -21,6 +21,7 @@ from convae.config import (
 from convae.custom_models import CustomModel
 from study.folder import schema
 from study.folder.paper import Paper
+from study.folder.records import from_json
 from study.plan.errors import FLAG, TEXT, above_0, checked_values, listed, one_of, whole
 from study.plan.errors import SpecError as SpecError
 from study.plan.space import Space, built_in
@@ -152,7 +153,10 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         for option in spec_options():
-            _check(option, getattr(self, option.name))
+            value, about = getattr(self, option.name), option.metadata
+            if not (value is None is option.default or value == option.default == ()):
+                values = value if isinstance(option.default, tuple) else (value,)
+                checked_values(about["flag"], [*values], about["values"])
         for model in self.all_models:
             if model not in (known := self.known_models):
                 raise SpecError(f"--models has {model!r}, but takes {listed(known)}.")
@@ -278,51 +282,30 @@ class StudySpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
-        values = {name.name: getattr(self, name.name) for name in fields(self)}
-        values["paper"] = None if self.paper is None else self.paper.to_dict()
-        return values | {name: [part.to_dict() for part in values[name]] for name in _PARTS}
+        custom_models = [custom.to_dict() for custom in self.custom_models]
+        return asdict(self) | {"custom_models": custom_models}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StudySpec":
         """The inverse of `to_dict`, also after a trip through JSON."""
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        for name, kind in _PARTS.items():
-            plain[name] = tuple(kind.from_dict(part) for part in plain[name])
-        plain["paper"] = Paper.from_dict(plain["paper"]) if plain["paper"] else None
-        return cls(**plain)
+        spec: StudySpec = from_json(cls, values)
+        return spec
 
 
-_PARTS: Mapping[str, Any] = {
-    "custom_models": CustomModel,
-    "trial_tables": TrialTable,
-    "spaces": Space,
-}
-_WHOLE = (*_PARTS, "paper")  # too long for a sentence
+# Too long for a sentence.
+_WHOLE = ("custom_models", "trial_tables", "spaces", "paper")
 
 
 def hyperparameters(model: str, custom_models: Sequence[CustomModel]) -> tuple[Hyperparameter, ...]:
     """Those of a model; of a custom one, its builder's arguments first."""
-    for custom in custom_models:
-        if custom.name == model:
-            arguments = json.loads(custom.defaults).items()
-            return (*(argument_of(model, *item) for item in arguments), *hyperparameters_of(model))
-    return hyperparameters_of(model)
+    defaults = {custom.name: json.loads(custom.defaults) for custom in custom_models}
+    arguments = defaults.get(model, {}).items()
+    return (*(argument_of(model, *item) for item in arguments), *hyperparameters_of(model))
 
 
 def spec_options() -> list[Field[Any]]:
     """The fields of a spec that have an option."""
     return [option for option in fields(StudySpec) if option.metadata]
-
-
-def _check(option: Field[Any], value: Any) -> None:
-    """Makes sure that a value is one that its option takes."""
-    if value is None is option.default or value == option.default == ():
-        return
-    values = value if isinstance(option.default, tuple) else (value,)
-    checked_values(option.metadata["flag"], [*values], option.metadata["values"])
 
 
 def _raised(was: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:

@@ -27,9 +27,9 @@ from study.plan.errors import (
     SpecError,
     check_keys,
     check_value,
-    list_of_tables,
     listed,
     tables_by_model,
+    tables_in_order,
 )
 from study.plan.labels import model_of
 from study.plan.papers import paper_from, to_tables
@@ -112,16 +112,13 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
         space = space_from(model, part, known_of(model), count)
         if space != built_in(model):  # spelled out, it is the same study
             spaces.append(space)
-    trials = list_of_tables("trial", table.get("trial", []))
+    trials = tables_in_order("trial", table.get("trial", []))
     parts: dict[str, Any] = {
         "preset": name,
         "question": table.get("question", ""),
         "models": models,
         "custom_models": (*custom.values(),),
-        "trial_tables": tuple(
-            trial_table_from(f"[[trial]] {i}", part, models, known_of)
-            for i, part in enumerate(trials, 1)
-        ),
+        "trial_tables": tuple(trial_table_from(*item, models, known_of) for item in trials.items()),
         "spaces": tuple(spaces),
     }
     plain = StudySpec(**parts | values | {"readings": False})
@@ -252,7 +249,6 @@ def _custom_model(name: str, part: Mapping[str, Any], folder: Path) -> CustomMod
 
 
 def _in_keys(message: str) -> str:
-    """A sentence about options as one about keys."""
     keys = {option.metadata["flag"]: key_of(option) for option in spec_options()}
     return re.sub(r"--[\w-]+", lambda flag: keys.get(flag[0], flag[0]), message)
 

@@ -9,7 +9,7 @@ such as a `grace_epochs` above `epochs`, the study alone refuses. Draft 4 is the
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field
 from pathlib import Path
 from typing import Any, Final
@@ -45,15 +45,12 @@ _OTHER: Final = "custom"  # stands for a custom model, which has what all models
 def study_schema() -> Schema:
     """The schema, as JSON has it."""
     options = {key_of(option): _option(option) for option in spec_options()}
-    opened = {f"^{model}$": _opened(model) for model in MODELS}
-    opened[f"^{CUSTOM_NAME}$"] = _opened(_OTHER)
-    searches = {f"^{model}$": _search(model) for model in MODELS}
     tables = {
         "trial": {"type": "array", "items": _trial()},
         "paper": _paper(),
         "claim": {"type": "array", "items": _keyed(CLAIM_KEYS, REQUIRED["claim"])},
-        "open": _object(patterns=opened),
-        "search": _object(patterns={**searches, f"^{CUSTOM_NAME}$": _search(_OTHER)}),
+        "open": _by_model(_opened),
+        "search": _by_model(_search),
         "model": _object(patterns={f"^{CUSTOM_NAME}$": _object({"build": _BUILD}, ["build"])}),
     }
     return {
@@ -68,6 +65,11 @@ _BUILD: Final[Schema] = {
     "pattern": r"\.py:[^\W\d]\w*$",
     "description": "file.py:function",
 }
+
+
+def _by_model(table: Callable[[str], Schema]) -> Schema:
+    patterns = {f"^{model}$": table(model) for model in MODELS}
+    return _object(patterns=patterns | {f"^{CUSTOM_NAME}$": table(_OTHER)})
 
 
 def _option(option: Field[Any]) -> Schema:
@@ -102,7 +104,6 @@ def _paper() -> Schema:
 
 
 def _keyed(keys: Mapping[str, Domain], required: Iterable[str] = ()) -> Schema:
-    """A table of a paper's."""
     properties = {name: _one(key) | {"description": key.takes} for name, key in keys.items()}
     return _object(properties, required)
 
@@ -124,7 +125,6 @@ def _search(model: str) -> Schema:
 
 
 def _one(valid: Domain) -> Schema:
-    """A value."""
     if valid.words:
         return {"enum": list(valid.words)}
     its: Schema = {"type": _TYPES[valid.kind]}

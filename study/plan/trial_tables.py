@@ -15,8 +15,8 @@ What is not named is the reference setting's.
 import math
 import shlex
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
 
@@ -49,6 +49,11 @@ Values = tuple[tuple[str, tuple[Any, ...]], ...]
 Parameters = Callable[[str], Sequence[Hyperparameter]]
 
 
+def combinations(values: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """Every choice of a value for each name."""
+    return [dict(zip(values, one, strict=True)) for one in product(*values.values())]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialTable:
     """Some settings of a model."""
@@ -62,24 +67,11 @@ class TrialTable:
 
     def configs(self, reference: TrialConfig) -> list[TrialConfig]:
         """Its settings, as trials of the reference setting with other values."""
-        names = [name for name, _ in self.values]
         if self.vary == PRODUCT:
-            combinations = product(*(values for _, values in self.values))
-            changes = [dict(zip(names, values, strict=True)) for values in combinations]
-            return [reference.with_values(values) for values in changes]
+            return [reference.with_values(values) for values in combinations(dict(self.values))]
         each = [{name: value} for name, values in self.values for value in values]
         changed = [reference.with_values(values) for values in each]
         return [reference, *(config for config in changed if config != reference)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, in types that JSON holds."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "TrialTable":
-        """The inverse of `to_dict`, also after a trip through JSON."""
-        values = tuple((name, tuple(of_name)) for name, of_name in fields["values"])
-        return cls(**{**fields, "values": values})
 
     def to_table(self) -> dict[str, Any]:
         """As a study file has it, without what goes without saying."""
