@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from closed_form import final_mse
 from scipy import stats
-from simulation import Chances, Death, Executor, MemoryFolder, epoch_row, measured
-from test_plan import Hand, of
+from simulation import Chances, Death, Executor, MemoryFolder
+from test_plan import Judge, of
 
 from benchmarks import surrogate
 from convae.config import TrialConfig
@@ -20,22 +20,6 @@ from study.plan.trials import count_trials
 
 SPEC = StudySpec(preset="test", hidden_units=(512,), epochs=1, until_decided=15)
 RULE = Rule(20, 1)
-
-
-class Judge(Hand):
-    """Completes each trial with the value that a rule gives its config."""
-
-    def __init__(self, rule, spec):
-        super().__init__(spec)
-        self.rule = rule
-
-    def run(self):
-        return super().run(self.finish)
-
-    def finish(self, planned):
-        row = epoch_row(planned.config, 1, self.rule(planned.config))
-        self.ledger.measure(planned.trial_id, measured(row))
-        self.ledger.end(planned.trial_id)
 
 
 def rows_of(**settings: list[float | None]) -> list[dict]:
