@@ -5,11 +5,7 @@
     python -m study.run my-question.toml --gpus 0     # a study of yours; --print-study prints one
     python -m study.run --resume --name NAME          # go on where a study was interrupted
 
-`quick` takes about a minute on two cores (AMD EPYC: 57, 60 and 68 s, n = 3), `standard` took 26 min
-there before finalists were trained (n = 1), and 173 s on one NVIDIA H200 before there were lanes
-(n = 1). Either leaves the tables in results/NAME and the answer in its report/index.html: after 50
-epochs at the reference setting conv has 2.2 times the test MSE of dense-512 (95 % interval 2.0 to
-2.4, n = 5 seeds), where the report that is studied finds half of it.
+It leaves the tables in results/NAME and the answer in its report/index.html.
 """
 
 import argparse
