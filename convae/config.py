@@ -65,16 +65,32 @@ class Choices:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameter:
-    """One hyperparameter of a model or of its optimiser."""
+class Domain:
+    """Which values are valid."""
 
-    name: str  # the field of `TrialConfig` and the column of the tables
     kind: Kind
-    low: float = -math.inf  # the least number that is valid
+    low: float = -math.inf  # the least number, or length of a text, that is valid
     high: float = math.inf  # the greatest
     excluded: float | None = None  # one of the two, if it is not valid itself
     words: tuple[str, ...] = ()  # the texts that are valid; empty if all are
     takes: str  # the valid values in words, to end the sentence "dropout is 2, but takes …"
+
+    def admits(self, value: Any) -> bool:
+        """Whether a value is valid."""
+        if self.kind == "bool":
+            return isinstance(value, bool)
+        if self.kind == "text":
+            in_words = not self.words or value in self.words
+            return isinstance(value, str) and in_words and len(value) >= self.low
+        right = is_number(value) and (self.kind == "float" or isinstance(value, int))
+        return right and self.low <= value <= self.high and value != self.excluded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameter(Domain):
+    """One hyperparameter of a model or of its optimiser."""
+
+    name: str  # the field of `TrialConfig` and the column of the tables
     models: tuple[str, ...] = MODELS  # those that have it
     default: Any  # the reference setting's value
     # Values around it, which a search is given at its start; first those that a small one should
@@ -83,15 +99,6 @@ class Hyperparameter:
     search: Range | Choices
     complement: bool = False  # searched and shown as 1 − value
     of_architecture: bool = False  # shapes the model, so that its parameters are others
-
-    def admits(self, value: Any) -> bool:
-        """Whether a value is valid."""
-        if self.kind == "bool":
-            return isinstance(value, bool)
-        if self.kind == "text":
-            return isinstance(value, str) and (not self.words or value in self.words)
-        right = is_number(value) and (self.kind == "float" or isinstance(value, int))
-        return right and self.low <= value <= self.high and value != self.excluded
 
     def applies_to(self, model: str) -> bool:
         """Whether a model has it: a custom model has those that all built-in ones have."""

@@ -5,11 +5,7 @@
     python -m study.run my-question.toml --gpus 0     # a study of yours; --print-study prints one
     python -m study.run --resume --name NAME          # go on where a study was interrupted
 
-`quick` takes about a minute on two cores (AMD EPYC: 57, 60 and 68 s, n = 3), `standard` took 26 min
-there before finalists were trained (n = 1), and 173 s on one NVIDIA H200 before there were lanes
-(n = 1). Either leaves the tables in results/NAME and the answer in its report/index.html: after 50
-epochs at the reference setting conv has 2.2 times the test MSE of dense-512 (95 % interval 2.0 to
-2.4, n = 5 seeds), where the report that is studied finds half of it.
+It leaves the tables in results/NAME and the answer in its report/index.html.
 """
 
 import argparse
@@ -73,14 +69,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for option in spec_options():
         settings: dict[str, Any] = {"help": option.metadata["help"]}
-        if isinstance(option.default, bool):
+        values = option.metadata["values"]
+        if values.kind == "bool":
             settings["action"] = argparse.BooleanOptionalAction
-        elif option.metadata["choices"]:
-            settings["choices"] = option.metadata["choices"]
-        elif option.metadata["low"] is not None:
-            settings |= {"type": float if "float" in str(option.type) else int, "metavar": "N"}
+        elif values.words:
+            settings["choices"] = values.words
+        elif values.kind == "text":
+            settings["metavar"] = "NAME"
         else:
-            settings["metavar"] = "DIR"
+            settings |= {"type": {"int": int, "float": float}[values.kind], "metavar": "N"}
         if isinstance(option.default, tuple):
             settings["nargs"] = "+"
         what.add_argument(option.metadata["flag"], default=None, **settings)

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,21 +39,12 @@ def save_checkpoint(
 ) -> None:
     """Writes a trial's checkpoint, in place of an older one.
 
-    Args:
-        folder: the run folder.
-        trial_id: whose.
-        setting: its config, and the like; a checkpoint of another one is not loaded.
-        checkpoint: its state.
+    `setting` is its config, and the like; a checkpoint of another one is not loaded.
 
     Raises:
         RunFolderError: it cannot be written.
     """
-    rest = {
-        "trial": dict(setting),
-        "epochs": [asdict(epoch) for epoch in checkpoint.epochs],
-        "compile_seconds": checkpoint.compile_seconds,
-        "wall_seconds": checkpoint.wall_seconds,
-    }
+    rest = asdict(replace(checkpoint, state=())) | {"trial": dict(setting)}
     content = io.BytesIO()
     np.savez(content, *checkpoint.state, rest=np.array(json.dumps(rest)))
     folder.write(checkpoint_name(trial_id), content.getvalue())
@@ -75,10 +66,11 @@ def load_checkpoint(
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             rest = json.loads(str(arrays["rest"]))
-            state = [arrays[f"arr_{i}"] for i in range(len(arrays.files) - 1)]
-        epochs = [EpochResult(**epoch) for epoch in rest["epochs"]]
-        checkpoint = Checkpoint(epochs, rest["compile_seconds"], rest["wall_seconds"], state)
+            rest["state"] = [arrays[f"arr_{i}"] for i in range(len(arrays.files) - 1)]
+        rest["epochs"] = [EpochResult(**epoch) for epoch in rest["epochs"]]
+        trial = rest.pop("trial")
+        checkpoint = Checkpoint(**rest)
     except Exception:  # a damaged zip raises anything from KeyError to zlib.error
         _log.warning("%s/%s is torn; the trial starts anew", folder, checkpoint_name(trial_id))
         return None
-    return checkpoint if rest["trial"] == dict(setting) else None
+    return checkpoint if trial == dict(setting) else None

@@ -80,16 +80,13 @@ def spaces_of(manifest: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
 
 
 class Manifest:
-    """The manifest of a study that runs.
+    """The manifest of a study that runs; a `RunFolderError` is raised if it cannot be written.
 
     Args:
         folder: the run folder.
         command: of this session; that of the first one stays the study's.
         earlier: the manifest of an earlier session to go on with; times add up over sessions.
         entries: further entries; `code` and `versions` in place of what is found here.
-
-    Raises:
-        RunFolderError: it cannot be written.
     """
 
     def __init__(
@@ -134,20 +131,12 @@ class Manifest:
         self._entries.update(entries)
 
     def finish(self, status: str) -> None:
-        """Notes how the study ended.
-
-        Raises:
-            RunFolderError: it cannot be written.
-        """
+        """Notes how the study ended."""
         self._entries.update(status=status, finished_utc=utc_now())
         self.write()
 
     def write(self) -> None:
-        """Writes it with the time spent so far, which a session that is killed would not tell.
-
-        Raises:
-            RunFolderError: it cannot be written.
-        """
+        """Writes it with the time spent so far, which a session that is killed would not tell."""
         if self._written and self._folder.read(schema.MANIFEST_FILE) is None:
             # In a bucket the next file would make the folder anew, without the rest.
             raise RunFolderError(f"{self._folder} has vanished while the study ran.")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from study.folder import schema
+from study.folder.records import from_json
 
 EARLY_FALL: Final = "early_fall"  # the share of the fall of the training MSE in the first epochs
 SECONDS: Final = "train_seconds"
@@ -116,14 +117,5 @@ class Paper:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Paper":
         """The inverse of `to_dict`, also after a trip through JSON."""
-        kinds: dict[str, Any] = {"claims": Claim, "open": Open, "assumptions": Assumption}
-        parts = {
-            name: tuple(kind(**{k: _frozen(v) for k, v in one.items()}) for one in fields[name])
-            for name, kind in kinds.items()
-        }
-        return cls(**{**fields, **parts})
-
-
-def _frozen(value: Any) -> Any:
-    """Lists as tuples, however deep."""
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+        its: Paper = from_json(cls, fields)
+        return its

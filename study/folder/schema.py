@@ -7,36 +7,19 @@ trial's setting derives from `convae.config`. The standard library is enough to 
 from types import MappingProxyType
 from typing import Final
 
-from convae.config import (
-    BY_NAME,
-    CONV,
-    DENSE,
-    FIELD_KINDS,
-    FULL_SPLIT,
-    HYPERPARAMETERS,
-    IMAGE_SHAPE,
-    MODELS,
-    SEARCH_SPLIT,
-    Hyperparameter,
-    Kind,
-    Range,
-    hyperparameters_of,
-)
-
-__all__ = [
-    "BY_NAME",
-    "CONV",
-    "DENSE",
-    "FULL_SPLIT",
-    "HYPERPARAMETERS",
-    "IMAGE_SHAPE",
-    "MODELS",
-    "SEARCH_SPLIT",
-    "Hyperparameter",
-    "Kind",
-    "Range",
-    "hyperparameters_of",
-]
+from convae.config import BY_NAME as BY_NAME
+from convae.config import CONV as CONV
+from convae.config import DENSE as DENSE
+from convae.config import FIELD_KINDS
+from convae.config import FULL_SPLIT as FULL_SPLIT
+from convae.config import HYPERPARAMETERS as HYPERPARAMETERS
+from convae.config import IMAGE_SHAPE as IMAGE_SHAPE
+from convae.config import MODELS as MODELS
+from convae.config import SEARCH_SPLIT as SEARCH_SPLIT
+from convae.config import Hyperparameter as Hyperparameter
+from convae.config import Kind as Kind
+from convae.config import Range as Range
+from convae.config import hyperparameters_of as hyperparameters_of
 
 FORM: Final = 2  # of a run folder, in its manifest
 COMMIT_OF_FORM_1: Final = "fb18ede"  # the last one that reads the older form
@@ -92,6 +75,9 @@ LOG_FILE: Final = "study.log"  # what would else flood the terminal, and every t
 # A trial's setting: the fields of convae.config.TrialConfig.
 CONFIG_COLUMNS: Final = FIELD_KINDS
 
+_BEST: dict[str, Kind] = {}  # of each metric, and the epoch that had it
+for _metric in METRICS:
+    _BEST |= {f"best_{_metric}": "float", f"best_{_metric}_epoch": "int"}
 # trials.parquet: a row a trial. What was not measured or does not apply is missing, never 0.
 TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](
     {
@@ -104,15 +90,8 @@ TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](
         "epochs_completed": "int",
         "diverged_epoch": "int",
         "n_parameters": "int",
-        TRAIN_MSE: "float",
-        VAL_MSE: "float",
-        TEST_MSE: "float",
-        "best_train_mse": "float",
-        "best_train_mse_epoch": "int",
-        "best_val_mse": "float",
-        "best_val_mse_epoch": "int",
-        "best_test_mse": "float",
-        "best_test_mse_epoch": "int",
+        **dict.fromkeys(METRICS, "float"),
+        **_BEST,
         "train_seconds": "float",
         "eval_seconds": "float",
         "compile_seconds": "float",
@@ -129,9 +108,7 @@ EPOCH_COLUMNS: Final = MappingProxyType[str, Kind](
     {
         "trial_id": "text",
         "epoch": "int",
-        TRAIN_MSE: "float",
-        VAL_MSE: "float",
-        TEST_MSE: "float",
+        **dict.fromkeys(METRICS, "float"),
         "train_seconds": "float",
         "eval_seconds": "float",
     }

@@ -28,6 +28,9 @@ class RunFolderError(UserError):
 class RunFolder:
     """A folder for results, the same to every process that opens it.
 
+    Its methods raise a `RunFolderError` if storage fails; what a write would replace is still there
+    then.
+
     Args:
         where: STORAGE/NAME, a path or a URI (s3://, gs://); the attribute is an absolute path, or
             the URI.
@@ -94,23 +97,14 @@ class RunFolder:
         return Path(self._folder) if isinstance(self._filesystem, fs.LocalFileSystem) else None
 
     def create(self) -> None:
-        """Makes the folder, unless it is there.
-
-        Raises:
-            RunFolderError: it cannot be made.
-        """
+        """Makes the folder, unless it is there."""
         with self._storage_errors():
             if self.local is not None:
                 self.local.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a file, in the folder or in one folder more, in place of an older one.
-
-        Raises:
-            RunFolderError: it cannot be written, or the folder is not there; an older file of
-                that name is still there.
-        """
-        self._check_guard()
+        """Writes a file, in the folder or in one folder more, in place of an older one."""
+        self.check_guard()
         with self._storage_errors(name):
             if self.local is not None:
                 _replace(self.local, name, content)
@@ -119,11 +113,7 @@ class RunFolder:
                 stream.write(content)
 
     def read(self, name: str) -> bytes | None:
-        """A file's content; None if there is none.
-
-        Raises:
-            RunFolderError: it cannot be read.
-        """
+        """A file's content; None if there is none."""
         with self._storage_errors(name):
             try:
                 with self._filesystem.open_input_stream(self._path(name)) as stream:
@@ -132,62 +122,40 @@ class RunFolder:
                 return None
 
     def exists(self) -> bool:
-        """Whether there is anything of this name already.
-
-        Raises:
-            RunFolderError: it cannot be found out.
-        """
+        """Whether there is anything of this name already."""
         with self._storage_errors():
             info = self._filesystem.get_file_info(self._folder)
             return bool(info.type != fs.FileType.NotFound)
 
     def names(self, folder: str) -> list[str]:
-        """The files in a folder of it, by their names relative to the run folder, in order.
-
-        Raises:
-            RunFolderError: they cannot be listed.
-        """
+        """The files in a folder of it, by their names relative to the run folder, in order."""
         with self._storage_errors(folder):
             selector = fs.FileSelector(self._path(folder), allow_not_found=True)
-            found = [
-                info.base_name
-                for info in self._filesystem.get_file_info(selector)
-                if info.type == fs.FileType.File
-            ]
+            infos = self._filesystem.get_file_info(selector)
+        found = [info.base_name for info in infos if info.type == fs.FileType.File]
         return sorted(f"{folder}/{name}" for name in found if not name.startswith(TEMPORARY_PREFIX))
 
     def tidy(self) -> None:
-        """Deletes folders in it that are empty; a bucket has none.
-
-        Raises:
-            RunFolderError: it is not there.
-        """
+        """Deletes folders in it that are empty; a bucket has none."""
         with self._storage_errors():
             for path in self.local.iterdir() if self.local else ():
                 with suppress(OSError):  # no folder, or not empty
                     path.rmdir()
 
     def sweep(self) -> None:
-        """Deletes the temporary files of writes that the death of a process cut short.
-
-        Raises:
-            RunFolderError: one cannot be deleted.
-        """
+        """Deletes the temporary files of writes that the death of a process cut short."""
         with self._storage_errors():
             for path in self.local.rglob(f"{TEMPORARY_PREFIX}*") if self.local else ():
                 path.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
-        """Deletes a file, if it is there.
-
-        Raises:
-            RunFolderError: it cannot be deleted.
-        """
-        self._check_guard()
+        """Deletes a file, if it is there."""
+        self.check_guard()
         with self._storage_errors(name), suppress(FileNotFoundError):
             self._filesystem.delete_file(self._path(name))
 
-    def _check_guard(self) -> None:
+    def check_guard(self) -> None:
+        """Makes sure that this process may change the folder."""
         if self.guard is not None:
             self.guard()
 

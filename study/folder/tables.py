@@ -8,7 +8,7 @@ to which number it holds the journal, so that a reader finds the same whenever a
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -58,13 +58,9 @@ EPOCHS: Final = arrow_schema(schema.EPOCH_COLUMNS)
 
 
 class TableWriter:
-    """Writes the tables of a run folder, which is this process's alone.
+    """Writes the tables of a run folder that exists, and is this process's alone.
 
-    Args:
-        folder: the run folder; it exists.
-
-    Raises:
-        RunFolderError: the journal cannot be listed.
+    It raises a `RunFolderError` if storage fails; what was known before still is.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -75,26 +71,15 @@ class TableWriter:
         self._number = max([self._number, *(_held(_parquet(t)) for t in tables if t)])
 
     def append(self, changes: Iterable[Change]) -> None:
-        """Enters changes in the journal. From here on a crash does not lose them.
-
-        Raises:
-            RunFolderError: they cannot be written, and are not entered.
-        """
-        entry = [
-            {"trial": change.trial, "after": change.after, "epochs": list(change.epochs)}
-            for change in changes
-        ]
+        """Enters changes in the journal, or none of them. From here on a crash loses none."""
+        entry = [asdict(change) for change in changes]
         name = f"{schema.JOURNAL_FOLDER}/{self._number + 1:08d}.json"
         self._folder.write(name, json.dumps(entry).encode())
         self._number += 1
         self._names.append(name)
 
     def rewrite(self, trials: Sequence[Row], epochs: Sequence[Row]) -> None:
-        """Writes both tables, as Parquet and as CSV, and clears the journal.
-
-        Raises:
-            RunFolderError: a file cannot be written; what was known before still is.
-        """
+        """Writes both tables, as Parquet and as CSV, and clears the journal."""
         metadata = {JOURNAL_KEY: str(self._number)}
         write_parquet = partial(pq.write_table, write_page_checksum=True)
         # Trials first: a reader that reads them last finds the trial of every epoch.
@@ -133,10 +118,8 @@ def read_tables(folder: RunFolder) -> tuple[pa.Table, pa.Table]:
         trials = _with_trials(trials, [c for n, cs in journal if n > _held(trials) for c in cs])
         epochs = _with_epochs(epochs, [c for n, cs in journal if n > _held(epochs) for c in cs])
     except (ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
-        raise RunFolderError(
-            f"{folder}/{schema.JOURNAL_FOLDER} holds what is no journal ({first_line(error)});"
-            f" {RESTORE}."
-        ) from error
+        what = f"holds what is no journal ({first_line(error)})"
+        raise _damaged(folder, schema.JOURNAL_FOLDER, what) from error
     _check(folder, trials, epochs)
     return trials, epochs
 
@@ -161,15 +144,12 @@ def read_reconstructions(folder: RunFolder) -> pa.Table:
         _check_known(folder, name, table, "choice", schema.CHOICES)
         for image in ("original", "reconstruction"):
             if pc.any(pc.not_equal(pc.list_value_length(table[image]), N_PIXELS)).as_py():
-                raise RunFolderError(
-                    f"{folder}/{name} has {image} images that are not {N_PIXELS} pixels; {RESTORE}."
-                )
+                raise _damaged(folder, name, f"has {image} images that are not {N_PIXELS} pixels")
         tables.append(table)
     return pa.concat_tables(tables) if tables else pa.table({name: [] for name in columns})
 
 
 def _number(name: str) -> int:
-    """The number of a file of the journal."""
     return int(PurePosixPath(name).stem)
 
 
@@ -182,7 +162,7 @@ def _read_journal(folder: RunFolder) -> list[tuple[int, list[Change]]]:
             continue
         try:
             entry = json.loads(content)
-            changes = [Change(c["trial"], c["after"], c["epochs"]) for c in entry]
+            changes = [Change(**change) for change in entry]
         except (ValueError, TypeError, KeyError) as error:
             raise RunFolderError(
                 f"{folder}/{name} is torn; delete it, and its trials go on from what is known"
@@ -239,7 +219,7 @@ def _read_table(folder: RunFolder, parquet: str, csv: str, columns: pa.Schema) -
                 ),
             )
         except pa.ArrowException as error:
-            raise RunFolderError(f"{folder}/{csv} is torn ({error}); {RESTORE}.") from error
+            raise _damaged(folder, csv, f"is torn ({error})") from error
     else:
         return None
     _check_columns(folder, name, table, columns.names)
@@ -248,9 +228,8 @@ def _read_table(folder: RunFolder, parquet: str, csv: str, columns: pa.Schema) -
         try:
             table = table.set_column(i, field, table[field.name].cast(field.type))
         except pa.ArrowException as error:
-            raise RunFolderError(
-                f"{folder}/{name} has values in {field.name} that are not {field.type}; {RESTORE}."
-            ) from error
+            what = f"has values in {field.name} that are not {field.type}"
+            raise _damaged(folder, name, what) from error
     return table.replace_schema_metadata(metadata)
 
 
@@ -258,7 +237,7 @@ def _parse(folder: RunFolder, name: str, content: bytes) -> pa.Table:
     try:
         return _parquet(content)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise RunFolderError(f"{folder}/{name} is torn, not whole Parquet; {RESTORE}.") from error
+        raise _damaged(folder, name, "is torn, not whole Parquet") from error
 
 
 def _parquet(content: bytes) -> pa.Table:
@@ -271,18 +250,13 @@ def _parquet(content: bytes) -> pa.Table:
 def _check(folder: RunFolder, trials: pa.Table, epochs: pa.Table) -> None:
     name = schema.TRIALS_FILE
     custom_models = pc.unique(trials.filter(pc.is_valid(trials["arguments"]))["model"]).to_pylist()
-    for column, known in (
-        ("state", schema.STATES),
-        ("group", schema.GROUPS),
-        ("model", (*schema.MODELS, *custom_models)),
-    ):
-        _check_known(folder, name, trials, column, known)
+    _check_known(folder, name, trials, "state", schema.STATES)
+    _check_known(folder, name, trials, "group", schema.GROUPS)
+    _check_known(folder, name, trials, "model", (*schema.MODELS, *custom_models))
     counts = pc.value_counts(trials["trial_id"]).to_pylist()
     for count in counts:
         if count["counts"] > 1:
-            raise RunFolderError(
-                f"{folder}/{name} has trial {count['values']} more than once; {RESTORE}."
-            )
+            raise _damaged(folder, name, f"has trial {count['values']} more than once")
     name = schema.EPOCHS_FILE
     _check_known(folder, name, epochs, "trial_id", [count["values"] for count in counts])
     spans = epochs.group_by("trial_id").aggregate(
@@ -291,10 +265,12 @@ def _check(folder: RunFolder, trials: pa.Table, epochs: pa.Table) -> None:
     for span in spans.to_pylist():
         n = span["trial_id_count"]
         if (span["epoch_min"], span["epoch_max"], span["epoch_count_distinct"]) != (1, n, n):
-            raise RunFolderError(
-                f"{folder}/{name} does not count the epochs of trial {span['trial_id']} from 1"
-                f" without gaps; {RESTORE}."
-            )
+            what = f"does not count the epochs of trial {span['trial_id']} from 1 without gaps"
+            raise _damaged(folder, name, what)
+
+
+def _damaged(folder: RunFolder, name: str, what: str) -> RunFolderError:
+    return RunFolderError(f"{folder}/{name} {what}; {RESTORE}.")
 
 
 def _check_columns(folder: RunFolder, name: str, table: pa.Table, columns: Iterable[str]) -> None:

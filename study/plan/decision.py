@@ -8,6 +8,7 @@ serves in place of its conditional boundaries.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -73,13 +74,8 @@ def compare(
 
     A seed that ended without a value of both settings counts as trained, and is in no test.
 
-    Args:
-        group: that is compared.
-        rows: of it, on one kind of images.
-        setting: the label of a setting in them.
-        base: of the one that it is compared with.
-        seeds: of the group, in their order; there are enough for the rule.
-        rule: of the study.
+    `rows` are the group's on one kind of images, `setting` and `base` labels in them; `seeds` are
+    the group's in their order, and enough for the rule.
     """
     by_seed = [
         {row["seed"]: row for row in rows if row["setting"] == label} for label in (setting, base)
@@ -125,10 +121,9 @@ def _splits(n: int) -> np.ndarray:
 
 def seeds_wanted(comparisons: Iterable[Comparison]) -> dict[str, int]:
     """How many seeds each of the compared settings is to have, by label."""
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for one in comparisons:
-        for label in (one.setting, one.base):
-            found[label] = max(found.get(label, 0), one.n_wanted)
+        found |= Counter({one.setting: one.n_wanted, one.base: one.n_wanted})
     return found
 
 

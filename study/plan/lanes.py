@@ -160,7 +160,9 @@ def _model_lanes(
     drops = {bool(rate) for rate in _values("dropout", model, configs, spec)}
     by_themselves = [p.config for p in fixed if p.sharing is DeviceSharing.ALONE]
     timed = {(c.value(WIDTHS[model]), c.batch_size, bool(c.dropout)) for c in by_themselves}
-    if spec.timed and spec.share and _are_listed((WIDTHS[model], "batch_size"), model, spec):
+    searched = dict(spec.space_of(model).searched)
+    are_listed = not any(isinstance(searched.get(n), Range) for n in (WIDTHS[model], "batch_size"))
+    if spec.timed and spec.share and are_listed:
         timed |= set(product(widths, batch_sizes, drops))
     alone: dict[Size, tuple[int, ...]] = {}
     for width, batch_size, dropping in sorted(timed):
@@ -179,12 +181,6 @@ def _model_lanes(
         alone=alone,
         n_places=max(n_lanes, min(math.ceil(PLACES_PER_LANE * n_lanes), n_each) if gpu else 0),
     )
-
-
-def _are_listed(names: tuple[str, ...], model: str, spec: StudySpec) -> bool:
-    """Whether a model's space lists the values of these hyperparameters, or does not set them."""
-    searched = dict(spec.space_of(model).searched)
-    return not any(isinstance(searched.get(name), Range) for name in names)
 
 
 def _values(name: str, model: str, fixed: list[TrialConfig], spec: StudySpec) -> tuple[Any, ...]:

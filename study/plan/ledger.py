@@ -129,9 +129,6 @@ class Ledger:
 
     # What is known.
 
-    def __contains__(self, trial_id: str) -> bool:
-        return trial_id in self._trials
-
     def is_done(self, trial_id: str) -> bool:
         """Whether a trial needs no training any more."""
         return trial_id in self._trials and trial_id not in self.to_do

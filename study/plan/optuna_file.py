@@ -85,7 +85,6 @@ class OptunaFile(Listener):
         self._connection.close()
 
     def _draw(self) -> None:
-        """Brings the picture up to date."""
         for study in self.storage.get_all_studies():
             name = study.study_name
             if name not in self._drawn:
@@ -149,8 +148,7 @@ class OptunaFile(Listener):
         if self._folder.local is None:
             self._replace()
             return
-        if self._folder.guard is not None:
-            self._folder.guard()
+        self._folder.check_guard()
         path = self._folder.local / schema.OPTUNA_FILE
         if not path.exists():  # SQLite has its own idea of who may read a new file
             self._folder.write(schema.OPTUNA_FILE, b"")

@@ -42,8 +42,7 @@ class Plan(Listener):
     the search trials; finalists wait until no search trial runs, winners until no finalist does.
 
     Args:
-        spec: the study.
-        ledger: of the study; the plan listens to it.
+        spec, ledger: the study's; the plan listens to the ledger.
         storage: for Optuna's studies; None for one that ends with the plan.
         enforce_alone: hand out nothing beside a trial that must be alone; False if the engines
             see to that.
@@ -110,8 +109,8 @@ class Plan(Listener):
     def comparisons(self) -> list[Comparison]:
         """How far the comparisons are to which seeds are added until they are decided."""
         found = self._compare(schema.REFERENCE, self._pairs, self._spec.seed)
-        searched = {model for model, _ in self._searches} if schema.FINALIST in self._last else ()
-        models = [model for model in self._spec.models if model in searched]
+        has_finalists = self._searches and schema.FINALIST in self._last
+        models = self._spec.models if has_finalists else ()
         return found + [one for model in models for one in self._compare_finalists(model)]
 
     @property

@@ -69,9 +69,6 @@ class _New(BaseSampler):
     def after_trial(self, *known: Any) -> None:
         self._sampler.after_trial(*known)
 
-    def reseed_rng(self) -> None:
-        self._sampler.reseed_rng()
-
 
 def check_sampler(spec: StudySpec) -> None:
     """Finds out before a study starts that its sampler cannot work.

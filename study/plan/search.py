@@ -42,8 +42,7 @@ class Search(Listener):
 
     Args:
         model: the architecture.
-        spec: the study.
-        ledger: of the study; the search listens to it.
+        spec, ledger: the study's; the search listens to the ledger.
         storage: Optuna's.
         lag: trials before a proposal that it does not know, and one: with 1 it knows all. None for
             whatever has ended, so that the order in which trials end matters.
@@ -86,12 +85,9 @@ class Search(Listener):
         self._unfinished = [row for row in rows if row["state"] not in ENDS]
         self._known = {self._space.point(self._space.params_of(config_of_row(row))) for row in rows}
         self._running: dict[int, optuna.Trial] = {}  # those that Optuna knows as such, by number
-        n_known = self._n_known(len(rows))
         for number, row in enumerate(rows):
-            if row["state"] in ENDS and number < n_known:
-                self._recall(row)
-            else:
-                self._enqueue(number, self._space.params_of(config_of_row(row)))
+            self._enqueue(number, self._space.params_of(config_of_row(row)))
+        self._tell_ends()
 
     @property
     def n_planned(self) -> int:
@@ -185,11 +181,13 @@ class Search(Listener):
             if number >= n_known or not self._has_ended(trial_id):
                 continue
             row, trial = self._ledger.row(trial_id), self._running.pop(number)
-            for epoch, value in self._reported(row).items():
+            # Of trials with two objectives Optuna keeps no curve.
+            for epoch, value in ({} if self._spec.timed else self._curve_of(trial_id)).items():
                 trial.report(value, epoch)
-            for name, value in _attributes(row).items():
-                trial.set_user_attr(name, value)
-            values = self._values(row) if row["state"] == schema.COMPLETED else None
+            if row["state"] == schema.DIVERGED:
+                trial.set_user_attr(DIVERGED_EPOCH, row["diverged_epoch"])
+            completed = row["state"] == schema.COMPLETED
+            values = [row[name] for name in self._metrics] if completed else None
             self.study.tell(trial, values, _STATES[row["state"]])
 
     def _has_ended(self, trial_id: str) -> bool:
@@ -202,10 +200,6 @@ class Search(Listener):
             for epoch in epochs
             if epoch.get(schema.OBJECTIVE) is not None
         }
-
-    def _reported(self, row: Row) -> dict[int, float]:
-        """The objective by epoch, as Optuna has it: of trials with two it keeps none."""
-        return {} if self._spec.timed else self._curve_of(row["trial_id"])
 
     def _planned(self, trial_id: str, config: TrialConfig) -> PlannedTrial:
         return plan_trial(
@@ -230,30 +224,3 @@ class Search(Listener):
             warnings.filterwarnings("ignore", "Fixed parameter", UserWarning)
             self._running[number] = self.study.ask(dict(self._space.distributions))
         return self._running[number].params
-
-    def _recall(self, row: Row) -> None:
-        """Tells Optuna of a trial that has ended in an earlier session."""
-        intermediate = self._reported(row)
-        values = None
-        if row["state"] == schema.COMPLETED:
-            values = self._values(row)
-        elif row["state"] == schema.PRUNED and intermediate:
-            values = [intermediate[max(intermediate)]]  # as Optuna's own tell() has it
-        self.study.add_trial(
-            optuna.create_trial(
-                state=_STATES[row["state"]],
-                values=values,
-                params=self._space.params_of(config_of_row(row)),
-                distributions=dict(self._space.distributions),
-                user_attrs=_attributes(row),
-                intermediate_values=intermediate,
-            )
-        )
-
-    def _values(self, row: Row) -> list[float]:
-        return [row[name] for name in self._metrics]
-
-
-def _attributes(row: Row) -> dict[str, Any]:
-    diverged = row["state"] == schema.DIVERGED
-    return {DIVERGED_EPOCH: row["diverged_epoch"]} if diverged else {}

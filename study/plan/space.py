@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
-from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 from convae.config import (
@@ -23,7 +22,8 @@ from convae.config import (
     is_number,
     n_parameters,
 )
-from study.plan.errors import SpecError, check_keys, checked_values, listed
+from study.plan.errors import SpecError, check_keys, check_value, checked_values, one_of, whole
+from study.plan.trial_tables import combinations
 
 if TYPE_CHECKING:  # Optuna takes a second to import, and a spec needs none of it
     from optuna.distributions import BaseDistribution
@@ -60,9 +60,7 @@ class Space:
     @cached_property
     def grid(self) -> list[dict[str, Any]]:
         """The points of a grid search."""
-        names = [name for name, _ in self.searched]
-        values = product(*(_points(searched) for _, searched in self.searched))
-        points = (dict(zip(names, point, strict=True)) for point in values)
+        points = combinations({name: _points(how) for name, how in self.searched})
         return [point for point in points if self.is_small_enough(point)]
 
     def values_of(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,11 +92,8 @@ class Space:
         """Whether it differs from an earlier space in wider ranges or longer lists alone."""
         mine, its = dict(self.searched), dict(earlier.searched)
         same = (self.fixed, self.max_parameters) == (earlier.fixed, earlier.max_parameters)
-        return (
-            same
-            and mine.keys() == its.keys()
-            and all(_covers(mine[name], its[name]) for name in its)
-        )
+        same = same and mine.keys() == its.keys()
+        return same and all(_covers(mine[name], its[name]) for name in its)
 
     def ends_of(self, name: str) -> tuple[Any, ...]:
         """A hyperparameter's values, or its range's ends; none if the space does not set it."""
@@ -127,8 +122,9 @@ class Space:
         """How many different settings it has; infinity if a parameter is a fraction of a range."""
         if not all(_is_countable(how) for _, how in self.searched):
             return math.inf
-        rest = [len(_all_values(how)) for name, how in self.searched if not _shapes(name)]
-        return math.prod(rest) * sum(1 for _ in self._small(self._shaping))
+        limited = self._shaping if self.max_parameters else {}
+        rest = (len(_all_values(how)) for name, how in self.searched if name not in limited)
+        return math.prod(rest) * sum(1 for _ in self._small(limited))
 
     def any_point(
         self, params: Mapping[str, Any], number: int, known: Set[Point] = frozenset()
@@ -149,26 +145,13 @@ class Space:
     def _small(self, searched: Mapping[str, Range | Choices]) -> Iterator[dict[str, Any]]:
         """The values of these that are small enough together."""
         others = {name: _points(how)[0] for name, how in self.searched}
-        for values in product(*map(_all_values, searched.values())):
-            point = dict(zip(searched, values, strict=True))
+        for point in combinations({name: _all_values(how) for name, how in searched.items()}):
             if self.is_small_enough({**others, **point}):
                 yield point
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Space":
-        """The inverse of `to_dict`, also after a trip through JSON."""
-
-        def how(fields: Mapping[str, Any]) -> Range | Choices:
-            kind = Range if "low" in fields else Choices
-            return kind(**{**fields, "grid": tuple(fields["grid"])})
-
-        searched = tuple((name, how(fields)) for name, fields in values["searched"])
-        pairs = {name: tuple(map(tuple, values[name])) for name in ("fixed", "sizes")}
-        return cls(**{**values, **pairs, "searched": searched})
 
     def to_table(self) -> dict[str, Any]:
         """As a study file has it; `sizes` are counted anew."""
@@ -214,7 +197,7 @@ def space_from(
             raise SpecError(f"{where} has both {' and '.join(given)}; give one of them.")
         for name in given:
             turned = name != p.name
-            read = _read(f"{where} {name}", table[name], _as_parameter(p) if turned else p)
+            read = _read(f"{where} {name}", table[name], as_parameter(p) if turned else p)
             if isinstance(read, Range | Choices):
                 searched[name] = read
             else:
@@ -226,8 +209,7 @@ def space_from(
     space = Space(model=model, searched=tuple(searched.items()), fixed=tuple(fixed.items()))
     if (limit := table.get(LIMIT)) is None:
         return space
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise SpecError(f"{where} {LIMIT} is {limit!r}, but takes a whole number from 1.")
+    check_value(f"{where} {LIMIT}", limit, whole(1))
     defaults = {p.name: p.default for p in parameters if p.of_architecture}
     return _limited(replace(space, max_parameters=limit), defaults, count)
 
@@ -235,26 +217,25 @@ def space_from(
 def _limited(space: Space, defaults: Mapping[str, Any], count: Counter | None) -> Space:
     """The space without the values that are too large whatever the others are."""
     where, limit = f"[search.{space.model}]", space.max_parameters or 0
-    set_values = {**defaults, **dict(space.fixed)}.items()
-    fixed = {n: v for n, v in set_values if _shapes(n) and n not in dict(space.searched)}
-    values: dict[str, Sequence[Any]] = {name: (value,) for name, value in fixed.items()}
-    n_sizes = 1
-    for name, searched in space.searched:
+    shaping = {}
+    for name, how in space.searched:
         if _shapes(name):
-            if not _is_countable(searched):
+            if not _is_countable(how):
                 raise SpecError(
                     f"{where} {name} is a range of fractions, whose sizes {LIMIT} cannot count;"
                     " give a list."
                 )
-            values[name] = _all_values(searched)
-            n_sizes *= len(values[name])
+            shaping[name] = _all_values(how)
+    set_values = {**defaults, **dict(space.fixed)}.items()
+    fixed = {n: v for n, v in set_values if _shapes(n) and n not in shaping}
+    n_sizes = math.prod(map(len, shaping.values()))
     most = MOST_CUSTOM_SIZES if count else MOST_SIZES
     if n_sizes > most:
         raise SpecError(
             f"{where} {LIMIT} needs the sizes of {n_sizes:,} settings, but counts at most {most:,};"
             " give shorter lists or ranges."
         )
-    settings = [dict(zip(values, point, strict=True)) for point in product(*values.values())]
+    settings = [{**fixed, **each} for each in combinations(shaping)]
     if count:
         sizes = list(count(settings))
     else:
@@ -299,11 +280,14 @@ class _Complement(Hyperparameter):
     """A hyperparameter by the values of its parameter, which is its complement."""
 
     def admits(self, value: Any) -> bool:
-        return is_number(value) and super().admits(self.from_parameter(value))
+        rounds_back = self.to_parameter(self.from_parameter(value)) if is_number(value) else None
+        return super().admits(value) and super().admits(rounds_back)
 
 
-def _as_parameter(p: Hyperparameter) -> Hyperparameter:
-    return _Complement(**{**vars(p), "takes": f"1 − {p.name}, which takes {p.takes}"})
+def as_parameter(p: Hyperparameter) -> Hyperparameter:
+    """A hyperparameter that is searched as its complement, by the values of that."""
+    ends = {"low": 1 - p.high, "high": 1 - p.low, "excluded": p.excluded and 1 - p.excluded}
+    return _Complement(**vars(p) | ends | {"takes": f"1 − {p.name}, which takes {p.takes}"})
 
 
 def _read(where: str, value: Any, p: Hyperparameter) -> Any:
@@ -314,15 +298,13 @@ def _read(where: str, value: Any, p: Hyperparameter) -> Any:
 
     if not isinstance(value, dict):
         values = checked_values(where, value, p)
-        return Choices(tuple(values)) if len(values) > 1 else values[0]
+        return Choices(values) if len(values) > 1 else values[0]
     if p.kind not in ("int", "float"):
         raise SpecError(f"{where} is a range, but takes a list or {p.takes}.")
     check_keys(where, value, RANGE_KEYS)
     if not {"low", "high"} <= value.keys():
         raise SpecError(f"{where} is a range without low or high; give both.")
-    scale = value.get("scale", SCALES[0])
-    if scale not in SCALES:
-        raise SpecError(f"{where}.scale is {scale!r}, but takes {listed(SCALES)}.")
+    check_value(f"{where}.scale", scale := value.get("scale", SCALES[0]), one_of(SCALES))
     low, high = (one(end, value[end]) for end in ("low", "high"))
     if low >= high:
         raise SpecError(f"{where} goes from {low} to {high}; give a low that is below its high.")

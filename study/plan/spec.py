@@ -6,17 +6,24 @@ and so are the keys of a study file.
 
 import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
-from convae.config import BY_NAME, N_SEEDS, Hyperparameter, argument_of, hyperparameters_of
+from convae.config import (
+    BY_NAME,
+    N_SEEDS,
+    Domain,
+    Hyperparameter,
+    argument_of,
+    hyperparameters_of,
+)
 from convae.custom_models import CustomModel
 from study.folder import schema
 from study.folder.paper import Paper
+from study.folder.records import from_json
+from study.plan.errors import FLAG, TEXT, above_0, checked_values, listed, one_of, whole
 from study.plan.errors import SpecError as SpecError
-from study.plan.errors import listed
 from study.plan.space import Space, built_in
 from study.plan.trial_tables import MOST_SEEDS, TrialTable
 
@@ -32,18 +39,13 @@ NAMES = ("preset", "question")  # what it may change without changing a trial
 MOST_EPOCHS, MOST_TRIALS = 100_000, 100_000
 
 
-def _option(
-    default: Any,
-    flag: str,
-    help_: str,
-    *,
-    low: float | None = None,  # for a number, or a list of them
-    high: float = math.inf,
-    choices: tuple[str, ...] | None = None,  # for a word, or a list of them
-) -> Any:
-    """A field of the spec with its option."""
-    metadata = {"flag": flag, "help": help_, "low": low, "high": high, "choices": choices}
-    return field(default=default, metadata=metadata)
+def _option(default: Any, flag: str, values: Domain, help_: str) -> Any:
+    """A field of the spec with its option, which takes one of these values, or a list of them."""
+    return field(default=default, metadata={"flag": flag, "values": values, "help": help_})
+
+
+_SAMPLER = one_of(SAMPLERS)
+_SECONDS = above_0("a number of seconds above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,90 +59,91 @@ class StudySpec:
     preset: str  # the name it came from
     question: str = ""  # that the study answers, for its page
     models: tuple[str, ...] = _option(
-        schema.MODELS, "--models", "the architectures: conv, dense and those of a study file"
+        schema.MODELS, "--models", TEXT, "the architectures: conv, dense and those of a study file"
     )
     hidden_units: tuple[int, ...] = _option(
-        BY_NAME["hidden_units"].neighbours, "--hidden", "dense sizes", low=1
+        BY_NAME["hidden_units"].neighbours, "--hidden", whole(1), "dense sizes"
     )
-    epochs: int = _option(50, "--epochs", "of every trial", low=1, high=MOST_EPOCHS)
+    epochs: int = _option(50, "--epochs", whole(1, MOST_EPOCHS), "of every trial")
     batch_size: int = _option(
-        BY_NAME["batch_size"].default, "--batch-size", "of the reference trials", low=1
+        BY_NAME["batch_size"].default, "--batch-size", whole(1), "of the reference trials"
     )
     n_seeds: int = _option(
-        1, "--seeds", "seeds of each reference trial and winner", low=1, high=MOST_SEEDS
+        1, "--seeds", whole(1, MOST_SEEDS), "seeds of each reference trial and winner"
     )
-    seed: int = _option(0, "--seed", "the first seed, also the search's", low=0, high=N_SEEDS - 1)
+    seed: int = _option(0, "--seed", whole(0, N_SEEDS - 1), "the first seed, also the search's")
     n_search_trials: int = _option(
-        0, "--trials", "trials of a search, all models together", low=0, high=MOST_TRIALS
+        0, "--trials", whole(0, MOST_TRIALS), "trials of a search, all models together"
     )
     n_finalists: int = _option(
         3,
         "--finalists",
+        whole(0, MOST_TRIALS),
         "best search settings of each model that train again, with the reference setting and fresh"
         " seeds, before one wins; 0: the best trial wins",
-        low=0,
-        high=MOST_TRIALS,
     )
     n_finalist_seeds: int = _option(
-        3, "--finalist-seeds", "fresh seeds of each finalist", low=1, high=MOST_SEEDS
+        3, "--finalist-seeds", whole(1, MOST_SEEDS), "fresh seeds of each finalist"
     )
     until_decided: int | None = _option(
         None,
         "--until-decided",
+        whole(5, MOST_SEEDS),
         "add seeds to the reference settings and finalists, up to so many, until a test with a"
         " fixed error rate decides each comparison",
-        low=5,
-        high=MOST_SEEDS,
     )
     readings: bool = _option(
-        False, "--readings", "the reference under every reading of what the paper leaves open"
+        False, "--readings", FLAG, "the reference under every reading of what the paper leaves open"
     )
     objective: str = _option(
-        schema.MSE_ALONE, "--objective", "of the search", choices=schema.OBJECTIVES
+        schema.MSE_ALONE, "--objective", one_of(schema.OBJECTIVES), "of the search"
     )
     given_trials: bool = _option(
-        True, "--given-trials", "a search begins with the reference setting and its neighbours"
+        True,
+        "--given-trials",
+        FLAG,
+        "a search begins with the reference setting and its neighbours",
     )
-    sampler: str = _option("tpe", "--sampler", "of the search", choices=SAMPLERS)
+    sampler: str = _option("tpe", "--sampler", _SAMPLER, "of the search")
     samplers: tuple[str, ...] = _option(
-        (), "--samplers", "a search by each of these, in place of --sampler", choices=SAMPLERS
+        (), "--samplers", _SAMPLER, "a search by each of these, in place of --sampler"
     )
     n_searches: int = _option(
-        1,
-        "--searches",
-        "of each model and sampler, with seeds of their own",
-        low=1,
-        high=MOST_SEEDS,
+        1, "--searches", whole(1, MOST_SEEDS), "of each model and sampler, with seeds of their own"
     )
-    scheduler: str = _option("asha", "--scheduler", "ends search trials early", choices=SCHEDULERS)
+    scheduler: str = _option("asha", "--scheduler", one_of(SCHEDULERS), "ends search trials early")
     grace_epochs: int | None = _option(
-        None, "--grace-epochs", "that every search trial gets; default: two fifths", low=1
+        None, "--grace-epochs", whole(1), "that every search trial gets; default: two fifths"
     )
     reduction_factor: int = _option(
-        3, "--reduction-factor", "of asha: one in so many trials goes on from each rung", low=2
+        3,
+        "--reduction-factor",
+        whole(2),
+        "of asha: one in so many trials goes on from each rung",
     )
     repeatable: bool = _option(
         True,
         "--repeatable",
+        FLAG,
         "the search is the same again whatever trial ends first, for which free places wait",
     )
     search_lag: int | None = _option(
         None,
         "--search-lag",
+        whole(1),
         "a repeatable search proposes trial i knowing those up to i - N; default: the trials at"
         " once, or twice as many in a large search",
-        low=1,
     )
     # The last epoch is always evaluated, and so is each at which a scheduler compares trials.
-    eval_every: int = _option(1, "--eval-every", "epochs between evaluations", low=1)
+    eval_every: int = _option(1, "--eval-every", whole(1), "epochs between evaluations")
     time_budget_seconds: float | None = _option(
-        None, "--time-budget", "seconds, after which the study stops with what it has", low=1e-9
+        None, "--time-budget", _SECONDS, "seconds, after which the study stops with what it has"
     )
     trial_time_limit_seconds: float | None = _option(
         None,
         "--trial-time-limit",
+        _SECONDS,
         "seconds of training and evaluation, after which a trial ends as failed",
-        low=1e-9,
     )
     # What only a study file has, and `--trial`.
     custom_models: tuple[CustomModel, ...] = ()
@@ -150,7 +153,10 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         for option in spec_options():
-            _check(option, getattr(self, option.name))
+            value, about = getattr(self, option.name), option.metadata
+            if not (value is None is option.default or value == option.default == ()):
+                values = value if isinstance(option.default, tuple) else (value,)
+                checked_values(about["flag"], [*values], about["values"])
         for model in self.all_models:
             if model not in (known := self.known_models):
                 raise SpecError(f"--models has {model!r}, but takes {listed(known)}.")
@@ -283,70 +289,30 @@ class StudySpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, in types that JSON holds."""
-        values = {name.name: getattr(self, name.name) for name in fields(self)}
-        values["paper"] = None if self.paper is None else self.paper.to_dict()
-        return values | {name: [part.to_dict() for part in values[name]] for name in _PARTS}
+        custom_models = [custom.to_dict() for custom in self.custom_models]
+        return asdict(self) | {"custom_models": custom_models}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StudySpec":
         """The inverse of `to_dict`, also after a trip through JSON."""
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        for name, kind in _PARTS.items():
-            plain[name] = tuple(kind.from_dict(part) for part in plain[name])
-        plain["paper"] = Paper.from_dict(plain["paper"]) if plain["paper"] else None
-        return cls(**plain)
+        spec: StudySpec = from_json(cls, values)
+        return spec
 
 
-_PARTS: Mapping[str, Any] = {
-    "custom_models": CustomModel,
-    "trial_tables": TrialTable,
-    "spaces": Space,
-}
-_WHOLE = (*_PARTS, "paper")  # too long for a sentence
+# Too long for a sentence.
+_WHOLE = ("custom_models", "trial_tables", "spaces", "paper")
 
 
 def hyperparameters(model: str, custom_models: Sequence[CustomModel]) -> tuple[Hyperparameter, ...]:
     """Those of a model; of a custom one, its builder's arguments first."""
-    for custom in custom_models:
-        if custom.name == model:
-            arguments = json.loads(custom.defaults).items()
-            return (*(argument_of(model, *item) for item in arguments), *hyperparameters_of(model))
-    return hyperparameters_of(model)
+    defaults = {custom.name: json.loads(custom.defaults) for custom in custom_models}
+    arguments = defaults.get(model, {}).items()
+    return (*(argument_of(model, *item) for item in arguments), *hyperparameters_of(model))
 
 
 def spec_options() -> list[Field[Any]]:
     """The fields of a spec that have an option."""
     return [option for option in fields(StudySpec) if option.metadata]
-
-
-def _check(option: Field[Any], value: Any) -> None:
-    """Makes sure that a value is one that its option takes."""
-    flag, low, choices = (option.metadata[name] for name in ("flag", "low", "choices"))
-    if (value is None and option.default is None) or value == option.default == ():
-        return
-    values = value if isinstance(option.default, tuple) else (value,)
-    whole, high = "float" not in str(option.type), option.metadata["high"]
-    for item in values:
-        if isinstance(option.default, bool):
-            if not isinstance(item, bool):
-                raise SpecError(f"{flag} is {item!r}, but takes true or false.")
-        elif low is None:
-            if not isinstance(item, str):
-                raise SpecError(f"{flag} is {item!r}, but takes a text.")
-            if choices is not None and item not in choices:
-                raise SpecError(f"{flag} has {item!r}, but takes {listed(choices)}.")
-        else:
-            ok = isinstance(item, int if whole else int | float) and not isinstance(item, bool)
-            if not (ok and low <= item <= high and item < math.inf):
-                what = "whole numbers" if whole else "a number of seconds"
-                limits = f"from {low:g}" if whole else "above 0"
-                limits += f" to {high:,}" if high < math.inf else ""
-                raise SpecError(f"{flag} is {item}, but takes {what} {limits}.")
-    if isinstance(option.default, tuple) and len(set(values)) != max(1, len(values)):
-        raise SpecError(f"{flag} names something twice, or nothing; name each once.")
 
 
 def _raised(was: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:

@@ -8,7 +8,7 @@ presets are such files, and so are the papers of `study/papers/`.
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import Field, dataclass
 from functools import partial
 from importlib.resources import files
@@ -22,9 +22,17 @@ from convae.config import MODELS, as_arguments, is_custom_name
 from convae.custom_models import CustomModel, count_parameters, read_custom_model
 from convae.errors import UserError
 from study.folder.paper import Paper
-from study.plan.errors import SpecError, check_keys
+from study.plan.errors import (
+    TEXT,
+    SpecError,
+    check_keys,
+    check_value,
+    listed,
+    tables_by_model,
+    tables_in_order,
+)
 from study.plan.labels import model_of
-from study.plan.papers import named_paper, paper_from, to_tables
+from study.plan.papers import paper_from, to_tables
 from study.plan.space import built_in, space_from
 from study.plan.spec import StudySpec, hyperparameters, spec_options
 from study.plan.trial_tables import trial_table_from
@@ -33,6 +41,7 @@ from study.plan.trials import named_settings, reference_config, tables_of
 PRESET_NAMES: Final = ("quick", "reference", "standard", "audit", "tuning", "full")
 TEXTS: Final = ("question", "data")  # keys of a file that are no options of the spec
 TABLES: Final = ("trial", "search", "model", "paper", "claim", "open")
+PAPERS: Final = files("study") / "papers"
 SCHEMA: Final = files("study") / "study.schema.json"  # for editors; of `study.plan.study_schema`
 
 _BARE_POINT: Final = re.compile(r"[=\[,]\s*[+-]?\.\d")  # a number such as .5
@@ -71,76 +80,78 @@ def parse_study(text: str, where: str, name: str, folder: Path) -> StudyFile:
     Raises:
         SpecError: it cannot be run; the message names the key or table.
     """
-    try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        hint = " (a number begins with a digit, as in 0.5)" if _BARE_POINT.search(text) else ""
-        raise SpecError(f"{where} is no TOML: {error}{hint}.") from error
+    table = _toml(text, where)
     try:
         return _study(table, name, folder)
     except UserError as error:
         raise SpecError(f"{where}: {_in_keys(str(error))}") from error
 
 
+def _toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        hint = " (a number begins with a digit, as in 0.5)" if _BARE_POINT.search(text) else ""
+        raise SpecError(f"{where} is no TOML: {error}{hint}.") from error
+
+
 def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
     options = {key_of(option): option for option in spec_options()}
     check_keys("the file", table, (*options, *TEXTS, *TABLES))
-    values: dict[str, Any] = {"preset": name}
-    for key, option in options.items():
-        if key in table:
-            values[option.name] = _value(key, table[key], option)
     for key in TEXTS:
-        if not isinstance(table.get(key, ""), str):
-            raise SpecError(f"{key} is {table[key]!r}, but takes a text.")
-    values["question"] = table.get("question", "")
-    custom = tuple(_custom_model(*item, folder) for item in _tables(table, "model").items())
-    models = (*MODELS, *(model.name for model in custom))
-    values.setdefault("models", models)
-    trials = table.get("trial", [])
-    if not isinstance(trials, list):
-        raise SpecError("[trial] is one table, but takes several: write [[trial]].")
-    known_of = partial(hyperparameters, custom_models=custom)
-    tables = tuple(
-        trial_table_from(f"[[trial]] {i}", part, models, known_of)
-        for i, part in enumerate(trials, 1)
-    )
+        check_value(key, table.get(key, ""), TEXT)
+    given = {option.name: (key, option) for key, option in options.items() if key in table}
+    values = {name: _value(key, table[key], option) for name, (key, option) in given.items()}
+    builders = tables_by_model("model", table.get("model", {}))
+    custom = {name: _custom_model(name, part, folder) for name, part in builders.items()}
+    models = (*MODELS, *custom)
+    known_of = partial(hyperparameters, custom_models=[*custom.values()])
     spaces = []
-    for model, part in _tables(table, "search").items():
-        if model not in models:
-            raise SpecError(
-                f"[search.{model}] is of no model that there is; it takes {', '.join(models)}."
-            )
-        builder = next((builder for builder in custom if builder.name == model), None)
-        count = None if builder is None else partial(count_parameters, builder)
-        space = space_from(model, part, hyperparameters(model, custom), count)
+    for model, part in tables_by_model("search", table.get("search", {}), models).items():
+        count = partial(count_parameters, custom[model]) if model in custom else None
+        space = space_from(model, part, known_of(model), count)
         if space != built_in(model):  # spelled out, it is the same study
             spaces.append(space)
+    trials = tables_in_order("trial", table.get("trial", []))
     parts: dict[str, Any] = {
-        "custom_models": custom,
-        "trial_tables": tables,
+        "preset": name,
+        "question": table.get("question", ""),
+        "models": models,
+        "custom_models": (*custom.values(),),
+        "trial_tables": tuple(trial_table_from(*item, models, known_of) for item in trials.items()),
         "spaces": tuple(spaces),
     }
-    plain = StudySpec(**values | {"readings": False}, **parts)
+    plain = StudySpec(**parts | values | {"readings": False})
     named = table.get("paper")
-    paper = named_paper(named, folder, _paper_of) if isinstance(named, str) else None
+    paper = _named_paper(named, folder) if isinstance(named, str) else None
     labels = {label: config.model for label, config in named_settings(plain).items()}
 
     def its_model(label: str) -> str | None:
         return labels.get(label) or model_of(label, models)
 
     paper = paper_from(paper, table, models, known_of, its_model)
-    spec = StudySpec(**values, **parts, paper=paper)
     data = table.get("data")
     if data is not None and "://" not in data:
         data = str(folder / os.path.expanduser(data))  # noqa: PTH111 (raises for no such user)
-    return StudyFile(spec, data)
+    return StudyFile(StudySpec(**parts | values, paper=paper), data)
 
 
-def _paper_of(text: str, where: str, folder: Path) -> Paper | None:
-    """The paper that a file spells out."""
-    if "paper" in (table := tomllib.loads(text)) and isinstance(table["paper"], str):
-        raise SpecError(f"{where} names a paper itself, {table['paper']}; name that one.")
-    return parse_study(text, where, "paper", folder).spec.paper
+def _named_paper(name: str, folder: Path) -> Paper:
+    """The paper of this name: of the package, or of a file, relative to a study file's folder."""
+    known = {path.name.removesuffix(".toml"): path for path in PAPERS.iterdir()}
+    path = folder / Path(name).expanduser()
+    if name not in known and (path.suffix != ".toml" or not path.is_file()):
+        raise SpecError(
+            f"paper is {name!r}, but takes {listed(known)}, the path of a file.toml, or a table."
+        )
+    text = known.get(name, path).read_text(encoding="utf-8")
+    if isinstance(other := _toml(text, name).get("paper"), str):
+        raise SpecError(f"{name} names a paper itself, {other}; name that one.")
+    if (paper := parse_study(text, name, "paper", path.parent).spec.paper) is None:
+        raise SpecError(
+            f"paper is {name!r}, a file that has no [paper], [[claim]] or [open] table."
+        )
+    return paper
 
 
 def check_builders(spec: StudySpec) -> None:
@@ -170,42 +181,44 @@ def check_builders(spec: StudySpec) -> None:
 
 def to_toml(spec: StudySpec, data: str | None = None) -> str:
     """A study as the text of a file, whole: with every key, and each model's space spelled out."""
-    document = tomlkit.document()
-    document.add(tomlkit.comment(f"The study {spec.preset}, whole: a file to change and to run."))
-    if spec.question:
-        document.add("question", tomlkit.item(spec.question))
-    if data is not None:
-        document.add("data", tomlkit.item(data))
-    for option in spec_options():
-        value, help_ = getattr(spec, option.name), option.metadata["help"]
-        if value is None:
-            document.add(tomlkit.comment(f"{key_of(option)}: {help_}"))
-            continue
-        item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
-        document.add(key_of(option), item.comment(help_))
+    # For editors: this version's schema, on this machine. Elsewhere it is a comment like any other.
     lines = [
-        "What hidden and readings stand for. A custom table takes the place of those of its group",
-        "and model.",
+        f"#:schema {Path(str(SCHEMA)).as_uri()}",
+        f"# The study {spec.preset}, whole: a file to change and to run.",
+        *_dumped({"question": spec.question or None, "data": data}),
+    ]
+    for option in spec_options():
+        key, value, help_ = key_of(option), getattr(spec, option.name), option.metadata["help"]
+        known = _dumped({key: list(value) if isinstance(value, tuple) else value})
+        lines += [f"{line} # {help_}" for line in known] or [f"# {key}: {help_}"]
+    lines += [
+        "# What hidden and readings stand for. A custom table takes the place of those of its"
+        " group\n# and model.",
     ]
     for table in tables_of(spec):
         if table not in spec.trial_tables:
-            lines += ["[[trial]]", *tomlkit.dumps(_table(table.to_table())).splitlines()]
-    for line in lines:
-        document.add(tomlkit.comment(line))
-    paper = to_tables(spec.paper) if spec.paper else {"paper": {}, "claim": [], "open": {}}
-    arrays = {"trial": [table.to_table() for table in spec.trial_tables], "claim": paper["claim"]}
-    if paper["paper"]:
-        document.add("paper", _table(paper["paper"]))
-    for key, tables in arrays.items():
-        if tables:
-            document.add(key, _array(tables))
-    parts = [("open", *item) for item in paper["open"].items()]
-    parts += [("model", model.name, {"build": model.build}) for model in spec.custom_models]
-    parts += [("search", name, spec.space_of(name).to_table()) for name in spec.models]
-    for key, name, values in parts:
-        document.setdefault(key, tomlkit.table(is_super_table=True))[name] = _table(values)
-    # For editors: this version's schema, on this machine. Elsewhere it is a comment like any other.
-    return f"#:schema {Path(str(SCHEMA)).as_uri()}\n{tomlkit.dumps(document)}"
+            lines += ["# [[trial]]", *(f"# {line}" for line in _dumped(table.to_table()))]
+    tables: dict[str, Any] = dict.fromkeys(("paper", "trial", "claim", "open"))
+    tables |= to_tables(spec.paper) if spec.paper else {}
+    tables |= {
+        "trial": [table.to_table() for table in spec.trial_tables],
+        "model": {model.name: {"build": model.build} for model in spec.custom_models},
+        "search": {name: spec.space_of(name).to_table() for name in spec.models},
+    }
+    for of_model in tables["search"].values():
+        of_model.update({k: _inline(v) for k, v in of_model.items() if isinstance(v, dict)})
+    return "\n".join([*lines, "", *_dumped({k: v for k, v in tables.items() if v}), ""])
+
+
+def _dumped(values: Mapping[str, Any]) -> list[str]:
+    """The lines of a TOML document, without what is None."""
+    return tomlkit.dumps({k: v for k, v in values.items() if v is not None}).split("\n")[:-1]
+
+
+def _inline(values: Mapping[str, Any]) -> Any:
+    table = tomlkit.inline_table()
+    table.update(values)
+    return table
 
 
 def key_of(option: Field[Any]) -> str:
@@ -213,46 +226,13 @@ def key_of(option: Field[Any]) -> str:
     return str(option.metadata["flag"])[2:].replace("-", "_")
 
 
-def _table(values: Mapping[str, Any]) -> Any:
-    table = tomlkit.table()
-    for key, value in values.items():
-        tables = isinstance(value, list) and value and isinstance(value[0], dict)
-        item = _array(value) if tables else tomlkit.item(value)
-        if isinstance(value, dict):
-            item = tomlkit.inline_table()
-            item.update(value)
-        table.add(key, item)
-    return table
-
-
-def _array(tables: Sequence[Mapping[str, Any]]) -> Any:
-    array = tomlkit.aot()
-    for values in tables:
-        array.append(_table(values))
-    return array
-
-
-def _tables(table: Mapping[str, Any], key: str) -> Mapping[str, Mapping[str, Any]]:
-    tables = table.get(key, {})
-    if not isinstance(tables, dict) or any(not isinstance(t, dict) for t in tables.values()):
-        raise SpecError(f"{key} takes tables by model: write [{key}.NAME].")
-    return tables
-
-
 def _value(key: str, value: Any, option: Field[Any]) -> Any:
     """A value as the spec has it; the spec checks what it says."""
-    texts = [one for one in (value if isinstance(value, list) else [value]) if type(one) is str]
-    if texts and option.metadata["low"] is not None:
-        raise SpecError(
-            f"{key} has the text {texts[0]!r}, but takes numbers; leave the quotes out."
-        )
-    if isinstance(option.default, tuple):
-        if not isinstance(value, list) or any(isinstance(item, list | dict) for item in value):
-            raise SpecError(f"{key} is {value!r}, but takes a list.")
-        return tuple(value)
-    if isinstance(value, list | dict):
-        raise SpecError(f"{key} is {value!r}, but takes one value.")
-    return value
+    takes_list = isinstance(option.default, tuple)
+    if isinstance(value, list) != takes_list:
+        takes = "a list" if takes_list else "one value"
+        raise SpecError(f"{key} is {value!r}, but takes {takes}.")
+    return tuple(value) if takes_list else value
 
 
 def _custom_model(name: str, part: Mapping[str, Any], folder: Path) -> CustomModel:
@@ -269,10 +249,8 @@ def _custom_model(name: str, part: Mapping[str, Any], folder: Path) -> CustomMod
 
 
 def _in_keys(message: str) -> str:
-    """A sentence about options as one about keys."""
-    for option in sorted(spec_options(), key=lambda option: -len(option.metadata["flag"])):
-        message = re.sub(rf"{option.metadata['flag']}(?![\w-])", key_of(option), message)
-    return message
+    keys = {option.metadata["flag"]: key_of(option) for option in spec_options()}
+    return re.sub(r"--[\w-]+", lambda flag: keys.get(flag[0], flag[0]), message)
 
 
 def _preset(name: str) -> StudySpec:

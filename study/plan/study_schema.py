@@ -9,7 +9,7 @@ such as a `grace_epochs` above `epochs`, the study alone refuses. Draft 4 is the
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field
 from pathlib import Path
 from typing import Any, Final
@@ -18,24 +18,25 @@ from convae.config import (
     CUSTOM_NAME,
     HYPERPARAMETERS,
     MODELS,
+    Domain,
     Hyperparameter,
     hyperparameters_of,
 )
+from study.plan.errors import TEXT, whole
 from study.plan.papers import (
     ASSUMPTION,
     ASSUMPTION_KEYS,
     CLAIM_KEYS,
     PAPER_KEYS,
     REQUIRED,
-    Key,
+    Pair,
 )
-from study.plan.space import LIMIT, RANGE_KEYS, SCALES
+from study.plan.space import LIMIT, RANGE_KEYS, SCALES, as_parameter
 from study.plan.spec import spec_options
 from study.plan.study_file import SCHEMA, TEXTS, key_of
-from study.plan.trial_tables import MOST_SEEDS, WORDS
+from study.plan.trial_tables import KEYS
 
 Schema = dict[str, Any]
-TEXT: Final[Schema] = {"type": "string"}
 _TYPES: Final = {"text": "string", "int": "integer", "float": "number", "bool": "boolean"}
 _NEVER: Final[Schema] = {"not": {}}
 _OTHER: Final = "custom"  # stands for a custom model, which has what all models have
@@ -44,46 +45,45 @@ _OTHER: Final = "custom"  # stands for a custom model, which has what all models
 def study_schema() -> Schema:
     """The schema, as JSON has it."""
     options = {key_of(option): _option(option) for option in spec_options()}
-    opened = {f"^{model}$": _opened(model) for model in MODELS}
-    opened[f"^{CUSTOM_NAME}$"] = _opened(_OTHER)
-    searches = {f"^{model}$": _search(model) for model in MODELS}
     tables = {
         "trial": {"type": "array", "items": _trial()},
         "paper": _paper(),
         "claim": {"type": "array", "items": _keyed(CLAIM_KEYS, REQUIRED["claim"])},
-        "open": _object(patterns=opened),
-        "search": _object(patterns={**searches, f"^{CUSTOM_NAME}$": _search(_OTHER)}),
+        "open": _by_model(_opened),
+        "search": _by_model(_search),
         "model": _object(patterns={f"^{CUSTOM_NAME}$": _object({"build": _BUILD}, ["build"])}),
     }
     return {
         "$schema": "http://json-schema.org/draft-04/schema#",
         "title": "A study of convae-study",
-        **_object({**options, **dict.fromkeys(TEXTS, TEXT), **tables}),
+        **_object({**options, **dict.fromkeys(TEXTS, _one(TEXT)), **tables}),
     }
 
 
-_BUILD: Final[Schema] = {**TEXT, "pattern": r"\.py:[^\W\d]\w*$", "description": "file.py:function"}
+_BUILD: Final[Schema] = {
+    "type": "string",
+    "pattern": r"\.py:[^\W\d]\w*$",
+    "description": "file.py:function",
+}
+
+
+def _by_model(table: Callable[[str], Schema]) -> Schema:
+    patterns = {f"^{model}$": table(model) for model in MODELS}
+    return _object(patterns=patterns | {f"^{CUSTOM_NAME}$": table(_OTHER)})
 
 
 def _option(option: Field[Any]) -> Schema:
-    about = option.metadata
-    if isinstance(option.default, bool):
-        one: Schema = {"type": "boolean"}
-    elif about["low"] is not None:
-        one = _number("float" in str(option.type), about["low"], about["high"])
-    else:
-        one = {"enum": list(about["choices"])} if about["choices"] else dict(TEXT)
+    one = _one(option.metadata["values"])
     if isinstance(option.default, tuple):
         one = _list(one) | ({} if option.default else {"minItems": 0})
     given = {} if option.default in (None, MISSING) else {"default": option.default}
-    return one | {"description": about["help"]} | given
+    return one | {"description": option.metadata["help"]} | given
 
 
 def _trial() -> Schema:
     """A trial table: `properties` says what a key takes, `anyOf` which keys a model has."""
-    keys: Schema = {"model": TEXT, **{key: {"enum": list(of)} for key, of in WORDS.items()}}
-    keys["seeds"] = _number(False, 1, MOST_SEEDS)
-    values = {p.name: _values(_value(p)) | _described(p) for p in HYPERPARAMETERS}
+    keys = {key: _one(of) for key, of in KEYS.items()}
+    values = {p.name: _values(_one(p)) | _described(p) for p in HYPERPARAMETERS}
     models = []
     for model in MODELS:
         names = [*keys, *(p.name for p in hyperparameters_of(model))]
@@ -103,65 +103,44 @@ def _paper() -> Schema:
     return table | {"type": ["string", "object"]}
 
 
-def _keyed(keys: Mapping[str, Key], required: Iterable[str] = ()) -> Schema:
-    """A table of a paper's."""
-    properties = {name: _key(key) | {"description": key.takes} for name, key in keys.items()}
+def _keyed(keys: Mapping[str, Domain], required: Iterable[str] = ()) -> Schema:
+    properties = {name: _one(key) | {"description": key.takes} for name, key in keys.items()}
     return _object(properties, required)
-
-
-def _key(key: Key) -> Schema:
-    if key.words:
-        return {"enum": list(key.words)}
-    one = TEXT | {"minLength": 1}
-    if key.number:
-        low = 1 if key.whole else 0
-        one = _number(not key.whole, low, key.high, None if key.whole else low)
-    if key.n > 1:
-        return {"type": "array", "items": one, "minItems": key.n, "maxItems": key.n}
-    return one
 
 
 def _opened(model: str) -> Schema:
     """What is left open of a model; of a custom one, also arguments of its builder."""
-    keys = {p.name: _values(_value(p)) | _described(p) for p in hyperparameters_of(model)}
+    keys = {p.name: _values(_one(p)) | _described(p) for p in hyperparameters_of(model)}
     return _object(keys, others=False if model in MODELS else _values(_ANY))
 
 
 def _search(model: str) -> Schema:
     """A search table; a custom model's has the arguments of its builder, too."""
-    keys: Schema = {LIMIT: _number(False, 1)}
+    keys: Schema = {LIMIT: _one(whole(1))}
     for p in hyperparameters_of(model):
         for name in dict.fromkeys((p.name, p.parameter)):
-            value = _value(p, complement=name != p.name)
-            keys[name] = _searched(value) | _described(p)
+            value = as_parameter(p) if name != p.name else p
+            keys[name] = _searched(_one(value)) | _described(p)
     return _object(keys, others=False if model in MODELS else _searched(_ANY))
 
 
-def _value(p: Hyperparameter, *, complement: bool = False) -> Schema:
-    """A value of a hyperparameter, or of the parameter that is its complement."""
-    if p.words:
-        return {"enum": list(p.words)}
-    if p.kind not in ("int", "float"):
-        return {"type": _TYPES[p.kind]}
-    low, high, excluded = p.low, p.high, p.excluded
-    if complement:
-        low, high, excluded = 1 - high, 1 - low, None if excluded is None else 1 - excluded
-    return _number(p.kind == "float", low, high, excluded)
+def _one(valid: Domain) -> Schema:
+    if valid.words:
+        return {"enum": list(valid.words)}
+    its: Schema = {"type": _TYPES[valid.kind]}
+    if valid.kind == "text":
+        return its | ({"minLength": valid.low} if valid.low > 0 else {})
+    for name, end in (("minimum", valid.low), ("maximum", valid.high)):
+        if math.isfinite(end):
+            its[name] = end
+            if end == valid.excluded:
+                its[f"exclusiveM{name[1:]}"] = True
+    if isinstance(valid, Pair):
+        return {"type": "array", "items": its, "minItems": 2, "maxItems": 2}
+    return its
 
 
 _ANY: Final[Schema] = {"type": ["string", "number", "boolean"]}  # of an argument of a builder
-
-
-def _number(
-    fractions: bool, low: float, high: float = math.inf, excluded: float | None = None
-) -> Schema:
-    its: Schema = {"type": "number" if fractions else "integer"}
-    for name, end in (("minimum", low), ("maximum", high)):
-        if math.isfinite(end):
-            its[name] = end
-            if end == excluded:
-                its[f"exclusiveM{name[1:]}"] = True
-    return its
 
 
 def _list(one: Schema) -> Schema:

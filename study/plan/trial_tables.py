@@ -15,25 +15,43 @@ What is not named is the reference setting's.
 import math
 import shlex
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
 
-from convae.config import FULL_SPLIT, SEARCH_SPLIT, SPLITS, Hyperparameter, TrialConfig
+from convae.config import FULL_SPLIT, SEARCH_SPLIT, SPLITS, Domain, Hyperparameter, TrialConfig
 from study.folder import schema
-from study.plan.errors import SpecError, check_keys, checked_values, listed
+from study.plan.errors import (
+    TEXT,
+    SpecError,
+    checked_hyperparameters,
+    checked_table,
+    listed,
+    one_of,
+    whole,
+)
 
 PRODUCT: Final = "product"
 EACH: Final = "each"
 FIXED_GROUPS: Final = (schema.CUSTOM, schema.REFERENCE, schema.READING, schema.NEIGHBOUR)
-WORDS: Final = {"group": FIXED_GROUPS, "vary": (PRODUCT, EACH), "split": SPLITS}
-KEYS: Final = ("model", *WORDS, "seeds")
 MOST_TRIALS: Final = 10_000  # of a table, for each seed
 MOST_SEEDS: Final = 1_000
+KEYS: Final[Mapping[str, Domain]] = {
+    "model": TEXT,
+    "group": one_of(FIXED_GROUPS),
+    "vary": one_of((PRODUCT, EACH)),
+    "split": one_of(SPLITS),
+    "seeds": whole(1, MOST_SEEDS),
+}
 
 Values = tuple[tuple[str, tuple[Any, ...]], ...]
 Parameters = Callable[[str], Sequence[Hyperparameter]]
+
+
+def combinations(values: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """Every choice of a value for each name."""
+    return [dict(zip(values, one, strict=True)) for one in product(*values.values())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +67,11 @@ class TrialTable:
 
     def configs(self, reference: TrialConfig) -> list[TrialConfig]:
         """Its settings, as trials of the reference setting with other values."""
-        names = [name for name, _ in self.values]
         if self.vary == PRODUCT:
-            combinations = product(*(values for _, values in self.values))
-            changes = [dict(zip(names, values, strict=True)) for values in combinations]
-            return [reference.with_values(values) for values in changes]
+            return [reference.with_values(values) for values in combinations(dict(self.values))]
         each = [{name: value} for name, values in self.values for value in values]
         changed = [reference.with_values(values) for values in each]
         return [reference, *(config for config in changed if config != reference)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, in types that JSON holds."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "TrialTable":
-        """The inverse of `to_dict`, also after a trip through JSON."""
-        values = tuple((name, tuple(of_name)) for name, of_name in fields["values"])
-        return cls(**{**fields, "values": values})
 
     def to_table(self) -> dict[str, Any]:
         """As a study file has it, without what goes without saying."""
@@ -86,46 +91,26 @@ def split_of(group: str) -> str:
 
 
 def trial_table_from(
-    where: str, table: Any, models: Sequence[str], parameters: Parameters
+    where: str, table: Mapping[str, Any], models: Sequence[str], parameters: Parameters
 ) -> TrialTable:
     """A table of a study file, see this module's docstring; `where` is what messages call it.
 
     Raises:
         SpecError: its trials cannot be trained.
     """
-    if not isinstance(table, dict):
-        raise SpecError(f"{where} is {table!r}, but takes a table with the key model.")
     model = str(table.get("model"))
     if model not in models:
         has = f"has the model {table['model']!r}" if "model" in table else "has no model"
         raise SpecError(f"{where} {has}; give model = {listed(models)}.")
-
-    def word(key: str, default: str) -> str:
-        value = table.get(key, default)
-        if value not in WORDS[key]:
-            raise SpecError(f"{where} {key} is {value!r}, but takes {listed(WORDS[key])}.")
-        return str(value)
-
-    group = word("group", schema.CUSTOM)
-    vary = word("vary", PRODUCT)
-    split = word("split", split_of(group))
-    n_seeds = table.get("seeds")
-    if n_seeds is not None and (type(n_seeds) is not int or not 1 <= n_seeds <= MOST_SEEDS):
-        raise SpecError(
-            f"{where} seeds is {n_seeds!r}, but takes whole numbers from 1 to {MOST_SEEDS:,}."
-        )
-    known = {p.name: p for p in parameters(model)}
+    its = checked_table(where, {key: table[key] for key in KEYS if key in table}, KEYS)
     given = {name: value for name, value in table.items() if name not in KEYS}
-    check_keys(where, given, (*known, *KEYS))
-    values = tuple(
-        (name, tuple(checked_values(f"{where} {name}", given[name], p)))
-        for name, p in known.items()
-        if name in given
-    )
+    values = checked_hyperparameters(where, given, parameters(model), KEYS)
+    group, vary = its.get("group", schema.CUSTOM), its.get("vary", PRODUCT)
     sizes = [len(of_name) for _, of_name in values]
     n = math.prod(sizes) if vary == PRODUCT else sum(sizes)
     if n > MOST_TRIALS:
         raise SpecError(f"{where} makes {n:,} trials, but at most {MOST_TRIALS:,} are taken.")
+    split, n_seeds = its.get("split", split_of(group)), its.get("seeds")
     return TrialTable(
         model=model, values=values, group=group, vary=vary, split=split, n_seeds=n_seeds
     )

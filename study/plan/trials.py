@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 from convae.config import BY_NAME, FULL_SPLIT, Choices, TrialConfig
@@ -12,7 +12,7 @@ from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.plan.labels import architecture_of, file_name_of, label_of
 from study.plan.spec import StudySpec
-from study.plan.trial_tables import TrialTable, Values, split_of
+from study.plan.trial_tables import TrialTable, Values, combinations, split_of
 
 MOST_CUSTOM_KEPT = 8  # custom settings whose models are kept: more would fill the folder
 
@@ -188,7 +188,7 @@ def readings_of(spec: StudySpec) -> list[dict[str, Any]]:
         name: next((v for c in references if (v := _has(c, name)) in values), values[0])
         for name, values in factors.items()
     }
-    for levels in (dict(zip(factors, one, strict=True)) for one in product(*factors.values())):
+    for levels in combinations(factors):
         labels = {}
         for label, config in named_settings(spec).items():
             its = {n: levels[n] for n in spec.paper.factors_of([config.model])}

@@ -65,7 +65,6 @@ class Progress(Listener):
 
     @property
     def _n_trials(self) -> int:
-        """As far as is known."""
         return sum(self._groups.values()) + self._plan.n_added
 
     @property
@@ -78,9 +77,8 @@ class Progress(Listener):
         if not self._is_live:
             yield
             return
-        view = LiveView(self.status)
         with Live(
-            view,
+            LiveView(self.status),
             console=self._console,
             transient=True,
             redirect_stdout=False,

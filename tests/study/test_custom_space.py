@@ -9,8 +9,9 @@ from test_plan import Hand
 from convae.config import Choices, Range
 from convae.custom_models import CustomModel
 from study.folder import schema
+from study.folder.records import from_json
 from study.plan import sampler, study_file
-from study.plan.space import space_from
+from study.plan.space import Space, space_from
 from study.plan.spec import SpecError, StudySpec, hyperparameters
 from study.plan.trial_tables import TrialTable
 
@@ -72,7 +73,7 @@ def test_a_limit_takes_what_is_too_large_whatever_the_others_are():
     assert {(point["width"], point["depth"]) for point in found.grid} == small - {(4, 2), (40, 2)}
     again = space_from("mine", found.to_table(), PARAMETERS, lambda of: list(map(size, of)))
     assert replace(again, sizes=found.sizes) == found  # which counts what is left
-    assert type(found).from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert from_json(Space, json.loads(json.dumps(found.to_dict()))) == found
 
 
 @pytest.mark.parametrize(

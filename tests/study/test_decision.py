@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from closed_form import final_mse
 from scipy import stats
-from simulation import Chances, Death, Executor, MemoryFolder, epoch_row, measured
-from test_plan import Hand, of
+from simulation import Chances, Death, Executor, MemoryFolder
+from test_plan import Judge, of
 
 from benchmarks import surrogate
 from convae.config import TrialConfig
@@ -20,22 +20,6 @@ from study.plan.trials import count_trials
 
 SPEC = StudySpec(preset="test", hidden_units=(512,), epochs=1, until_decided=15)
 RULE = Rule(20, 1)
-
-
-class Judge(Hand):
-    """Completes each trial with the value that a rule gives its config."""
-
-    def __init__(self, rule, spec):
-        super().__init__(spec)
-        self.rule = rule
-
-    def run(self):
-        return super().run(self.finish)
-
-    def finish(self, planned):
-        row = epoch_row(planned.config, 1, self.rule(planned.config))
-        self.ledger.measure(planned.trial_id, measured(row))
-        self.ledger.end(planned.trial_id)
 
 
 def rows_of(**settings: list[float | None]) -> list[dict]:
@@ -182,6 +166,6 @@ def test_the_rule_stays_and_says_itself():
     with pytest.raises(SpecError, match="until_decided 15 to 20"):
         replace(SPEC, until_decided=20).check_resumes(SPEC)
     replace(SPEC, n_seeds=8).check_resumes(SPEC)
-    with pytest.raises(SpecError, match="--until-decided is 3, but takes whole numbers from 5"):
+    with pytest.raises(SpecError, match="--until-decided is 3, but takes a whole number from 5"):
         replace(SPEC, until_decided=3)
     assert "if p is at most 0.0031: 5 % ÷ (4 looks × 4 comparisons)" in Rule(20, 4).words

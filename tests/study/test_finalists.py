@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from closed_form import final_mse
 from scipy import stats
-from simulation import epoch_row, measured
-from test_plan import Hand, of
+from test_plan import Judge, of
 
 from convae.sharing import DeviceSharing
 from study.folder import schema
@@ -23,23 +22,8 @@ SPEC = StudySpec(
 REFERENCE = reference_config("conv", SPEC, split="search")
 
 
-class Judge(Hand):
-    """Completes each trial with the value that a rule gives its config; None: it diverges."""
-
-    def __init__(self, rule, spec=SPEC, files=None):
-        super().__init__(spec, files)
-        self.rule = rule
-
-    def finish(self, planned):
-        value = self.rule(planned.config)
-        if value is None:
-            self.diverge(planned)
-            return
-        self.ledger.measure(planned.trial_id, measured(epoch_row(planned.config, 1, value)))
-        self.ledger.end(planned.trial_id)
-
-    def run(self):
-        return super().run(self.finish)
+def judge(rule, spec=SPEC, files=None):
+    return Judge(rule, spec, files)
 
 
 def plain(config):
@@ -48,7 +32,7 @@ def plain(config):
 
 
 def test_the_best_settings_and_the_reference_train_again_with_fresh_seeds():
-    planned = Judge(final_mse).run()
+    planned = judge(final_mse).run()
     searched = sorted(of(planned, schema.SEARCH), key=lambda trial: final_mse(trial.config))
     best = [trial for trial in searched if trial.config != REFERENCE][:2]
     finalists = of(planned, schema.FINALIST)
@@ -70,7 +54,7 @@ def test_the_best_settings_and_the_reference_train_again_with_fresh_seeds():
 
 
 def test_all_finalists_may_train_at_once_and_winners_wait_for_them():
-    hand = Judge(final_mse)
+    hand = judge(final_mse)
     while (planned := hand.plan.next()).group != schema.FINALIST:
         hand.finish(planned)
     finalists = [planned, *(hand.plan.next() for _ in range(8))]
@@ -94,9 +78,9 @@ def test_a_setting_that_collapses_with_one_seed_of_three_loses(unlucky):
             return unlucky
         return final_mse(config)
 
-    searched = of(Judge(rule).run(), schema.SEARCH)
+    searched = of(judge(rule).run(), schema.SEARCH)
     lucky += sorted((trial.config for trial in searched), key=final_mse)
-    winner = of(Judge(rule).run(), schema.WINNER)[0]
+    winner = of(judge(rule).run(), schema.WINNER)[0]
     assert plain(winner.config) != lucky[0]
     assert final_mse(winner.config) == final_mse(lucky[1])
     assert winner.config.split == "full"
@@ -106,23 +90,23 @@ def test_the_reference_wins_where_no_setting_is_better():
     def rule(config):
         return 1.0 if plain(config) == REFERENCE else 0.5 if config.seed == 0 else 2.0
 
-    assert plain(of(Judge(rule).run(), schema.WINNER)[0].config) == REFERENCE
+    assert plain(of(judge(rule).run(), schema.WINNER)[0].config) == REFERENCE
 
 
 def test_no_finalists_if_none_are_asked_for_or_nothing_completed():
-    groups = [trial.group for trial in Judge(final_mse, replace(SPEC, n_finalists=0)).run()]
+    groups = [trial.group for trial in judge(final_mse, replace(SPEC, n_finalists=0)).run()]
     assert schema.FINALIST not in groups
     assert schema.WINNER in groups
-    assert {trial.group for trial in Judge(lambda _: None).run()} == {"reference", "search"}
+    assert {trial.group for trial in judge(lambda _: None).run()} == {"reference", "search"}
 
 
 def test_a_prolonged_search_adds_finalists_and_finishes_those_that_were_begun():
-    hand = Judge(final_mse)
+    hand = judge(final_mse)
     while (trial := hand.plan.next()).group != schema.FINALIST:
         hand.finish(trial)
     begun = trial.trial_id
     more = replace(SPEC, n_search_trials=40)
-    planned = Judge(final_mse, more, dict(hand.folder.files)).run()
+    planned = judge(final_mse, more, dict(hand.folder.files)).run()
     finalists = [trial.trial_id for trial in of(planned, schema.FINALIST)]
     assert begun in finalists
     assert len(finalists) >= 9
@@ -153,7 +137,7 @@ def test_seeds_choose_a_better_setting_than_luck_does_over_200_repeats():
     gains = []
     for repeat in range(200):
         rule = partial(measured, repeat)
-        planned = Judge(rule, replace(spec, seed=repeat)).run()
+        planned = judge(rule, replace(spec, seed=repeat)).run()
         chosen = of(planned, schema.WINNER)[0].config
         luckiest = min((trial.config for trial in of(planned, schema.SEARCH)), key=rule)
         gains.append(math.log(truth(chosen) / truth(luckiest)))

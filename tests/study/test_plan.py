@@ -66,6 +66,25 @@ class Hand:
         return planned
 
 
+class Judge(Hand):
+    """Completes each trial with the value that a rule gives its config; None: it diverges."""
+
+    def __init__(self, rule, spec, files=None):
+        super().__init__(spec, files)
+        self.rule = rule
+
+    def finish(self, planned):
+        value = self.rule(planned.config)
+        if value is None:
+            self.diverge(planned)
+            return
+        self.ledger.measure(planned.trial_id, measured(epoch_row(planned.config, 1, value)))
+        self.ledger.end(planned.trial_id)
+
+    def run(self):
+        return super().run(self.finish)
+
+
 def of(planned, group, model=None):
     return [t for t in planned if t.group == group and model in (None, t.config.model)]
 

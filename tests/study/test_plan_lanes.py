@@ -81,11 +81,6 @@ def test_a_gpu_has_more_places_than_lanes_where_the_trials_suffice():
     assert places(1, gpu=False, lanes=16) == 16
 
 
-def test_one_lane_is_the_single_program_and_takes_all_trials():
-    for custom in lanes_of(SEARCH, lanes=1, gpu=True).values():
-        assert (custom.n_lanes, custom.single) == (0, True)
-
-
 N_TRAIN = 60_000
 CHUNKS = {"conv": 32, "dense": 128}  # of batches of 8 to 1,000
 
@@ -170,8 +165,9 @@ def test_what_is_alone_has_a_single_program_and_what_is_not_needs_none():
     assert not any(custom.single for custom in found.values())
     assert set(found["dense"].alone) == {Size.of(64, 256), Size.of(512, 256)}
     timed = replace(SEARCH, objective="mse,time", scheduler="none")
-    for custom in lanes_of(timed, lanes=1, gpu=True).values():
-        assert (custom.n_lanes, custom.single) == (0, True)
+    for spec in (SEARCH, timed):  # one lane is the single program, and takes all trials
+        for custom in lanes_of(spec, lanes=1, gpu=True).values():
+            assert (custom.n_lanes, custom.single) == (0, True)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

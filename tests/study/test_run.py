@@ -45,7 +45,6 @@ def storage(tmp_path):
         (["--name", "a/b"], "--name"),
         (["--name="], "--name"),
         (["--data", "no/such/mnist.npz"], "no/such/mnist.npz"),
-        (["--objective", "mse,time", "--scheduler", "asha"], "--scheduler none"),
         (["--dry-run", "--resume", "--name", "x"], "--dry-run"),
         (["--dry-run", "--resume-or-start", "--name", "x"], "--dry-run"),
         (["--resume-or-start"], "--name"),

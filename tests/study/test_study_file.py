@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ from test_plan import Hand, of
 from convae.config import TrialConfig, hyperparameters_of
 from study import run
 from study.folder import schema
-from study.plan.space import built_in, space_from
+from study.folder.records import from_json
+from study.plan.space import Space, built_in, space_from
 from study.plan.spec import SpecError, StudySpec, hyperparameters, spec_options
 from study.plan.study_file import PRESETS, key_of, parse_study, read_study, to_toml
 from study.plan.trial_tables import FIXED_GROUPS, KEYS, TrialTable, trial_table_from
@@ -94,97 +95,103 @@ def test_a_study_with_everything_prints_as_itself():
     assert StudySpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("epochs =\nseeds = 2", r"my\.toml is no TOML: .*line 1, column"),
-        ("epoch = 3", r"the file has the key epoch, which there is not; did you mean epochs\?"),
-        ("epochs = 0", r"my\.toml: epochs is 0, but takes whole numbers from 1"),
-        ("epochs = [3]", r"epochs is \[3\], but takes one value"),
-        ('epochs = "3"', "epochs has the text '3', but takes numbers"),
-        ("epochs = 3\ngrace_epochs = 4", "grace_epochs is 4, but epochs is 3"),
-        ('models = "conv"', "models is 'conv', but takes a list"),
-        ('models = ["lstm"]', "models has 'lstm', but takes conv or dense"),
-        ("models = [1]", "models is 1, but takes a text"),
-        ('sampler = "best"', "sampler has 'best', but takes tpe"),
-        ("readings = 1", "readings is 1, but takes true or false"),
-        ("question = 7", "question is 7, but takes a text"),
-        ("data = []", r"data is \[\], but takes a text"),
-        ("trials = 3", "trials is 3, but must share out equally"),
-        ("finalists = -1", "finalists is -1, but takes whole numbers from 0"),
-        ("[trial]\nmodel = 'conv'", r"\[trial\] is one table, .* write \[\[trial\]\]"),
-        ("trial = [1]", r"\[\[trial\]\] 1 is 1, but takes a table"),
-        ("[[trial]]\nlearning_rate = 1", r"\[\[trial\]\] 1 has no model; give model = conv or"),
-        ("[[trial]]\nmodel = 'cnn'", r"\[\[trial\]\] 1 has the model 'cnn'; give model = conv"),
-        ("[[trial]]\nmodel = 'conv'\nlearning_rat = 1", "did you mean learning_rate"),
-        ("[[trial]]\nmodel = 'conv'\nhidden_units = 1", r"1 has the key hidden_units, .* not"),
-        ("[[trial]]\nmodel = 'conv'\nlearning_rate = -1", "learning_rate is -1, but takes a fini"),
-        ("[[trial]]\nmodel = 'conv'\nlearning_rate = [1, 1]", "learning_rate names a value twice"),
-        ("[[trial]]\nmodel = 'conv'\nlearning_rate = []", "learning_rate names a value twice, or"),
-        ("[[trial]]\nmodel = 'conv'\nsplit = 'test'", "split is 'test', but takes full or search"),
-        ("[[trial]]\nmodel = 'conv'\ngroup = 'search'", "group is 'search', but takes custom or r"),
-        ("[[trial]]\nmodel = 'conv'\nvary = 'all'", "vary is 'all', but takes product or each"),
-        ("[[trial]]\nmodel = 'conv'\nseeds = 0", "1 seeds is 0, but takes whole numbers from 1"),
-        ("[[trial]]\nmodel = 'conv'\nseeds = true", "seeds is True, but takes whole numbers"),
-        (
-            f"[[trial]]\nmodel = 'conv'\nbatch_size = {HUNDRED}\nlearning_rate = {HUNDRED}",
-            "makes 10,201 trials, but at most 10,000 are taken",
-        ),
-        ("search = 1", r"search takes tables by model: write \[search\.NAME\]"),
-        ("[search]\nlearning_rate = 1", r"search takes tables by model"),
-        ("[search.cnn]\nlearning_rate = [1, 2]", r"\[search\.cnn\] is of no model that there is"),
-        ("[search.conv]", r"\[search\.conv\] searches nothing"),
-        ("[search.conv]\nlearning_rate = 1", r"\[search\.conv\] searches nothing"),
-        ("[search.conv]\nlr = [1, 2]", r"\[search\.conv\] has the key lr, which there is not"),
-        ("[search.conv]\nlearning_rate = [1, -2]", "learning_rate is -2, but takes a finite num"),
-        ("[search.conv]\nlearning_rate = {low = 1}", "learning_rate is a range without low or h"),
-        ("[search.conv]\nlearning_rate = {low = 2, high = 1}", r"goes from 2\.0 to 1\.0"),
-        ("[search.conv]\nmomentum = {low=0, high=0.9, scale='log'}", r"low is 0\.0, but a log"),
-        ("[search.conv]\nlearning_rate = {low=1, high=2, scale='x'}", "scale is 'x', but takes li"),
-        ("[search.conv]\nlearning_rate = {low=1, high=2, step=1}", "has the key step"),
-        ("[search.conv]\nlearning_rate = {low=1, high=2, grid=[3]}", "grid leaves its range"),
-        ("[search.conv]\nnesterov = {low=0, high=1}", "nesterov is a range, but takes a list"),
-        ("[search.conv]\none_minus_momentum = [0, 1]", "is 0, but takes 1 − momentum, which tak"),
-        ("[search.conv]\nmomentum=[0,0.5]\none_minus_momentum=[1]", "has both one_minus_moment"),
-        ("[search.dense]\nhidden_units=[2,3]\nmax_parameters=9", "smallest setting has 3,922"),
-        ("[search.dense]\nhidden_units=[2,3]\nmax_parameters='9'", "max_parameters is '9', but"),
-        ("readings = true", "readings needs a paper that leaves something open"),
-        ("paper = 1", r"paper is 1, but takes a name or a table"),
-        ("paper = 'x'", "paper is 'x', but takes report-2021, the path of a file"),
-        ("[paper]\nepochs = 0", r"\[paper\] epochs is 0, but takes a whole number from 1"),
-        ("[paper]\ncalled = ''", r"\[paper\] called is '', but takes a text"),
-        ("[paper]\ntitle = 'x'", r"\[paper\] has the key title, which there is not"),
-        ("[[paper.assumption]]\nwhat = 'x'", r"assumption\]\] 1 has no read_as; give it"),
-        ("[paper]\nassumption = 1", r"takes tables: write \[\[paper\.assumption\]\]"),
-        ("open = 1", r"open takes tables by model: write \[open\.NAME\]"),
-        ("[open.cnn]\nbatch_size = 1", r"\[open\.cnn\] is of no model that there is"),
-        ("[open.conv]\ndropout = 0.1", r"\[open\.conv\] has the key dropout, which there is not"),
-        ("[open.conv]\nbatch_size = [0]", "batch_size is 0, but takes a whole number from 1"),
-        (
-            "[open.conv]\nbatch_size = [1, 2]\n[open.dense]\nbatch_size = [1, 3]",
-            r"\[open\.dense\] batch_size has other values than another model's",
-        ),
-        (f"[open.conv]\nbatch_size={HUNDRED}\nlatent_filters={HUNDRED}", "makes 10,201 readings"),
-        ("[claim]\nsays = 'x'", r"claim takes tables: write \[\[claim\]\]"),
-        ("[[claim]]\nof = 'conv'", r"\[\[claim\]\] 1 has no says; give it"),
-        (CLAIM + "sayz = 'x'", "has the key sayz, which there is not; did you mean says"),
-        (CLAIM + "relation = 'at most'", r"1 has relation, but no measure"),
-        (CLAIM + "measure = 'mse'", "measure is 'mse', but takes train_mse or val_mse or test_mse"),
-        (CLAIM + "measure = 'test_mse'\nrelation = 'at most'", "has no value; give it"),
-        (MEASURED + "value = -1", "value is -1, but takes a number above 0"),
-        (MEASURED + "value = 1", "takes one of: of, a setting, or others"),
-        (MEASURED + "value = 1\nof = 'dense'", "of is 'dense', which is the label of no setting"),
-        (MEASURED + "value = 1\nof = 'conv learning_rate=2.0'", "or the label of a .*trial"),
-        (MEASURED + "value = 1\nothers = 'hidden_units'", "has others, which needs beside"),
-        (MEASURED + "value = 1\nof = 'conv'\njudged = 'reaches'", "which needs beside: it is of"),
-        (MEASURED + "value = 1\nof = 'conv'\nfirst = 0.2", "takes first, the share of the epochs"),
-        (MEASURED + "value = 1\nof = 'conv'\nvalues = [1]", "values is .*, but takes two numbers"),
-        ("[model.unet]", r'\[model\.unet\] has no build; give build = "file\.py:function"'),
-        ("[model.unet]\nbild = 'a'", "has the key bild, which there is not; did you mean build"),
-        ("[model.conv]\nbuild = 'a.py:f'", r"\[model\.conv\] is no name for a model"),
-        ("[model.'u-net']\nbuild = 'a.py:f'", r"\[model\.u-net\] is no name for a model"),
-    ],
-)
+# What is wrong by itself, so that the schema refuses it, too (test_study_schema).
+MISTAKES = [
+    ("epoch = 3", r"the file has the key epoch, which there is not; did you mean epochs\?"),
+    ("epochs = 0", r"my\.toml: epochs is 0, but takes a whole number from 1"),
+    ("epochs = [3]", r"epochs is \[3\], but takes one value"),
+    ('epochs = "3"', "epochs is .3., but takes a whole number .*; leave the quotes out"),
+    ('models = "conv"', "models is 'conv', but takes a list"),
+    ("hidden = ['64']", "hidden is '64', but takes a whole number from 1; leave the quotes out"),
+    ("models = [1]", "models is 1, but takes a text"),
+    ('sampler = "best"', "sampler is .best., but takes tpe"),
+    ("readings = 1", "readings is 1, but takes true or false"),
+    ("question = 7", "question is 7, but takes a text"),
+    ("data = []", r"data is \[\], but takes a text"),
+    ("finalists = -1", "finalists is -1, but takes a whole number from 0"),
+    ("[trial]\nmodel = 'conv'", r"trial takes tables: write \[\[trial\]\]"),
+    ("trial = [1]", r"trial takes tables: write \[\[trial\]\]"),
+    ("[[trial]]\nlearning_rate = 1", r"\[\[trial\]\] 1 has no model; give model = conv or"),
+    ("[[trial]]\nmodel = 'conv'\nlearning_rat = 1", "did you mean learning_rate"),
+    ("[[trial]]\nmodel = 'conv'\nhidden_units = 1", r"1 has the key hidden_units, .* not"),
+    ("[[trial]]\nmodel = 'conv'\nlearning_rate = -1", "learning_rate is -1, but takes a fini"),
+    ("[[trial]]\nmodel = 'conv'\nlearning_rate = [1, 1]", "learning_rate names a value twice"),
+    ("[[trial]]\nmodel = 'conv'\nlearning_rate = []", "learning_rate names a value twice, or"),
+    ("[[trial]]\nmodel = 'conv'\nsplit = 'test'", "split is 'test', but takes full or search"),
+    ("[[trial]]\nmodel = 'conv'\ngroup = 'search'", "group is 'search', but takes custom or r"),
+    ("[[trial]]\nmodel = 'conv'\nvary = 'all'", "vary is 'all', but takes product or each"),
+    ("[[trial]]\nmodel = 'conv'\nseeds = 0", "1 seeds is 0, but takes a whole number from 1"),
+    ("[[trial]]\nmodel = 'conv'\nseeds = true", "seeds is True, but takes a whole number"),
+    ("search = 1", r"search takes tables by model: write \[search\.NAME\]"),
+    ("[search]\nlearning_rate = 1", r"search takes tables by model"),
+    ("[search.conv]\nlr = [1, 2]", r"\[search\.conv\] has the key lr, which there is not"),
+    ("[search.conv]\nlearning_rate = [1, -2]", "learning_rate is -2, but takes a finite num"),
+    ("[search.conv]\nlearning_rate = {low = 1}", "learning_rate is a range without low or h"),
+    ("[search.conv]\nmomentum = {low=0, high=0.9, scale='log'}", r"low is 0\.0, but a log"),
+    ("[search.conv]\nlearning_rate = {low=1, high=2, scale='x'}", "scale is 'x', but takes li"),
+    ("[search.conv]\nlearning_rate = {low=1, high=2, step=1}", "has the key step"),
+    ("[search.conv]\nnesterov = {low=0, high=1}", "nesterov is a range, but takes a list"),
+    ("[search.conv]\none_minus_momentum = [0, 1]", "is 0, but takes 1 − momentum, which tak"),
+    ("[search.dense]\nhidden_units=[2,3]\nmax_parameters='9'", "max_parameters is '9', but"),
+    ("paper = 1", r"paper is 1, but takes a name or a table"),
+    ("[paper]\nepochs = 0", r"\[paper\] epochs is 0, but takes a whole number from 1"),
+    ("[paper]\ncalled = ''", r"\[paper\] called is '', but takes a text"),
+    ("[paper]\ntitle = 'x'", r"\[paper\] has the key title, which there is not"),
+    ("[[paper.assumption]]\nwhat = 'x'", r"assumption\]\] 1 has no read_as; give it"),
+    ("[paper]\nassumption = 1", r"takes tables: write \[\[paper\.assumption\]\]"),
+    ("open = 1", r"open takes tables by model: write \[open\.NAME\]"),
+    ("[open.conv]\ndropout = 0.1", r"\[open\.conv\] has the key dropout, which there is not"),
+    ("[open.conv]\nbatch_size = [0]", "batch_size is 0, but takes a whole number from 1"),
+    ("[claim]\nsays = 'x'", r"claim takes tables: write \[\[claim\]\]"),
+    ("[[claim]]\nof = 'conv'", r"\[\[claim\]\] 1 has no says; give it"),
+    (CLAIM + "sayz = 'x'", "has the key sayz, which there is not; did you mean says"),
+    (CLAIM + "measure = 'mse'", "measure is 'mse', but takes train_mse or val_mse or test_mse"),
+    (MEASURED + "value = -1", "value is -1, but takes a number above 0"),
+    (MEASURED + "value = 1\nof = 'conv'\nvalues = [1]", "values is .*, but takes two numbers"),
+    ("[model.unet]", r'\[model\.unet\] has no build; give build = "file\.py:function"'),
+    ("[model.unet]\nbild = 'a'", "has the key bild, which there is not; did you mean build"),
+    ("[model.conv]\nbuild = 'a.py:f'", r"\[model\.conv\] is no name for a model"),
+    ("[model.'u-net']\nbuild = 'a.py:f'", r"\[model\.u-net\] is no name for a model"),
+]
+# What depends on other keys or files, or is no TOML.
+MISTAKES_TOGETHER = [
+    ("epochs =\nseeds = 2", r"my\.toml is no TOML: .*line 1, column"),
+    ("seeds = .5", r"Invalid value .*\(a number begins with a digit, as in 0\.5\)"),
+    ("epochs = 3\ngrace_epochs = 4", "grace_epochs is 4, but epochs is 3"),
+    ('models = ["lstm"]', "models has 'lstm', but takes conv or dense"),
+    ("trials = 3", "trials is 3, but must share out equally"),
+    ("[[trial]]\nmodel = 'cnn'", r"\[\[trial\]\] 1 has the model 'cnn'; give model = conv"),
+    (
+        f"[[trial]]\nmodel = 'conv'\nbatch_size = {HUNDRED}\nlearning_rate = {HUNDRED}",
+        "makes 10,201 trials, but at most 10,000 are taken",
+    ),
+    ("[search.cnn]\nlearning_rate = [1, 2]", r"\[search\.cnn\] is of no model that there is"),
+    ("[search.conv]", r"\[search\.conv\] searches nothing"),
+    ("[search.conv]\nlearning_rate = 1", r"\[search\.conv\] searches nothing"),
+    ("[search.conv]\nlearning_rate = {low = 2, high = 1}", r"goes from 2\.0 to 1\.0"),
+    ("[search.conv]\nlearning_rate = {low=1, high=2, grid=[3]}", "grid leaves its range"),
+    ("[search.conv]\nmomentum=[0,0.5]\none_minus_momentum=[1]", "has both one_minus_moment"),
+    ("[search.dense]\nhidden_units=[2,3]\nmax_parameters=9", "smallest setting has 3,922"),
+    ("readings = true", "readings needs a paper that leaves something open"),
+    ("paper = 'x'", "paper is 'x', but takes report-2021, the path of a file"),
+    ("[open.cnn]\nbatch_size = 1", r"\[open\.cnn\] is of no model that there is"),
+    (
+        "[open.conv]\nbatch_size = [1, 2]\n[open.dense]\nbatch_size = [1, 3]",
+        r"\[open\.dense\] batch_size has other values than another model's",
+    ),
+    (f"[open.conv]\nbatch_size={HUNDRED}\nlatent_filters={HUNDRED}", "makes 10,201 readings"),
+    (CLAIM + "relation = 'at most'", r"1 has relation, but no measure"),
+    (CLAIM + "measure = 'test_mse'\nrelation = 'at most'", "has no value; give it"),
+    (MEASURED + "value = 1", "takes one of: of, a setting, or others"),
+    (MEASURED + "value = 1\nof = 'dense'", "of is 'dense', which is the label of no setting"),
+    (MEASURED + "value = 1\nof = 'conv learning_rate=2.0'", "or the label of a .*trial"),
+    (MEASURED + "value = 1\nothers = 'hidden_units'", "has others, which needs beside"),
+    (MEASURED + "value = 1\nof = 'conv'\njudged = 'reaches'", "which needs beside: it is of"),
+    (MEASURED + "value = 1\nof = 'conv'\nfirst = 0.2", "takes first, the share of the epochs"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), MISTAKES + MISTAKES_TOGETHER)
 def test_each_mistake_gets_its_sentence(text, told):
     with pytest.raises(SpecError, match=told) as caught:
         parse(text)
@@ -219,8 +226,11 @@ def test_a_reading_gives_every_setting_its_label():
     assert readings_of(parse("epochs = 3")) == []
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe", "folder"])
-def test_a_file_that_cannot_be_read_is_refused(content, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "not exist"), (b"# \xe9", "no UTF-8; save it as UTF-8"), ("folder", "Is a directory")],
+)
+def test_a_file_that_cannot_be_read_is_refused(content, why, tmp_path, capsys):
     path = tmp_path / "my.toml"
     if content == "folder":
         path.mkdir()
@@ -229,6 +239,7 @@ def test_a_file_that_cannot_be_read_is_refused(content, tmp_path, capsys):
     assert run.main([str(path)]) == 2
     told = capsys.readouterr().err
     assert str(path) in told
+    assert why in told
     assert told.count("\n") == 1
 
 
@@ -321,7 +332,7 @@ def test_any_table_of_trials_is_read_or_refused_with_a_sentence(table):
     except SpecError:
         return
     assert read("x", trials.to_table()) == trials
-    assert TrialTable.from_dict(json.loads(json.dumps(trials.to_dict()))) == trials
+    assert from_json(TrialTable, json.loads(json.dumps(asdict(trials)))) == trials
 
 
 names = st.sampled_from(["learning_rate", "momentum", "one_minus_momentum", "batch_size", "y"])
@@ -339,7 +350,7 @@ def test_any_space_is_read_or_refused_with_a_sentence(table):
     except SpecError:
         return
     assert space_from("conv", space.to_table(), hyperparameters_of("conv")) == space
-    assert type(space).from_dict(space.to_dict()) == space
+    assert from_json(Space, json.loads(json.dumps(space.to_dict()))) == space
     for point in space.grid[:20]:
         config = search_config("conv", point, StudySpec(preset="t", spaces=(space,)))
         assert space.params_of(config) == pytest.approx(point)
@@ -373,21 +384,6 @@ def test_a_limit_on_parameters_keeps_large_models_out():
     searched = [trial.config for trial in of(Hand(spec).run(), schema.SEARCH)]
     sizes = {config.hidden_units for config in searched if config.model == "dense"}
     assert sizes == {1, 2}
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (b'epochs = "5"', "epochs has the text '5', but takes numbers; leave the quotes out"),
-        (b'hidden = ["64"]', "hidden has the text '64', but takes numbers"),
-        (b"seeds = .5", r"Invalid value .*\(a number begins with a digit, as in 0.5\)"),
-        (b"# \xe9\nepochs = 2", "it is no UTF-8; save it as UTF-8"),
-    ],
-)
-def test_a_file_as_some_editors_and_people_write_it_has_its_sentence(tmp_path, content, told):
-    (tmp_path / "study.toml").write_bytes(content)
-    with pytest.raises(SpecError, match=told):
-        read_study(tmp_path / "study.toml")
 
 
 def test_a_byte_order_mark_is_no_part_of_the_study(tmp_path):

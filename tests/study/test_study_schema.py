@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import tomlkit
+from test_study_file import MISTAKES
 
 from convae.config import HYPERPARAMETERS
 from study.plan.papers import CLAIM_KEYS, PAPER_KEYS
@@ -78,92 +79,21 @@ def test_what_a_custom_study_says_fits(text):
     assert fits(text)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "epoch = 3",
-        "epochs = 0",
-        "epochs = 3.0",
-        "epochs = [3]",
-        'epochs = "3"',
-        "epochs = true",
-        "epochs = 100_001",
-        "hidden = [0]",
-        "hidden = []",
-        "hidden = [64, 64]",
-        "seed = 2147483648",
-        "finalists = -1",
-        "time_budget = 0",
-        "time_budget = inf",
-        'models = "conv"',
-        "models = [1]",
-        'sampler = "best"',
-        "readings = 1",
-        "paper = 1",
-        "[paper]\nepochs = 1.5",
-        "[paper]\ncalled = ''",
-        "[paper]\ntitle = 'x'",
-        "[[paper.assumption]]\nwhat = 'x'",
-        "[paper]\nassumption = 1",
-        "open = 1",
-        "[open.conv]\ndropout = 0.1",
-        "[open.dense]\ndropout = [0.1, 1]",
-        "[claim]\nsays = 'x'",
-        "[[claim]]\nof = 'conv'",
-        "[[claim]]\nsays = 'x'\nmeasure = 'mse'",
-        "[[claim]]\nsays = 'x'\nvalue = 0",
-        "[[claim]]\nsays = 'x'\nfirst = 1.5",
-        "[[claim]]\nsays = 'x'\nvalues = [1]",
-        "[[claim]]\nsays = 'x'\nsayz = 'x'",
-        "question = 7",
-        "data = []",
-        "[trial]\nmodel = 'conv'",
-        "trial = [1]",
-        "[[trial]]\nlearning_rate = 1",
-        "[[trial]]\nmodel = 'u-net'",
-        "[[trial]]\nmodel = 'conv'\nlearning_rat = 1",
-        "[[trial]]\nmodel = 'conv'\nhidden_units = 1",
-        "[[trial]]\nmodel = 'dense'\nlatent_filters = 1",
-        "[[trial]]\nmodel = 'conv'\nlearning_rate = 0",
-        "[[trial]]\nmodel = 'conv'\nlearning_rate = nan",
-        "[[trial]]\nmodel = 'conv'\nlearning_rate = [1, -1]",
-        "[[trial]]\nmodel = 'conv'\nlearning_rate = [1, 1.0]",
-        "[[trial]]\nmodel = 'conv'\nlearning_rate = []",
-        "[[trial]]\nmodel = 'conv'\nmomentum = 1",
-        "[[trial]]\nmodel = 'conv'\nbatch_size = 1.5",
-        "[[trial]]\nmodel = 'conv'\nnesterov = 1",
-        "[[trial]]\nmodel = 'dense'\nhidden_activation = ['relu', 'tanh']",
-        "[[trial]]\nmodel = 'conv'\nsplit = 'test'",
-        "[[trial]]\nmodel = 'conv'\ngroup = 'search'",
-        "[[trial]]\nmodel = 'conv'\nvary = 'all'",
-        "[[trial]]\nmodel = 'conv'\nseeds = 0",
-        "[[trial]]\nmodel = 'conv'\nseeds = true",
-        "search = 1",
-        "[search]\nlearning_rate = 1",
-        "[search.conv]\nlr = [1, 2]",
-        "[search.conv]\nhidden_units = [1, 2]",
-        "[search.conv]\nlearning_rate = [1, -2]",
-        "[search.conv]\nlearning_rate = {low = 1}",
-        "[search.conv]\nlearning_rate = {low = 0, high = 1}",
-        "[search.conv]\nlearning_rate = {low = 1, high = 2, scale = 'x'}",
-        "[search.conv]\nlearning_rate = {low = 1, high = 2, step = 1}",
-        "[search.conv]\nlearning_rate = {low = 1, high = 2, grid = 1}",
-        "[search.conv]\nlearning_rate = {low = 1, high = 2, grid = [-1]}",
-        "[search.conv]\nmomentum = {low = 0, high = 0.9, scale = 'log'}",
-        "[search.conv]\nbatch_size = {low = 1, high = 2.5}",
-        "[search.conv]\nnesterov = {low = 0, high = 1}",
-        "[search.dense]\nhidden_activation = {low = 0, high = 1}",
-        "[search.conv]\none_minus_momentum = [0, 1]",
-        "[search.conv]\nlearning_rate = [1, 2]\nmax_parameters = 0",
-        "[search.conv]\nlearning_rate = [1, 2]\nmax_parameters = '9'",
-        "[model.unet]",
-        "[model.unet]\nbuild = 1",
-        "[model.unet]\nbuild = 'unet'",
-        "[model.unet]\nbuild = 'a.py:f'\ndepth = 1",
-        "[model.conv]\nbuild = 'a.py:f'",
-        "[model.'u-net']\nbuild = 'a.py:f'",
-    ],
-)
+# Beside those that have a sentence in test_study_file, and those that `files` makes.
+MORE_MISTAKES = [
+    "hidden = []",
+    "hidden = [64, 64]",
+    "[[trial]]\nmodel = 'u-net'",
+    "[[trial]]\nmodel = 'dense'\nlatent_filters = 1",
+    "[[trial]]\nmodel = 'conv'\nlearning_rate = [1, 1.0]",
+    "[search.conv]\nhidden_units = [1, 2]",
+    "[model.unet]\nbuild = 1",
+    "[model.unet]\nbuild = 'unet'",
+    "[model.unet]\nbuild = 'a.py:f'\ndepth = 1",
+]
+
+
+@pytest.mark.parametrize("text", [*(text for text, _ in MISTAKES), *MORE_MISTAKES])
 def test_both_refuse_a_mistake(text):
     assert refusal(text)
     assert not fits(text)
