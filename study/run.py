@@ -5,7 +5,11 @@
     python -m study.run my-question.toml --gpus 0     # a study of yours; --print-study prints one
     python -m study.run --resume --name NAME          # go on where a study was interrupted
 
-It leaves the tables in results/NAME and the answer in its report/index.html.
+`quick` takes about a minute on two cores (AMD EPYC: 57, 60 and 68 s, n = 3), `standard` took 26 min
+there before finalists were trained (n = 1), and 173 s on one NVIDIA H200 before there were lanes
+(n = 1). Either leaves the tables in results/NAME and the answer in its report/index.html: after 50
+epochs at the reference setting conv has 2.2 times the test MSE of dense-512 (95 % interval 2.0 to
+2.4, n = 5 seeds), where the report that is studied finds half of it.
 """
 
 import argparse
@@ -21,6 +25,7 @@ from datetime import datetime
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from signal import SIG_IGN, SIGUSR1, SIGUSR2, signal
 from typing import TYPE_CHECKING, Any
 
 from convae.config import DATA_HELP
@@ -148,8 +153,12 @@ def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | N
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse_args(words)
-    if sys.flags.optimize > 1 and arguments is None:
-        _start_with_docstrings()
+    if arguments is None:
+        if sys.flags.optimize > 1:
+            _start_with_docstrings()
+        # They would end a process that does not wait for them yet.
+        for number in (SIGUSR1, SIGUSR2):
+            signal(number, SIG_IGN)
     with forgiving_terminal():
         return run_command(lambda: _run(options, [*_program(), *words], workers=workers))
 
