@@ -15,17 +15,14 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.race import RESULTS, print_table
 from convae.config import TrialConfig
 from convae.data import ImageSet, load_images
 
-RESULTS = Path(__file__).parent / "results"
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "dense-64": {"model": "dense", "hidden_units": 64},
     "dense-512": {"model": "dense", "hidden_units": 512},
@@ -39,7 +36,7 @@ N_EPOCHS = 10
 
 def configs(done: Rows) -> Iterator[tuple[str, TrialConfig]]:
     """What both sides train, without what is done already."""
-    known = {(row["model"], row["batch_size"], row["seed"]) for row in done}
+    known = {(*_size(row), row["seed"]) for row in done}
     for name, architecture in ARCHITECTURES.items():
         for seed in range(N_SEEDS):
             for batch_size in BATCH_SIZES:
@@ -128,28 +125,24 @@ def compare() -> None:
         side: json.loads((RESULTS / f"agreement-{side}.json").read_text())
         for side in ("trainer", "torch")
     }
-    table = Table(
-        title=f"Test MSE after {N_EPOCHS} epochs, mean ± standard deviation (number of seeds)"
-    )
-    for heading in ("model", "batch size", *sides, "difference ÷ pooled standard deviation"):
-        table.add_column(heading)
+    lines = []
     for name in ARCHITECTURES:
         for batch_size in BATCH_SIZES:
             values = [
-                np.array(
-                    [
-                        row["test_mse"]
-                        for row in rows
-                        if (row["model"], row["batch_size"]) == (name, batch_size)
-                    ]
-                )
+                np.array([row["test_mse"] for row in rows if _size(row) == (name, batch_size)])
                 for rows in sides.values()
             ]
             spread = np.sqrt(np.mean([v.var(ddof=1) for v in values]))
             cells = [f"{v.mean():.5f} ± {v.std(ddof=1):.5f} ({len(v)})" for v in values]
             difference = (values[0].mean() - values[1].mean()) / spread
-            table.add_row(name, str(batch_size), *cells, f"{difference:+.1f}")
-    Console(width=110).print(table)
+            lines.append([name, str(batch_size), *cells, f"{difference:+.1f}"])
+    title = f"Test MSE after {N_EPOCHS} epochs, mean ± standard deviation (number of seeds)"
+    headings = ["model", "batch size", *sides, "difference ÷ pooled standard deviation"]
+    print_table(title, headings, lines)
+
+
+def _size(row: dict[str, Any]) -> tuple[str, int]:
+    return row["model"], row["batch_size"]
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.race import build_parser, print_table, write_result
+from benchmarks.race import build_parser, descendants, print_table, write_result
 from convae.config import CONV, DENSE, TrialConfig
 from convae.hardware import usable_cpus
 from convae.shapes import MAX_CHUNK_SIZE, ProgramShape, n_chunks
@@ -288,29 +288,17 @@ class Processes:
     """Processor seconds of a process and of all below it, by what they are, over time."""
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self._pid, self.driver_peak_gib = pid, 0.0
         self._seen: dict[int, tuple[str, float]] = {}  # the latest of each, also of ended ones
         self.samples: list[tuple[float, Counter[str]]] = []
 
     def sample(self) -> None:
         """Reads what /proc says now."""
-        parents: dict[int, int] = {}
-        found: dict[int, tuple[str, float]] = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                title = (folder / "cmdline").read_text(errors="replace")
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue  # it has ended
-            pid = int(folder.name)
-            parents[pid] = int(fields[1])
-            found[pid] = title, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        for pid in found:
-            ancestor = pid
-            while ancestor in parents and ancestor != self._pid:
-                ancestor = parents[ancestor]
-            if ancestor == self._pid and found[pid][0]:  # one that has ended has no title
-                self._seen[pid] = found[pid]
+        for pid, process in descendants(self._pid).items():
+            if process.title:  # one that has ended has none
+                self._seen[pid] = process.title, process.processor_seconds
+            if pid == self._pid:
+                self.driver_peak_gib = max(self.driver_peak_gib, process.peak_gib)
         total: Counter[str] = Counter()
         for pid, (title, seconds) in self._seen.items():
             total["driver" if pid == self._pid else _kind_of(title)] += seconds
@@ -412,6 +400,7 @@ def watch(options: list[str], *, real: bool, pace: str) -> dict[str, Any]:
         "paces": None if real else pace,
         "n_trials": n_trials,
         "trials_per_second": n_trials / (last - first),
+        "driver_peak_gib": processes.driver_peak_gib,
         **facts,
         "processor_seconds": {name: processes.between(*span) for name, span in spans.items()},
     }
@@ -444,7 +433,8 @@ def _print(study: Mapping[str, Any]) -> None:
     n, spent = study["n_trials"], study["processor_seconds"]
     first, last = study["first_slice"], study["last_slice"]
     seconds = {"before": first, "between": last - first, "after": study["after"]}
-    title = f"{n} trials, {study['trials_per_second']:.2f} a second; {shlex.join(study['study'])}"
+    title = f"{n} trials, {study['trials_per_second']:.2f} a second, "
+    title += f"driver {study['driver_peak_gib']:.2f} GiB; {shlex.join(study['study'])}"
     rows = [
         [name, f"{seconds[name]:.1f}", *(f"{spent[name].get(kind, 0):.1f}" for kind in KINDS)]
         for name in seconds

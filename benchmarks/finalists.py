@@ -7,6 +7,7 @@ The study's own plan runs a search with one seed a trial and then its finalists,
 best single trial's, in the same search.
 """
 
+import tempfile
 from dataclasses import replace
 from typing import Any
 
@@ -24,33 +25,27 @@ from study.plan.spec import StudySpec
 SIZES = (6, 20, 50)
 
 
-class MemoryFolder(RunFolder):
-    """A run folder that nobody keeps."""
-
-    def __init__(self) -> None:
-        super().__init__("/nowhere/study")
-        self._files: dict[str, bytes] = {}
-
-    def write(self, name: str, content: bytes) -> None:
-        """Keeps it for as long as the object lives."""
-        self._files[name] = content
-
-    def read(self, name: str) -> bytes | None:
-        """What was written."""
-        return self._files.get(name)
-
-    def delete(self, name: str) -> None:
-        """Forgets it."""
-        self._files.pop(name, None)
-
-    def names(self, folder: str) -> list[str]:
-        """Those that were written there."""
-        return sorted(name for name in self._files if name.startswith(f"{folder}/"))
-
-
 def gain(surrogate: Surrogate, spec: StudySpec) -> tuple[float, bool]:
     """Log of the winner's true value over the luckiest trial's, and whether it is another one."""
-    ledger = Ledger(MemoryFolder())
+    # In memory, where nothing waits for a disk.
+    with tempfile.TemporaryDirectory(prefix="convae-bench-", dir="/dev/shm") as folder:
+        ledger = Ledger(RunFolder(folder))
+        run(surrogate, spec, ledger)
+        rows = ledger.rows()
+        ledger.close()
+    luckiest = min(
+        (row for row in rows if row["group"] == schema.SEARCH), key=lambda row: row[schema.VAL_MSE]
+    )
+    winner = next(row for row in rows if row["group"] == schema.WINNER)
+    chosen, lucky = (
+        replace(config_of_row(row), seed=0, split=schema.SEARCH_SPLIT) for row in (winner, luckiest)
+    )
+    values = [surrogate.true_value(config) for config in (chosen, lucky)]
+    return float(np.log(values[0] / values[1])), chosen != lucky
+
+
+def run(surrogate: Surrogate, spec: StudySpec, ledger: Ledger) -> None:
+    """The study's plan from its first to its last trial."""
     plan = Plan(spec, ledger)
     while planned := plan.next():
         config = planned.config
@@ -65,16 +60,6 @@ def gain(surrogate: Surrogate, spec: StudySpec) -> tuple[float, bool]:
         totals = dict.fromkeys(TOTALS) | {"n_parameters": 1, "device": "none"}
         ledger.measure(planned.trial_id, Measurement(len(rows), rows, totals))
         ledger.end(planned.trial_id)
-    rows = ledger.rows()
-    luckiest = min(
-        (row for row in rows if row["group"] == schema.SEARCH), key=lambda row: row[schema.VAL_MSE]
-    )
-    winner = next(row for row in rows if row["group"] == schema.WINNER)
-    chosen, lucky = (
-        replace(config_of_row(row), seed=0, split=schema.SEARCH_SPLIT) for row in (winner, luckiest)
-    )
-    values = [surrogate.true_value(config) for config in (chosen, lucky)]
-    return float(np.log(values[0] / values[1])), chosen != lucky
 
 
 def main() -> None:

@@ -9,12 +9,12 @@ thread and with two. What a GPU computes, `benchmarks.lanes` measures.
 
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
 
-from benchmarks.race import Epoch, build_parser, cell, print_table, race, write_result
+from benchmarks.race import Epoch, build_parser, headings, print_table, race, write_result
 from convae.config import TrialConfig
 from convae.data import load_images
 
@@ -62,17 +62,12 @@ def main() -> None:
         result = race(peers, config, options.data, n)
         for name in set(peers) - set(result.seconds):
             sys.exit(f"{name} {result.notes[name]}")
-        setting = {"n_threads": n_threads, "batch_size": batch_size}
-        ratios, cpu_ratios = result.ratios(DEFINITION), result.cpu_ratios(DEFINITION)
-        facts = {"ratios_of_medians": ratios, "cpu_ratios_of_medians": cpu_ratios}
-        rows.append({**setting, **asdict(result), **facts})
-        for name in peers:
-            each = [f"{r[name]:.2f}" if name in r else "" for r in (ratios, cpu_ratios)]
-            table.append([str(n_threads), str(batch_size), name, cell(result.seconds[name]), *each])
+        facts, lines = result.compared(DEFINITION)
+        rows.append({"n_threads": n_threads, "batch_size": batch_size, **facts})
+        table += [[str(n_threads), str(batch_size), *line] for line in lines]
     what = f"seconds to train the conv model on {N_IMAGES:,} images"
-    headings = ["threads", "batch size", "formulation", "seconds"]
-    headings += [f"÷ {DEFINITION}", "of processor seconds"]
-    print_table(f"{what}, median of {n} (lowest to highest)", headings, table)
+    title = f"{what}, median of {n} (lowest to highest)"
+    print_table(title, ["threads", "batch size", *headings(DEFINITION)], table)
     if not options.short:
         write_result("formulations-cpu", {"what": what, "n": n, "rows": rows})
 

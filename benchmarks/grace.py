@@ -187,10 +187,7 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measures, prints a table and writes `benchmarks/results/grace-cpu.json`."""
-    parser = build_parser("grace", __doc__, "3 repeats of all")
-    parser.add_argument("--repeats", type=int, default=100, help="of each search (default 100)")
-    parser.add_argument("--processes", type=int, default=1, help="at once (default 1)")
-    options = parser.parse_args()
+    options = build_parser("grace", __doc__, "3 repeats of all", repeats=100).parse_args()
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(options.processes) as pool:
         for size in SIZES:

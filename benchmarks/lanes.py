@@ -18,11 +18,14 @@ import argparse
 import os
 import statistics
 import sys
+import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.race import CONFIGS, build_parser, cell, print_table, write_result
 from convae.config import TrialConfig
@@ -121,7 +124,6 @@ def shape_of(setting: Setting, n_train: int) -> "Shape":
 
 def measure(setting: Setting, images: Any, options: argparse.Namespace, n: int) -> dict[str, Any]:
     """Compiles, trains n epochs in full lanes and tells what all of it took."""
-    from benchmarks.kernels import kernels_of
     from convae.lanes import Lanes
     from convae.proof import ProofError, prove
 
@@ -169,25 +171,52 @@ def measure(setting: Setting, images: Any, options: argparse.Namespace, n: int) 
     return row
 
 
+class Kernel(NamedTuple):
+    """What an instruction of the program took.
+
+    `benchmarks.aot` reads bytes and sizes, by the same names, from the files that XLA writes with
+    XLA_FLAGS=--xla_dump_to=FOLDER.
+    """
+
+    name: str  # the instruction's
+    milliseconds: float  # all its runs together
+    n_runs: int
+
+
+def kernels_of(run: Callable[[], object]) -> list[Kernel]:
+    """Profiles a call, which returns when the device has done its work; the longest first."""
+    import tensorflow as tf
+
+    # The format is that of TensorBoard's profiler; TensorFlow has no public reader of it.
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    with tempfile.TemporaryDirectory(prefix="convae-profile-") as folder:
+        tf.profiler.experimental.start(folder)
+        run()
+        tf.profiler.experimental.stop()
+        (trace,) = Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(trace.read_bytes())
+    # On a GPU its own planes alone: the host's tell when a kernel was asked for.
+    device = [plane for plane in space.planes if plane.name.startswith("/device:")]
+    spent: dict[str, list[float]] = defaultdict(list)
+    for plane in device or space.planes:
+        for line in plane.lines:
+            for event in line.events:
+                for stat in event.stats:
+                    if plane.stat_metadata[stat.metadata_id].name == "hlo_op":
+                        name = stat.str_value or plane.stat_metadata[stat.ref_value].name
+                        spent[name].append(event.duration_ps / 1e9)
+    kernels = [Kernel(name, sum(times), len(times)) for name, times in spent.items()]
+    return sorted(kernels, key=lambda kernel: -kernel.milliseconds)
+
+
 def measure_fit(setting: Setting, image_set: ImageSet, n: int) -> dict[str, Any]:
     """The same of `model.fit`, which trains one trial."""
-    import keras
-
-    from convae.models import build_model
+    from benchmarks.peers import fit_epochs
 
     (config,) = setting.configs
-    model = build_model(config)
-    optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
-    model.compile(optimizer, loss="mse", jit_compile=True)
-    x = (image_set.train_images[..., None] / 255).astype("float32")
-
-    def epoch() -> float:
-        history = model.fit(x, x, batch_size=config.batch_size, epochs=1, verbose=0)
-        return float(history.history["loss"][0])
-
-    start = time.perf_counter()
-    epoch()
-    first = time.perf_counter() - start
+    epoch = fit_epochs(config, image_set, jit_compile=True)
+    _, (first,) = _timed(epoch, 1)
     loss, seconds = _timed(epoch, n)
     # The first epoch compiles, a second shape for its last batch too.
     return {

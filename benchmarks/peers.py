@@ -12,8 +12,8 @@ itself, which leaves it off where the processor lacks AVX-512. PyTorch: a `DataL
 
 import importlib.util
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,13 @@ from benchmarks.race import (
     Epoch,
     Peer,
     build_parser,
-    cell,
+    headings,
     print_table,
     race,
     write_result,
 )
 from convae.config import TrialConfig
-from convae.data import load_images
+from convae.data import ImageSet, load_images
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Peers' processes share a GPU: none may take all its memory.
@@ -63,21 +63,31 @@ def trainer(config: TrialConfig, data: str | None) -> tuple[Epoch, str]:
 
 def model_fit(config: TrialConfig, data: str | None) -> tuple[Epoch, str]:
     """Keras' own loop over the same Keras model."""
-    import keras
     import tensorflow as tf
+
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    epoch = fit_epochs(config, load_images(data), jit_compile=on_gpu)
+    return epoch, "GPU" if on_gpu else "CPU"
+
+
+def fit_epochs(
+    config: TrialConfig, image_set: ImageSet, *, jit_compile: bool
+) -> Callable[[], float]:
+    """An epoch of `model.fit`, which returns its loss."""
+    import keras
 
     from convae.models import build_model
 
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
     model = build_model(config)
     optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
-    model.compile(optimizer, loss="mse", jit_compile=on_gpu)
-    images = (load_images(data).train_images[..., np.newaxis] / 255).astype(np.float32)
+    model.compile(optimizer, loss="mse", jit_compile=jit_compile)
+    images = (image_set.train_images[..., np.newaxis] / 255).astype(np.float32)
 
-    def epoch() -> None:
-        model.fit(images, images, batch_size=config.batch_size, epochs=1, verbose=0)
+    def epoch() -> float:
+        history = model.fit(images, images, batch_size=config.batch_size, epochs=1, verbose=0)
+        return float(history.history["loss"][0])
 
-    return epoch, "GPU" if on_gpu else "CPU"
+    return epoch
 
 
 def model_fit_by_default(config: TrialConfig, data: str | None) -> tuple[Epoch, str]:
@@ -140,20 +150,12 @@ def run(names: Sequence[str], n: int, data: str | None, result_name: str | None)
     rows, table, device = [], [], ""
     for label, config in CONFIGS.items():
         result = race({name: PEERS[name] for name in names}, config, data, n)
-        ratios, cpu_ratios = result.ratios(TRAINER), result.cpu_ratios(TRAINER)
         device = result.notes[TRAINER]
-        for name in names:
-            if name not in result.seconds:
-                table.append([label, name, result.notes[name], "", "", ""])
-                continue
-            times = [cell(result.seconds[name]), cell(result.cpu_seconds[name])]
-            each = [f"{r[name]:.2f}" if name in r else "" for r in (ratios, cpu_ratios)]
-            table.append([label, name, times[0], each[0], times[1], each[1]])
-        facts = {"ratios_of_medians": ratios, "cpu_ratios_of_medians": cpu_ratios}
-        rows.append({"model": label, **asdict(result), **facts})
+        facts, lines = result.compared(TRAINER)
+        rows.append({"model": label, **facts})
+        table += [[label, *line] for line in lines]
     title = f"Seconds an epoch, median of {n} (lowest to highest), {device}"
-    headings = ["model", "by", "seconds", "÷ trainer", "processor seconds", "÷ trainer"]
-    print_table(title, headings, table)
+    print_table(title, ["model", *headings(TRAINER)], table)
     if result_name:
         kind = "gpu" if device.startswith("GPU") else "cpu"
         what = "seconds a training epoch of 60,000 MNIST images, batch size 256, float32"

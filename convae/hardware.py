@@ -21,22 +21,18 @@ PACKAGES = ("tensorflow", "keras", "ray", "optuna", "numpy", "pandas", "pyarrow"
 
 def cpu_name() -> str:
     """The processor's model name, as the operating system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _told_of_cpu("model name") or platform.processor() or platform.machine()
 
 
 def cpu_features() -> str:
     """The instructions that the processor has, as Linux tells them; elsewhere nothing."""
+    return _told_of_cpu("flags", "Features")
+
+
+def _told_of_cpu(*fields: str) -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                return line.partition(":")[2].strip()
-    return ""
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else ()
+    return next((x.partition(":")[2].strip() for x in lines if x.startswith(fields)), "")
 
 
 def home_folder() -> Path:

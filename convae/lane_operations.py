@@ -102,10 +102,8 @@ def relu_of_largest(block: list[tf.Tensor], bias: tf.Tensor) -> tuple[tf.Tensor,
 def tap_sums(seen: _Seen, winners: tf.Tensor, g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The gradients of the first convolution's taps, (k, 9, filters), and its bias.
 
-    Args:
-        seen: as in `pooled_conv`.
-        winners: of `relu_of_largest`.
-        g: of the outputs, 0 where ReLU is off.
+    From what `pooled_conv` sees, the winners of `relu_of_largest`, and g of the outputs, 0 where
+    ReLU is off.
     """
     sums = []
     for k, m in TAPS:
@@ -129,14 +127,7 @@ def pooled_conv(
 
     For images (k, n, 2h, 2w), kernel (k, 3, 3, 1, filters) and bias (k, filters) it returns
     (k, n, h, w, filters). XLA makes one loop of it, so that what is not pooled yet never passes
-    memory. The images get no gradient.
-
-    Args:
-        images: of all lanes.
-        kernel: by lane.
-        bias: by lane.
-        keep: of outputs and winners, so that the gradient does not compute them again.
-        tap_sums: the gradients of taps and bias.
+    memory. The images get no gradient, for which `keep` may keep outputs and winners.
     """
     n_lanes, n_images, rows, columns = images.shape
     height, width, filters = rows // 2, columns // 2, kernel.shape[-1]
@@ -174,10 +165,7 @@ def pool(x: tf.Tensor) -> tf.Tensor:
 def _fold(kernel: tf.Tensor, places: np.ndarray, axis: int) -> tf.Tensor:
     """Sums of taps along an axis of (…, 3, …) that one pixel is seen through: (…, seen, rows, …).
 
-    Args:
-        kernel: with its three taps on the axis.
-        places: of `tap_places`, [row, seen, tap].
-        axis: which; the two new ones take its place.
+    The two new axes take its place; places are those of `tap_places`.
     """
     # Slices that are added: as a product it is too small for XLA's GPU compiler to tile, and
     # rounded to TF32.

@@ -72,8 +72,7 @@ class DeviceImages:
 
     def sizes(self, split_name: str) -> SplitSizes:
         """Of a split, whose evaluation images follow its training images here."""
-        images = split(self.image_set, split_name)
-        return SplitSizes(len(images.train_images), len(images.eval_images))
+        return SplitSizes(*map(len, split(self.image_set, split_name)))
 
 
 class HiddenLayer(NamedTuple):
@@ -187,11 +186,8 @@ def lane_network(model: str, form: Form) -> _Network:
     Raises:
         KeyError: the model has no lanes.
     """
-    dense, conv = (
-        dict.fromkeys(("pixels", "rows"), _dense),
-        {"pixels": _conv, "rows": _conv_by_rows},
-    )
-    return {DENSE: dense, CONV: conv}[model][form]
+    conv = {"pixels": _conv, "rows": _conv_by_rows}[form]
+    return {DENSE: _dense, CONV: conv}[model]
 
 
 def _errors(outputs: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
@@ -286,15 +282,10 @@ class Program:
         stage: str = "optimized_hlo",
         platform: str | None = None,
     ) -> str:
-        """What XLA makes of a slice, as text; compiles it once more.
+        """What XLA makes of a slice of any values, as text; compiles it once more.
 
-        Args:
-            pixels: as those of `train`, and so are
-            orders: these.
-            state: of any values.
-            by_lane: of any values.
-            stage: of TensorFlow's `experimental_get_compiler_ir`, such as "stablehlo".
-            platform: "GPU" for one that is not there, up to that stage; None for this device.
+        Stages are those of TensorFlow's `experimental_get_compiler_ir`; up to "stablehlo" the
+        platform may be "GPU" where there is none.
         """
         lower = self._train_slice.experimental_get_compiler_ir(pixels, orders, state, by_lane)
         text: str = lower(stage=stage, platform_name=platform)

@@ -193,18 +193,16 @@ class Lanes:
     """A program's lanes.
 
     The state is never changed in place but replaced whole, so that a slice's can be read while the
-    device computes the next. What changes it is for one thread at a time.
+    device computes the next. What changes it is for one thread at a time. What reads or evaluates a
+    lane raises ValueError if it is empty.
     """
 
     runs_ahead = True  # a slice may be launched before the last one's results are read
 
     def __init__(self, shape: Shape, images: DeviceImages, reader: Reader | None = None) -> None:
-        """Lays out empty lanes on the current device; `compile` is still to come.
+        """Lays out empty lanes on the current device, which has a reader, or gets one.
 
-        Args:
-            shape: what to compile.
-            images: on the device.
-            reader: of the device; None for one of its own.
+        `compile` is still to come.
         """
         self.shape = shape  # what the program is compiled for
         self.n_lanes = shape.n_lanes
@@ -285,13 +283,7 @@ class Lanes:
     def put(
         self, lane: int, config: TrialConfig, state: LaneState, sizes: SplitSizes | None = None
     ) -> None:
-        """Puts a trial into a lane, to go on from this state.
-
-        Args:
-            lane: an empty one.
-            config: the trial's.
-            state: its state.
-            sizes: images that it has; None for those of its split.
+        """Puts a trial into a lane, to go on from this state; by default on its split's images.
 
         Raises:
             ValueError: the program cannot train the trial, the state is another model's, or the
@@ -322,19 +314,11 @@ class Lanes:
             self._begin_epoch(lane)
 
     def get(self, lane: int) -> LaneState:
-        """The state of the trial in a lane, at the end of the last slice.
-
-        Raises:
-            ValueError: the lane is empty.
-        """
+        """The state of the trial in a lane, at the end of the last slice."""
         return self.take(self._now, lane)()
 
     def take(self, moment: _Moment, lane: int) -> Callable[[], LaneState]:
-        """Has a lane's state read; what is returned waits for it.
-
-        Raises:
-            ValueError: the lane is empty.
-        """
+        """Has a lane's state read; what is returned waits for it."""
         occupant = _taken(moment, lane)
         started = time.perf_counter()
         computed = self._reader.read(self._program.take(moment.state, np.int32(lane)), started)
@@ -345,7 +329,7 @@ class Lanes:
             rows = iter(np.split(computed.result().values, ends[:-1]))
             arrays = [
                 [
-                    next(rows).reshape(shape)[_corner(of)]
+                    next(rows).reshape(shape)[tuple(map(slice, of))]
                     for shape, of in zip(part, occupant.shapes, strict=False)
                 ]
                 for part in parts
@@ -376,21 +360,13 @@ class Lanes:
         return self.launch().results()
 
     def evaluate(self, lanes: Sequence[int]) -> dict[int, float]:
-        """Mean squared error over all pixels of each trial's evaluation images, as of now.
-
-        Raises:
-            ValueError: a lane is empty.
-        """
+        """Mean squared error over all pixels of each trial's evaluation images, as of now."""
         sums = self.ask_for_evaluation(self._now, lanes).result().values
         n_images = [_taken(self._now, lane).sizes.n_eval for lane in lanes]
         return {lane: float(x) / n for lane, x, n in zip(lanes, sums, n_images, strict=False)}
 
     def ask_for_evaluation(self, moment: _Moment, lanes: Sequence[int]) -> "Future[Computed]":
-        """Σ over its evaluation images of their mean squared error, of these lanes, in their order.
-
-        Raises:
-            ValueError: a lane is empty.
-        """
+        """Σ over its evaluation images of their mean squared error, of these lanes in order."""
         trials = [_taken(moment, lane) for lane in lanes]
         started = time.perf_counter()
         rows = [Evaluated(t.lane, *hidden_layer(t.config), *t.sizes) for t in trials]
@@ -460,12 +436,6 @@ def _replaced(
     return (*occupants[:lane], occupant, *occupants[lane + 1 :])
 
 
-def _corner(shape: tuple[int, ...]) -> tuple[slice, ...]:
-    return tuple(slice(n) for n in shape)
-
-
 def _padded(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """X in the corner of zeros of a larger shape: a narrow trial in a wide program."""
-    padded = np.zeros(shape, x.dtype)
-    padded[_corner(x.shape)] = x
-    return padded
+    return np.pad(x, [(0, to - n) for n, to in zip(x.shape, shape, strict=True)])

@@ -124,20 +124,12 @@ class ProgramShape:
         drops: bool = True,
         **more: Any,
     ) -> Self:
-        """The shape for all trials of a plan.
+        """The shape for all trials of a plan, of the widths and batch sizes that occur.
 
-        The chunk is that of these batches for which an epoch of each takes least by `STEP_TIMES`:
-        of small ones no image is computed in vain, in large ones weights are updated less often.
-
-        Args:
-            model: of `MODELS`.
-            n_lanes: trials at once.
-            widths: hidden units or latent filters that occur.
-            batch_sizes: batch sizes that occur.
-            n_train: training images of the longest epoch.
-            chunk_size: images a lane a step; None for the rule's.
-            drops: whether one of them may have dropout.
-            more: further fields of a subclass.
+        The chunk, unless it is given, is that of these batches for which an epoch of each takes
+        least by `STEP_TIMES`: of small ones no image is computed in vain, in large ones weights are
+        updated less often. n_train are the training images of the longest epoch; `more`, fields of
+        a subclass.
         """
         batch_sizes = [min(size, n_train) for size in batch_sizes]
 

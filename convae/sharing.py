@@ -27,12 +27,7 @@ class DeviceSharing(StrEnum):
 def choose_n_lanes(model: str, n_trials: int, *, gpu: bool) -> int:
     """How many lanes a model's program gets.
 
-    No more than the plan has trials for, because lanes cost the same empty or taken. One on a CPU,
-    where lanes gain nothing and the plain trainer is faster.
-
-    Args:
-        model: of `MODELS`.
-        n_trials: of the model that the plan lets share this device; from 1.
-        gpu: whether the device is one.
+    No more than the plan has trials that may share this device, because lanes cost the same empty
+    or taken. One on a CPU, where lanes gain nothing and the plain trainer is faster.
     """
     return max(1, min(GPU_LANES[model], n_trials)) if gpu else 1

@@ -81,35 +81,25 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 trained, 1 diverged, 2 bad request."""
-    options = vars(build_parser().parse_args(arguments))
-    data, device_name, threads, save, eval_every = (
-        options.pop(name) for name in ("data", "device", "threads", "save", "eval_every")
-    )
-    return run_command(
-        lambda: _train(TrialConfig.from_dict(options), data, device_name, threads, save, eval_every)
-    )
+    options = build_parser().parse_args(arguments)
+    return run_command(lambda: _train(options))
 
 
-def _train(
-    config: TrialConfig,
-    data: str | None,
-    device_name: str,
-    threads: int | None,
-    save: Path | None,
-    eval_every: int,
-) -> int:
+def _train(options: argparse.Namespace) -> int:
+    given, save, eval_every = vars(options), options.save, options.eval_every
+    config = TrialConfig.from_dict({name: given[name] for name in FIELD_KINDS if name in given})
     _check_save_path(save)
-    for option, value in (("--threads", threads), ("--eval-every", eval_every)):
+    for option, value in (("--threads", options.threads), ("--eval-every", eval_every)):
         if value is not None and value < 1:
             raise ConfigError(f"{option} is {value}, but takes a whole number from 1.")
 
-    image_set = load_images(data)
+    image_set = load_images(options.data)
     with filtered_stderr():
         from convae.device import open_device
         from convae.engine import Engine
 
-        gpu = {"auto": None, "cpu": False, "gpu": True}[device_name]
-        device = open_device(gpu=gpu, n_threads=threads)
+        gpu = {"auto": None, "cpu": False, "gpu": True}[options.device]
+        device = open_device(gpu=gpu, n_threads=options.threads)
         print(f"{image_set}. {device.description}.", flush=True)
         print(f"{config.model}: {n_parameters(config):,} parameters", flush=True)
         engine = Engine.for_trial(config, image_set, device)

@@ -70,11 +70,7 @@ class TrainerLane:
         return 0.0
 
     def check(self, config: TrialConfig, state: LaneState | None = None) -> None:
-        """Whether it is a trial of the model; a state is only checked when the trial starts.
-
-        Raises:
-            ValueError: it is not.
-        """
+        """Raises ValueError if it is another model's; a state is checked when the trial starts."""
         if config.model != self._model:
             raise ValueError(f"This lane trains {self._model}, not {config.model}.")
 
@@ -83,14 +79,7 @@ class TrainerLane:
         return LaneState(0, 0, 0.0, [], [], [])
 
     def put(self, lane: int, config: TrialConfig, state: LaneState) -> None:
-        """Puts a trial into the lane, to go on from this state.
-
-        Raises:
-            ValueError: it is another model's, or the lane is taken.
-        """
-        self.check(config, state)
-        if self._occupant is not None:
-            raise ValueError(f"Lane {lane} is taken.")
+        """Puts a trial that was checked into the empty lane, to go on from this state."""
         self._occupant, self._training = (config, state), None
 
     def clear(self, lane: int) -> None:
@@ -101,12 +90,8 @@ class TrainerLane:
         """Trains the trial for an epoch, and before its first one here prepares it.
 
         An exception, as of a custom model's code, is the trial's failure and not the engine's.
-
-        Raises:
-            ValueError: the lane is empty.
         """
-        if self._occupant is None:
-            raise ValueError("The lane is empty.")
+        assert self._occupant is not None
         config, state = self._occupant
         epoch = 1 + (self._training.epoch if self._training else state.epoch)
         result = SliceResult(epoch, None, finite=True)

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convae.config import TrialConfig
+from convae.config import SEARCH_SPLIT, TrialConfig
 from convae.custom_models import CustomModel
-from convae.data import VAL_MSE, ImageSet, split
+from convae.data import ImageSet, split
 from convae.device import Device
 from convae.errors import DivergenceError
 from convae.formulations import Formulation, as_defined
-from convae.models import BUILT_IN, build_model, count_trainable, reset, reset_custom
+from convae.models import BUILT_IN, build_model, reset, reset_custom
 from convae.pinned import keras, tf
 from convae.results import EpochResult
 
@@ -222,16 +222,11 @@ class CustomProgram(EpochProgram):
     """
 
     def __init__(
-        self,
-        config: TrialConfig,
-        custom_models: Iterable[CustomModel],
-        images: tf.Tensor,
-        n_train: int,
-        eval_images: tf.Tensor,
+        self, config: TrialConfig, custom_models: tuple[CustomModel, ...], *images: Any
     ) -> None:
-        """Traces and compiles; see `EpochProgram`."""
-        self._config, self._custom_models = config, tuple(custom_models)
-        super().__init__(config, images, n_train, eval_images, formulation=as_defined)
+        """Traces and compiles; images as of `EpochProgram`."""
+        self._config, self._custom_models = config, custom_models
+        super().__init__(config, *images)
 
     def _build(self, config: TrialConfig) -> keras.Model:
         # One seed for all, for what a builder makes random that is no variable.
@@ -271,14 +266,10 @@ class CustomProgram(EpochProgram):
 class Training:
     """One trial in progress, made by `Trainer.start`; its program has its weights."""
 
-    def __init__(
-        self, config: TrialConfig, program: EpochProgram, eval_metric: str, compile_seconds: float
-    ) -> None:
+    def __init__(self, config: TrialConfig, program: EpochProgram, compile_seconds: float) -> None:
         self.config = config
         self.epoch = 0  # epochs completed
         self.compile_seconds = compile_seconds  # 0 if the program was there already
-        self.eval_metric = eval_metric  # `TEST_MSE` or `VAL_MSE`
-        self.n_parameters = count_trainable(program.model)
         self.n_weights = len(program.model.trainable_variables)  # arrays of them
         self._program = program
         program.reset(config.seed)
@@ -324,10 +315,6 @@ class Training:
             variable.assign(value)
         self.epoch = epoch
 
-    def reconstruct(self, images: np.ndarray) -> np.ndarray:
-        """Reconstructions in (0, 1) of uint8 images (n, rows, columns), as float32."""
-        return reconstruct(self.model, images)
-
 
 def reconstruct(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """A model's reconstructions in (0, 1) of uint8 images (n, rows, columns), as float32."""
@@ -353,12 +340,8 @@ class Trainer:
     ) -> None:
         """Takes the images, which go to the device with the first trial.
 
-        Args:
-            image_set: the images.
-            device: to train on.
-            formulation: how to compute built-in models; None for `BUILT_IN`'s on a CPU, and as they
-                are defined on a GPU.
-            custom_models: that trials may name.
+        Built-in models are computed by the formulation; None for `BUILT_IN`'s on a CPU, and as they
+        are defined on a GPU. Trials may name the custom models.
         """
         self.device = device
         self.image_set = image_set
@@ -381,36 +364,27 @@ class Trainer:
         """
         with tf.device(self.device.name):
             images, test_images = self._images
-            part = split(self.image_set, config.split)
-            n_train = len(part.train_images)
-            eval_images = images[n_train:] if part.eval_metric == VAL_MSE else test_images
+            n_train = len(split(self.image_set, config.split).train_images)
+            eval_images = images[n_train:] if config.split == SEARCH_SPLIT else test_images
             key = (config.architecture, config.batch_size, n_train)
             compile_seconds = 0.0
             if key not in self._programs:
                 started = time.perf_counter()
-                program = self._program(config, images, n_train, eval_images)
+                self._programs[key] = self._program(config, images, n_train, eval_images)
                 compile_seconds = time.perf_counter() - started
-                self._programs[key] = program
-            return Training(config, self._programs[key], part.eval_metric, compile_seconds)
+            return Training(config, self._programs[key], compile_seconds)
 
-    def _program(
-        self, config: TrialConfig, images: tf.Tensor, n_train: int, eval_images: tf.Tensor
-    ) -> EpochProgram:
+    def _program(self, config: TrialConfig, *images: Any) -> EpochProgram:
         if config.is_custom:
             # A search may give each trial a shape of its own: only the last one's is kept.
             for key in [key for key in self._programs if key[0][0] == config.model]:
                 del self._programs[key]
-            return CustomProgram(config, self.custom_models, images, n_train, eval_images)
+            return CustomProgram(config, self.custom_models, *images)
         on_gpu = self.device.jit_compile
         formulation = as_defined if on_gpu else BUILT_IN[config.model].on_cpu
-        return EpochProgram(
-            config,
-            images,
-            n_train,
-            eval_images,
-            n_threads=self.device.n_threads,
-            formulation=self._formulation or formulation,
-        )
+        formulation = self._formulation or formulation
+        n_threads = self.device.n_threads
+        return EpochProgram(config, *images, n_threads=n_threads, formulation=formulation)
 
 
 def _as_float(images: Any) -> tf.Tensor:

@@ -115,7 +115,7 @@ class Simulation:
             trial
             for trials in scheduler.running.values()
             for trial in trials.values()
-            if trial.sharing is DeviceSharing.ALONE
+            if trial.is_alone
         ]
         if alone:
             assert program in [trial.program for trial in alone], "not alone"
@@ -203,9 +203,17 @@ def test_every_trial_gets_its_epochs_and_no_lane_idles(seed):
     assert seconds <= device_seconds * (1 + 1e-9)
 
 
-def fake_engine(**n_lanes):
+def fake_engine(*, compiled=True, **n_lanes):
     programs = {ProgramId(model, single=False): FakeLanes(n) for model, n in n_lanes.items()}
-    return Engine(programs), programs
+    engine = Engine(programs)
+    if compiled:
+        engine.compile()
+    return engine, programs
+
+
+def run(engine):
+    while engine.step():
+        pass
 
 
 def dense(epochs=3, **changes):
@@ -218,8 +226,7 @@ def test_shares_add_up_to_what_the_device_spent():
     for i in range(3):
         engine.submit(f"d{i}", dense(epochs=2))
     engine.submit("c", TrialConfig(model="conv", epochs=2, batch_size=4))
-    while engine.step():
-        pass
+    run(engine)
     for i in range(3):
         for epoch in engine.report(f"d{i}").epochs:
             # A third of a second of the device; beside it was the other model's trial.
@@ -231,7 +238,6 @@ def test_shares_add_up_to_what_the_device_spent():
 
 def test_who_goes_on_after_a_pause_comes_first():
     engine, _ = fake_engine(dense=1)
-    engine.compile()
     engine.submit("a", dense(), until_epoch=1)
     engine.submit("b", dense(epochs=1))
     engine.submit("c", dense(epochs=1))
@@ -269,8 +275,7 @@ def test_the_next_slice_is_launched_before_the_results_of_the_last_are_read():
     engine.compile()
     engine.submit("a", dense(epochs=1))
     engine.submit("b", dense(epochs=2))
-    while engine.step():
-        pass
+    run(engine)
     assert order == ["launch 1", "launch 2", "read 1", "launch 3", "read 2", "read 3"]
     assert [len(engine.report(name, 0).epochs) for name in "ab"] == [1, 2]
 
@@ -278,15 +283,13 @@ def test_the_next_slice_is_launched_before_the_results_of_the_last_are_read():
 def test_a_trial_goes_on_that_is_told_to_while_its_last_results_are_awaited():
     """Without a pause, and with every epoch once, though it has lost its lane."""
     engine, _ = fake_engine(dense=1)
-    engine.compile()
     engine.submit("a", dense(epochs=5), until_epoch=2)
     engine.submit("b", dense(epochs=1))
     engine.step()
     engine.step()
     assert engine.report("a", 0).status is Status.RUNNING
     engine.advance("a", 5)
-    while engine.step():
-        pass
+    run(engine)
     report = engine.report("a", 0)
     assert report.status is Status.COMPLETED
     assert [epoch.epoch for epoch in report.epochs] == [2, 3, 4, 5]
@@ -295,10 +298,8 @@ def test_a_trial_goes_on_that_is_told_to_while_its_last_results_are_awaited():
 
 def test_what_is_trained_after_a_divergence_counts_for_nothing():
     engine, _ = fake_engine(dense=2)
-    engine.compile()
     engine.submit("a", dense(epochs=5, seed=2))
-    while engine.step():
-        pass
+    run(engine)
     report = engine.report("a", 0)
     assert (report.status, report.diverged_epoch, len(report.epochs)) == (Status.DIVERGED, 2, 1)
     assert report.train_seconds == 2
@@ -377,7 +378,7 @@ def test_a_checkpoint_holds_the_epochs_that_its_state_has_trained():
 
 @pytest.mark.parametrize("broken", ["launch", "compile"])
 def test_an_engine_that_fails_tells_everybody_who_asks(broken):
-    engine, programs = fake_engine(dense=2)
+    engine, programs = fake_engine(dense=2, compiled=False)
 
     def fail():
         raise RuntimeError("out of memory")
@@ -395,7 +396,6 @@ def test_an_engine_that_fails_tells_everybody_who_asks(broken):
 
 def test_a_failure_is_suspected_of_the_trials_that_just_came():
     engine, programs = fake_engine(dense=2)
-    engine.compile()
     engine.submit("a", dense())
     engine.step()
     engine.step()
@@ -414,7 +414,6 @@ def test_a_failure_is_suspected_of_the_trials_that_just_came():
 
 def test_refuses_what_it_cannot_do():
     engine, _ = fake_engine(dense=1)
-    engine.compile()
     engine.submit("a", dense())
     with pytest.raises(ValueError, match="a already"):
         engine.submit("a", dense())
@@ -431,7 +430,7 @@ def test_refuses_what_it_cannot_do():
 
 
 def test_a_report_ends_when_the_trial_is_removed():
-    engine, _ = fake_engine(conv=1)  # never compiled
+    engine, _ = fake_engine(conv=1, compiled=False)
     engine.submit("a", TrialConfig(model="conv"))
     reports = []
     thread = threading.Thread(target=lambda: reports.append(engine.report("a", 20)))
@@ -508,8 +507,7 @@ def expected(programs):
     engine.compile()
     for trial_id, config in CONFIGS.items():
         engine.submit(trial_id, config, state=first_state(programs, trial_id))
-    while engine.step():
-        pass
+    run(engine)
     return {trial_id: outcome(engine, trial_id) for trial_id in CONFIGS}
 
 
@@ -545,8 +543,7 @@ def test_order_pauses_and_removals_change_no_number(programs, expected, seed):
             reports, states = ({t: pair[i] for t, pair in kept.items()} for i in (0, 1))
             for trial_id in states:
                 engine.remove(trial_id)
-            while engine.step():
-                pass
+            run(engine)
             engine = Engine(programs)
             engine.compile()
             for trial_id, state in states.items():
