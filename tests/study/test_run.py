@@ -390,3 +390,15 @@ def test_a_trial_that_fails_is_retried_then_kept_as_failed(tmp_path, formula, ca
     (trial,) = pd.read_parquet(formula.folder / "trials.parquet").to_dict("records")
     assert (trial["state"], trial["n_retries"]) == ("failed", 2)
     assert "models" in trial["error"]
+
+
+def test_a_signal_for_places_ends_no_study_that_does_not_wait_for_it_yet():
+    program = (
+        "import os, signal, study.run\n"
+        "study.run.main()\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "print('lives')"
+    )
+    command = [sys.executable, "-c", program, "--print-study"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.endswith("lives\n")
