@@ -13,7 +13,7 @@ place of its own. GP needs PyTorch and CMA-ES the package cmaes; each is left ou
 import importlib.util
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -29,10 +29,10 @@ from scipy import stats
 from benchmarks.race import build_parser, print_table, write_result
 from benchmarks.surrogate import DEAD_MSE, SPACES, Surrogate, load
 from study.folder import schema
-from study.plan import sampler as plan_sampler
 from study.plan import search as plan_search
-from study.plan.sampler import make_sampler
+from study.plan.sampler import NewSettings, make_sampler
 from study.plan.search import Search
+from study.plan.space import Point
 from study.plan.spec import StudySpec
 from study.plan.trials import PlannedTrial
 
@@ -124,9 +124,8 @@ def variant(sampler: str, given: str) -> Iterator[None]:
     def fewer(model: str, spec: StudySpec, n: int) -> Any:
         return first_points(model, spec, (n + 1) // 2 if given == "quarter" else n)
 
-    def other(spec: StudySpec, model: str, number: int) -> BaseSampler:
-        # Rounded like the study's own.
-        return plan_sampler._Exact(make(spec, model, number), spec.space_of(model))
+    def other(spec: StudySpec, model: str, number: int, known: Set[Point]) -> BaseSampler:
+        return NewSettings(make(spec, model, number), spec.space_of(model), known, number)
 
     with (
         patch.object(plan_search, "make_sampler", other if make else custom),

@@ -19,7 +19,7 @@ from study.plan.spec import SpecError, StudySpec
 MOST_PROPOSALS = 200  # until one is new, and has few enough parameters
 
 
-class _New(BaseSampler):
+class NewSettings(BaseSampler):
     """Proposes what another sampler does, but no setting twice, and none that is too large.
 
     A point is proposed as a whole, and rounded to what a trial's setting holds. Otherwise Optuna
@@ -93,7 +93,7 @@ def make_sampler(
     custom = MODELS.index(model) if model in MODELS else zlib.crc32(model.encode())
     stream = np.random.SeedSequence((spec.seed, custom, number))
     seed = int(stream.generate_state(1)[0])
-    return _New(_make(spec, seed), spec.space_of(model), known, seed)
+    return NewSettings(_make(spec, seed), spec.space_of(model), known, seed)
 
 
 def _make(spec: StudySpec, seed: int) -> BaseSampler:
