@@ -39,11 +39,13 @@ class NewSettings(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
+        """All parameters, since they are proposed together."""
         return dict(self._space.distributions)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        """A point."""
         space, sampler = self._space, self._sampler
         inferred = sampler.infer_relative_search_space(study, trial)
         for _ in range(MOST_PROPOSALS):
@@ -60,13 +62,15 @@ class NewSettings(BaseSampler):
         return space.any_point(proposed, trial.number, self._known)
 
     def sample_independent(self, *_: Any) -> Any:
-        """Never asked, since all parameters are proposed together."""
+        """Is never asked."""
         raise NotImplementedError
 
     def before_trial(self, *known: Any) -> None:
+        """Tells the other sampler."""
         self._sampler.before_trial(*known)
 
     def after_trial(self, *known: Any) -> None:
+        """Tells the other sampler."""
         self._sampler.after_trial(*known)
 
 
