@@ -8,7 +8,6 @@ from analysis.importance import parameter_table
 from analysis.load import Run
 from analysis.phrases import label_of, listed, value_words
 from study.folder import schema
-from study.folder.manifest import spaces_of
 
 BEST_SHARE: Final = 0.1  # of the completed trials, but at least so many:
 MIN_BEST: Final = 3
@@ -37,7 +36,7 @@ def edges(run: Run) -> list[Edge]:
     An end beyond which no value is valid, such as no momentum, is none.
     """
     found = []
-    for space in spaces_of(run.manifest)[-1]:
+    for space in run.manifest["spaces"][-1]:
         table = parameter_table(run.trials, space["model"])
         done = table[(table["state"] == schema.COMPLETED) & table["value"].notna()]
         n_best = max(MIN_BEST, math.ceil(BEST_SHARE * len(done)))

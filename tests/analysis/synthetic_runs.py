@@ -27,6 +27,7 @@ MANIFEST = {
         **{"preset": "quick", "epochs": 3, "batch_size": 256, "n_finalists": 0, "question": ""},
         **{"objective": schema.MSE_ALONE, "custom_models": [], "paper": REPORT.to_dict()},
     },
+    "spaces": [[]],
     "readings": readings_of(PRESETS["audit"]),
     "code": {"version": "0.1.0", "git_commit": "abc123", "git_dirty": False},
     "versions": {"python": "3.11.7", "tensorflow": "2.21.0"},

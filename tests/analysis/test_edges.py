@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from pages import run_of_trials, screen
 from rows import trial
-from synthetic_runs import MANIFEST
 
 from analysis.answer import answer
 from analysis.edges import edge_sentence, edges
@@ -94,4 +93,3 @@ def test_ends_beyond_which_nothing_is_valid_words_and_truth_values_are_no_edges(
 def test_a_run_without_a_search_has_none():
     assert names(run_of_trials(trial())) == []
     assert "best settings lie" not in screen(trial(), trial("dense"))
-    assert "spaces" not in MANIFEST
