@@ -18,7 +18,8 @@ from study.folder.tables import ABSENT, RESTORE
 # What a manifest must have to be read; a dot leads into a dictionary.
 KEYS: Final = (
     *("name", "status", "started_utc", "finished_utc", "wall_seconds", "command", "versions"),
-    *("spec.preset", "spaces", "code.version", "code.git_commit", "code.git_dirty", "data.source"),
+    *("spec.preset", "spec.given_trials", "spec.samplers", "spaces", "data.source"),
+    *("code.version", "code.git_commit", "code.git_dirty"),
     *("hardware.cpu", "hardware.n_cpus", "hardware.memory_gib", "hardware.gpus"),
     *("resources.cpus_per_trial", "resources.gpus_per_trial", "resources.max_concurrent"),
 )

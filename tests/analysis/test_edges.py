@@ -9,24 +9,14 @@ from rows import trial
 from analysis.answer import answer
 from analysis.edges import edge_sentence, edges
 from analysis.load import read_run
-from study.folder import schema
 
 STANDARD = Path(__file__).parents[2] / "benchmarks" / "results" / "standard-cpu"
 
 
-def search(*settings: dict, **searched: dict):
+def search(*settings: dict, **space: dict):
     """A run of search trials of dense, the best first, in a space."""
-    rows = [
-        trial(
-            "dense",
-            group=schema.SEARCH,
-            trial_id=f"search-{i}",
-            mse=[0.1, 0.01 + i / 1e4],
-            **values,
-        )
-        for i, values in enumerate(settings)
-    ]
-    spaces = [[{"model": "dense", "searched": list(searched.items())}]]
+    rows = [searched("dense", i, 0.01 + i / 1e4, **its) for i, its in enumerate(settings)]
+    spaces = [[{"model": "dense", "searched": list(space.items())}]]
     return run_of_trials(*rows, spaces=spaces)
 
 
