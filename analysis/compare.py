@@ -132,7 +132,9 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
                 if trials[metric].isna().all():
                     continue  # such as test_mse on the search's split
                 found = vars(settings.mean_over_seeds(by_seed[run]) or Estimate(np.nan, 0))
-                row = its.iloc[0][[*SETTING, "name", "run", "folder"]].to_dict() | found
+                row: dict[Any, Any] = (
+                    its.iloc[0][[*SETTING, "name", "run", "folder"]].to_dict() | found
+                )
                 row |= {"groups": ", ".join(_groups(its)), "metric": metric}
                 if run != base:
                     row |= _ratio(by_seed[run], by_seed[base], base)

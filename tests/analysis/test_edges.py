@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pages import run_of_trials, screen
 from rows import trial
+from synthetic_runs import searched
 
 from analysis.answer import answer
 from analysis.edges import edge_sentence, edges
