@@ -7,14 +7,14 @@ error. What is said stands in a template for each: `page/chapters/answer_KIND.ht
 from typing import Any, Final
 
 from analysis import claims, phrases, settings
-from analysis.audit import Audit, is_audited
+from analysis.audit import Audit, audit_of
 from analysis.chapters import curves, custom, finalists, readings, search, tuning, winners
 from analysis.edges import edge_sentence
 from analysis.load import Run
 from analysis.settings import Estimate, Setting
 from analysis.specifications import by_value, shares
 from study.folder import schema
-from study.folder.paper import REACHES, Claim
+from study.folder.paper import REACHES
 
 FINISHED: Final = "finished"
 Fact = tuple[str, str, str]  # a number on the first screen: its name, its value, what it rests on
@@ -27,13 +27,13 @@ def answer(run: Run) -> dict[str, Any]:
     its = _of_paper(run) if of_paper else _of_study(run)
     if question:
         its |= _of_question(run)
-    groups, status = run.trials["group"].value_counts(), run.manifest["status"]
+    groups, status = list(run.trials["group"]), run.manifest["status"]
     return {
         "question": question,
         "images": phrases.image_set(run.manifest),
         "models": run.models,
         "trained": [
-            phrases.count(int(groups[g]), f"{g} trial") for g in schema.GROUPS if g in groups
+            phrases.count(groups.count(g), f"{g} trial") for g in schema.GROUPS if g in groups
         ],
         "paper": run.paper,
         "open": phrases.open_values(run.reference_trials, run.paper),
@@ -88,52 +88,49 @@ def _of_paper(run: Run) -> dict[str, Any]:
     named = {s.label: s for s in [*run.of(schema.CUSTOM), *run.reference]}
     top, bottom = run.two(named)
     brief = top is not None and top.epochs < (run.paper.epochs or 0)
-    pair = headline.estimate if headline else None
+    pair, claim = (headline.estimate, headline.claim) if headline else (None, None)
     of_others = [] if {s.model for s in run.reference} <= set(schema.MODELS) else ranked(run)
+    # A number that the paper measured, or a bound: "at most 0.9".
+    bound = f"{claim.relation} " if claim and claim.judged != REACHES else ""
     its = {
         "pair": pair,
         "names": run.pair,
         "brief": brief,
-        "claimed": _claimed(headline.claim) if headline else "",
-        "claim": headline and headline.claim,
+        "claimed": f"{bound}{claim.value:g}" if claim else "",
+        "claim": claim,
         "missing": [name for name in run.pair if name and name not in named],
         "tuned": _tuned(run),
         "ranked": of_others,
         "best_pair": _best_pair(of_others),
         "kind": "report",
-        "verdict": "",
+        "verdict": headline and headline.verdict,
         "overtaking": "",
         "facts": [],
         "figure": curves.TEST,
     }
-    if headline is None or pair is None or top is None or bottom is None:
+    if claim is None or pair is None or top is None or bottom is None:
         return its
-    audited = pair.low is not None and not brief and is_audited(run)
-    its |= _of_readings(run) if audited else {}
-    metric = headline.claim.measure
-    curve = settings.ratio_curve(top, bottom, run.epochs, metric)
+    if audited := audit_of(run) if pair.low is not None and not brief else None:
+        its |= _of_readings(audited)
+    curve = settings.ratio_curve(top, bottom, run.epochs, claim.measure)
     note = "one seed" if pair.low is None else phrases.ends(pair)
-    note += f"; {'at the default reading, ' if audited else ''}{run.paper.called}:"
-    note += f" {its['claimed']}"
+    default = "at the default reading, " if audited else ""
     return its | {
-        "verdict": headline.verdict,
         "overtaking": curves.overtaking(curve, *run.pair) if len(curve) and pair.n > 1 else "",
         "facts": [
             *(_fact(s.label, mean) for s in (top, bottom) if (mean := s.mean())),
-            (run.ratio_name, f"{phrases.digits(pair.mean)} ×", note),
+            (
+                run.ratio_name,
+                f"{phrases.digits(pair.mean)} ×",
+                f"{note}; {default}{run.paper.called}: {its['claimed']}",
+            ),
         ],
     }
 
 
-def _claimed(claim: Claim) -> str:
-    """The number of a claim: one that the paper measured, or a bound: "at most 0.9"."""
-    return f"{claim.value:g}" if claim.judged == REACHES else f"{claim.relation} {claim.value:g}"
-
-
-def _of_readings(run: Run) -> dict[str, Any]:
+def _of_readings(its: Audit) -> dict[str, Any]:
     """The answer of an audit, on the test set."""
-    its = Audit(run)
-    claim = next(c for c in its.claims() if c.claim is its.paper.headline)
+    claim = next(c for c in its.claims if c.claim is its.paper.headline)
     means = [estimate.mean for estimate in claim.estimates]
     cells = its.cells()
     single = {names[0]: share for names, share in shares(cells).items() if names[0] in its.factors}
@@ -150,7 +147,6 @@ def _of_readings(run: Run) -> dict[str, Any]:
         "shares": single,
         "by_value": by_value,
         "cells": cells,
-        "curve": its.curve(),
         "holding": claims.holding(claim.claim),
         "n": [estimate.n for estimate in claim.estimates],
         "figure": readings.FIGURE,

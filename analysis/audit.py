@@ -9,6 +9,7 @@ number that the paper measured alone, not on which claims would come true.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import combinations, product
 from typing import Any, Final, Literal, NamedTuple
 
@@ -75,24 +76,17 @@ class Coverage(NamedTuple):
     lost: Counter[str]  # trials that did not complete, by state
 
 
-def is_audited(run: Run) -> bool:
-    """Whether the run trained the reference under other readings."""
-    return bool(run.of(schema.READING)) and len(run.readings) > 1
-
-
 class Audit:
     """A paper's claims under every reading of what it leaves open.
 
     Args:
-        run: with a paper, reference trials and trials of other readings.
+        run: with a paper, and trials of other readings.
     """
 
     def __init__(self, run: Run) -> None:
         assert run.paper is not None
-        self._epochs, self.paper, self.readings = run.epochs, run.paper, run.readings
-        self.factors, self._two = run.paper.factors, run.two
-        default = next(reading for reading in run.readings if reading.default)
-        self.default, self.under_default = default.levels, default.settings
+        self.paper, self.readings = run.paper, run.readings
+        self._epochs, self._two, self.factors = run.epochs, run.two, run.paper.factors
         labels = {label for reading in run.readings for label in reading.settings.values()}
         # A study's own tables may add others to the two groups, with something else changed.
         self.planned = [
@@ -105,15 +99,11 @@ class Audit:
         self.settings = [s for s in tested if s.epochs == self.n_epochs]  # that it rests on
         self.trials = pd.concat([s.completed for s in self.settings] or [run.trials.iloc[:0]])
         self._by_label = {s.label: s for s in self.settings}
-        # By name: those that were planned, and those that are claimed of.
-        planned = {s.label for s in self.planned}
-        claimed = {name for claim in self.paper.claims for name in claim.pair}
-        settings_ = self.readings[0].settings
-        self.names = [
-            name
-            for name in settings_
-            if name in claimed or any(r.settings[name] in planned for r in self.readings)
-        ]
+        its = run.paper.headline
+        # By which the readings are sorted.
+        self.metric = its.measure if its and its.measure in IMAGES else schema.TEST_MSE
+        # The readings that concern the two settings whose ratio is shown.
+        self.compared = self.readings_of(run.paper.factors_of(its.models if its else ()))
 
     def readings_of(self, names: Sequence[str]) -> list[Levels]:
         """Every combination of some open values."""
@@ -126,17 +116,7 @@ class Audit:
         found = {name: self._by_label.get(label) for name, label in reading.settings.items()}
         return {name: setting for name, setting in found.items() if setting is not None}
 
-    @property
-    def compared(self) -> list[Levels]:
-        """The readings that concern the two settings whose ratio is shown."""
-        its = self.paper.headline
-        return self.readings_of(self.paper.factors_of(its.models if its else ()))
-
-    def ratios(self, levels: Levels) -> dict[str, Estimate | None]:
-        """The ratio that is compared under a reading, paired by seed, by metric of `IMAGES`."""
-        two = self._two(self.under(levels))
-        return {metric: settings.ratio(*two, metric) for metric in IMAGES}
-
+    @cached_property
     def claims(self) -> list[AuditedClaim]:
         """Each measurable claim of the paper under every reading: those of all models first."""
         found = []
@@ -159,18 +139,17 @@ class Audit:
             return replace(one, verdict=UNDECIDED, reason=reason)
         return one
 
-    @property
-    def metric(self) -> str:
-        """By which the readings are sorted: the headline's."""
-        its = self.paper.headline
-        return its.measure if its and its.measure in IMAGES else schema.TEST_MSE
-
     def cells(self, metric: str = "") -> list[Cell]:
         """The ratio that is compared by seed, of each reading that has a pair of trials."""
-        metric = metric or self.metric
-        every = [(levels, self._by_seed(self.under(levels), metric)) for levels in self.compared]
-        return [(levels, ratios) for levels, ratios in every if len(ratios)]
+        found = []
+        for levels in self.compared:
+            top, bottom = self._two(self.under(levels))
+            if top and bottom:
+                both = (one.by_seed(metric or self.metric) for one in (top, bottom))
+                found.append((levels, settings.ratios_by_seed(*both)))
+        return [(levels, ratios) for levels, ratios in found if len(ratios)]
 
+    @cached_property
     def curve(self) -> list[Specification]:
         """The readings that have a pair of trials, by their ratio."""
         cells, found = self.cells(), []
@@ -180,7 +159,8 @@ class Audit:
         known = [min(its) for its in zip(*of, strict=True)] or [None] * len(cells)
         total = sum(filter(None, known))
         for (levels, ratios), chance in zip(cells, known, strict=True):
-            pairs = {metric: pair for metric, pair in self.ratios(levels).items() if pair}
+            two = self._two(self.under(levels))
+            pairs = {metric: pair for metric in IMAGES if (pair := settings.ratio(*two, metric))}
             together = settings.mean_over_seeds(pd.Series(np.log(ratios)), len(cells))
             assert together is not None
             weight = chance / total if chance and total else chance
@@ -188,38 +168,39 @@ class Audit:
         return sorted(found, key=lambda one: one.together.mean)
 
     def coverage(self) -> dict[str, Coverage]:
-        """What it has of each setting under each reading of its own."""
-        found = {}
-        for name in self.names:
+        """What it has of each setting under each reading of its own.
+
+        The settings are those that were planned, and those that are claimed of.
+        """
+        found, claimed = {}, {name for claim in self.paper.claims for name in claim.pair}
+        for name in self.readings[0].settings:
             labels = {r.settings[name] for r in self.readings}
             planned = [s for s in self.planned if s.label in labels]
-            n = {}
-            for levels in self.readings_of(self.factors_of(name)):
-                setting = self.under(levels).get(name)
-                n[reading_words(levels)] = len(setting.by_seed()) if setting else 0
-            lost: Counter[str] = sum((Counter(s.states) for s in planned), Counter())
-            del lost[schema.COMPLETED]
-            found[name] = Coverage(n, lost)
+            if planned or name in claimed:
+                n = {}
+                for levels in self.readings_of(self._factors_of(name)):
+                    setting = self.under(levels).get(name)
+                    n[reading_words(levels)] = len(setting.by_seed()) if setting else 0
+                lost: Counter[str] = sum((Counter(s.states) for s in planned), Counter())
+                del lost[schema.COMPLETED]
+                found[name] = Coverage(n, lost)
         return found
 
-    def factors_of(self, name: str) -> list[str]:
-        """The open values that a setting has: it has another label where they are others."""
-        own = {
-            factor
-            for reading in self.readings
-            if len(changed := [f for f, v in reading.levels.items() if v != self.default[f]]) == 1
-            if reading.settings.get(name) != self.under_default.get(name)
-            for factor in changed
-        }
-        return [factor for factor in self.factors if factor in own]
+    def _factors_of(self, name: str) -> list[str]:
+        """The open values that a setting has: it has another label where one of them is another."""
+        default = next(reading for reading in self.readings if reading.default)
+        changed = [
+            {factor for factor, value in r.levels.items() if value != default.levels[factor]}
+            for r in self.readings
+            if r.settings[name] != default.settings[name]
+        ]
+        return [factor for factor in self.factors if {factor} in changed]
 
-    def _by_seed(self, named: Named, metric: str) -> pd.Series:
-        """The ratio of each seed."""
-        top, bottom = self._two(named)
-        if top is None or bottom is None:
-            return pd.Series(dtype="float64")
-        tops, bottoms = top.by_seed(metric), bottom.by_seed(metric)
-        return (tops.where(tops > 0) / bottoms.where(bottoms > 0)).dropna()
+
+@lru_cache(maxsize=1)
+def audit_of(run: Run) -> Audit | None:
+    """The audit of a run that trained the reference under other readings; else None."""
+    return Audit(run) if run.of(schema.READING) and len(run.readings) > 1 else None
 
 
 def _overall(judged: tuple[tuple[Levels, Judged], ...]) -> AuditedClaim:
@@ -271,7 +252,7 @@ def curve_csv(curve: Iterable[Specification], metric: str) -> str:
         row: dict[str, Any] = {**one.reading, "n": one.together.n}
         for name, pair in one.ratios.items():
             row |= {name: pair.mean, f"{name}_low": pair.low, f"{name}_high": pair.high}
-        ends = one.together.low, one.together.high
-        row |= dict(zip((f"{metric}_together_low", f"{metric}_together_high"), ends, strict=True))
+        row[f"{metric}_together_low"] = one.together.low
+        row[f"{metric}_together_high"] = one.together.high
         rows.append(row | {"chance": one.chance, "weight": one.weight})
     return pd.DataFrame(rows).to_csv(index=False)

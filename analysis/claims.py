@@ -82,13 +82,7 @@ def claims_of(run: Run) -> list[Judged]:
 
 
 def judge(claim: Claim, paper: Paper, named: Named, epochs: pd.DataFrame) -> Judged:
-    """A claim beside the numbers of settings that are trained alike.
-
-    Args:
-        claim: of the paper.
-        paper: that makes it.
-        named: the reference, or its settings under another reading of what the paper leaves open.
-        epochs: of `analysis.load.load_run`.
+    """A claim beside the numbers of the settings of one reading, which are trained alike.
 
     Verdicts:
         A number that the paper measured (`REACHES`) is reproduced if the 95 % interval reaches it
@@ -99,35 +93,30 @@ def judge(claim: Claim, paper: Paper, named: Named, epochs: pd.DataFrame) -> Jud
         Times are not comparable: hardware and versions differ.
         Nothing else is tested by a run that is shorter than the paper's.
     """
-    rivals = _rivals(claim, named)
+    rivals, early, estimate = _rivals(claim, named), 0, None
     worst = _worst(claim, rivals)
-    its = Judged(claim, _quantity(claim, worst), None)
-    early = 0
     if claim.others:
-        its = replace(its, estimate=rivals.get(worst))
+        estimate = rivals.get(worst)
     elif claim.measure == EARLY_FALL:
-        fall, early = _early_fall(claim, paper, named, epochs)
-        its = replace(its, estimate=fall)
+        estimate, early = _early_fall(claim, paper, named, epochs)
     elif claim.beside:
-        pair = settings.ratio(named.get(claim.of), named.get(claim.beside), claim.measure)
-        its = replace(its, estimate=pair)
+        estimate = settings.ratio(named.get(claim.of), named.get(claim.beside), claim.measure)
     elif claim.measure and claim.of in named:
-        its = replace(its, estimate=named[claim.of].mean(claim.measure))
+        estimate = named[claim.of].mean(claim.measure)
+    untested = Judged(claim, _quantity(claim, worst), estimate)
     if not claim.measure:
-        return replace(its, reason=claim.note)
+        return replace(untested, reason=claim.note)
     needed = [name for name in claim.pair if name]
-    if missing := [name for name in needed if name not in named]:
-        return replace(
-            its, reason=f"No completed trial of {' or of '.join(missing)} at this setting."
-        )
+    if missing := " or of ".join(name for name in needed if name not in named):
+        return replace(untested, reason=f"No completed trial of {missing} at this setting.")
     trained, n_epochs = named[needed[0]].epochs, paper.epochs or 0
     if trained < n_epochs and claim.measure != SECONDS:
         reason = f"Trained for {count(trained, 'epoch')}, the claim is about {n_epochs}."
-        return replace(its, reason=reason)
-    if its.estimate is None:
-        return replace(its, reason=_absent(claim))
-    verdict, reason = _verdict(claim, paper, its.estimate, named, worst, [*rivals], early)
-    return replace(its, verdict=verdict, reason=reason)
+        return replace(untested, reason=reason)
+    if estimate is None:
+        return replace(untested, reason=_absent(claim))
+    verdict, reason = _verdict(claim, paper, estimate, named, worst, [*rivals], early)
+    return replace(untested, verdict=verdict, reason=reason)
 
 
 def _verdict(
@@ -295,12 +284,7 @@ def tally(claims: Iterable[Judged]) -> str:
 
 
 def claims_csv(claims: Iterable[Judged], rests_on: str) -> str:
-    """The claims as a CSV file.
-
-    Args:
-        claims: of `claims_of`.
-        rests_on: the readings that what was measured rests on.
-    """
+    """The claims as a CSV file, with the readings that what was measured rests on."""
     rows = [columns_of(one) | {"rests_on": one.estimate and rests_on} for one in claims]
     columns = ["claim", "report", *MEASURED, "verdict", "reason", "rests_on"]
     return pd.DataFrame(rows, columns=columns).astype({"n": "Int64"}).to_csv(index=False)

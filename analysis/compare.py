@@ -29,7 +29,7 @@ from analysis.page.text import show
 from analysis.phrases import NO_VALUE, count, devices, digits, mean_and_sd, short, values_words
 from analysis.plots import Drawing
 from analysis.settings import SECONDS, Estimate
-from convae.errors import run_command
+from convae.errors import UserError, run_command
 from study.folder import schema
 
 # A trial's setting is its configuration without the seed. Its group is not part of it: the same
@@ -75,18 +75,16 @@ def differences(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
     flat: dict[str, dict[Any, Any]] = {}
     for run in runs:
         explaining = {part: run.manifest[part] for part in EXPLAINING}
-        (flat[run.label],) = pd.json_normalize(explaining).astype(object).to_dict("records")
-        flat[run.label] = {"device": devices(run.trials)} | flat[run.label]
+        (its,) = pd.json_normalize(explaining).astype(object).to_dict("records")
+        flat[run.label] = {"device": devices(run.trials)} | its
     found: dict[str, dict[str, list[str]]] = {}
     for key in dict.fromkeys(key for values in flat.values() for key in values):
-        labels: dict[str, list[str]] = {}
         for label, values in flat.items():
             value = values.get(key, "not recorded")
             words = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-            labels.setdefault(NO_VALUE if value is None else words, []).append(label)
-        if len(labels) > 1:
-            found[key] = labels
-    return found
+            by_value = found.setdefault(key, {})
+            by_value.setdefault(NO_VALUE if value is None else words, []).append(label)
+    return {key: by_value for key, by_value in found.items() if len(by_value) > 1}
 
 
 def completed_settings(runs: Iterable[Run]) -> list[pd.DataFrame]:
@@ -134,11 +132,13 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
                 if trials[metric].isna().all():
                     continue  # such as test_mse on the search's split
                 found = vars(settings.mean_over_seeds(by_seed[run]) or Estimate(np.nan, 0))
-                row = its.iloc[0][[*SETTING, "name", "run", "folder"]].to_dict() | found
-                row |= {"groups": ", ".join(_groups(its)), "metric": metric}
-                rows.append(
-                    row | ({} if run == base else _ratio(by_seed[run], by_seed[base], base))
+                row: dict[Any, Any] = (
+                    its.iloc[0][[*SETTING, "name", "run", "folder"]].to_dict() | found
                 )
+                row |= {"groups": ", ".join(_groups(its)), "metric": metric}
+                if run != base:
+                    row |= _ratio(by_seed[run], by_seed[base], base)
+                rows.append(row)
     return pd.DataFrame(rows, columns=list(ROW_COLUMNS)).astype(dict(ROW_COLUMNS))
 
 
@@ -162,12 +162,10 @@ def setting_words(trial: pd.Series, columns: Iterable[str] = BESIDE_NAME) -> str
 def shared(rows: pd.DataFrame) -> tuple[str, list[dict[str, Any]]]:
     """The settings of `compare`: what they have in common in words, and each with its table."""
     same = [name for name in BESIDE_NAME if rows[name].nunique(dropna=False) == 1]
+    others = [name for name in BESIDE_NAME if name not in same]
     found = []
     for _, its in rows.groupby(SETTING, dropna=False, sort=False):
-        name, words = (
-            its["name"].iloc[0],
-            setting_words(its.iloc[0], [n for n in BESIDE_NAME if n not in same]),
-        )
+        name, words = its["name"].iloc[0], setting_words(its.iloc[0], others)
         groups = ", ".join(dict.fromkeys(", ".join(its["groups"]).split(", ")))
         label, title = ", ".join(filter(None, (name, words))), f"{name} ({groups})"
         title += words and f": {words}"
@@ -177,8 +175,8 @@ def shared(rows: pd.DataFrame) -> tuple[str, list[dict[str, Any]]]:
 
 def _table(of_setting: pd.DataFrame) -> Iterator[list[str]]:
     """A row a metric and run."""
-    previous = ""
-    for _, row in of_setting.iterrows():
+    shown = of_setting["metric"].mask(of_setting["metric"].duplicated(), "")
+    for metric, (_, row) in zip(shown, of_setting.iterrows(), strict=True):
         sd = None if pd.isna(row["sd"]) else row["sd"]
         mean = mean_and_sd(Estimate(row["mean"], row["n"], sd) if row["n"] else None)
         ratio = "" if pd.isna(row["ratio_to"]) else NO_VALUE
@@ -188,8 +186,6 @@ def _table(of_setting: pd.DataFrame) -> Iterator[list[str]]:
             if not pd.isna(row["interval"]):
                 interval = f"{row['ratio_low']:#.4g} to {row['ratio_high']:#.4g}"
             by = f"paired ({n})" if n else "unpaired" if interval == NO_VALUE else "Welch"
-        metric = "" if row["metric"] == previous else row["metric"]
-        previous = row["metric"]
         yield [metric, row["run"], mean, str(row["n"]), ratio, interval, by]
 
 
@@ -198,17 +194,17 @@ def drawing(name: str, found: Sequence[Mapping[str, Any]]) -> Drawing | None:
 
     None without a ratio.
     """
-    data = pd.concat([one["of"].assign(label=one["label"]) for one in found])
+    labelled = [one["of"].assign(label=textwrap.fill(one["label"], LABEL_COLUMNS)) for one in found]
+    data = pd.concat(labelled)
     data = data[data["metric"].isin(FIGURES[name]) & data["ratio"].notna()]
     if data.empty:
         return None
-    rows = pd.DataFrame(
-        {
-            "label": [textwrap.fill(label, LABEL_COLUMNS) for label in data["label"]],
-            "kind": data["run"] + " ÷ " + data["ratio_to"],
-            **{"mean": data["ratio"], "low": data["ratio_low"], "high": data["ratio_high"]},
-            "n": data["n_shared_seeds"].where(data["n_shared_seeds"] > 0, data["n"]),
-        }
+    rows = data[["label"]].assign(
+        kind=data["run"] + " ÷ " + data["ratio_to"],
+        mean=data["ratio"],
+        low=data["ratio_low"],
+        high=data["ratio_high"],
+        n=data["n_shared_seeds"].where(data["n_shared_seeds"] > 0, data["n"]),
     )
     looks = {kind: plots.look_of(place) for place, kind in enumerate(rows["kind"].unique())}
     lines = 2 + rows["label"].str.count("\n").max()
@@ -222,13 +218,7 @@ def drawing(name: str, found: Sequence[Mapping[str, Any]]) -> Drawing | None:
 
 
 def values(runs: Sequence[Run], rows: pd.DataFrame, *, with_figures: bool) -> dict[str, Any]:
-    """What the templates say of several runs.
-
-    Args:
-        runs: at least two.
-        rows: of `compare`.
-        with_figures: which take a second or two.
-    """
+    """What the templates say of several runs; `rows` are of `compare`."""
     differing, (common, found) = differences(runs), shared(rows)
     tested = rows[rows["metric"].isin(TESTED)].dropna(subset="interval")
     pruned = [r.label for r in runs if any(schema.PRUNED in s.states for s in r.of(schema.SEARCH))]
@@ -322,18 +312,15 @@ def _compare(given: argparse.Namespace) -> int:
     names = " and ".join(str(run.manifest["name"]) for run in runs)
     basis = [("Measures", provenance.MEASURES)]
     page = book.render("Runs compared", names, first, next(iter(FIGURES)), basis)
-    for option, file, content in (
-        ("--csv", given.csv, rows.to_csv(index=False)),
-        ("--page", given.page, page),
-    ):
-        if file:
-            try:
+    csv = rows.to_csv(index=False)
+    for option, file, content in (("--csv", given.csv, csv), ("--page", given.page, page)):
+        try:
+            if file:
                 file.write_text(content, encoding="utf-8")
-            except OSError as error:
-                print(
-                    f"{file} cannot be written ({error}); give another {option}.", file=sys.stderr
-                )
-                return 2
+        except OSError as error:
+            raise UserError(
+                f"{file} cannot be written ({error}); give another {option}."
+            ) from error
     # Names of folders and trials are texts, never markup.
     console = Console(markup=False, highlight=False, emoji=False)
     show(console, first.html)

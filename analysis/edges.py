@@ -8,7 +8,6 @@ from analysis.importance import parameter_table
 from analysis.load import Run
 from analysis.phrases import label_of, listed, value_words
 from study.folder import schema
-from study.folder.manifest import spaces_of
 
 BEST_SHARE: Final = 0.1  # of the completed trials, but at least so many:
 MIN_BEST: Final = 3
@@ -37,22 +36,17 @@ def edges(run: Run) -> list[Edge]:
     An end beyond which no value is valid, such as no momentum, is none.
     """
     found = []
-    for space in spaces_of(run.manifest)[-1]:
+    for space in run.manifest["spaces"][-1]:
         table = parameter_table(run.trials, space["model"])
         done = table[(table["state"] == schema.COMPLETED) & table["value"].notna()]
-        n_best = max(MIN_BEST, math.ceil(BEST_SHARE * len(done)))
-        best = done.nsmallest(n_best, "value") if len(done) > 1 else done.head(0)
+        best = done.nsmallest(max(MIN_BEST, math.ceil(BEST_SHARE * len(done))), "value")
         for name, how in space["searched"]:
-            if name not in best or not (ends := _ends(how)):
+            if len(done) < 2 or name not in best or not (ends := _ends(how)):
                 continue
-            places = best[name].dropna().map(lambda value, how=how: _place(float(value), how))
-            for end, word, at in zip(
-                ends,
-                ("least", "greatest"),
-                (places <= END_SHARE, places >= 1 - END_SHARE),
-                strict=True,
-            ):
-                if len(best) and 2 * at.sum() >= len(best) and not _is_limit(name, end):
+            places = best[name].dropna().astype(float).map(lambda x, how=how: _place(x, how))
+            at = {"least": places <= END_SHARE, "greatest": places >= 1 - END_SHARE}
+            for end, (word, near) in zip(ends, at.items(), strict=True):
+                if 2 * near.sum() >= len(best) and not _is_limit(name, end):
                     found.append(Edge(space["model"], name, end, word))
     return found
 

@@ -37,10 +37,9 @@ DECADE: Final = 10.0  # numbers that span one have a log axis
 def parameter_table(trials: pd.DataFrame, model: str) -> pd.DataFrame:
     """A model's ended search trials as points of the search space, in the order of the table.
 
-    Returns:
-        The columns of `BESIDE`, value being the objective at the last epoch (final for a completed
-        trial, where it was stopped for a pruned one, otherwise missing), and the parameters of the
-        model's space: of a custom model the arguments of its builder as well.
+    The columns of `BESIDE`, value being the objective at the last epoch (final for a completed
+    trial, where it was stopped for a pruned one, otherwise missing), and the parameters of the
+    model's space: of a custom model the arguments of its builder as well.
     """
     search = trials[(trials["group"] == schema.SEARCH) & (trials["model"] == model)]
     search = search[search["state"] != schema.RUNNING].reset_index(drop=True)
@@ -102,10 +101,8 @@ def importances(trials: pd.DataFrame, model: str) -> pd.DataFrame | None:
 def _divergences(done: pd.DataFrame, searched: pd.DataFrame, objectives: Any) -> Any:
     """What PED-ANOVA gives each parameter (a column) under each of some objectives (a row).
 
-    Args:
-        done: the settings of the completed trials, a column a parameter.
-        searched: of all ended ones; the space is as wide as they went.
-        objectives: a row an objective, a column a completed trial.
+    `done` are the settings of the completed trials, a column a parameter, and `searched` those of
+    all ended ones: the space is as wide as they went.
     """
     import optuna  # here: half a second, and a report without a search does not need it
 

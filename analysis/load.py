@@ -17,17 +17,7 @@ import pyarrow as pa
 from analysis.settings import Estimate, Setting, models_of, ratio, settings_of
 from study.folder import manifest, schema, tables
 from study.folder.paper import Paper
-from study.folder.storage import RunFolder, RunFolderError
-
-__all__ = [
-    "DTYPES",
-    "Run",
-    "RunFolderError",
-    "load_manifest",
-    "load_reconstructions",
-    "load_run",
-    "read_run",
-]
+from study.folder.storage import RunFolder
 
 DTYPES: Final = MappingProxyType[schema.Kind, Literal["str", "Int64", "float64", "boolean"]](
     {"text": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
@@ -43,7 +33,7 @@ class Reading:
     default: bool  # whether the reference trials have it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A run folder that has been read."""
 
@@ -85,7 +75,7 @@ class Run:
     def samplers(self) -> list[str]:
         """What proposed them."""
         spec = self.manifest["spec"]
-        return spec.get("samplers") or [spec.get("sampler", "tpe")]
+        return spec["samplers"] or [spec["sampler"]]
 
     @cached_property
     def named(self) -> dict[str, Setting]:
@@ -135,38 +125,32 @@ class Run:
 
 
 def read_run(path: str | os.PathLike[str], label: str = "") -> Run:
-    """All of a run folder.
-
-    Raises:
-        RunFolderError: it is not a whole run.
-    """
+    """All of a run folder; RunFolderError for one that is not whole."""
     manifest, tables = load_manifest(path), load_run(path)
     return Run(os.fspath(path), manifest, *tables, load_reconstructions(path), label)
 
 
 def load_run(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The trials and their epoch histories, of a study that runs or has ended.
-
-    Args:
-        path: the run folder STORAGE/NAME, a local path or a URI.
+    """The trials, and their epochs, of the run folder STORAGE/NAME, a path or a URI.
 
     Returns:
-        `trials`, a row a trial, and `epochs`, a row a trial and epoch, with the columns of
+        A row a trial, and a row a trial and epoch, with the columns of
         `study.folder.schema.TRIAL_COLUMNS` and `EPOCH_COLUMNS` in that order and the dtypes of
         `DTYPES`. What was not measured is missing.
 
     Raises:
         RunFolderError: a table is absent, torn, or not what the schema says.
     """
-    trials, epochs = tables.read_tables(RunFolder(path))
-    return _frame(trials, schema.TRIAL_COLUMNS), _frame(epochs, schema.EPOCH_COLUMNS)
+    columns = schema.TRIAL_COLUMNS, schema.EPOCH_COLUMNS
+    trials, epochs = map(_frame, tables.read_tables(RunFolder(path)), columns)
+    return trials, epochs
 
 
 def load_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What was run: spec, code, versions, hardware, data and command line, from study.json.
+    """What was run, from study.json: spec, code, versions, hardware, data and command line.
 
     Raises:
-        RunFolderError: the file is absent or torn, or lacks one of `study.folder.manifest.KEYS`.
+        RunFolderError: it is absent or torn, or lacks one of `study.folder.manifest.KEYS`.
     """
     return manifest.read_manifest(RunFolder(path))
 

@@ -183,11 +183,6 @@ def open_label(name: str) -> str:
     return whose + label_of(name).lower()
 
 
-def factor_label(name: str) -> str:
-    """The same, or "seeds"."""
-    return open_label(name) if name in schema.BY_NAME else name
-
-
 def reading_words(reading: Mapping[str, Any]) -> str:
     """A reading of what a paper leaves open: "batch size 256, latent filters 8"."""
     return ", ".join(f"{open_label(name)} {value}" for name, value in reading.items())
@@ -253,11 +248,9 @@ def custom_question(manifest: Mapping[str, Any]) -> str:
 
 
 def rests_on(run: "Run", trials: pd.DataFrame | None = None) -> str:
-    """What holds for all of a run's numbers: devices, TensorFlow, and the readings of some trials.
+    """What holds for a run's numbers: devices, TensorFlow, and the readings of some trials.
 
-    Args:
-        run: a run.
-        trials: by default those of the reference, or all without one.
+    These are by default those of the reference, or all without one.
     """
     if trials is None:
         trials = run.reference_trials if run.reference else run.trials

@@ -10,7 +10,7 @@ colour blindness and grey print.
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -143,10 +143,7 @@ def tag(artist: Artist, series: int) -> None:
 def finish(
     drawing: Drawing, rests_on: str, title: str, alt: str, caption: str, report: str = ""
 ) -> Finished:
-    """Saves a figure in every form that the report needs.
-
-    Its files say for themselves what its numbers rest on; for the other words see `Finished`.
-    """
+    """Saves a figure in every form that the report needs; for its words see `Finished`."""
     figure, name = drawing.figure, drawing.name
     found = [ax.get_legend() for ax in figure.axes] if drawing.series else []
     replaced = [legend for legend in found if legend is not None]
@@ -279,7 +276,7 @@ def legend_above(ax: Axes, columns: int = 2) -> None:
 def curves(ax: Axes, lines: Sequence[Line], *, log: bool = True) -> list[Points]:
     """A line for each model or setting against the epoch, with the band from low to high.
 
-    `lines` is at least one, of an epoch or more. Without `log` the axis of values begins at 0.
+    There is a line at least, of an epoch or more. Without `log` the axis of values begins at 0.
     """
     points = []
     for place, (label, look, data, trials) in enumerate(lines):
@@ -309,16 +306,19 @@ def curves(ax: Axes, lines: Sequence[Line], *, log: bool = True) -> list[Points]
     return points
 
 
-def log_curves(
-    name: str, lines: Sequence[Line], what: str, height: float = 3.4, *, above: bool = False
+def curves_drawing(
+    name: str,
+    lines: Sequence[Line],
+    label: str,
+    height_inches: float = 3.4,
+    *,
+    log: bool = True,
+    above: bool = False,
 ) -> Drawing:
-    """A figure of `curves` on a log axis.
-
-    `what` is drawn, such as "Test MSE"; the height is in inches; `above` puts the legend there.
-    """
-    figure, ax = new_figure(height)
-    points = curves(ax, lines)
-    ax.set_ylabel(f"{what}, {MSE_UNIT}, log axis")
+    """A figure of `curves`; `label` is of its y axis, `above` puts the legend there."""
+    figure, ax = new_figure(height_inches)
+    points = curves(ax, lines, log=log)
+    ax.set_ylabel(f"{label}, log axis" if log else label)
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "fontsize": 6.5}
     ax.legend(**(place if above else {"loc": "upper right"}))
     return Drawing(name, figure, points, [line[:2] for line in lines])
@@ -343,14 +343,12 @@ def forest(
         rows: columns label, kind, mean, low, high and n; what is missing is not drawn.
         looks: of the marks, by kind.
         always: ratios to show in any case.
-        beside: what to write at the right edge of each label's row.
-        breaks: the places of the labels before which a line is drawn.
+        beside: what to write at the right edge of each row.
+        breaks: the rows before which a line is drawn.
     """
     labels = list(dict.fromkeys(rows["label"]))
-    margin, means = 4.0, [*always, *rows["mean"].dropna()]
-    least, most = min([*always, *rows["low"].dropna()]), max([*always, *rows["high"].dropna()])
-    left = min(max(least, min(means) / margin), min(means))
-    right = max(min(most, max(means) * margin), max(means))
+    ends = rows["low"].dropna(), rows["high"].dropna()
+    left, right = room_for([*always, *rows["mean"].dropna()], *ends)
     padding = 1.08 * (right / left) ** 0.03
     limits = (left / padding, right * padding)
     ax.set(xscale="log", xlim=limits)
@@ -380,6 +378,15 @@ def forest(
     rows_axis(ax, labels, beside=beside, breaks=breaks)
     log_axis(ax.xaxis)
     return points
+
+
+def room_for(
+    means: Sequence[float], lows: Iterable[float], highs: Iterable[float]
+) -> tuple[float, float]:
+    """From where to where ratios are shown: intervals of few seeds may be too wide for the rest."""
+    least, most, margin = min(means), max(means), 4.0
+    left, right = min([least, *lows]), max([most, *highs])
+    return max(left, least / margin), min(right, most * margin)
 
 
 def marks(ax: Axes, some: Iterable[Marks]) -> list[Points]:
@@ -415,30 +422,21 @@ def rows_drawing(
     beside: Sequence[str] = (),
     breaks: Sequence[int] = (),
 ) -> Drawing:
-    """A figure of rows of `seeds_and_mean` and, hollow, something to compare them with.
+    """A figure of rows of `seeds_and_mean` and, hollow, something to compare them with; log axis.
 
-    Args:
-        name: of its files.
-        some: the marks; a row is a whole number of their y.
-        labels: of the rows, the first on top.
-        unit: the label of the x axis, which is logarithmic.
-        key: what a dot is, and what a hollow mark is, for the legend.
-        beside: see `forest`, as for `breaks`.
-        breaks: likewise.
+    `key` says what a dot is, and what a hollow mark is, for the legend; see `forest` for the rest.
     """
     looks = ({"marker": "o", "alpha": 0.6}, TICK, HOLLOW)
     legend = zip(looks, (key[0], "their mean", *key[1:]), strict=False)
-    with style():
-        figure, ax = new_figure(1.2 + 0.32 * len(labels))
-        points = marks(ax, some)
-        marks(ax, [Marks(look | {"color": "#444444"}, [], [], label) for look, label in legend])
-        rows_axis(ax, labels, beside=beside, breaks=breaks)
-        log_scale(ax.xaxis)
-        ax.set_xlabel(f"{unit}, log axis")
-        ax.margins(x=0.08)
-        log_axis(ax.xaxis)
-        place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.1, 1), "ncols": 3}
-        ax.legend(**place, columnspacing=0.8, handlelength=1.2)
+    figure, ax = new_figure(1.2 + 0.32 * len(labels))
+    points = marks(ax, some)
+    marks(ax, [Marks(look | {"color": "#444444"}, [], [], label) for look, label in legend])
+    rows_axis(ax, labels, beside=beside, breaks=breaks)
+    log_scale(ax.xaxis)
+    ax.margins(x=0.08)
+    log_axis(ax.xaxis, unit)
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.1, 1), "ncols": 3}
+    ax.legend(**place, columnspacing=0.8, handlelength=1.2)
     return Drawing(name, figure, points, by="point")
 
 
@@ -459,14 +457,14 @@ def rows_axis(
         right.spines[:].set_visible(False)
 
 
-def line_at(draw: Callable[..., Any], value: float) -> None:
-    """A line where the paper is, by `ax.axhline` or `ax.axvline`."""
-    draw(value, color="#c2185b", linewidth=1.4, linestyle=(0, (5, 2)))
-
-
-def note(ax: Axes, x: float, y: float, words: str, transform: Any, va: str = "bottom") -> None:
-    """Small words that end at a point, given in data and shares of the axes as they are mixed."""
-    ax.text(x, y, words, fontsize=SMALL_POINTS, ha="right", va=va, transform=transform)
+def mark_ratios(ax: Axes, stated: Mapping[float, str]) -> None:
+    """Lines across a y axis of ratios, where two are equal and at stated ones, with their words."""
+    ax.axhline(1, color="#444444", linewidth=1)
+    for value in stated:
+        ax.axhline(value, color="#c2185b", linewidth=1.4, linestyle=(0, (5, 2)))
+    small: dict[str, Any] = {"fontsize": SMALL_POINTS, "ha": "right", "va": "bottom"}
+    for value, words in ({1.0: "equal"} | dict(stated)).items():
+        ax.text(1, value, f"{words} ", transform=ax.get_yaxis_transform(), **small)
 
 
 def epoch_axis(ax: Axes, n: int) -> None:
@@ -477,8 +475,10 @@ def epoch_axis(ax: Axes, n: int) -> None:
     ax.set_xlabel("Epoch")
 
 
-def log_axis(axis: Axis) -> None:
+def log_axis(axis: Axis, label: str = "") -> None:
     """A log axis with ticks written as plain decimals; its limits are already set."""
+    if label:
+        axis.set_label_text(f"{label}, log axis")
     log_scale(axis)
     if axis.get_scale() != "log":
         return

@@ -62,10 +62,7 @@ def files_of(run: Run) -> dict[str, bytes]:
 
 
 def write_report(path: str | os.PathLike[str]) -> str:
-    """Writes PATH/report/ from the run folder's manifest and tables.
-
-    Args:
-        path: the run folder STORAGE/NAME, a local path or a URI.
+    """Writes PATH/report/ of a run folder, a path or a URI, from its manifest and tables.
 
     Returns:
         The path or URI of the page, index.html.

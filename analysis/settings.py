@@ -57,12 +57,12 @@ class Estimate:
 
     @property
     def lowest(self) -> float:
-        """The interval's lower end, or the value itself if one seed gives no interval."""
+        """The interval's lower end, or the value itself without an interval."""
         return self.mean if self.low is None else self.low
 
     @property
     def highest(self) -> float:
-        """The interval's upper end, or the value itself if one seed gives no interval."""
+        """The interval's upper end, or the value itself without an interval."""
         return self.mean if self.high is None else self.high
 
     def excludes(self, value: float) -> bool:
@@ -99,30 +99,27 @@ def mean_over_seeds(values: pd.Series, n_intervals: int = 1) -> Estimate | None:
     return Estimate(mean, n, sd, mean + float(low) * sd / n**0.5, mean + float(high) * sd / n**0.5)
 
 
-def ratio_over_seeds(top: pd.Series, bottom: pd.Series) -> Estimate | None:
-    """The geometric mean of the ratios of two series of numbers indexed by seed.
+def ratios_by_seed(top: pd.Series, bottom: pd.Series) -> pd.Series:
+    """The ratio of each seed that two series of numbers share; none if one of these is 0.
 
-    Seeds that only one of them has are left out. The t-interval is that of the mean log ratio.
-
-    Returns:
-        The ratio; None if the two share no seed, or if one of their numbers is 0: an MSE may be
-        exactly 0, as of images of one grey, and there is no ratio to that.
+    An MSE may be exactly 0, as of images of one grey, and there is no ratio to that.
     """
-    paired = pd.concat([top, bottom], axis=1, join="inner").dropna().to_numpy(dtype=float)
-    if not (paired > 0).all():
-        return None
-    logs = mean_over_seeds(pd.Series(np.log(paired[:, 0] / paired[:, 1])))
+    tops, bottoms = top.dropna().align(bottom.dropna(), join="inner")
+    known = ((tops > 0) & (bottoms > 0)).all()
+    return (tops / bottoms).astype(float) if known else pd.Series(dtype=float)
+
+
+def ratio_over_seeds(top: pd.Series, bottom: pd.Series) -> Estimate | None:
+    """The geometric mean of `ratios_by_seed`, and the t-interval of the mean log; None for none."""
+    logs = mean_over_seeds(np.log(ratios_by_seed(top, bottom)))
     return None if logs is None else logs.exp()
 
 
 def welch_ratio(top: pd.Series, bottom: pd.Series) -> Estimate | None:
-    """The ratio of the geometric means of two independent samples.
+    """The ratio of the geometric means of two independent samples, n being the sum of both.
 
-    The interval is Welch's, of the difference of the mean logs (B. L. Welch, Biometrika 34, 1947).
-
-    Returns:
-        The ratio, n being the sum of both; without an interval if a sample has one value; None if
-        one has none, or a 0.
+    The interval is Welch's, of the difference of the mean logs (B. L. Welch, Biometrika 34, 1947);
+    a sample of one value gives none. None if a sample has no value, or a 0.
     """
     samples = [values.dropna().to_numpy(dtype=float) for values in (top, bottom)]
     if not all(len(sample) and (sample > 0).all() for sample in samples):
@@ -133,11 +130,10 @@ def welch_ratio(top: pd.Series, bottom: pd.Series) -> Estimate | None:
         return Estimate(difference, n).exp()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of equal values in a sample
-        test = stats.ttest_ind(tops, bottoms, equal_var=False)
-        low, high = test.confidence_interval(CONFIDENCE)
-    if np.isnan(low):  # both have equal values alone, as when every seed collapsed
-        low = high = difference
-    return Estimate(difference, n, None, float(low), float(high)).exp()
+        interval = stats.ttest_ind(tops, bottoms, equal_var=False).confidence_interval(CONFIDENCE)
+    # Both have equal values alone, as when every seed collapsed: no spread, and NaN.
+    low, high = (difference if np.isnan(end) else float(end) for end in interval)
+    return Estimate(difference, n, None, low, high).exp()
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,15 +206,15 @@ class Setting:
     @property
     def states(self) -> dict[str, int]:
         """How many of its trials are in which state, zeros left out."""
-        counts = self.trials["state"].value_counts()
-        return {state: int(counts[state]) for state in schema.STATES if state in counts}
+        found = list(self.trials["state"])
+        return {state: found.count(state) for state in schema.STATES if state in found}
 
     @property
     def lost(self) -> dict[int, str]:
         """The seeds that ended without completing, with how."""
-        states = self.trials["state"]
-        lost = states[~states.isin((schema.COMPLETED, schema.RUNNING))].sort_index()
-        return dict(zip(lost.index.tolist(), lost.tolist(), strict=True))
+        states = self.trials["state"].sort_index()
+        lost: dict[Any, str] = states[~states.isin((schema.COMPLETED, schema.RUNNING))].to_dict()
+        return lost
 
     @property
     def running(self) -> list[int]:
@@ -233,10 +229,7 @@ class Setting:
 
     @property
     def collapse(self) -> Chance | None:
-        """How often a run collapses or diverges; None if none ended in either way or with a value.
-
-        One that failed or was pruned says nothing of it.
-        """
+        """How often a run collapses or diverges; failed and pruned ones say nothing of it."""
         ended = self.with_diverged()
         lost = len(self.collapsed) + int(np.isinf(ended).sum())
         return Chance(lost, len(ended)) if len(ended) else None
@@ -272,7 +265,7 @@ class Setting:
 
     def alike(self, other: "Setting", but: str) -> bool:
         """Whether another setting of the model differs in one hyperparameter, and in it alone."""
-        mine, its = _with_size(self), _with_size(other)
+        mine, its = (s.values | {"hidden_units": s.value("hidden_units")} for s in (self, other))
         differ = {name for name in mine if mine[name] != its.get(name)}
         return self.model == other.model and differ == {but}
 
@@ -293,10 +286,6 @@ class Setting:
         return values_words(self.values)
 
 
-def _with_size(one: Setting) -> dict[str, Any]:
-    return one.values | {"hidden_units": one.value("hidden_units")}
-
-
 def values_of(trial: pd.Series) -> dict[str, Any]:
     """A trial's setting by hyperparameter and argument, apart from its architecture."""
     names = [p.name for p in schema.hyperparameters_of(trial["model"]) if p.name != "hidden_units"]
@@ -313,9 +302,6 @@ def settings_of(trials: pd.DataFrame) -> list[Setting]:
 
     A base is looked up in the same group first, then among the reference trials, of the same split
     and epochs.
-
-    Args:
-        trials: of `analysis.load.load_run`.
     """
     order = {model: place for place, model in enumerate(models_of(trials))}
     rows = trials.assign(place=trials["model"].map(order), base=trials["base"].fillna(""))
@@ -351,12 +337,8 @@ def ratio(top: Setting | None, bottom: Setting | None, metric: str = "") -> Esti
     """The ratio of any two settings, paired by seed; None if one is absent or they share no seed.
 
     The chance that a fresh run of the first has the lesser error counts each run once, in the pair
-    of its seed: all pairs of a run of one with a run of the other would not be independent.
-
-    Args:
-        top: the numerator.
-        bottom: the denominator.
-        metric: by default what the first is judged by.
+    of its seed: all pairs of a run of one with a run of the other would not be independent. The
+    metric is by default what the first is judged by.
     """
     if top is None or bottom is None:
         return None
@@ -364,8 +346,7 @@ def ratio(top: Setting | None, bottom: Setting | None, metric: str = "") -> Esti
     found = ratio_over_seeds(top.by_seed(metric), bottom.by_seed(metric))
     if found is None or metric not in schema.METRICS:
         return found
-    runs = [one.with_diverged(metric) for one in (top, bottom)]
-    tops, bottoms = pd.concat(runs, axis=1, join="inner").to_numpy(dtype=float).T
+    tops, bottoms = top.with_diverged(metric).align(bottom.with_diverged(metric), join="inner")
     return replace(found, ahead=Chance(int((tops < bottoms).sum()), len(tops)))
 
 
@@ -386,13 +367,9 @@ def frame(settings: Iterable[Setting]) -> pd.DataFrame:
         for metric in MEASURED:
             if one.trials[metric].isna().all() and metric != one.metric:
                 continue
-            mean, beside = one.mean(metric), one.ratio(metric)
-            row = its | {"metric": metric, "n": 0, "ratio_n": 0}
-            row |= vars(mean) if mean else {}
-            if beside:
-                row |= {"ratio": beside.mean, "ratio_n": beside.n}
-                row |= {"ratio_low": beside.low, "ratio_high": beside.high}
-            rows.append(row)
+            mean, beside = (e or Estimate(np.nan, 0) for e in (one.mean(metric), one.ratio(metric)))
+            row = its | vars(mean) | {"metric": metric, "ratio": beside.mean, "ratio_n": beside.n}
+            rows.append(row | {"ratio_low": beside.low, "ratio_high": beside.high})
     numbers = ("mean", "sd", "low", "high", "ratio", "ratio_low", "ratio_high")
     first = ("group", "setting", "base", "model", "split", "epochs", "n_parameters", "metric", "n")
     columns = [*first, *numbers, "ratio_n", *schema.STATES, "collapsed"]
@@ -408,11 +385,7 @@ def histories(setting: Setting, epochs: pd.DataFrame, metric: str) -> pd.DataFra
 
 
 def curve(setting: Setting, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """A metric over the epochs.
-
-    Returns:
-        Columns epoch, mean, low, high (the least and the greatest over the seeds) and n.
-    """
+    """A metric by epoch: its mean, low, high (the least and the greatest over the seeds) and n."""
     grouped = histories(setting, epochs, metric).groupby("epoch")["value"]
     return grouped.agg(mean="mean", low="min", high="max", n="count").reset_index()
 
@@ -420,20 +393,13 @@ def curve(setting: Setting, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:
 def ratio_curve(
     top: Setting | None, bottom: Setting | None, epochs: pd.DataFrame, metric: str
 ) -> pd.DataFrame:
-    """The ratio of two settings at every epoch, paired by seed.
-
-    Returns:
-        Columns epoch, mean, low, high (the 95 % t-interval, missing for n = 1) and n.
-    """
-    if top is None or bottom is None:
-        return pd.DataFrame(columns=["epoch", "mean", "low", "high", "n"])
-    by_seed = {"index": "epoch", "columns": "seed", "values": "value"}
-    tops, bottoms = (histories(s, epochs, metric).pivot(**by_seed) for s in (top, bottom))
-    tops, bottoms = tops.align(bottoms, join="inner")
-    zero = (tops * bottoms == 0).any(axis=1)  # as in `ratio_over_seeds`
-    logs = (tops / bottoms)[~zero].dropna(how="all").apply(np.log)
-    n = logs.count(axis=1)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * logs.std(axis=1, ddof=1) / np.sqrt(n)
-    mean = logs.mean(axis=1)
-    ends = {"mean": np.exp(mean), "low": np.exp(mean - half), "high": np.exp(mean + half), "n": n}
-    return pd.DataFrame(ends).rename_axis("epoch").reset_index()
+    """The ratio of two settings by epoch, paired by seed: mean, low, high (95 %) and n."""
+    found: dict[Any, Estimate | None] = {}
+    if top is not None and bottom is not None:
+        by_seed = {"index": "epoch", "columns": "seed", "values": "value"}
+        tops, bottoms = (histories(s, epochs, metric).pivot(**by_seed) for s in (top, bottom))
+        both = tops.index.intersection(bottoms.index)
+        found = {epoch: ratio_over_seeds(tops.loc[epoch], bottoms.loc[epoch]) for epoch in both}
+    rows = [{"epoch": epoch, **vars(pair)} for epoch, pair in found.items() if pair]
+    numbers = dict.fromkeys(("mean", "low", "high"), "float64")
+    return pd.DataFrame(rows, columns=["epoch", *numbers, "n"]).astype(numbers)

@@ -23,11 +23,9 @@ def shares(cells: Sequence[Cell]) -> dict[tuple[str, ...], float]:
 
     The variance is that of the log ratio over all cells, each of equal weight, and the seeds in
     them. It is a sum of those of the effects, as in the analysis of variance of a full factorial
-    (R. A. Fisher, The Design of Experiments, 1935), and of the mean variance within a cell.
-
-    Returns:
-        By the names of the factors, the single ones first; empty unless each combination of their
-        values is there once and the ratios vary.
+    (R. A. Fisher, The Design of Experiments, 1935), and of the mean variance within a cell. By the
+    names of the factors, the single ones first; empty unless each combination of their values is
+    there once and the ratios vary.
     """
     if not cells:
         return {}
@@ -71,12 +69,9 @@ def rounded(stated: float) -> tuple[float, float]:
 def chances(cells: Sequence[Cell], stated: float) -> list[float]:
     """Each cell's chance that the ratio of a fresh pair of runs rounds to a stated one.
 
-    It is the likelihood of the cell. The log ratio of a fresh pair has a t distribution around the
-    mean of the cell's seeds. Its spread is that over seeds, pooled over all cells, so that no cell
-    gains by an interval that is wide because few seeds were trained.
-
-    Returns:
-        A chance a cell; empty if no cell has two seeds.
+    It is the likelihood of the cell; none if no cell has two seeds. The log ratio of a fresh pair
+    has a t distribution around the mean of the cell's seeds. Its spread is that over seeds, pooled
+    over all cells, so that no cell gains by an interval that is wide for want of seeds.
     """
     logs = [np.log(ratios.to_numpy(dtype=float)) for _, ratios in cells]
     freedom = sum(len(x) - 1 for x in logs)

@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.claims import NOT_TESTED, claims_csv, claims_of, concerns_paper, tally
 from analysis.load import Run
 from analysis.phrases import open_values
-from analysis.settings import SECONDS, Estimate, frame
+from analysis.settings import SECONDS, frame
 from study.folder import schema
 
 SUMMARISED: Final = (schema.TRAIN_MSE, schema.TEST_MSE, SECONDS)
@@ -25,16 +25,10 @@ def chapter(run: Run) -> dict[str, Any]:
         "tested": any(claim.verdict != NOT_TESTED for claim in claims),
         "tally": tally(claims),
         "reference": reference,
-        "pairs": pair_ratios(run),
+        "pairs": {metric: run.pair_ratio(metric) for metric in SUMMARISED},
         "one_seed": 1 in n_seeds,
         "n_left_out": completed - sum(n_seeds),
-        "missing": [name for name in run.pair if name and name not in run.named],
     }
-
-
-def pair_ratios(run: Run) -> dict[str, Estimate | None]:
-    """The ratio of the two settings that are compared in each of `SUMMARISED`."""
-    return {metric: run.pair_ratio(metric) for metric in SUMMARISED}
 
 
 def files(run: Run) -> dict[str, bytes]:
@@ -54,20 +48,15 @@ def summary(run: Run) -> pd.DataFrame:
         train_seconds each, mean, sd, low and high. In the ratios' row, mean is the geometric mean
         of the ratios paired by seed; low and high are 95 % t-intervals throughout.
     """
-    rows = (
-        frame(run.reference)
-        .drop(columns="model")
-        .rename(columns={"setting": "model", "n": "n_seeds"})
-    )
-    named = rows.set_index("model")
+    rows = frame(run.reference).drop(columns="model")
+    named = rows.rename(columns={"setting": "model", "n": "n_seeds"}).set_index("model")
     tested = named.loc[named["metric"] == schema.TEST_MSE, ["epochs", "n_parameters", "n_seeds"]]
-    pairs = pair_ratios(run)
-    if (of_test := pairs[schema.TEST_MSE]) is not None:
+    if (of_test := run.pair_ratio()) is not None:
         tested.loc[run.ratio_name] = [None, None, of_test.n]
-    for metric, pair in pairs.items():
+    for metric in SUMMARISED:
+        pair = run.pair_ratio(metric)
         for part in ("mean", "sd", "low", "high"):
-            column = named.loc[named["metric"] == metric, part]
-            tested[f"{metric}_{part}"] = column
+            tested[f"{metric}_{part}"] = named.loc[named["metric"] == metric, part]
             if pair is not None:
                 tested.loc[run.ratio_name, f"{metric}_{part}"] = getattr(pair, part)
     return tested.reset_index()

@@ -17,6 +17,7 @@ from study.folder.paper import EARLY_FALL, Paper
 
 TEST: Final = "figure-test-mse"
 FIGURES: Final = {schema.TEST_MSE: TEST, schema.TRAIN_MSE: "figure-training-mse"}
+CONV: Final = "figure-conv-mse"
 IMAGES_LOOKS: Final[Mapping[str, Look]] = {
     "training": plots.LOOKS[schema.CONV],
     "test": {"color": "#5ba3d9", "linestyle": "--", "marker": "^", "zorder": 3.1},
@@ -35,10 +36,7 @@ def chapter(run: Run) -> dict[str, Any]:
     falls = [c for c in (paper.claims if paper else ()) if c.measure == EARLY_FALL]
     return {
         "paper": paper,
-        "ratio_name": run.ratio_name,
-        "pair": run.pair,
         "fall": next((c for c in falls if c.of == schema.CONV), None),
-        "any_reference": bool(run.reference),
         "overtaking": overtaking(pairs["test"], *run.pair) if "test" in pairs else "",
         "pairs": pairs,
         "logs": [
@@ -47,25 +45,23 @@ def chapter(run: Run) -> dict[str, Any]:
                 "ratio": run.pair_ratio(m),
                 "claim": paper.numbers.get(m) if paper else None,
                 "lines": lines,
-                "drawing": plots.log_curves(name, lines, f"{IMAGES[m].capitalize()} MSE"),
+                "drawing": plots.curves_drawing(
+                    name, lines, f"{IMAGES[m].capitalize()} MSE, {plots.MSE_UNIT}"
+                ),
             }
             for m, name in FIGURES.items()
             if (lines := lines_of(run, m))
         ],
         "ratio": _draw_ratio(pairs, run.ratio_name, paper) if pairs else None,
         "alone": alone,
-        "conv": _draw_conv(alone) if alone and all(map(len, alone.values())) else None,
+        "conv": plots.curves_drawing(CONV, _of_images(alone), f"MSE, {plots.MSE_UNIT}", log=False)
+        if alone and all(map(len, alone.values()))
+        else None,
     }
 
 
 def overtaking(data: pd.DataFrame, top: str, bottom: str) -> str:
-    """Who is ahead at which epochs, in the geometric mean over seeds.
-
-    Args:
-        data: of `analysis.settings.ratio_curve`.
-        top: the numerator's name.
-        bottom: the denominator's.
-    """
+    """Who is ahead at which epochs of a `ratio_curve`, in the geometric mean over seeds."""
     ahead = (data["mean"] < 1).to_numpy()
     changes = np.flatnonzero(ahead[1:] != ahead[:-1])
     first, second = (top, bottom) if ahead[0] else (bottom, top)
@@ -107,32 +103,17 @@ def lines_of(run: Run, metric: str) -> list[Line]:
 
 def _draw_ratio(pairs: Mapping[str, pd.DataFrame], name: str, paper: Paper | None) -> Drawing:
     """The ratio of two settings by epoch, log axis, beside the lines 1 and the paper's number."""
-    figure, ax = plots.new_figure()
-    lines = [Line(images, IMAGES_LOOKS[images], data) for images, data in pairs.items()]
-    points = plots.curves(ax, lines)
-    means = pd.concat(pairs.values())["mean"]
-    numbers: dict[float, str] = {}
-    if paper is not None:
-        after = f", after {paper.epochs} epochs" if paper.epochs else ""
-        numbers = {claim.value: f"{paper.called}{after}" for claim in paper.numbers.values()}
-    marked = {1.0: "equal"} | numbers
-    ax.set_ylim(0.9 * min(means.min(), *marked, 1.0), 1.1 * max(means.max(), 1.0))
+    drawing = plots.curves_drawing("figure-ratio-by-epoch", _of_images(pairs), f"MSE, {name}")
+    (ax,), means = drawing.figure.axes, pd.concat(pairs.values())["mean"]
+    after = f", after {paper.epochs} epochs" if paper and paper.epochs else ""
+    stated = {c.value: f"{paper.called}{after}" for c in paper.numbers.values()} if paper else {}
+    ax.set_ylim(0.9 * min(means.min(), *stated, 1.0), 1.1 * max(means.max(), 1.0))
     plots.log_axis(ax.yaxis)
-    ax.axhline(1, color="#444444", linewidth=1)
-    for at in numbers:
-        plots.line_at(ax.axhline, at)
-    for at, words in marked.items():
-        plots.note(ax, 1.0, at, words, ax.get_yaxis_transform())
-    ax.set_ylabel(f"MSE, {name}, log axis")
+    plots.mark_ratios(ax, stated)
     plots.legend_above(ax)
-    return Drawing("figure-ratio-by-epoch", figure, points, [line[:2] for line in lines])
+    return drawing
 
 
-def _draw_conv(data: Mapping[str, pd.DataFrame]) -> Drawing:
-    """The convolutional model's MSE against the epoch, linear axis."""
-    figure, ax = plots.new_figure()
-    lines = [Line(images, IMAGES_LOOKS[images], its) for images, its in data.items()]
-    points = plots.curves(ax, lines, log=False)
-    ax.set_ylabel(f"MSE, {plots.MSE_UNIT}")
-    ax.legend(loc="upper right")
-    return Drawing("figure-conv-mse", figure, points, [line[:2] for line in lines])
+def _of_images(data: Mapping[str, pd.DataFrame]) -> list[Line]:
+    """A line for the training and the test set."""
+    return [Line(images, IMAGES_LOOKS[images], its) for images, its in data.items()]

@@ -95,11 +95,10 @@ def draw_curves(run: Run, settings: Sequence[Setting]) -> dict[str, Any] | None:
     if n > MOST_CURVES:
         best = [s for s, _ in ranked(shown)]
         shown = [*best[:BEST_SHOWN], *best[-WORST_SHOWN:]]
-    bases = dict.fromkeys(s.base for s in shown if s.base is not None)
     named: dict[str, tuple[Setting, Look]] = {}
     for place, setting in enumerate(shown):
         named.setdefault(label(setting), (setting, plots.look_of(place)))
-    for base, line in zip(bases, plots.REFERENCE_LINES, strict=False):
+    for base, line in zip(_bases(shown), plots.REFERENCE_LINES, strict=False):
         look = plots.muted(line) | {"color": "#444444"}
         named.setdefault(f"{base.architecture}, the reference", (base, look))
     lines = [
@@ -109,35 +108,31 @@ def draw_curves(run: Run, settings: Sequence[Setting]) -> dict[str, Any] | None:
     ]
     if not lines:
         return None
-    height = 2.8 + LINE_INCHES * len(lines)
     name, what = figure_name(CURVES, metric), f"{IMAGES[metric].capitalize()} MSE"
-    drawing = plots.log_curves(name, lines, what, height, above=True)
+    height, label_ = 2.8 + LINE_INCHES * len(lines), f"{what}, {plots.MSE_UNIT}"
     last = sorted((float(line.data["mean"].iloc[-1]), line.label) for line in lines)
+    ends = [f"{phrases.digits(value)} ({name})" for value, name in (last[0], last[-1])]
     return {
-        "drawing": drawing,
+        "drawing": plots.curves_drawing(name, lines, label_, height, above=True),
         "factor": "",
         "what": what,
-        "said": "At the end, "
-        + " to ".join(
-            f"{phrases.digits(value)} ({name})"
-            for value, name in dict.fromkeys((last[0], last[-1]))
-        ),
+        "said": f"At the end, {' to '.join(dict.fromkeys(ends))}",
         "n": [int(line.data["n"].max()) for line in lines],
         "n_settings": n if n > MOST_CURVES else 0,
     }
+
+
+def _bases(settings: Sequence[Setting]) -> list[Setting]:
+    return list(dict.fromkeys(s.base for s in settings if s.base is not None))
 
 
 def _values(setting: Setting) -> dict[str, Any]:
     return setting.values | {"epochs": setting.epochs}
 
 
-def _with_bases(settings: Sequence[Setting]) -> list[Setting]:
-    return [*settings, *dict.fromkeys(s.base for s in settings if s.base is not None)]
-
-
 def factor_of(settings: Sequence[Setting]) -> str:
     """The one number in which settings and their bases differ, if it has some values; else ""."""
-    found = [_values(s) for s in _with_bases(settings)]
+    found = [_values(s) for s in (*settings, *_bases(settings))]
     values = {name: {str(its.get(name)) for its in found} for its in found for name in its}
     varied = [name for name, its in values.items() if len(its) > 1]
     if len(varied) != 1 or len(values[varied[0]]) < MIN_VALUES:
@@ -152,19 +147,15 @@ def factor_words(factor: str, setting: Setting) -> str:
 
 
 def factor_rows(settings: Sequence[Setting], factor: str) -> pd.DataFrame:
-    """The MSE of each seed against a factor.
-
-    Returns:
-        Columns model, value, seed, mse and custom: whether it is not the reference.
-    """
+    """The MSE of each seed against a factor; `custom` is whether it is not the reference."""
     rows = [
         (s.model, float(_values(s)[factor]), seed, mse, s in settings)
-        for s in _with_bases(settings)
+        for s in (*settings, *_bases(settings))
         for seed, mse in s.by_seed().items()
     ]
-    frame = pd.DataFrame(rows, columns=["model", "value", "seed", "mse", "custom"])
-    frame = frame.drop_duplicates(["model", "value", "seed"])
-    return frame.sort_values(["model", "value", "seed"]).reset_index(drop=True)
+    keys = ["model", "value", "seed"]
+    frame = pd.DataFrame(rows, columns=[*keys, "mse", "custom"])
+    return frame.drop_duplicates(keys).sort_values(keys, ignore_index=True)
 
 
 def draw_factor(run: Run, settings: Sequence[Setting]) -> dict[str, Any] | None:
@@ -178,7 +169,7 @@ def draw_factor(run: Run, settings: Sequence[Setting]) -> dict[str, Any] | None:
     if data["value"].nunique() < MIN_VALUES:
         return None
     metric, name = settings[0].metric, phrases.label_of(factor)
-    looks = plots.looks_of(run.models)
+    looks, what = plots.looks_of(run.models), f"{IMAGES[metric].capitalize()} MSE"
     figure, ax = plots.new_figure()
     points = [
         point
@@ -187,24 +178,23 @@ def draw_factor(run: Run, settings: Sequence[Setting]) -> dict[str, Any] | None:
     ]
     ax.margins(x=0.07, y=0.1)
     low, high = data["value"].min(), data["value"].max()
-    if wide := low > 0 and high >= DECADE * low:
+    ax.set_xlabel(name)
+    if low > 0 and high >= DECADE * low:
         ax.set_xscale("log")
-        plots.log_axis(ax.xaxis)
-    ax.set(xlabel=f"{name}, log axis" if wide else name)
-    plots.log_axis(ax.yaxis)
-    ax.set_ylabel(f"{IMAGES[metric].capitalize()} MSE, {plots.MSE_UNIT}, log axis")
+        plots.log_axis(ax.xaxis, name)
+    plots.log_axis(ax.yaxis, f"{what}, {plots.MSE_UNIT}")
     plots.legend_above(ax)
     by_value = data.groupby(["model", "value"])["mse"].agg(["mean", "size"]).reset_index()
     least = by_value.loc[by_value.groupby("model")["mean"].idxmin()]
+    said = [
+        f"{model} least at {plots.plain(value)}, {phrases.digits(mean)}"
+        for model, value, mean, _ in least.itertuples(index=False)
+    ]
     return {
         "drawing": plots.Drawing(figure_name(FACTOR, metric), figure, points, by="point"),
         "factor": name.lower(),
-        "what": f"{IMAGES[metric].capitalize()} MSE",
-        "said": "Mean over seeds: "
-        + "; ".join(
-            f"{model} least at {plots.plain(value)}, {phrases.digits(mean)}"
-            for model, value, mean, _ in least.itertuples(index=False)
-        ),
+        "what": what,
+        "said": f"Mean over seeds: {'; '.join(said)}",
         "n": list(by_value["size"]),
     }
 
@@ -215,13 +205,14 @@ def _factor_marks(model: str, rows: pd.DataFrame, name: str, look: Look) -> list
     line = {"color": look["color"], "linestyle": look["linestyle"]}
     found = [Marks(line, means.index, means, f"{model}, mean")]
     dots = {"color": look["color"], "marker": look["marker"], "alpha": 0.75}
-    for custom, what, face in ((True, "a seed", look["color"]), (False, "the reference", "white")):
-        if len(its := rows[rows["custom"] == custom]):
-            texts = [
-                f"{model}, {name.lower()} {phrases.value_words(value)}, seed {seed}:"
-                f" {phrases.digits(mse)}"
-                for value, seed, mse in its[["value", "seed", "mse"]].itertuples(index=False)
-            ]
-            dots |= {"markerfacecolor": face}
-            found.append(Marks({**dots}, its["value"], its["mse"], f"{model}, {what}", texts))
+    faces = {True: ("a seed", look["color"]), False: ("the reference", "white")}
+    for custom, its in sorted(rows.groupby("custom"), reverse=True):
+        what, face = faces[bool(custom)]
+        texts = [
+            f"{model}, {name.lower()} {phrases.value_words(value)}, seed {seed}:"
+            f" {phrases.digits(mse)}"
+            for value, seed, mse in its[["value", "seed", "mse"]].itertuples(index=False)
+        ]
+        look = dots | {"markerfacecolor": face}
+        found.append(Marks(look, its["value"], its["mse"], f"{model}, {what}", texts))
     return found

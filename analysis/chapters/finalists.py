@@ -28,13 +28,8 @@ class Found(NamedTuple):
 
 
 def completed_search(run: Run) -> pd.DataFrame:
-    """The search trials that have an objective, each model's best first, with a column `rank`.
-
-    The rank is among the model's, from 1.
-    """
-    trials = run.trials
-    done = trials[(trials["group"] == schema.SEARCH) & (trials["state"] == schema.COMPLETED)]
-    done = done.dropna(subset=schema.OBJECTIVE)
+    """The search trials that have an objective, each model's best first, with their `rank`."""
+    done = run.searched[run.searched["state"] == schema.COMPLETED].dropna(subset=schema.OBJECTIVE)
     rank = done.groupby("model")[schema.OBJECTIVE].rank(method="min").astype(int)
     return done.assign(rank=rank).sort_values(["model", schema.OBJECTIVE], kind="stable")
 
@@ -61,6 +56,11 @@ def by_model(run: Run) -> dict[str, list[Setting]]:
 def winner_among(found: Sequence[Setting]) -> Setting | None:
     """The best of one model's finalists, by the plan's rule; None if none has a value."""
     return min((one for one in found if one.mean()), key=standing, default=None)
+
+
+def winners(run: Run) -> list[Setting]:
+    """The best of each model's finalists."""
+    return [one for its in by_model(run).values() if (one := winner_among(its))]
 
 
 def place_of(run: Run, one: Setting) -> str:
@@ -99,27 +99,13 @@ def outcomes(run: Run) -> list[Outcome]:
     return said
 
 
-def rows(run: Run) -> list[tuple[str, Setting, Found | None]]:
-    """A row a finalist: its name, and what one seed of the search promised."""
-    found = promised(run)
-    return [
-        (label_of(run, s) + ": the winner" * (s is winner_among(its)), s, found.get(s.label))
-        for its in by_model(run).values()
-        for s in its
-    ]
-
-
 def drawing(run: Run) -> Drawing | None:
-    """A row a finalist: a dot a fresh seed, their mean, and what the search had; log axis.
-
-    None if no finalist completed.
-    """
-    found, models = promised(run), by_model(run)
-    shown = [s for its in models.values() for s in its if s.mean() or s.label in found]
+    """A row a finalist: a dot a fresh seed, their mean, and what the search had; None for none."""
+    found = promised(run)
+    shown = [s for its in by_model(run).values() for s in its if s.mean() or s.label in found]
     if not any(one.mean() for one in shown):
         return None
-    winners = [one for its in models.values() if (one := winner_among(its))]
-    some, labels, beside = [], [], []
+    best, some, labels, beside = winners(run), [], [], []
     for row, one in enumerate(shown):
         label, first = label_of(run, one), found.get(one.label)
         look = plots.looks_of(run.models)[one.model]
@@ -129,7 +115,7 @@ def drawing(run: Run) -> Drawing | None:
             some.append(Marks(look | plots.HOLLOW, [first.value], [row], texts=[text]))
         lost = [*one.lost.values(), *["collapsed"] * len(one.collapsed)]
         said = [f"{lost.count(state)} {state}" for state in dict.fromkeys(lost)]
-        beside.append(", ".join(["winner"] * (one in winners) + said))
+        beside.append(", ".join(["winner"] * (one in best) + said))
         labels.append(label)
     breaks = [n for n in range(1, len(shown)) if shown[n].model != shown[n - 1].model]
     key, unit = ("a fresh seed", "the search, one seed"), f"Validation MSE, {plots.MSE_UNIT}"
@@ -138,15 +124,17 @@ def drawing(run: Run) -> Drawing | None:
 
 def values(run: Run) -> dict[str, Any]:
     """What the template of the search says of the finalists."""
-    found = run.of(schema.FINALIST)
-    best = [one for its in by_model(run).values() if (one := winner_among(its))]
-    n_seeds = [one.trials.index.nunique() for one in found]
+    found, best, first = run.of(schema.FINALIST), winners(run), promised(run)
     return {
         "outcomes": outcomes(run),
-        "rows": rows(run),
+        "rows": [  # a finalist's name, and what one seed of the search promised
+            (label_of(run, s) + ": the winner" * (s in best), s, first.get(s.label))
+            for its in by_model(run).values()
+            for s in its
+        ],
         "drawing": drawing(run),
         "least": ", ".join(f"{label_of(run, s)} {digits(s.by_seed().mean())}" for s in best),
         "seeds": seeds(len(one.by_seed()) for one in found) if found else "",
         "n_epochs": max((one.epochs for one in found), default=0),
-        "one_seed": 1 in n_seeds,
+        "one_seed": any(len(one.trials) == 1 for one in found),
     }

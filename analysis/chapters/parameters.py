@@ -38,10 +38,7 @@ GOLDEN: Final = 0.618034  # multiples of it, modulo 1, are spread evenly: a jitt
 def draw_importances(ax: Axes, data: pd.DataFrame, color: str) -> list[Points]:
     """A row a parameter: its share, hollow where it does not exceed what chance gives, and that.
 
-    Args:
-        ax: where to draw.
-        data: of `analysis.importance.importances`.
-        color: of the model.
+    `data` is of `analysis.importance.importances`.
     """
     given, chance, rows = data["share"], data["chance"], np.arange(len(data))
     beyond, off = given > chance, chance > 1
@@ -66,14 +63,9 @@ def draw_importances(ax: Axes, data: pd.DataFrame, color: str) -> list[Points]:
 def draw_slice(
     ax: Axes, data: pd.DataFrame, parameter: str, color: str, ringed: Mapping[str, str]
 ) -> list[Points]:
-    """The objective against one parameter, log axis, a mark a trial.
+    """The objective against one parameter of a `parameter_table`, log axis, a mark a trial.
 
-    Args:
-        ax: where to draw.
-        data: of `analysis.importance.parameter_table`.
-        parameter: a column of the data.
-        color: of the completed trials.
-        ringed: ids of trials to ring, by a key of `RINGS`.
+    `color` is of the completed trials; `ringed` are ids of trials to ring, by a key of `RINGS`.
     """
     data = data.assign(x=places_of(data, parameter), label="")
     known, varied, some = data.dropna(subset="value"), varied_parameters(data), []
@@ -127,10 +119,7 @@ def places_of(data: pd.DataFrame, parameter: str) -> npt.NDArray[np.float64]:
 
 
 def slices(run: Run, model: str, data: pd.DataFrame, color: str) -> Drawing | None:
-    """The objective against each parameter that a model's search varied, a panel a parameter.
-
-    None if nothing was varied, or no trial has a value.
-    """
+    """The objective against each parameter that was varied, a panel each; None without values."""
     parameters = varied_parameters(data)
     if not parameters or data["value"].isna().all():
         return None
@@ -138,16 +127,15 @@ def slices(run: Run, model: str, data: pd.DataFrame, color: str) -> Drawing | No
     of_rings = zip(RINGS, (done, done[done["base"] == ""]), strict=True)
     ringed = {name: rows["trial_id"].iloc[0] for name, rows in of_rings if len(rows)}
     n_rows, points = math.ceil(len(parameters) / COLUMNS), []
-    with plots.style():
-        figure = plots.empty_figure(PANEL_INCHES * n_rows + 0.8)
-        axes = figure.subplots(n_rows, COLUMNS, sharey=True, squeeze=False).ravel().tolist()
-        for ax in axes[len(parameters) :]:
-            ax.remove()
-        for place, (ax, parameter) in enumerate(zip(axes, parameters, strict=False)):
-            points += draw_slice(ax, data, parameter, color, ringed)
-            if place % COLUMNS:
-                ax.set_ylabel("")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    figure = plots.empty_figure(PANEL_INCHES * n_rows + 0.8)
+    axes = figure.subplots(n_rows, COLUMNS, sharey=True, squeeze=False).ravel().tolist()
+    for ax in axes[len(parameters) :]:
+        ax.remove()
+    for place, (ax, parameter) in enumerate(zip(axes, parameters, strict=False)):
+        points += draw_slice(ax, data, parameter, color, ringed)
+        if place % COLUMNS:
+            ax.set_ylabel("")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return Drawing(f"{SLICES}-{model}", figure, points, by="point")
 
 
@@ -156,9 +144,8 @@ def bars(run: Run, model: str, color: str) -> dict[str, Any]:
     found = importance.importances(run.trials, model)
     if found is None:
         return {}
-    with plots.style():
-        figure, ax = plots.new_figure(1.1 + 0.34 * len(found))
-        points = draw_importances(ax, found, color)
+    figure, ax = plots.new_figure(1.1 + 0.34 * len(found))
+    points = draw_importances(ax, found, color)
     said = [
         f"{label_of(name)} {share(its)} (chance: {share(chance) if chance <= 1 else 'over 100 %'})"
         for name, its, chance in found.itertuples(index=False)

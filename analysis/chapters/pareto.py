@@ -19,41 +19,30 @@ PARETO: Final = "figure-pareto"
 
 
 def pareto_front(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which points no other point dominates, all coordinates being minimised.
+    """Which of some points, shape (n, objectives), no other dominates; all are minimised.
 
-    A point dominates another if it is nowhere larger and somewhere smaller; of equal points none
-    dominates the other.
-
-    Args:
-        points: shape (n, objectives), finite.
-
-    Returns:
-        Shape (n,).
+    A point dominates another if it is nowhere larger and somewhere smaller: of equal points none.
     """
     nowhere_larger = (points[:, None] <= points[None]).all(axis=2)
     somewhere_smaller = (points[:, None] < points[None]).any(axis=2)
-    dominates = nowhere_larger & somewhere_smaller  # the first index the second
-    return np.array(~dominates.any(axis=0))
+    return np.array(~(nowhere_larger & somewhere_smaller).any(axis=0))
 
 
 def pareto_trials(run: Run) -> pd.DataFrame:
-    """The completed search trials by validation MSE and training time, and which are on a front.
+    """The completed search trials, the quickest first, and which are on a front.
 
-    Times are compared on one device only: the one with the most of these trials.
-
-    Returns:
-        Rows of the trials, the quickest first, with the columns `comparable` (same device),
-        `on_own_front` (of its model) and `on_joint_front` (of all together).
+    Times are compared on one device only: the one with the most of these trials. Added columns:
+    `comparable` (same device), `on_own_front` (of its model) and `on_joint_front` (of all).
     """
     done = completed_search(run).dropna(subset=TIME_OBJECTIVE)
     done = done.sort_values([TIME_OBJECTIVE, OBJECTIVE], kind="stable").reset_index(drop=True)
     done = done.assign(comparable=done["device"].isin(done["device"].mode().head(1)))
     done[["on_own_front", "on_joint_front"]] = False
     known = done[done["comparable"]]
-    own = [("on_own_front", its) for _, its in known.groupby("model")]
-    for name, its in [*own, ("on_joint_front", known)]:
-        points = its[[OBJECTIVE, TIME_OBJECTIVE]].to_numpy(dtype=float)
-        done.loc[its.index, name] = pareto_front(points)
+    for name, by in (("on_own_front", known["model"]), ("on_joint_front", known["comparable"])):
+        for _, its in known.groupby(by):
+            points = its[[OBJECTIVE, TIME_OBJECTIVE]].to_numpy(dtype=float)
+            done.loc[its.index, name] = pareto_front(points)
     return done
 
 
@@ -73,13 +62,11 @@ def drawing(run: Run, shown: pd.DataFrame, together: str) -> Drawing:
             times = zip(rows["trial_id"], x, strict=True)
             texts = [f"{words[trial_id]}; {digits(seconds)} s" for trial_id, seconds in times]
             some.append(Marks(drawn, x, y, f"{model}, {name}", texts))
-    with plots.style():
-        figure, ax = plots.new_figure(4.0)
-        points = plots.marks(ax, some)
-        plots.log_axis(ax.xaxis)
-        plots.log_axis(ax.yaxis)
-        ax.set(xlabel="Training time (s), log axis", ylabel=OBJECTIVE_LABEL)
-        plots.legend_above(ax)
+    figure, ax = plots.new_figure(4.0)
+    points = plots.marks(ax, some)
+    plots.log_axis(ax.xaxis, "Training time (s)")
+    plots.log_axis(ax.yaxis, OBJECTIVE_LABEL)
+    plots.legend_above(ax)
     return Drawing(PARETO, figure, points, by="point")
 
 

@@ -1,17 +1,16 @@
 """What the paper leaves open: its contradictions, what it omits, and what depends on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from analysis import phrases, plots
-from analysis.audit import Audit, AuditedClaim, Specification, csv, curve_csv, is_audited
+from analysis import phrases, plots, specifications
+from analysis.audit import Audit, AuditedClaim, audit_of, csv, curve_csv
 from analysis.claims import IMAGES, NOT_REPRODUCED, REPRODUCED, concerns_paper
 from analysis.load import Run
 from analysis.plots import Marks
-from analysis.specifications import SEEDS, by_value, rounded, shares
 from study.folder import schema
 from study.folder.paper import Paper
 
@@ -31,29 +30,27 @@ def chapter(run: Run) -> dict[str, Any]:
     paper = run.paper
     if paper is None or not concerns_paper(run):
         return {"paper": None}
-    its: dict[str, Any] = {"paper": paper, "audit": None, "pair": run.pair}
-    its["ratio_name"] = run.ratio_name
-    its["open"] = [_open(run, paper, name) for name in phrases.open_names(paper)]
-    its["sizes"] = [name for name in run.named if name not in run.pair]
-    if not is_audited(run):
+    its: dict[str, Any] = {
+        "paper": paper,
+        "audit": None,
+        "open": [_open(run, paper, name) for name in phrases.open_names(paper)],
+        "sizes": [name for name in run.named if name not in run.pair],
+    }
+    audit = audit_of(run)
+    if audit is None:
         return its
-    audit = Audit(run)
-    curve, cells, claimed = audit.curve(), audit.cells(), paper.headline
+    curve, cells, claimed = audit.curve, audit.cells(), paper.headline
     ratios = [one.together.mean for one in curve]
     of = {m: [one.ratios[m].mean for one in curve] for m in IMAGES}
     return its | {
         "audit": audit,
-        "audited": (audited := audit.claims()),
-        "rarer": {c.claim.says: _rarer(c) for c in audited if c.depends_on},
-        "curve": curve,
+        "rarer": {c.claim.says: _rarer(c) for c in audit.claims if c.depends_on},
         "n_below": sum(ratio < 1 for ratio in ratios),
         "n_claimed": sum(ratio <= claimed.value for ratio in ratios) if claimed else 0,
         "median": float(np.median(ratios)) if ratios else None,
         "cells": cells,
-        "shares": shares(cells),
-        "by_value": by_value,
-        "SEEDS": SEEDS,
-        "ends_of": rounded,
+        "shares": specifications.shares(cells),
+        "by": specifications,
         "images": IMAGES,
         "lacks": lacks(audit),
         "ends": [
@@ -62,17 +59,16 @@ def chapter(run: Run) -> dict[str, Any]:
             if its
         ],
         "n_readings": len(audit.compared),
-        "drawing": draw(curve, audit, run.ratio_name) if curve else None,
+        "drawing": draw(audit, run.ratio_name) if curve else None,
     }
 
 
 def files(run: Run) -> dict[str, bytes]:
     """audit.csv and specifications.csv, of an audit."""
-    if not (concerns_paper(run) and is_audited(run)):
+    if not concerns_paper(run) or (audit := audit_of(run)) is None:
         return {}
-    audit = Audit(run)
-    tables = {CSV_FILE: csv(audit.claims(), audit.factors)}
-    tables[CURVE_FILE] = curve_csv(audit.curve(), audit.metric)
+    tables = {CSV_FILE: csv(audit.claims, audit.factors)}
+    tables[CURVE_FILE] = curve_csv(audit.curve, audit.metric)
     return {name: table.encode() for name, table in tables.items()}
 
 
@@ -116,12 +112,13 @@ def _rarer(audited: AuditedClaim) -> tuple[str, str, str]:
     return fewer, " / ".join(dict.fromkeys(map(phrases.reading_words, cells))), more
 
 
-def draw(curve: Sequence[Specification], audit: Audit, ratio_name: str) -> plots.Drawing:
+def draw(audit: Audit, ratio_name: str) -> plots.Drawing:
     """The ratio under each reading, the least first, and below it which values each has.
 
     A specification curve (U. Simonsohn, J. P. Simmons, L. D. Nelson, Nature Human Behaviour 4,
     2020).
     """
+    curve = audit.curve
     rows = [(name, value) for name in curve[0].reading for value in audit.factors[name]]
     figure = plots.empty_figure(3.2 + ROW_INCHES * len(rows))
     heights = {"height_ratios": [2.6, ROW_INCHES * len(rows)]}
@@ -139,19 +136,12 @@ def draw(curve: Sequence[Specification], audit: Audit, ratio_name: str) -> plots
     ends = [pair.lowest for pair in tested], [pair.highest for pair in tested]
     ax.vlines(range(len(curve)), *ends, color=plots.DARK, linewidth=1.4)
     points = plots.marks(ax, some)
-    marked = {one.value: f"{audit.paper.called} " for one in audit.paper.numbers.values()}
-    ax.axhline(1, color="#444444", linewidth=1)
-    for place in marked:
-        plots.line_at(ax.axhline, place)
-    for place, words in ({1.0: "equal "} | marked).items():
-        plots.note(ax, 1.0, place, words, ax.get_yaxis_transform())
+    marked = {one.value: audit.paper.called for one in audit.paper.numbers.values()}
+    plots.mark_ratios(ax, marked)
     means = [1.0, *marked, *(pair.mean for one in curve for pair in one.ratios.values())]
-    # An interval from two seeds may be so wide that nothing else would be seen.
-    margin = 4.0
-    low, high = max(min(ends[0]), min(means) / margin), min(max(ends[1]), max(means) * margin)
-    ax.set_ylim(min(low, *means) / 1.1, max(high, *means) * 1.1)
-    plots.log_axis(ax.yaxis)
-    ax.set_ylabel(f"MSE, {ratio_name}, log axis")
+    low, high = plots.room_for(means, *ends)
+    ax.set_ylim(low / 1.1, high * 1.1)
+    plots.log_axis(ax.yaxis, f"MSE, {ratio_name}")
     plots.legend_above(ax)
     dot = {"color": plots.DARK, "marker": "o", "markersize": 4}
     for x, one in enumerate(curve):

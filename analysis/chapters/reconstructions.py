@@ -33,10 +33,7 @@ class Picture(NamedTuple):
 
 
 def shown_trials(run: Run) -> dict[str, pd.Series]:
-    """The trials whose images are shown, the first seed of each, by what they are called.
-
-    They are the two that are compared, the other reference settings and the search's winners.
-    """
+    """The first seed's trials of the reference (the two compared first) and of the winners."""
     order = {name: place for place, name in enumerate(run.pair)}
     reference = sorted(run.reference, key=lambda one: order.get(one.label, 2))
     named = [(one.label, one) for one in reference]
@@ -50,11 +47,10 @@ def shown_trials(run: Run) -> dict[str, pd.Series]:
 
 
 def digit_rows(run: Run, shown: Mapping[str, pd.Series]) -> dict[str, pd.DataFrame]:
-    """The random test digits of each trial, as far as all have the same.
+    """The random test digits of each trial, in one order, as far as all have the same.
 
-    Returns:
-        Rows of the run's reconstructions, indexed by `test_index` in one order, by the trial's
-        name. A trial that lacks a digit of the first one is left out.
+    Rows of the run's reconstructions, indexed by `test_index`, by the trial's name. A trial that
+    lacks a digit of the first one is left out.
     """
     random = run.reconstructions[run.reconstructions["choice"] == schema.CHOICES[0]]
     rows: dict[str, pd.DataFrame] = {}
@@ -74,25 +70,21 @@ def images(pixels: pd.Series) -> Images:
 
 
 def drawing(rows: Mapping[str, pd.DataFrame]) -> Drawing:
-    """Digits above their reconstructions, a labelled row each.
-
-    `rows` is of `digit_rows`.
-    """
+    """Digits above their reconstructions, a labelled row each, of `digit_rows`."""
     first = next(iter(rows.values()))
     data = {ORIGINAL: images(first["original"])}
     data |= {name: images(its["reconstruction"]) for name, its in rows.items()}
     around = ((0, 0), (0, 0), (1, 1), (1, 1))  # white pixels
     tiles = np.pad(255 - np.stack(list(data.values())), around, constant_values=255)
     n_rows, n, height, width = tiles.shape
-    with plots.style():
-        figure, ax = plots.new_figure(ROW_INCHES * n_rows + 0.15)
-        sheet = tiles.transpose(0, 2, 1, 3).reshape(n_rows * height, n * width)
-        ax.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        ax.set_xticks([])
-        ax.set_yticks([height * (row + 0.5) for row in range(n_rows)], list(data))
-        ax.tick_params(length=0)
-        ax.grid(visible=False)
-        ax.spines[:].set_visible(False)
+    figure, ax = plots.new_figure(ROW_INCHES * n_rows + 0.15)
+    sheet = tiles.transpose(0, 2, 1, 3).reshape(n_rows * height, n * width)
+    ax.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([height * (row + 0.5) for row in range(n_rows)], list(data))
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
     return Drawing(NAME, figure)
 
 
@@ -104,13 +96,7 @@ def source(image: Images) -> str:
 
 
 def pictures(rows: pd.DataFrame, name: str, noun: str) -> dict[str, list[Picture]]:
-    """Originals and their reconstructions by a model.
-
-    Args:
-        rows: of the run's reconstructions.
-        name: of the model.
-        noun: what stands before an image's label, such as "digit".
-    """
+    """Originals and their reconstructions by a model; `noun` stands before an image's label."""
     labels = ["" if pd.isna(label) else str(label) for label in rows["label"]]
     named, mse = [f"{noun} {x}" if x else "image" for x in labels], list(map(digits, rows["mse"]))
     alts = [f"{what} by {name}, MSE {its}" for what, its in zip(named, mse, strict=True)]

@@ -20,7 +20,7 @@ from study.folder import schema
 
 PROGRESS: Final = "figure-search"
 PROGRESS_SECONDS: Final = "figure-search-seconds"
-OBJECTIVE_LABEL: Final = f"Validation MSE, {plots.MSE_UNIT}, log axis"
+OBJECTIVE_LABEL: Final = f"Validation MSE, {plots.MSE_UNIT}"
 STATE_MARKERS: Final = {schema.PRUNED: "x", schema.DIVERGED: "v", schema.FAILED: "P"}
 MARKS: Final = {schema.PRUNED: "×", schema.DIVERGED: "▼", schema.FAILED: "✚"}  # as they are drawn
 # What a trial kept its device busy with.
@@ -31,10 +31,9 @@ def search_progress(trials: pd.DataFrame) -> pd.DataFrame:
     """The search's trials in the order of the table, numbered from 1 for each model.
 
     Returns:
-        Their rows with the columns number, seconds (what the model's trials have kept devices busy
-        with so far, this one included; what was not recorded counts nothing), value (the objective
-        of a completed trial, otherwise missing) and best (the least value so far, missing before
-        the first).
+        Their rows with the columns number, seconds (of devices, of the model's trials so far and
+        this one; what was not recorded counts nothing), value (the objective of a completed trial,
+        otherwise missing) and best (the least value so far, missing before the first).
     """
     search = trials[trials["group"] == schema.SEARCH].reset_index(drop=True)
     value = search[schema.OBJECTIVE].where(search["state"] == schema.COMPLETED)
@@ -48,11 +47,10 @@ def search_progress(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def spent(trials: pd.DataFrame) -> pd.DataFrame:
-    """What each architecture's search took, whatever became of its trials.
+    """What each architecture's search took, whatever became of its trials, by model.
 
-    Returns:
-        Columns n_trials, n_completed, n_untimed (trials without recorded training time, which
-        count nothing) and seconds, indexed by model, conv first.
+    Columns n_trials, n_completed, n_untimed (trials without recorded training time, which count
+    nothing) and seconds.
     """
     search = trials[trials["group"] == schema.SEARCH]
     table = pd.DataFrame(
@@ -179,9 +177,7 @@ def n_trials(run: Run, model: str | None = None) -> str:
 def drawing(run: Run, by: Literal["number", "seconds"]) -> Drawing | None:
     """Best objective so far against the trials or the device seconds, a step line a model.
 
-    Trials without a final value are marks at the bottom, a row a model: they have no height.
-
-    None if no trial has a value.
+    Trials without a final value are marks at the bottom, a row a model. None if none has one.
     """
     data = search_progress(run.trials)
     data = data.assign(x=data[by].astype(float), label=data["model"])
@@ -199,21 +195,18 @@ def drawing(run: Run, by: Literal["number", "seconds"]) -> Drawing | None:
         texts = list(known["trial_id"].map(trial_words(run)))
         dots, label = look | {"linestyle": "none", "alpha": 0.75}, f"{model}, completed"
         some.append(Marks(dots, known["x"], known["value"], label, texts, place))
-    with plots.style():
-        figure, ax = plots.new_figure(4.0)
-        points = plots.marks(ax, some)
-        plots.log_scale(ax.yaxis)
-        colors = {model: looks[model]["color"] for model in models}
-        strip(ax, data[data["state"].isin(STATE_MARKERS)], colors)
-        if by == "number":
-            plots.epoch_axis(ax, data["number"].max())
-        else:
-            plots.log_axis(ax.xaxis)
-        plots.log_axis(ax.yaxis)
-        seconds = "Device time of the model's search (s), log axis"
-        ax.set_xlabel("Search trial of the model" if by == "number" else seconds)
-        ax.set_ylabel(OBJECTIVE_LABEL)
-        plots.legend_above(ax)
+    figure, ax = plots.new_figure(4.0)
+    points = plots.marks(ax, some)
+    plots.log_scale(ax.yaxis)
+    colors = {model: looks[model]["color"] for model in models}
+    strip(ax, data[data["state"].isin(STATE_MARKERS)], colors)
+    if by == "number":
+        plots.epoch_axis(ax, data["number"].max())
+        ax.set_xlabel("Search trial of the model")
+    else:
+        plots.log_axis(ax.xaxis, "Device time of the model's search (s)")
+    plots.log_axis(ax.yaxis, OBJECTIVE_LABEL)
+    plots.legend_above(ax)
     series = [(model, looks[model]) for model in models]
     name = PROGRESS if by == "number" else PROGRESS_SECONDS
     return Drawing(name, figure, points, series, "point")

@@ -84,10 +84,7 @@ def rows(run: Run, model: str) -> list[list[str]]:
 
 
 def drawing(run: Run, model: str) -> Drawing | None:
-    """The ratio of each neighbour's validation MSE to the reference's, with its interval.
-
-    None if no neighbour has a ratio.
-    """
+    """The ratio of each neighbour's validation MSE to the reference's; None if none has one."""
     found = [one for one in neighbours(run, model) if not one.is_reference]
     ratios = [one.ratio() or Estimate(np.nan, 0) for one in found]
     if not sum(ratio.n for ratio in ratios):
@@ -101,16 +98,15 @@ def drawing(run: Run, model: str) -> Drawing | None:
     factors, spread = [factor(one)[0] for one in found], spread_of(run, model)
     breaks = [n for n in range(1, len(found)) if factors[n] != factors[n - 1]]
     ends = [1 + spread, 1 / (1 + spread)] if spread else []
-    with plots.style():
-        figure, ax = plots.new_figure(1.3 + ROW_INCHES * len(found))
-        look = {"neighbours": plots.looks_of(run.models)[model]}
-        always = (1.0, *ends)
-        points = plots.forest(ax, data, look, always=always, beside=beside, breaks=breaks)
-        if ends:
-            band = ax.axvspan(*ends, color="#c4c4c4", alpha=0.8, linewidth=0, zorder=0.5)
-            band.set_label("the reference's spread over seeds (sd)")
-        ax.set_xlabel("Validation MSE ÷ the reference's, log axis")
-        plots.legend_above(ax, 1)
+    figure, ax = plots.new_figure(1.3 + ROW_INCHES * len(found))
+    look = {"neighbours": plots.looks_of(run.models)[model]}
+    always = (1.0, *ends)
+    points = plots.forest(ax, data, look, always=always, beside=beside, breaks=breaks)
+    if ends:
+        band = ax.axvspan(*ends, color="#c4c4c4", alpha=0.8, linewidth=0, zorder=0.5)
+        band.set_label("the reference's spread over seeds (sd)")
+    ax.set_xlabel("Validation MSE ÷ the reference's, log axis")
+    plots.legend_above(ax, 1)
     return Drawing(f"{SENSITIVITY}-{model}", figure, points, by="point")
 
 

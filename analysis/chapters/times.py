@@ -47,14 +47,7 @@ def timed(run: Run) -> list[Setting]:
 
 
 def drawing(run: Run, found: list[Setting], stated: Mapping[str, float], paper: str) -> Drawing:
-    """A row a model: a dot a seed, their mean, and what the paper states; log axis.
-
-    Args:
-        run: a run.
-        found: its settings with times.
-        stated: the seconds that the paper states, by setting.
-        paper: what it is called.
-    """
+    """A row a model: a dot a seed, their mean, and the seconds that a paper states; log axis."""
     looks, labels, some = plots.looks_of(run.models), [], []
     for row, one in enumerate(found):
         look, values = looks[one.model], one.by_seed(SECONDS)
@@ -80,8 +73,6 @@ def chapter(run: Run) -> dict[str, Any]:
     return {
         "found": found,
         "paper": paper,
-        "pair": run.pair,
-        "ratio_name": run.ratio_name,
         "ratio": run.pair_ratio(SECONDS),
         "stated": stated,
         "claim": claim,

@@ -10,6 +10,7 @@ from analysis.phrases import (
     count,
     digits,
     label_of,
+    state_words,
     value_words,
     values_words,
     without_home,
@@ -30,11 +31,7 @@ MEASURED: Final = {
     "wall_seconds": "Wall s",
 }
 FILTERED: Final = {"Group": "group", "Model": "architecture", "State": "state"}
-NOT_AVERAGED: Final = {
-    schema.RUNNING: "not ended",
-    schema.FAILED: schema.FAILED,
-    schema.DIVERGED: schema.DIVERGED,
-}
+NOT_AVERAGED: Final = (schema.RUNNING, schema.FAILED, schema.DIVERGED)
 
 
 def state_rows(trials: pd.DataFrame) -> list[list[str]]:
@@ -80,8 +77,7 @@ def chapter(run: Run) -> dict[str, Any]:
     columns = columns_of(trials)
     places, used = list(columns), list(columns.values())
     bad = trials[trials["state"].isin([schema.DIVERGED, schema.FAILED])]
-    constant = [name for name in SETTING if trials[name].nunique() == 1]
-    same = {name: trials[name].dropna().iloc[0] for name in constant}
+    same = {n: trials[n].dropna().iloc[0] for n in SETTING if trials[n].nunique() == 1}
     counts = trials["state"].value_counts()
     n_zero = int((trials[list(schema.METRICS)] == 0).any(axis=1).sum())
     told = ["trial_id", "group", "architecture", "state"]
@@ -103,5 +99,5 @@ def chapter(run: Run) -> dict[str, Any]:
             if trials[name].nunique() > 1
         },
         "folded": len(trials) > OPEN_AT_MOST,
-        "not_averaged": [(counts[s], words) for s, words in NOT_AVERAGED.items() if s in counts],
+        "not_averaged": [(counts[s], state_words(s)) for s in NOT_AVERAGED if s in counts],
     }

@@ -32,7 +32,7 @@ def why_not(run: Run) -> str:
     for sampler in run.samplers:
         if sampler != "random":
             return f"the sampler {sampler} proposed its trials"
-    if run.manifest["spec"].get("given_trials", True):
+    if run.manifest["spec"]["given_trials"]:
         return "some of its trials were given"
     if (run.searched["state"] == schema.PRUNED).any():
         return "some of its trials were pruned"
@@ -47,8 +47,7 @@ def samples(run: Run) -> dict[str, tuple[list[float], float]]:
     A diverged trial is worse than any other: its objective is infinite. One that failed through no
     fault of its setting, or has not ended, says nothing.
     """
-    ended = run.searched
-    ended = ended[ended["state"].isin((schema.COMPLETED, schema.DIVERGED))]
+    ended = run.searched[run.searched["state"].isin((schema.COMPLETED, schema.DIVERGED))]
     value = ended[schema.OBJECTIVE].where(ended["state"] == schema.COMPLETED, math.inf)
     found = {}
     for model in models_of(ended):
@@ -127,39 +126,31 @@ def sentences(run: Run) -> list[str]:
 
 def drawing(run: Run, curves: Mapping[str, pd.DataFrame], by: str) -> Drawing:
     """The best of k against k, or against the `seconds` that k trials take; log axes."""
-    looks, points = plots.looks_of(run.models), []
-    with plots.style():
-        figure, ax = plots.new_figure(4.0)
-        for place, (model, its) in enumerate(curves.items()):
-            look, x, median = looks[model] | {"marker": ""}, its[by], its["median"]
-            known, thin = np.isfinite(median), {"linewidth": 1, "alpha": 0.7}
-            texts = [
-                f"{model}, best of {row.k}: median {digits(row.median)} ({digits(row.low)} to"
-                f" {digits(row.high)}), expected {digits(row.mean)}"
-                for row in its[known].itertuples()
-            ]
-            some = [
-                Marks({"linestyle": "-"} | look, x, median.where(known), f"{model}, median"),
-                Marks(look | thin | {"linestyle": ":"}, x, its["mean"], f"{model}, expected"),
-            ]
-            some = [one._replace(series=place) for one in some]
-            some[0] = some[0]._replace(x=x[known], y=median[known], texts=texts)
-            points += plots.marks(ax, some)
-        ax.set_yscale("log")
-        limits = ax.get_ylim()  # of the curves: a band may reach 0 or infinity
-        for place, (model, its) in enumerate(curves.items()):
-            ends = its["low"].clip(*limits), its["high"].clip(*limits)
-            band = {"color": looks[model]["color"], "alpha": 0.2, "linewidth": 0}
-            plots.tag(ax.fill_between(its[by], *ends, **band), place)
-        ax.set_ylim(limits)
-        ax.set_xlabel(
-            "Random settings tried, k" if by == "k" else "Device time of k trials (s), log axis"
-        )
-        ax.set_ylabel(OBJECTIVE_LABEL)
-        ax.set_xscale("log")
-        for axis in (ax.xaxis, ax.yaxis):
-            plots.log_axis(axis)
-        plots.legend_above(ax)
+    looks, some = plots.looks_of(run.models), []
+    for place, (model, its) in enumerate(curves.items()):
+        look, known = looks[model] | {"marker": ""}, its[np.isfinite(its["median"])]
+        texts = [
+            f"{model}, best of {row.k}: median {digits(row.median)} ({digits(row.low)} to"
+            f" {digits(row.high)}), expected {digits(row.mean)}"
+            for row in known.itertuples()
+        ]
+        some.append(Marks(look, known[by], known["median"], f"{model}, median", texts, place))
+        thin = look | {"linestyle": ":", "linewidth": 1, "alpha": 0.7}
+        some.append(Marks(thin, its[by], its["mean"], f"{model}, expected", series=place))
+    figure, ax = plots.new_figure(4.0)
+    points = plots.marks(ax, some)
+    ax.set(xscale="log", yscale="log")
+    limits = ax.get_ylim()  # of the curves: a band may reach 0 or infinity
+    for place, (model, its) in enumerate(curves.items()):
+        ends = its["low"].clip(*limits), its["high"].clip(*limits)
+        band = {"color": looks[model]["color"], "alpha": 0.2, "linewidth": 0}
+        plots.tag(ax.fill_between(its[by], *ends, **band), place)
+    ax.set_ylim(limits)
+    plots.log_axis(ax.xaxis, "" if by == "k" else "Device time of k trials (s)")
+    plots.log_axis(ax.yaxis, OBJECTIVE_LABEL)
+    if by == "k":
+        ax.set_xlabel("Random settings tried, k")
+    plots.legend_above(ax)
     series = [(model, looks[model]) for model in curves]
     return Drawing(FIGURES[by], figure, points, series, "point")
 

@@ -37,8 +37,7 @@ def by_model(run: Run) -> dict[str, Setting]:
 def chosen_by(run: Run, winner: Setting) -> tuple[Estimate | None, Setting | None]:
     """The validation MSE by which a winner was chosen, and the finalist that it was, if any.
 
-    It is the finalist's mean over fresh seeds, or else that of the search trial with the same
-    setting; None if the run has neither.
+    It is the finalist's mean over fresh seeds, or else that of the search trial of the setting.
     """
     fresh = next((one for one in run.of(schema.FINALIST) if one.label == winner.label), None)
     if fresh is not None and (mean := fresh.mean()):
@@ -80,10 +79,7 @@ def how_tuned(run: Run) -> str:
 
 
 def tuned_sentence(run: Run) -> str:
-    """Which model's winner is ahead: of conv and dense, or the best beside the next of others.
-
-    "" if these two have no winners of the same seeds.
-    """
+    """Which model's winner is ahead: of conv and dense, or the best beside the next of others."""
     found = by_model(run)
     models: list[str] = list(schema.MODELS)
     if not set(found) <= set(models):

@@ -28,10 +28,11 @@ _UNBROKEN: Final = re.compile(
 )
 # Where nothing is kept together: tags, and what has its own rules.
 _APART: Final = re.compile(
-    r"(<(pre|form|summary|h\d)\b.*?</\2>|<table class=\"sortable\">.*?</table>|<[^>]*>)", re.DOTALL
+    r"(<(pre|form|summary|h\d)\b.*?</\2>|<table class=\"sortable\">.*?</table>|<figure>.*?</figure>"
+    r"|<[^>]*>)",
+    re.DOTALL,
 )
 _NO_FIGURES: Final = re.compile(r'<div class="figures">\s*</div>')
-_FIGURE: Final = re.compile(r"<!--figure (\S+)-->")
 
 
 class Chapter(NamedTuple):
@@ -39,7 +40,7 @@ class Chapter(NamedTuple):
 
     key: str  # of its anchor
     title: str
-    html: Markup  # without its figures, which have places in it
+    html: Markup
     gaps: list[str]  # what the run cannot show of the topic
 
 
@@ -54,6 +55,7 @@ class Book:
         self.rests_on = rests_on
         self.chapters: list[Chapter] = []
         self.figures: dict[str, plots.Finished] = {}
+        self._seen: dict[str, str] = {}  # figures as HTML
         self._gaps: list[str] = []
         self._environment = Environment(
             loader=PackageLoader("analysis", "page"),
@@ -75,12 +77,7 @@ class Book:
             its.globals[name] = getattr(self._macros, name)
 
     def chapter(self, key: str, **values: Any) -> Chapter:
-        """Fills `chapters/KEY.html.j2`, and adds the chapter to the page.
-
-        Args:
-            key: of the chapter.
-            values: what its template says.
-        """
+        """Fills `chapters/KEY.html.j2` with some values, and adds the chapter to the page."""
         self._gaps = []
         module: Any = self._environment.get_template(f"chapters/{key}.html.j2").make_module(values)
         title = str(getattr(module, "title", ""))  # the first screen has none
@@ -103,14 +100,15 @@ class Book:
     def _figure(
         self, drawing: plots.Drawing, *, seen: bool = True, rests_on: str = "", **words: str
     ) -> Markup:
-        """Finishes a drawing and keeps its place; one that is not seen has files alone.
+        """Finishes a drawing and shows it; one that is not seen has files alone.
 
-        `words` are those of `analysis.plots.finish`; `rests_on` is by default what the page's do.
+        `words` are those of `analysis.plots.finish`.
         """
         plain = {name: " ".join(str(text).split()) for name, text in words.items()}
         finished = plots.finish(drawing, rests_on or self.rests_on, **plain)
         self.figures[drawing.name] = finished
-        return Markup(f"<!--figure {drawing.name}-->") if seen else Markup("")
+        html = self._seen[drawing.name] = str(self._macros.figure(finished)) if seen else ""
+        return Markup(html)
 
     def render(
         self, title: str, name: str, first: Chapter, figure: str, basis: list[tuple[str, str]]
@@ -121,33 +119,31 @@ class Book:
             title: of the browser's tab.
             name: of the study.
             first: the first screen.
-            figure: the name of the one figure that shows the answer there; "" for none.
+            figure: the name of its figure, which no chapter shows then; "" for none.
             basis: what holds for the whole page, by name.
         """
         script = _resource("page.js")
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        chapters = [c for c in self.chapters if c is not first]
+        shown = self._seen.get(figure, "")
+        # It stands there and in no chapter.
+        rest = [
+            c._replace(html=Markup(_NO_FIGURES.sub("", str(c.html).replace(shown, ""))))
+            for c in self.chapters
+            if c is not first
+        ]
         html = self._environment.get_template("page.html.j2").render(
             title=title,
             name=name,
             first=first,
-            figure=self._macros.figure(self.figures[figure]) if figure in self.figures else "",
+            figure=Markup(shown),
             basis=basis,
-            chapters=[c._replace(html=self._with_figures(c.html, figure)) for c in chapters],
-            gaps=[gap for chapter in chapters for gap in chapter.gaps],
+            chapters=rest,
+            gaps=[gap for chapter in rest for gap in chapter.gaps],
             style=Markup(_resource("page.css")),
             script=Markup(script),
             script_hash=f"sha256-{digest}",
         )
         return html.lstrip()  # macros leave empty lines
-
-    def _with_figures(self, html: str, first: str) -> Markup:
-        """A chapter with its figures in their places, but for the one of the first screen."""
-
-        def drawn(place: re.Match[str]) -> str:
-            return "" if place[1] == first else str(self._macros.figure(self.figures[place[1]]))
-
-        return Markup(_NO_FIGURES.sub("", _FIGURE.sub(drawn, str(html))))
 
     @property
     def files(self) -> dict[str, bytes]:

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 HEADINGS = ("h1", "h2", "h3", "summary")
-BLOCKS = (*HEADINGS, "p", "li", "pre", "figcaption", "dt", "dd")
-HIDDEN = ("svg", "script", "form")
+BLOCKS = (*HEADINGS, "p", "li", "pre", "dt", "dd")
+HIDDEN = ("figure", "script", "form")
 
 
 class Block(NamedTuple):

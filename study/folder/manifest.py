@@ -18,7 +18,8 @@ from study.folder.tables import ABSENT, RESTORE
 # What a manifest must have to be read; a dot leads into a dictionary.
 KEYS: Final = (
     *("name", "status", "started_utc", "finished_utc", "wall_seconds", "command", "versions"),
-    *("spec.preset", "code.version", "code.git_commit", "code.git_dirty", "data.source"),
+    *("spec.preset", "spec.given_trials", "spec.samplers", "spaces", "data.source"),
+    *("code.version", "code.git_commit", "code.git_dirty"),
     *("hardware.cpu", "hardware.n_cpus", "hardware.memory_gib", "hardware.gpus"),
     *("resources.cpus_per_trial", "resources.gpus_per_trial", "resources.max_concurrent"),
 )
@@ -52,31 +53,6 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
                 raise RunFolderError(f"{name} has no {key!r}; {RESTORE}.")
             found = found[part]
     return manifest
-
-
-# The built-in spaces of studies whose manifest does not tell what was searched.
-_SEARCHED_BEFORE: Final = [
-    ["batch_size", {"grid": [64, 128, 256, 512, 1000]}],
-    ["latent_filters", {"grid": [8, 16]}],
-    ["hidden_units", {"grid": [64, 128, 256, 512]}],
-    ["dropout", {"grid": [0.0, 0.1]}],
-    ["learning_rate", {"low": 0.05, "high": 5.0, "log": True}],
-    ["one_minus_momentum", {"low": 0.05, "high": 1.0, "log": True}],
-]
-
-
-def spaces_of(manifest: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """The spaces that a study has searched, each model's; a list for each time they were widened.
-
-    Each is a dictionary with the model and `searched`: pairs of a parameter and how it was searched
-    (`low`, `high` and `log` of a range, or the `grid` of a list).
-    """
-    if "spaces" in manifest:
-        return list(manifest["spaces"])
-    spec = manifest["spec"]
-    custom = {space["model"]: space for space in spec.get("spaces", [])}
-    models = spec.get("models", schema.MODELS)
-    return [[custom.get(m, {"model": m, "searched": _SEARCHED_BEFORE}) for m in models]]
 
 
 class Manifest:

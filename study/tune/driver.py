@@ -24,7 +24,7 @@ from convae.results import Fallback
 from convae.shapes import ProgramId, ProgramShape
 from study.folder import schema
 from study.folder.lock import DriverLock
-from study.folder.manifest import Manifest, read_manifest, spaces_of
+from study.folder.manifest import Manifest, read_manifest
 from study.folder.storage import RunFolder, RunFolderError
 from study.plan.lanes import (
     ModelLanes,
@@ -138,7 +138,7 @@ def run_study(
             stack.callback(lock.release)
         ledger = Ledger(folder, resume=earlier is not None)
         spaces = [spec.space_of(model).to_dict() for model in spec.models if spec.share]
-        searched = spaces_of(earlier) if earlier else []
+        searched = earlier["spaces"] if earlier else []
         manifest = Manifest(
             folder,
             command,

@@ -10,6 +10,7 @@ import pandas as pd
 from rows import Trial, tables
 from synthetic_runs import MANIFEST
 
+from analysis import plots
 from analysis.answer import answer
 from analysis.load import Run
 from analysis.page import Book, Chapter
@@ -32,8 +33,9 @@ def run_of_trials(*pairs: Trial, images: pd.DataFrame | None = None, **manifest:
 def chapter_of(run: Run, key: str) -> tuple[Chapter, Book]:
     """A chapter of a run's report, and the book that holds its figures."""
     book = Book("on this machine")
-    values = importlib.import_module(f"analysis.chapters.{key}").chapter(run)
-    return book.chapter(key, run=run, **values), book
+    with plots.style():
+        values = importlib.import_module(f"analysis.chapters.{key}").chapter(run)
+        return book.chapter(key, run=run, **values), book
 
 
 def screen(*pairs: Trial, question: str = "", **manifest: Any) -> str:

@@ -26,7 +26,9 @@ MANIFEST = {
     "spec": {
         **{"preset": "quick", "epochs": 3, "batch_size": 256, "n_finalists": 0, "question": ""},
         **{"objective": schema.MSE_ALONE, "custom_models": [], "paper": REPORT.to_dict()},
+        **{"given_trials": True, "sampler": "tpe", "samplers": []},
     },
+    "spaces": [[]],
     "readings": readings_of(PRESETS["audit"]),
     "code": {"version": "0.1.0", "git_commit": "abc123", "git_dirty": False},
     "versions": {"python": "3.11.7", "tensorflow": "2.21.0"},
@@ -107,6 +109,17 @@ def write_quick_run(folder: Path) -> Path:
     """Writes a finished run of 3 epochs and one seed, with a search and reconstructions."""
     shown = ("reference-conv-8-0", "reference-dense-512-0")
     return write_run(folder, *quick_trials(), shown=shown)
+
+
+def searched(model: str = "conv", number: int = 0, mse: float = 0.02, **changes: Any) -> Trial:
+    """A search trial whose validation MSE ends at a value."""
+    named = {"trial_id": f"search-{model}-{number}", "group": schema.SEARCH}
+    return trial(model, mse=[0.05, mse], **named | changes)
+
+
+def winner(model: str, seed: int, mse: float, **changes: Any) -> Trial:
+    """A winner's trial of a seed whose test MSE ends at a value."""
+    return trial(model, seed=seed, mse=[0.05, 0.04, mse], group=schema.WINNER, **changes)
 
 
 # A setting's effective learning rate at which the synthetic validation MSE is least.

@@ -12,6 +12,7 @@ from synthetic_runs import (
     finalist_trials,
     quick_trials,
     search_trials,
+    winner,
 )
 
 from analysis.page.text import blocks, lines
@@ -22,11 +23,8 @@ def plain(*models: tuple[str, int], n: int = 2) -> list[Trial]:
     return [trial(model, size, seed, 50) for model, size in models for seed in range(n)]
 
 
-def winner(model: str, ends: list[float]) -> list[Trial]:
-    return [
-        trial(model, seed=seed, mse=[0.06, 0.03, end], group=schema.WINNER)
-        for seed, end in enumerate(ends)
-    ]
+def winners(model: str, ends: list[float]) -> list[Trial]:
+    return [winner(model, seed, end) for seed, end in enumerate(ends)]
 
 
 def short(html: str) -> str:
@@ -65,7 +63,7 @@ FAILED = [trial(model, state=schema.FAILED, test_mse=None) for model in schema.M
         (plain(("conv", 8), UNET), "Unet, at the reference setting."),
         (plain(("conv", 8), UNET, n=1), "One seed cannot tell."),
         (search_trials("unet", 4), "A search alone."),
-        (winner("unet", [0.002]), "No reference to compare with."),
+        (winners("unet", [0.002]), "No reference to compare with."),
         (finalist_trials("unet", FINALISTS), "No reference to compare with."),
         ([trial("unet", state=schema.FAILED, test_mse=None)], "Nothing to compare yet."),
     ],
@@ -94,7 +92,10 @@ def test_custom_trials_answer_their_authors_question(half: list, double: list, s
 @pytest.mark.parametrize(
     ("pairs", "said"),
     [
-        ([*winner("conv", [0.01, 0.0101]), *winner("dense", [0.02, 0.0202])], "Tuned, conv: 0.50"),
+        (
+            [*winners("conv", [0.01, 0.0101]), *winners("dense", [0.02, 0.0202])],
+            "Tuned, conv: 0.50",
+        ),
         (finalist_trials("conv", FINALISTS), "Tuned to learning rate 2: 0.50 times the reference"),
         ([trial(state=schema.RUNNING, mse=[0.06])], "Nothing to compare yet."),
         (custom_trials("conv", "learning_rate", RATES), "Conv learning_rate=2.0."),
@@ -108,7 +109,7 @@ def test_what_is_said_on_first_screens():
     """Each kind whole, so that a change of any word is seen."""
     depends = audit_trials(factors={schema.CONV: {}, schema.DENSE: {"sigmoid": 6.0}})
     long, brief = ending_at([0.016, 0.0161], [0.008, 0.0081]), ending_at([0.02], [0.04], 3)
-    tuned = [*winner("conv", [0.01]), *winner("dense", [0.005])]
+    tuned = [*winners("conv", [0.01]), *winners("dense", [0.005])]
     searched = [*finalist_trials("conv", FINALISTS), trial(group=schema.SEARCH, mse=[0.02])]
     fashion = {"data": MANIFEST["data"] | {"name": "Fashion-MNIST"}}
     screens = {

@@ -20,6 +20,18 @@ def claim_about(words: str, pairs: list[Trial]) -> Judged:
     return found
 
 
+STEPS = (1, 1.001, 1.002)  # from a seed to the next one
+
+
+def sizes(ends: dict[int, list[float]]) -> list[Trial]:
+    """Dense models whose MSE ends at the values, a seed each, by size."""
+    return [
+        trial("dense", size, seed, mse=np.geomspace(0.05, last, 50))
+        for size, its in ends.items()
+        for seed, last in enumerate(its)
+    ]
+
+
 @pytest.mark.parametrize(
     ("conv", "dense", "verdict", "words"),
     [
@@ -95,11 +107,7 @@ def test_times_are_never_comparable():
     ],
 )
 def test_dense_sizes(other, best, null):
-    run = [
-        trial("dense", size, seed, mse=np.geomspace(0.05, last * (1 + 0.001 * seed), 50))
-        for size, last in ((512, 0.004), (256, other))
-        for seed in range(3)
-    ]
+    run = sizes({512: [0.004 * step for step in STEPS], 256: [other * step for step in STEPS]})
     assert claim_about("best dense size", run).verdict == best
     assert claim_about("almost not at all", run).verdict == null
 
@@ -111,12 +119,7 @@ def test_one_dense_size_cannot_be_the_best():
 
 
 def test_a_difference_within_the_seeds_decides_nothing():
-    ends = {512: (0.004, 0.005, 0.006), 256: (0.0052, 0.0048, 0.0059)}
-    run = [
-        trial("dense", size, seed, mse=np.geomspace(0.05, last, 50))
-        for size, its in ends.items()
-        for seed, last in enumerate(its)
-    ]
+    run = sizes({512: [0.004, 0.005, 0.006], 256: [0.0052, 0.0048, 0.0059]})
     assert claim_about("best dense size", run).verdict == "undecided"
     assert claim_about("almost not at all", run).verdict == "undecided"
 
@@ -174,10 +177,8 @@ VALUE = {"of": "conv", "measure": "test_mse"}
     ],
 )
 def test_another_papers_claims_are_judged_by_the_same_rules(fields, verdict, reason):
-    conv, dense, other = [0.0040, 0.0041, 0.0039], [0.0080, 0.0079, 0.0081], [0.02, 0.021, 0.022]
-    smaller = [
-        trial("dense", 256, seed, mse=np.geomspace(0.06, end, 50)) for seed, end in enumerate(other)
-    ]
+    conv, dense = [0.0040, 0.0041, 0.0039], [0.0080, 0.0079, 0.0081]
+    smaller = sizes({256: [0.02, 0.021, 0.022]})
     claim = Claim(says="It is so.", models=("dense",), **fields)
     spec = MANIFEST["spec"] | {"paper": Paper(claims=(claim,)).to_dict()}
     (found,) = claims.claims_of(run_of_trials(*ending_at(conv, dense), *smaller, spec=spec))

@@ -5,29 +5,19 @@ from pathlib import Path
 import pytest
 from pages import run_of_trials, screen
 from rows import trial
-from synthetic_runs import MANIFEST
+from synthetic_runs import searched
 
 from analysis.answer import answer
 from analysis.edges import edge_sentence, edges
 from analysis.load import read_run
-from study.folder import schema
 
 STANDARD = Path(__file__).parents[2] / "benchmarks" / "results" / "standard-cpu"
 
 
-def search(*settings: dict, **searched: dict):
+def search(*settings: dict, **space: dict):
     """A run of search trials of dense, the best first, in a space."""
-    rows = [
-        trial(
-            "dense",
-            group=schema.SEARCH,
-            trial_id=f"search-{i}",
-            mse=[0.1, 0.01 + i / 1e4],
-            **values,
-        )
-        for i, values in enumerate(settings)
-    ]
-    spaces = [[{"model": "dense", "searched": list(searched.items())}]]
+    rows = [searched("dense", i, 0.01 + i / 1e4, **its) for i, its in enumerate(settings)]
+    spaces = [[{"model": "dense", "searched": list(space.items())}]]
     return run_of_trials(*rows, spaces=spaces)
 
 
@@ -94,4 +84,3 @@ def test_ends_beyond_which_nothing_is_valid_words_and_truth_values_are_no_edges(
 def test_a_run_without_a_search_has_none():
     assert names(run_of_trials(trial())) == []
     assert "best settings lie" not in screen(trial(), trial("dense"))
-    assert "spaces" not in MANIFEST

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from pages import chapter_of, run_of_trials, screen, text_of
-from rows import Trial, trial
-from synthetic_runs import MANIFEST, finalist_trials
+from rows import Trial
+from synthetic_runs import MANIFEST, finalist_trials, searched, winner
 
 from analysis.chapters import finalists, winners
 from analysis.load import Run
@@ -17,12 +17,11 @@ FIRST, SECOND = [0.0060, 0.0062, 0.0064], [0.0055, 0.0056, 0.0057]
 REFERENCE = [0.0070, 0.0072, 0.0071]
 
 
-def searched(number: int, mse: float, **changes: Any) -> Trial:
-    changes = {"group": schema.SEARCH, "trial_id": f"search-conv-{number:03d}"} | changes
-    return trial("conv", mse=[0.06, mse], **changes)
-
-
-SEARCH = (searched(0, 0.0060), searched(1, 0.0050, **FAST), searched(2, 0.0052, **FASTER))
+SEARCH = (
+    searched(mse=0.0060),
+    searched("conv", 1, 0.0050, **FAST),
+    searched("conv", 2, 0.0052, **FASTER),
+)
 
 
 def finals(first: Any = FIRST, second: Any = SECOND, reference: Any = REFERENCE) -> list[Trial]:
@@ -77,8 +76,8 @@ def test_every_outcome_has_its_sentence(pairs, sentence):
 
 
 def test_a_winner_is_known_by_its_finalists_mean():
-    won = [trial("conv", seed=s, mse=[0.005], group=schema.WINNER, **FASTER) for s in (0, 1)]
-    lucky = trial("conv", seed=0, mse=[0.009], group=schema.WINNER, trial_id="old", **FAST)
+    won = [winner("conv", seed, 0.005, **FASTER) for seed in (0, 1)]
+    lucky = winner("conv", 0, 0.009, trial_id="old", **FAST)
     run = run_of(*finals(FIRST[:1], SECOND, REFERENCE), *won, lucky)
     first, second = winners.winners(run)  # though 0.0050 < 0.0056
     assert winners.by_model(run) == {"conv": first}
@@ -93,8 +92,8 @@ def test_a_winner_is_known_by_its_finalists_mean():
 
 def test_a_winner_that_is_not_the_best_finalist_is_a_gap():
     gap = "The winner of conv that was tested is not the best finalist's setting."
-    best = trial("conv", mse=[0.005], group=schema.WINNER, **FASTER)
-    other = trial("conv", mse=[0.009], group=schema.WINNER, trial_id="other", **FAST)
+    best = winner("conv", 0, 0.005, **FASTER)
+    other = winner("conv", 0, 0.009, trial_id="other", **FAST)
     chapter, book = chapter_of(run_of(*finals(), other), "search")
     assert gap in chapter.gaps
     assert finalists.FIGURE in book.figures

@@ -10,8 +10,9 @@ import pytest
 from rows import Trial
 from synthetic_runs import MANIFEST, quick_trials, trial, write_run
 
-from analysis.load import DTYPES, RunFolderError, load_manifest, load_reconstructions, load_run
+from analysis.load import DTYPES, load_manifest, load_reconstructions, load_run
 from study.folder import schema
+from study.folder.storage import RunFolderError
 
 
 def test_tables_have_the_schemas_columns_and_dtypes(quick_run: Path):

@@ -13,9 +13,9 @@ from rows import trial
 from synthetic_runs import MANIFEST, write_quick_run, write_run
 
 from analysis import plots
-from analysis.load import RunFolderError
 from analysis.report import main, write_report
 from study.folder import schema
+from study.folder.storage import RunFolderError
 
 FIGURES = (
     "figure-reconstructions",
@@ -208,12 +208,6 @@ def test_only_times_of_trials_that_were_alone_are_compared():
     assert "the times of 2 reference trials with the device alone; 1 shared it" in text
     gap = "gap: No training times to compare: every reference trial shared its device."
     assert gap in text_of(run_of_trials(beside), "times")
-
-
-def test_the_claims_say_which_readings_they_rest_on(tmp_path: Path):
-    trials = [trial("conv", 8, batch_size=64), trial("dense", 512, batch_size=64)]
-    page = page_of(write_run(tmp_path, *trials))
-    assert "batch size 64, latent filters 8, dense hidden activation relu, dense dropout 0" in page
 
 
 def test_an_mse_of_exactly_0_has_no_ratio_and_the_page_is_whole(tmp_path: Path):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic_runs
 from golden import agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from synthetic_runs import (
     neighbour_trials,
     quick_trials,
     search_trials,
+    searched,
 )
 
 from analysis import settings as frame
@@ -27,14 +29,8 @@ TIMED = MANIFEST["spec"] | {"objective": schema.MSE_AND_TIME}
 TUNED = {"learning_rate": 0.25, "momentum": 0.9, "batch_size": 64}
 
 
-def searched(model: str = "conv", number: int = 0, mse: float = 0.02, **changes: Any) -> Trial:
-    """A search trial whose validation MSE ends at a value."""
-    named = {"trial_id": f"search-{model}-{number}", "group": schema.SEARCH}
-    return trial(model, mse=[0.05, mse], **named | changes)
-
-
 def winner(model: str, seed: int, mse: float, **changes: Any) -> Trial:
-    return trial(model, seed=seed, mse=[0.05, 0.04, mse], group=schema.WINNER, **TUNED | changes)
+    return synthetic_runs.winner(model, seed, mse, **TUNED | changes)
 
 
 def lost(trials: list[Trial], state: str = schema.PRUNED, **changes: Any) -> list[Trial]:
@@ -139,19 +135,6 @@ def test_winners_know_what_they_were_chosen_by():
     alone = run_of_trials(winner("conv", 0, 0.02))
     assert winners.chosen_by(alone, winners.winners(alone)[0]) == (None, None)
     assert "no completed reference trial to compare with" in text_of(alone, "search")
-
-
-def test_winners_are_compared_by_seed():
-    run = run_of_trials(
-        *(winner("conv", seed, mse) for seed, mse in enumerate((0.01, 0.02, 0.03))),
-        *(winner("dense", seed, mse) for seed, mse in enumerate((0.005, 0.04))),
-        # Not the winner: another setting, which nothing says was chosen.
-        winner("dense", 2, 0.001, hidden_units=64),
-        searched("dense", **TUNED),
-    )
-    found = winners.by_model(run)
-    ratio = frame.ratio(found["conv"], found["dense"])
-    assert (ratio.n, ratio.mean) == (2, pytest.approx(1))  # of 2 and 1/2
 
 
 def test_a_winner_is_beside_the_reference_of_its_size():

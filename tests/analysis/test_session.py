@@ -11,7 +11,7 @@ import optuna
 import pandas as pd
 import pytest
 from rows import trial
-from synthetic_runs import finalist_trials, write_run
+from synthetic_runs import finalist_trials, searched, write_run
 
 from analysis import compare
 from study.folder import schema
@@ -47,17 +47,7 @@ FAST = {"learning_rate": 2.0}
 def folder(tmp_path: Path) -> Path:
     """The run results/NAME, beside results/OTHER, with trials that must not enter anything."""
     tuned = {"learning_rate": 0.25, "batch_size": 64}
-    searches = [
-        trial(
-            model,
-            size,
-            group=schema.SEARCH,
-            trial_id=f"search-{model}-{n}",
-            mse=[0.05, 0.04 - 0.001 * n],
-        )
-        for model, size in (("conv", 8), ("dense", 512))
-        for n in range(4)
-    ]
+    searches = [searched(m, n, 0.04 - 0.001 * n) for m in schema.MODELS for n in range(4)]
     ended = [
         trial("conv", 8, seed, state=state, group=group, trial_id=f"{group}-{state}", mse=[1e-9])
         for seed, state in enumerate((schema.PRUNED, schema.DIVERGED, schema.FAILED), start=2)

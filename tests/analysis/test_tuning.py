@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from opda.nonparametric import EmpiricalDistribution
 from pages import run_of_trials, screen, text_of
-from rows import Trial, trial, without_value
-from synthetic_runs import MANIFEST
+from rows import Trial, without_value
+from scipy import stats
+from synthetic_runs import MANIFEST, searched, winner
 
 from analysis.chapters import tuning
 from study.folder import schema
@@ -21,58 +21,36 @@ def spec_of(**changes: object) -> dict:
     return {"spec": MANIFEST["spec"] | RANDOM | changes}
 
 
-def searched(model: str, values: list[float], **changes: object) -> list[Trial]:
+def search(model: str, values: list[float]) -> list[Trial]:
     """Search trials of different settings that end at these values, infinite for diverged ones."""
     rows = []
     for number, value in enumerate(values):
-        named = {"trial_id": f"search-{model}-{number:03d}", "group": schema.SEARCH} | changes
-        lost = {} if math.isfinite(value) else without_value(schema.DIVERGED)
-        mse = [0.1, value if math.isfinite(value) else 0.1]
-        rows.append(trial(model, mse=mse, learning_rate=0.1 + number / 100, **named, **lost))
+        lost = without_value(schema.DIVERGED) if math.isinf(value) else {}
+        setting = {"learning_rate": 0.1 + number / 100}
+        rows.append(searched(model, number, min(value, 0.1), **setting, **lost))
     return rows
 
 
-def test_curves_and_bands_are_opdas():
+def test_the_expected_best_of_k_is_as_computed_by_hand():
+    """The chance that the i-th least of n values is the least of k draws."""
     values = np.random.default_rng(1).lognormal(-4, 0.7, 48)
     found, ks = tuning.tuning_curve(list(values)), np.arange(1, 49)
-    low, point, high = EmpiricalDistribution.confidence_bands(
-        values,
-        0.95,
-        a=0.0,
-        method="ld_equal_tailed",
-        generator=np.random.default_rng(48),
-        n_jobs=1,
-    )
-    expected = {
-        "k": ks,
-        "mean": point.average_tuning_curve(ks, minimize=True),
-        "median": point.quantile_tuning_curve(ks, minimize=True),
-        "low": high.quantile_tuning_curve(ks, minimize=True),
-        "high": low.quantile_tuning_curve(ks, minimize=True),
-    }
-    for name, column in expected.items():
-        np.testing.assert_allclose(found[name], column, rtol=0, atol=1e-9)
-    # The same by hand: the chance that the i-th least of n values is the least of k draws.
-    ordered, n = np.sort(values), len(values)
-    chances = np.array([[1 - i / n for i in range(n + 1)]]) ** ks[:, None]
-    np.testing.assert_allclose(found["mean"], -np.diff(chances) @ ordered, atol=1e-9)
+    chances = np.array([[1 - i / 48 for i in range(49)]]) ** ks[:, None]
+    np.testing.assert_allclose(found["mean"], -np.diff(chances) @ np.sort(values), atol=1e-9)
+    assert found["k"].tolist() == ks.tolist()
+    assert (found["low"] < found["median"]).all()
+    assert (found["median"] < found["high"]).all()
 
 
 def test_a_band_covers_the_true_curve_in_95_of_100_studies():
     """1,000 studies of 60 trials, and 1,000 more to see how often equal models are told apart."""
     rng, ks = np.random.default_rng(2), np.arange(1, 61)
-    truth = np.exp(0.7 * _normal_quantile(1 - 0.5 ** (1 / ks)))
+    truth = np.exp(0.7 * stats.norm.ppf(1 - 0.5 ** (1 / ks)))
     curves = [tuning.tuning_curve(list(rng.lognormal(0, 0.7, 60))) for _ in range(1000)]
     covered = [((c["low"] <= truth) & (truth <= c["high"])).all() for c in curves]
     assert np.mean(covered) >= 0.93
     apart = [((a["high"] < b["low"]) | (b["high"] < a["low"])).any() for a, b in pairwise(curves)]
     assert np.mean(apart) <= 0.05
-
-
-def _normal_quantile(p: np.ndarray) -> np.ndarray:
-    from scipy import stats
-
-    return np.asarray(stats.norm.ppf(p))
 
 
 def test_a_diverged_trial_is_worse_than_any_and_never_a_number():
@@ -105,8 +83,8 @@ def test_bands_that_are_apart_say_who_leads_and_from_how_many_trials_on():
 def trials_of(n: int = 12) -> list[Trial]:
     rng = np.random.default_rng(3)
     conv, dense = (list(rng.lognormal(mean, 0.1, n)) for mean in (-4, -7))
-    winners = [trial(m, mse=[0.05, 0.01], group=schema.WINNER) for m in schema.MODELS]
-    return [*searched("conv", [*conv[1:], math.inf]), *searched("dense", dense), *winners]
+    winners = [winner(m, 0, 0.01) for m in schema.MODELS]
+    return [*search("conv", [*conv[1:], math.inf]), *search("dense", dense), *winners]
 
 
 def test_a_run_of_random_settings_has_curves_and_says_who_leads_on_its_first_screen():
@@ -136,8 +114,3 @@ def test_searches_of_other_trials_are_refused_in_a_sentence(changes, pruned, sai
     assert f"gap: No tuning curves of the search, {said}" in text
     assert "dense leads" not in text
     assert "dense leads" not in screen(*rows, **spec_of(**changes), question="Who leads?")
-
-
-def test_a_run_of_before_given_trials_were_an_option_had_them():
-    spec = {name: v for name, v in (MANIFEST["spec"] | RANDOM).items() if name != "given_trials"}
-    assert tuning.why_not(run_of_trials(*trials_of(), spec=spec)) == "some of its trials were given"

@@ -120,6 +120,7 @@ class Executor:
             code=dict.fromkeys(("version", "git_commit", "git_dirty")),
             versions={"simulated": "1"},
             spec=self.spec.to_dict(),
+            spaces=[[]],
             data={"source": "none"},
             hardware=dict.fromkeys(("cpu", "n_cpus", "memory_gib", "gpus")),
             resources=dict.fromkeys(("cpus_per_trial", "gpus_per_trial", "max_concurrent")),
