@@ -11,6 +11,7 @@ from rows import Trial, without_value
 from scipy import stats
 from synthetic_runs import MANIFEST, searched, winner
 
+from analysis.answer import answer
 from analysis.chapters import tuning
 from study.folder import schema
 
@@ -94,7 +95,9 @@ def test_a_run_of_random_settings_has_curves_and_says_who_leads_on_its_first_scr
     assert "12 of conv and 12 of dense settings" in text
     assert "Diverged, and worse than any: 1 of conv" in text
     assert "gap:" not in text
+    asked = spec_of()["spec"] | {"question": "Who leads?"}
     assert "dense leads" in screen(*trials_of(), **spec_of(), question="Who leads?")
+    assert answer(run_of_trials(*trials_of(), spec=asked))["figure"] == tuning.FIGURES["k"]
 
 
 @pytest.mark.parametrize(
