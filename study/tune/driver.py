@@ -51,7 +51,7 @@ from study.tune.adapters import (
 )
 from study.tune.engine_actors import RemoteEngine, start_first_engine, start_keeper
 from study.tune.engines import StudyEngine
-from study.tune.ray_patches import patched_reuse
+from study.tune.ray_patches import patched_deaths, patched_reuse
 from study.tune.resources import Resources, Slots, check_storage, find_slots, fits_now, uses_gpus
 from study.tune.trainable import StudyTrial, WorkerSettings
 from study.tune.workers import Workers
@@ -334,6 +334,7 @@ class _Session:
         with (
             _tune_environment(settings),
             patched_reuse(callback.on_trial_reuse),
+            patched_deaths(),
             TemporaryDirectory() as elsewhere,
         ):
             tuner = tune.Tuner(

@@ -1,10 +1,11 @@
-"""Patches a method of Ray Tune's controller, whose workers go on with one trial after another.
+"""Patches two methods of Ray's below Tune: how workers are reused, and how one dies of memory.
 
 With `reuse_actors` a trial whose own worker is starting is given the first one that becomes free,
 and its own is dropped: where trials are shorter than a worker's start, which takes seconds of
 TensorFlow's, the second slot never gets one. Upstream knows that reuse is unstable and turned it
 off by default for that (https://github.com/ray-project/ray/pull/42951); no report of this was
-found there.
+found there. And where Ray ends a worker since its node runs out of memory, the error is neither an
+actor's nor a task's, which are all that the manager of actors knows: the whole study would end.
 """
 
 import inspect
@@ -15,9 +16,12 @@ from hashlib import sha256
 from typing import Any, Final
 
 import ray
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
+DEATH: Final = "_actor_task_failed"
 METHOD: Final = "_maybe_reuse_cached_actor"
 DIGEST: Final = "c045f0ddd48fee5b"  # of the code that the patch was written for: of Ray 2.60
 
@@ -27,6 +31,24 @@ _log = logging.getLogger(__name__)
 def digest_of(method: Callable[..., Any]) -> str:
     """A digest of a method's source."""
     return sha256(inspect.getsource(method).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def patched_deaths() -> Iterator[None]:
+    """While the block runs, whatever else ends a worker is the death of an actor."""
+    fail = getattr(RayActorManager, DEATH)
+
+    def fail_as_actor(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        known = RayActorError, RayTaskError
+        if isinstance(exception, RayError) and not isinstance(exception, known):
+            exception = RayActorError(error_msg=str(exception))
+        fail(self, tracked_actor_task, exception)
+
+    setattr(RayActorManager, DEATH, fail_as_actor)
+    try:
+        yield
+    finally:
+        setattr(RayActorManager, DEATH, fail)
 
 
 @contextmanager

@@ -5,10 +5,13 @@ The first test fails once Ray mends the fault: then `study.tune.ray_patches` can
 
 from types import SimpleNamespace
 
+import pytest
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-from study.tune.ray_patches import METHOD, patched_reuse
+from study.tune.ray_patches import METHOD, patched_deaths, patched_reuse
 
 
 class FakeTrial(SimpleNamespace):
@@ -64,6 +67,22 @@ def test_patched_a_trial_keeps_the_worker_that_starts_for_it():
         assert reuse(controller)  # has none that starts
         assert given == [controller.trial]
     test_ray_drops_a_worker_that_starts_for_one_that_is_free()  # and then Ray is as it was
+
+
+def test_a_worker_that_dies_of_memory_ends_its_trial_and_not_the_study():
+    """Which is what Ray does: once it no longer raises, its patch can go."""
+    told = []
+    worker = SimpleNamespace(actor_id="a", _on_error=lambda _, error: told.append(error))
+    task = SimpleNamespace(_tracked_actor=worker, _on_error=None)
+    manager = SimpleNamespace(_failed_actor_ids=set(), _cleanup_actor=lambda **_: None)
+    error = OutOfMemoryError("the node is low on memory")
+    with pytest.raises(RuntimeError, match="unexpected exception"):
+        RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=error)
+    with patched_deaths():
+        RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=error)
+    (died,) = told
+    assert isinstance(died, RayActorError)
+    assert "low on memory" in str(died)
 
 
 def test_code_that_is_another_is_not_patched_which_is_said_once(caplog):
