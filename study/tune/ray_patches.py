@@ -16,9 +16,8 @@ from hashlib import sha256
 from typing import Any, Final
 
 import ray
-from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.tune.execution.tune_controller import TuneController
+from ray.tune.execution.tune_controller import RayActorManager, TuneController
 from ray.tune.experiment import Trial
 
 DEATH: Final = "_actor_task_failed"

@@ -6,9 +6,8 @@ The first test fails once Ray mends the fault: then `study.tune.ray_patches` can
 from types import SimpleNamespace
 
 import pytest
-from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.tune.execution.tune_controller import TuneController
+from ray.tune.execution.tune_controller import RayActorManager, TuneController
 from ray.tune.experiment import Trial
 
 from study.tune.ray_patches import METHOD, patched_deaths, patched_reuse
