@@ -75,7 +75,8 @@ def how_tuned(run: Run) -> str:
     n = count(most, "trial") if least == most else f"{least} to {most} trials"
     n_searches = trials["seed"].nunique()
     each = f" in each of {n_searches} searches" if n_searches > 1 else ""
-    return f"Tuned by {listed(run.samplers)} with {n} of each model{each}"
+    by = listed(f"{s} search" if s in ("random", "grid") else s for s in run.samplers)
+    return f"Tuned by {by} with {n} of each model{each}"
 
 
 def tuned_sentence(run: Run) -> str:
