@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from opda.nonparametric import EmpiricalDistribution
 from pages import run_of_trials, screen, text_of
 from rows import Trial, without_value
 from scipy import stats
@@ -32,15 +33,18 @@ def search(model: str, values: list[float]) -> list[Trial]:
     return rows
 
 
-def test_the_expected_best_of_k_is_as_computed_by_hand():
-    """The chance that the i-th least of n values is the least of k draws."""
+def test_curves_and_bands_are_opdas():
     values = np.random.default_rng(1).lognormal(-4, 0.7, 48)
     found, ks = tuning.tuning_curve(list(values)), np.arange(1, 49)
+    settings = {"a": 0.0, "method": "ld_equal_tailed", "generator": np.random.default_rng(48)}
+    bands = EmpiricalDistribution.confidence_bands(values, 0.95, n_jobs=1, **settings)
+    for name, cdf in zip(("high", "median", "low"), bands, strict=True):
+        curve = cdf.quantile_tuning_curve(ks, minimize=True)
+        np.testing.assert_allclose(found[name], curve, rtol=0, atol=1e-9)
+    assert found["k"].tolist() == ks.tolist()
+    # By hand: the chance that the i-th least of n values is the least of k draws.
     chances = np.array([[1 - i / 48 for i in range(49)]]) ** ks[:, None]
     np.testing.assert_allclose(found["mean"], -np.diff(chances) @ np.sort(values), atol=1e-9)
-    assert found["k"].tolist() == ks.tolist()
-    assert (found["low"] < found["median"]).all()
-    assert (found["median"] < found["high"]).all()
 
 
 def test_a_band_covers_the_true_curve_in_95_of_100_studies():
