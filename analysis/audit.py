@@ -155,10 +155,17 @@ class Audit:
         cells, found = self.cells(), []
         long = self.n_epochs >= (self.paper.epochs or 0)
         numbers = self.paper.numbers if long else {}
-        of = [chances(self.cells(metric), one.value) for metric, one in numbers.items()]
-        known = [min(its) for its in zip(*of, strict=True)] or [None] * len(cells)
-        total = sum(filter(None, known))
-        for (levels, ratios), chance in zip(cells, known, strict=True):
+        its: dict[tuple[Any, ...], list[float]] = {}  # chances by the values of a reading
+        for metric, one in numbers.items():
+            measured = self.cells(metric)
+            known = chances(measured, one.value)  # none if no reading has two seeds
+            for (levels, _), value in zip(measured, known, strict=False):
+                its.setdefault(tuple(levels.values()), []).append(value)
+        of = [its.get(tuple(levels.values()), []) for levels, _ in cells]
+        # One that lacks a number, as where an MSE is exactly 0, has no chance that is known.
+        least = [min(each) if len(each) == len(numbers) > 0 else None for each in of]
+        total = sum(filter(None, least))
+        for (levels, ratios), chance in zip(cells, least, strict=True):
             two = self._two(self.under(levels))
             pairs = {metric: pair for metric in IMAGES if (pair := settings.ratio(*two, metric))}
             together = settings.mean_over_seeds(pd.Series(np.log(ratios)), len(cells))

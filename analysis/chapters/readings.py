@@ -41,7 +41,7 @@ def chapter(run: Run) -> dict[str, Any]:
         return its
     curve, cells, claimed = audit.curve, audit.cells(), paper.headline
     ratios = [one.together.mean for one in curve]
-    of = {m: [one.ratios[m].mean for one in curve] for m in IMAGES}
+    of = {m: [one.ratios[m].mean for one in curve if m in one.ratios] for m in IMAGES}
     return its | {
         "audit": audit,
         "rarer": {c.claim.says: _rarer(c) for c in audit.claims if c.depends_on},
@@ -125,13 +125,15 @@ def draw(audit: Audit, ratio_name: str) -> plots.Drawing:
     ax, below = figure.subplots(2, 1, sharex=True, gridspec_kw=heights)
     some = []
     for metric, look in LOOKS.items():
-        pairs = [one.ratios[metric] for one in curve]
+        # An MSE of exactly 0 has no ratio.
+        pairs = {x: one.ratios[metric] for x, one in enumerate(curve) if metric in one.ratios}
         texts = [
-            f"{phrases.reading_words(one.reading)}: {IMAGES[metric]} set {phrases.interval(pair)}"
-            for one, pair in zip(curve, pairs, strict=True)
+            f"{phrases.reading_words(curve[x].reading)}: {IMAGES[metric]} set"
+            f" {phrases.interval(pair)}"
+            for x, pair in pairs.items()
         ]
-        values = [pair.mean for pair in pairs]
-        some.append(Marks(look, range(len(curve)), values, f"{IMAGES[metric]} set", texts))
+        values = [pair.mean for pair in pairs.values()]
+        some.append(Marks(look, list(pairs), values, f"{IMAGES[metric]} set", texts))
     tested = [one.ratios[audit.metric] for one in curve]
     ends = [pair.lowest for pair in tested], [pair.highest for pair in tested]
     ax.vlines(range(len(curve)), *ends, color=plots.DARK, linewidth=1.4)

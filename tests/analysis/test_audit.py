@@ -94,6 +94,18 @@ def test_what_is_said_of_an_audit():
     agrees("readings", text_of(run_of_trials(*audit_trials(sizes=(64, 256, 512))), "readings"))
 
 
+def test_a_reading_whose_training_mse_is_0_has_no_ratio_there_and_is_drawn_without():
+    pairs = audit_trials()
+    for row, epochs in pairs:
+        if (row["model"], row["batch_size"], row["hidden_activation"]) == ("dense", 128, "sigmoid"):
+            row["train_mse"] = epochs[-1]["train_mse"] = 0.0
+    run = run_of_trials(*pairs)
+    assert sum("train_mse" not in one.ratios for one in Audit(run).curve) == 2
+    drawn = readings.draw(Audit(run), run.ratio_name).points
+    assert sorted(len(points.x) for points in drawn) == [10, 12]
+    assert "nan" not in text_of(run, "readings").lower().split()
+
+
 def test_the_curve_is_sorted_and_its_weights_are_shares_of_the_likelihood():
     audit = audit_of(*audit_trials(factors=FITS))
     curve = audit.curve
