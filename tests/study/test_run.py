@@ -149,7 +149,9 @@ def test_study_says_what_it_does(finished):
     lines = run.stdout.splitlines()
     assert sum(" completed  " in line for line in lines) == 4
     assert any(str(folder / "report") in line for line in lines)
-    assert len(lines) < 15
+    # On a busy machine it also says that it waits, and how it stands once a minute.
+    slow = ("no trial runs", "to come", "left not known", "about ")
+    assert len([line for line in lines if not any(what in line for what in slow)]) < 15
 
 
 def test_study_leaves_the_run_folder_of_the_contract(finished):
