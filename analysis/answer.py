@@ -212,7 +212,7 @@ def _of_question(run: Run) -> dict[str, Any]:
         its |= {"by": "winners", "what": f"tuned, {first}", "whose": second}
         its |= {"pair": settings.ratio(tuned[first][0], tuned[second][0])}
         its["facts"] = [_fact(f"{m}'s winner", mean) for m, (_, mean) in tuned.items()]
-        alone = tuning.FIGURES["k"] if tuning.sentences(run) else search.PROGRESS
+        alone = tuning.FIGURES["k"] if not tuning.why_not(run) else search.PROGRESS
         its["figure"] = finalists.FIGURE if chosen else alone
     elif chosen:
         winner = finalists.winner_among(next(iter(chosen.values())))

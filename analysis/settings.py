@@ -393,13 +393,20 @@ def curve(setting: Setting, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:
 def ratio_curve(
     top: Setting | None, bottom: Setting | None, epochs: pd.DataFrame, metric: str
 ) -> pd.DataFrame:
-    """The ratio of two settings by epoch, paired by seed: mean, low, high (95 %) and n."""
-    found: dict[Any, Estimate | None] = {}
-    if top is not None and bottom is not None:
-        by_seed = {"index": "epoch", "columns": "seed", "values": "value"}
-        tops, bottoms = (histories(s, epochs, metric).pivot(**by_seed) for s in (top, bottom))
-        both = tops.index.intersection(bottoms.index)
-        found = {epoch: ratio_over_seeds(tops.loc[epoch], bottoms.loc[epoch]) for epoch in both}
-    rows = [{"epoch": epoch, **vars(pair)} for epoch, pair in found.items() if pair]
-    numbers = dict.fromkeys(("mean", "low", "high"), "float64")
-    return pd.DataFrame(rows, columns=["epoch", *numbers, "n"]).astype(numbers)
+    """The ratio of two settings at every epoch, paired by seed.
+
+    Returns:
+        Columns epoch, mean, low, high (the 95 % t-interval, missing for n = 1) and n.
+    """
+    if top is None or bottom is None:
+        return pd.DataFrame(columns=["epoch", "mean", "low", "high", "n"])
+    by_seed = {"index": "epoch", "columns": "seed", "values": "value"}
+    tops, bottoms = (histories(s, epochs, metric).pivot(**by_seed) for s in (top, bottom))
+    tops, bottoms = tops.align(bottoms, join="inner")
+    zero = (tops * bottoms == 0).any(axis=1)  # as in `ratio_over_seeds`
+    logs = (tops / bottoms)[~zero].dropna(how="all").apply(np.log)
+    n = logs.count(axis=1)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * logs.std(axis=1, ddof=1) / np.sqrt(n)
+    mean = logs.mean(axis=1)
+    ends = {"mean": np.exp(mean), "low": np.exp(mean - half), "high": np.exp(mean + half), "n": n}
+    return pd.DataFrame(ends).rename_axis("epoch").reset_index()

@@ -123,7 +123,10 @@ class Scheduler:
         """Queues a trial."""
         trial.status = Status.WAITING
         queue = self.waiting[trial.program]
-        (queue.appendleft if first else queue.append)(trial)
+        if first:
+            queue.appendleft(trial)
+        else:
+            queue.append(trial)
 
     def schedule(self, ready: Collection[ProgramId], *, compiling: bool) -> list[Trial]:
         """Gives free lanes to waiting trials, and returns those that got one.

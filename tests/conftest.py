@@ -2,8 +2,11 @@
 
 import os
 from collections import Counter
+from contextlib import ExitStack
 
 import pytest
+
+from convae.hardware import usable_cpus
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share the cores
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
@@ -12,10 +15,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share
 
 @pytest.fixture(scope="module")
 def session():
-    """Of Ray, for studies that run in this process."""
-    from study.tune.resources import ray_session
+    """Of Ray, for studies that run in this process: two trials at once, also on one core."""
+    from study.tune import resources
 
-    with ray_session(None):
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(resources, "usable_cpus", lambda: max(2, usable_cpus()))
+            stack.enter_context(resources.ray_session(None))
         yield
 
 

@@ -8,7 +8,7 @@ to which number it holds the journal, so that a reader finds the same whenever a
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -72,7 +72,7 @@ class TableWriter:
 
     def append(self, changes: Iterable[Change]) -> None:
         """Enters changes in the journal, or none of them. From here on a crash loses none."""
-        entry = [asdict(change) for change in changes]
+        entry = [vars(change) for change in changes]
         name = f"{schema.JOURNAL_FOLDER}/{self._number + 1:08d}.json"
         self._folder.write(name, json.dumps(entry).encode())
         self._number += 1

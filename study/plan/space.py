@@ -131,12 +131,16 @@ class Space:
     ) -> dict[str, Any]:
         """A point that is small enough and not known, by a running number and like another one.
 
-        Where there are infinitely many points, only what shapes the model is changed.
+        What shapes the model is changed, and the rest only where that gives no new point: all
+        points together may be very many.
         """
-        changes = self._shaping if math.isinf(self.n_points) else dict(self.searched)
-        points = ({**params, **point} for point in self._small(changes))
-        new = [point for point in points if self.point(point) not in known]
-        return new[number % len(new)]
+
+        def new(changes: Mapping[str, Range | Choices]) -> list[dict[str, Any]]:
+            points = ({**params, **point} for point in self._small(changes))
+            return [point for point in points if self.point(point) not in known]
+
+        points = new(self._shaping) or new(dict(self.searched))
+        return points[number % len(points)]
 
     @property
     def _shaping(self) -> dict[str, Range | Choices]:

@@ -211,7 +211,6 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         self._node_of: dict[str, str] = {}  # of the trials at work
         self._shared: dict[str, list[int]] = {}  # trials at work on its node, at each result
         self._reasons: dict[str, str] = {}  # why an attempt is about to be ended
-        self._over_time: set[str] = set()  # trials that have trained for longer than they may
         # Attempts by trial: that lost a node or engine, and those that used up a retry.
         self._n_lost, self._n_failed = Counter[str](), Counter[str]()
         ledger.listeners.append(self)
@@ -244,10 +243,6 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         if fallback is not None and fallback.program not in self._fallbacks:
             self._fallbacks.add(fallback.program)
             self._on_fallback(fallback)
-        if over_time := result.get(OVER_TIME):
-            # Its next step fails, with which Ray ends its process: nothing of it may train on.
-            self._reasons[trial_id] = over_time
-            self._over_time.add(trial_id)
         totals = {name: result[name] for name in TOTALS if name in result}
         if "n_sharing" not in totals:  # without lanes, trials share the CPUs of their node
             at_once = list(self._node_of.values()).count(result[NODE])
@@ -265,8 +260,10 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
     def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
         """Enters a failed attempt, and that the trial starts again, if it may."""
         trial_id = trial_id_of(trial)
-        error = self._reasons.get(trial_id) or _error_of(trial)
-        note = None if trial_id in self._over_time else self._why_again(trial, error)
+        # Over its time, a trial fails with the next step, so that nothing of it trains on.
+        over_time = trial.last_result.get(OVER_TIME)
+        error = over_time or self._reasons.get(trial_id) or _error_of(trial)
+        note = None if over_time else self._why_again(trial, error)
         self._forget(trial_id)
         if note is None:
             self._ledger.end(trial_id, error=error)
@@ -312,8 +309,9 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
                 told = f"{silence.what} for {seconds:.0f} s ({place})"
                 self._reasons[trial_id] = f"It was {told}."
                 self._watch.forget(trial_id)
-                ended = self._workers.end(trial, engine, silence)
-                if ended == ENGINE:
+                ended = "worker"
+                if self._workers.end(trial, engine, silence):
+                    ended = "engine"
                     gone.add(engine)
                 self._progress.say(f"{trial_id}  {told}: its {ended} is ended", always=True)
         self._progress.note_silent(silent)

@@ -168,8 +168,10 @@ class StudyTrial(tune.Trainable):
 
     def _is_suspect(self, error: EngineError | RayActorError, *, silent: bool) -> bool:
         """Whether the engine may have ended over this trial: custom code, or what came last."""
-        if self._planned.config.is_custom or silent:
-            return self._planned.config.is_custom
+        if self._planned.config.is_custom:
+            return True
+        if silent:
+            return False
         if isinstance(error, EngineError):  # which Ray wraps
             return bool(getattr(getattr(error, "cause", error), "suspect", False))
         return not self._has_trained

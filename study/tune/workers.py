@@ -7,7 +7,6 @@ from ray.actor import ActorHandle
 from ray.tune.experiment import Trial
 
 from study.plan.silence import Silence
-from study.tune.trainable import ENGINE
 
 PING_SECONDS = 10.0  # for an engine to answer
 
@@ -29,7 +28,8 @@ class Workers:
     def started(self, trial: Trial) -> None:
         """Asks where a trial's worker is, before it trains: later it might not answer."""
         actor = trial.temporary_state.ray_actor
-        self._places.setdefault(actor, actor.get_current_ip_pid.remote())
+        if actor not in self._places:  # it may have had other trials
+            self._places[actor] = actor.get_current_ip_pid.remote()
 
     def place_of(self, trial: Trial) -> str:
         """The node and the process, in words."""
@@ -43,8 +43,8 @@ class Workers:
             self._places[actor] = place
         return place if isinstance(place, str) else "node and process not known"
 
-    def end(self, trial: Trial, engine: int | None, silence: Silence) -> str:
-        """Ends what a silent trial hangs on; returns what that was, in words.
+    def end(self, trial: Trial, engine: int | None, silence: Silence) -> bool:
+        """Ends what a silent trial hangs on; returns whether that was its engine.
 
         Its engine with lanes, if that does not answer, or answers though the training does not get
         on; else the worker. Ray Tune finds that out and starts trials again.
@@ -52,8 +52,8 @@ class Workers:
         if self._keeper is not None and engine is not None:
             seconds = 0.0 if silence.answers else self._ping_seconds
             if ray.get(self._keeper.end_silent.remote(engine, seconds)):
-                return ENGINE
+                return True
         actor = trial.temporary_state.ray_actor
         if actor is not None:
             ray.kill(actor)  # also one that is stopped, if in five seconds
-        return "worker"
+        return False

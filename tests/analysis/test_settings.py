@@ -224,10 +224,17 @@ def test_curves_are_mean_and_range_and_ratios_are_paired_at_every_epoch():
     assert ratio_curve(conv, None, run.epochs, schema.TEST_MSE).empty
 
 
-def test_there_is_no_ratio_to_0():
-    """As in the third of four epochs."""
-    run = run_of_trials(trial(mse=[0.3, 0.2, 0.0, 0.1]), trial("dense", mse=[0.4, 0.3, 0.1, 0.3]))
+def test_a_ratio_by_epoch_is_that_of_the_seeds_and_there_is_none_to_0():
+    """Of seeds that are not the same for both, with an MSE of exactly 0 in the third epoch."""
+    conv = [[0.3, 0.2, 0.0, 0.1], [0.5, 0.1, 0.1, 0.2], [0.9, 0.9, 0.9, 0.9]]
+    dense = [[0.4, 0.3, 0.1, 0.3], [0.2, 0.3, 0.1, 0.1]]
+    trials = [trial(seed=seed, mse=mse) for seed, mse in enumerate(conv)]
+    run = run_of_trials(*trials, *(trial("dense", seed=s, mse=mse) for s, mse in enumerate(dense)))
     found = ratio_curve(*run.reference, run.epochs, schema.TEST_MSE)
     assert list(found["epoch"]) == [1, 2, 4]
+    for epoch, *values in found.itertuples(index=False):
+        tops, bottoms = (pd.Series([mse[epoch - 1] for mse in of]) for of in (conv, dense))
+        expected = ratio_over_seeds(tops, bottoms)
+        assert values == pytest.approx([expected.mean, expected.low, expected.high, expected.n])
     assert ratio_over_seeds(pd.Series([0.0, 0.1]), pd.Series([0.1, 0.1])) is None
     assert welch_ratio(pd.Series([0.1, 0.1]), pd.Series([0.0])) is None

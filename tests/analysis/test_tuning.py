@@ -41,6 +41,8 @@ def test_curves_and_bands_are_opdas():
     for name, cdf in zip(("high", "median", "low"), bands, strict=True):
         curve = cdf.quantile_tuning_curve(ks, minimize=True)
         np.testing.assert_allclose(found[name], curve, rtol=0, atol=1e-9)
+    mean = bands[1].average_tuning_curve(ks, minimize=True)
+    np.testing.assert_allclose(found["mean"], mean, rtol=0, atol=1e-9)
     assert found["k"].tolist() == ks.tolist()
     # By hand: the chance that the i-th least of n values is the least of k draws.
     chances = np.array([[1 - i / 48 for i in range(49)]]) ** ks[:, None]

@@ -66,7 +66,7 @@ class Tune(Listener):
         self.searcher, self.scheduler = PlanSearcher(plan), SearchScheduler(plan)
         self.stopper = StudyStopper(self.ledger, None)
         self.clock, self.said, self.silent, self.killed = 0.0, [], {}, []
-        self.ends = "worker"  # what ends with a silent trial
+        self.ends_engine = False  # with a silent trial
         watcher = SimpleNamespace(
             started=lambda _: None,
             say=lambda line, **_: self.said.append(line),
@@ -95,7 +95,7 @@ class Tune(Listener):
 
     def end_silent(self, trial, engine, silence):
         self.killed.append((trial.trial_id, engine))
-        return self.ends
+        return self.ends_engine
 
     def wait(self, seconds):
         """Time passes, in which Tune looks at nothing but the clock."""
@@ -318,7 +318,7 @@ def test_a_silent_trial_is_named_and_then_ended_which_costs_it_a_retry(tune):
 
 
 def test_an_engine_that_does_not_answer_is_ended_once_for_all_its_trials(tune):
-    tune.ends = "engine"
+    tune.ends_engine = True
     first, second = tune.start(), tune.start()
     for trial in (first, second):
         tune.report(trial, 1, 0.5)

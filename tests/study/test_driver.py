@@ -18,7 +18,6 @@ from ray.tune.execution.tune_controller import TuneController
 from simulation import AS_OPTUNA
 
 from convae.data import ImageSet, load_images
-from convae.hardware import usable_cpus
 from study.folder import schema
 from study.folder.lock import DriverLock
 from study.folder.manifest import read_manifest
@@ -181,8 +180,7 @@ def test_a_worker_that_starts_is_not_dropped_for_one_that_is_free(tmp_path):
     settings = {"engine": SlowToStart, "epochs": 2, "n_seeds": 4}
     trials, _ = run(tmp_path, resources=Resources(n_gpus=0, max_concurrent=2), **settings)
     assert list(trials.state) == ["completed"] * 4
-    # The second slot, if there is a CPU for it, has got its worker.
-    assert trials.device.nunique() == min(2, usable_cpus())
+    assert trials.device.nunique() == 2  # the second slot has got its worker
 
 
 @pytest.mark.cluster
