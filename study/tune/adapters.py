@@ -57,15 +57,17 @@ class _Uncopied:
 
 
 class PlanSearcher(_Uncopied, Searcher):
-    """Hands out the plan's trials."""
+    """Hands out the plan's trials, until the study stops."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, stopper: "StudyStopper") -> None:
         super().__init__(metric=schema.OBJECTIVE, mode=schema.MODE)
-        self._plan = plan
+        self._plan, self._stopper = plan, stopper
         self.rests_until = 0.0  # of `time.monotonic`
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial; None if there is none at present; FINISHED at the end."""
+        if self._stopper.stop_all():  # while no trial is at work, Ray Tune asks nothing else
+            return str(Searcher.FINISHED)
         if time.monotonic() < self.rests_until:
             return None
         if planned := self._plan.next():

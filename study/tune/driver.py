@@ -318,7 +318,7 @@ class _Session:
 
     def _train(self, trainable: Any, workers: Workers, watch: Watch) -> None:
         """Lets Ray Tune run the plan's trials until there is none left, or the study stops."""
-        searcher = PlanSearcher(self._plan)
+        searcher = PlanSearcher(self._plan, self._stopper)
         callback = LedgerCallback(
             self._plan,
             self._ledger,

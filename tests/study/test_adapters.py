@@ -63,8 +63,8 @@ class Tune(Listener):
         self.folder = folder
         self.ledger = Ledger(MemoryFolder(files), resume=files is not None)
         self.plan = plan = Plan(spec, self.ledger, enforce_alone=False, n_places=n_places)
-        self.searcher, self.scheduler = PlanSearcher(plan), SearchScheduler(plan)
         self.stopper = StudyStopper(self.ledger, None)
+        self.searcher, self.scheduler = PlanSearcher(plan, self.stopper), SearchScheduler(plan)
         self.clock, self.said, self.silent, self.killed = 0.0, [], {}, []
         self.ends_engine = False  # with a silent trial
         watcher = SimpleNamespace(
@@ -237,6 +237,12 @@ def test_a_trial_that_runs_out_of_memory_by_itself_waits_and_uses_its_retries(tm
         assert tune.start().trial_id == trial.trial_id
     tune.fail(trial, NO_MEMORY)
     assert tune.ledger.row(trial.trial_id)["state"] == schema.FAILED
+
+
+def test_a_study_stops_while_it_waits_for_memory(tune):
+    tune.fail(tune.start(), NO_MEMORY)
+    tune.stopper.interrupted = True
+    assert tune.searcher.suggest("none") == PlanSearcher.FINISHED
 
 
 def test_a_node_may_be_lost_before_the_worker_has_started(tune, alive):
