@@ -27,7 +27,8 @@ from analysis.phrases import (
 )
 from analysis.settings import Estimate, Setting
 from study.folder import schema
-from study.folder.paper import AT_LEAST, AT_MOST, EARLY_FALL, REACHES, SECONDS, WITHIN, Claim, Paper
+from study.folder.paper import AT_LEAST, AT_MOST, EARLY_FALL, REACHES, WITHIN, Claim, Paper
+from study.folder.schema import SECONDS
 
 Verdict = Literal["reproduced", "not reproduced", "undecided", "not tested", "not comparable"]
 REPRODUCED: Final = "reproduced"

@@ -28,9 +28,10 @@ from analysis.page import Book
 from analysis.page.text import show
 from analysis.phrases import NO_VALUE, count, devices, digits, mean_and_sd, short, values_words
 from analysis.plots import Drawing
-from analysis.settings import SECONDS, Estimate
-from convae.errors import UserError, run_command
+from analysis.settings import MEASURED, Estimate
+from convae.errors import UserError, program, run_command
 from study.folder import schema
+from study.folder.schema import SECONDS
 
 # A trial's setting is its configuration without the seed. Its group is not part of it: the same
 # setting trains in the same way whatever it was trained for. Labels of settings do not compare
@@ -125,7 +126,7 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
         by_run = dict(iter(trials.groupby("run")))
         if len(by_run) == 1:
             continue
-        for metric in (*schema.METRICS, SECONDS):
+        for metric in MEASURED:
             by_seed = {run: its.groupby("seed")[metric].mean() for run, its in by_run.items()}
             base = str(next(iter(by_seed)))
             for run, its in by_run.items():
@@ -285,9 +286,7 @@ def _speed(rows: pd.DataFrame) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 compared, 2 not run folders."""
     parser = argparse.ArgumentParser(
-        prog="convae-compare"
-        if sys.argv[0].endswith("convae-compare")
-        else "python -m analysis.compare",
+        prog=program("convae-compare", "analysis.compare"),
         description="Put two or more run folders side by side.",
     )
     parser.add_argument("folders", metavar="DIR", nargs="+", help="STORAGE/NAME, a path or a URI")

@@ -28,7 +28,7 @@ METRIC_WORDS: Final = {
     schema.TRAIN_MSE: "training MSE",
     schema.VAL_MSE: "validation MSE",
     schema.TEST_MSE: "test MSE",
-    "train_seconds": "training time",
+    schema.SECONDS: "training time",
 }
 # Where home folders lie on Linux, macOS and Windows.
 _HOMES: Final = re.compile(r"(?<![\w.~/-])(/home/[^/\s]+|/Users/[^/\s]+|/(?:var/)?root)(?=/|$)")

@@ -21,7 +21,7 @@ from analysis.chapters import provenance, readings
 from analysis.load import Run, read_run
 from analysis.page import Book
 from analysis.phrases import custom_question, image_set, listed, rests_on
-from convae.errors import run_command
+from convae.errors import program, run_command
 from study.folder import schema
 from study.folder.storage import RunFolder
 
@@ -84,9 +84,7 @@ def write_report(path: str | os.PathLike[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 written, 2 not a run folder."""
     parser = argparse.ArgumentParser(
-        prog="convae-report"
-        if sys.argv[0].endswith("convae-report")
-        else "python -m analysis.report",
+        prog=program("convae-report", "analysis.report"),
         description="Write a run folder's report again: figures, tables and one page.",
     )
     parser.add_argument("folder", metavar="DIR", help="STORAGE/NAME, a path or a URI")

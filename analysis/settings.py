@@ -18,13 +18,12 @@ from scipy import stats
 
 from analysis.phrases import values_words
 from study.folder import schema
+from study.folder.schema import SECONDS
 
 CONFIDENCE: Final = 0.95
 COLLAPSED_RATIO: Final = 3.0  # a seed so many times above the best one has collapsed
 
-SECONDS: Final = "train_seconds"
 MEASURED: Final = (*schema.METRICS, SECONDS)
-JUDGED_BY: Final = {schema.FULL_SPLIT: schema.TEST_MSE, schema.SEARCH_SPLIT: schema.VAL_MSE}
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ class Setting:
     @property
     def metric(self) -> str:
         """What it is judged by: the test MSE, or the validation MSE on the search's images."""
-        return JUDGED_BY[self.split]
+        return schema.EVAL_METRICS[self.split]
 
     @cached_property
     def completed(self) -> pd.DataFrame:
@@ -403,7 +402,7 @@ def ratio_curve(
     by_seed = {"index": "epoch", "columns": "seed", "values": "value"}
     tops, bottoms = (histories(s, epochs, metric).pivot(**by_seed) for s in (top, bottom))
     tops, bottoms = tops.align(bottoms, join="inner")
-    zero = (tops * bottoms == 0).any(axis=1)  # as in `ratio_over_seeds`
+    zero = (tops * bottoms == 0).any(axis=1)  # epochs that have no ratio
     logs = (tops / bottoms)[~zero].dropna(how="all").apply(np.log)
     n = logs.count(axis=1)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * logs.std(axis=1, ddof=1) / np.sqrt(n)

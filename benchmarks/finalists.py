@@ -18,7 +18,7 @@ from benchmarks.samplers import as_ratios, interval
 from benchmarks.surrogate import SPACES, Surrogate, load
 from study.folder import schema
 from study.folder.storage import RunFolder
-from study.plan.ledger import TOTALS, Ledger, Measurement, config_of_row
+from study.plan.ledger import Ledger, config_of_row
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
 
@@ -53,12 +53,12 @@ def run(surrogate: Surrogate, spec: StudySpec, ledger: Ledger) -> None:
             curve = surrogate.measure(config, config.seed)
         else:
             curve = [1.0] * spec.epochs
-        metric = schema.VAL_MSE if config.split == schema.SEARCH_SPLIT else schema.TEST_MSE
+        metric = schema.EVAL_METRICS[config.split]
         rows: list[dict[str, Any]] = [
             {"epoch": epoch, metric: value} for epoch, value in enumerate(curve, 1)
         ]
-        totals = dict.fromkeys(TOTALS) | {"n_parameters": 1, "device": "none"}
-        ledger.measure(planned.trial_id, Measurement(len(rows), rows, totals))
+        totals = dict.fromkeys(schema.TOTALS) | {"n_parameters": 1, "device": "none"}
+        ledger.measure(planned.trial_id, len(rows), rows, totals)
         ledger.end(planned.trial_id)
 
 

@@ -94,8 +94,8 @@ nvidia-smi > "$work/gpu-$part/nvidia-smi.txt" 2>&1
 if ((part == 1)); then
   # Does it compute what Keras does? In the plainest way first.
   step proof 70 "$no_triton" "${timed[@]}" --prove --lanes 2 --batches mixed
-  # The forms of the conv model, its products by Triton and by cuBLAS.
-  step conv 90 "" "${timed[@]}" --prove "${conv[@]}" "${many[@]}" --batches 256
+  # The forms of the conv model, its products by Triton and by cuBLAS; a search's lanes have chunks of 64.
+  step conv 130 "" "${timed[@]}" --prove "${conv[@]}" "${many[@]}" --batches 256 --chunks 256 64
   step conv-no-triton 70 "$no_triton" "${timed[@]}" --prove "${conv[@]}" "${many[@]}" --batches 256
   step dense 100 "" "${timed[@]}" --prove "${dense[@]}" "${many[@]}" --batches mixed --chunks 64 128 256
   # One lane; then its loop as a CUDA graph.

@@ -184,7 +184,7 @@ class Memory:
         row = self.row(planned.trial_id)
         row |= {"state": state, "diverged_epoch": len(curve) + 1}
         row |= {schema.OBJECTIVE: curve[-1] if curve else None}
-        row |= {schema.TIME_OBJECTIVE: None}  # which a search reads, and does not use
+        row |= {schema.SECONDS: None}  # which a search reads, and does not use
         return row
 
     def row(self, trial_id: str) -> dict[str, Any]:

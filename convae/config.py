@@ -27,6 +27,8 @@ IMAGE_SHAPE: Final = (28, 28, 1)  # rows, columns, channels; all else derives it
 FULL_SPLIT: Final = "full"
 SEARCH_SPLIT: Final = "search"
 SPLITS: Final = (FULL_SPLIT, SEARCH_SPLIT)
+# What a trial is judged by: training images that are left out of training validate.
+EVAL_METRICS: Final = MappingProxyType({FULL_SPLIT: "test_mse", SEARCH_SPLIT: "val_mse"})
 IMAGE_SIZE: Final = "{} × {}".format(*IMAGE_SHAPE)  # for people
 DATA_HELP: Final = (
     f"images of {IMAGE_SIZE}: an .npz with x_train and x_test, or a folder of IDX files; default:"

@@ -39,16 +39,11 @@ from convae.config import (
     FULL_SPLIT,
     IMAGE_SHAPE,
     IMAGE_SIZE,
-    SEARCH_SPLIT,
     n_fitted,
 )
 from convae.errors import UserError, run_command
 from convae.hardware import can_be_made, home_folder
 
-# By split: training images that are left out of training validate.
-EVAL_METRICS: Final[Mapping[str, str]] = MappingProxyType(
-    {FULL_SPLIT: "test_mse", SEARCH_SPLIT: "val_mse"}
-)
 # A sixth of the training images validates, and a report shows ten random test images.
 MIN_TRAIN, MIN_TEST = 6, 10
 

@@ -34,7 +34,7 @@ from convae.trainer_lane import DoneSlice, TrainerLane
 from convae.training import Trainer
 from convae.xla import cached_programs
 
-# Threads that compile, at least: a GPU study has four programs to begin with.
+# Threads that compile, at least: a GPU study has five programs or more.
 MIN_COMPILERS = 4
 MAX_REASON = 200  # characters of it
 NOT_FROM_A_LANE = "the plain trainer cannot go on from a lane's state"

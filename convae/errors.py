@@ -75,6 +75,11 @@ def run_command(run: Callable[[], int]) -> int:
     return code
 
 
+def program(command: str, module: str) -> str:
+    """How this program was called, to be said again: as a console command, or as a module."""
+    return command if os.path.basename(sys.argv[0]) == command else f"python -m {module}"  # noqa: PTH119
+
+
 def tell_interrupts() -> None:
     """Has Ctrl-C give one line, and no traceback, also while a program still imports.
 

@@ -1,4 +1,4 @@
-"""Which processes there are, and a temporary folder of this one's that does not outlast it.
+"""Which processes there are, signals to this one, and a temporary folder that does not outlast it.
 
 Ray kills its workers, and a process that is killed clears nothing away: so the next one does.
 """
@@ -7,7 +7,12 @@ import atexit
 import os
 import shutil
 import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from signal import signal
+from typing import Any
 
 
 def process_exists(pid: int) -> bool:
@@ -19,6 +24,18 @@ def process_exists(pid: int) -> bool:
     except PermissionError:  # it is another user's
         pass
     return True
+
+
+@contextmanager
+def handling_signals(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """While the block runs, these handle signals; in another thread than the main one, nothing."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal(number, handler) for number, handler in handlers.items() if here}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal(number, handler)
 
 
 def process_folder(prefix: str) -> Path:

@@ -58,8 +58,3 @@ class Report(NamedTuple):
     # diverged included.
     train_seconds: float = 0.0
     compile_seconds: float = 0.0  # of a program for it alone, since
-
-    @property
-    def stands_still(self) -> bool:
-        """Whether the trial has paused or ended."""
-        return self.status.stands_still

@@ -19,6 +19,7 @@ from pathlib import Path
 from convae.config import (
     BY_NAME,
     DATA_HELP,
+    EVAL_METRICS,
     FIELD_KINDS,
     MODELS,
     SPLITS,
@@ -26,8 +27,8 @@ from convae.config import (
     TrialConfig,
     n_parameters,
 )
-from convae.data import EVAL_METRICS, load_images
-from convae.errors import DivergenceError, run_command
+from convae.data import load_images
+from convae.errors import DivergenceError, program, run_command
 from convae.results import EpochResult
 from convae.sharing import DeviceSharing
 from convae.stderr_filter import filtered_stderr
@@ -36,7 +37,7 @@ TRIAL = "trial"  # its name in the engine
 
 CHOICES = {
     "model": MODELS,
-    "hidden_activation": BY_NAME["hidden_activation"].search.grid,
+    "hidden_activation": BY_NAME["hidden_activation"].words,
     "split": SPLITS,
 }
 TYPES = {"text": str, "int": int, "float": float}
@@ -45,7 +46,7 @@ TYPES = {"text": str, "int": int, "float": float}
 def build_parser() -> argparse.ArgumentParser:
     """An option for each field of TrialConfig, and where to train, read and save."""
     parser = argparse.ArgumentParser(
-        prog="convae-train" if sys.argv[0].endswith("convae-train") else "python -m convae.train",
+        prog=program("convae-train", "convae.train"),
         description="Train one autoencoder on MNIST, or other images, without Ray.",
     )
     for field in fields(TrialConfig):
@@ -120,7 +121,7 @@ def _train(options: argparse.Namespace) -> int:
     while True:
         for result in report.epochs:
             print(_line(result, config), flush=True)
-        if report.stands_still:
+        if report.status.stands_still:
             break
         engine.step()
         report = engine.report(TRIAL, 0)

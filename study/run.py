@@ -5,11 +5,11 @@
     python -m study.run my-question.toml --gpus 0     # a study of yours; --print-study prints one
     python -m study.run --resume --name NAME          # go on where a study was interrupted
 
-`quick` takes about a minute on two cores (AMD EPYC: 57, 60 and 68 s, n = 3), `standard` took 26 min
-there before finalists were trained (n = 1), and 173 s on one NVIDIA H200 before there were lanes
-(n = 1). Either leaves the tables in results/NAME and the answer in its report/index.html: after 50
-epochs at the reference setting conv has 2.2 times the test MSE of dense-512 (95 % interval 2.0 to
-2.4, n = 5 seeds), where the report that is studied finds half of it.
+`quick` takes one to two minutes on two cores (AMD EPYC: 94 and 100 s, n = 2), `standard` took 26
+min there before finalists were trained (n = 1), and 173 s on one NVIDIA H200 before there were
+lanes (n = 1). Either leaves the tables in results/NAME and the answer in its report/index.html:
+after 50 epochs at the reference setting conv has 2.2 times the test MSE of dense-512 (95 % interval
+2.0 to 2.4, n = 5 seeds), where the report that is studied finds half of it.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +30,7 @@ from signal import SIG_IGN, SIGUSR1, SIGUSR2, signal
 from typing import TYPE_CHECKING, Any
 
 from convae.config import DATA_HELP
-from convae.errors import UserError, run_command
+from convae.errors import UserError, program, run_command
 from convae.hardware import can_be_made, home_folder
 from study.folder import schema
 from study.plan.spec import SpecError, StudySpec, spec_options
@@ -52,10 +53,13 @@ CONDITIONS = (
 )
 
 
+_program = partial(program, "convae-study", "study.run")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line's options; those of the spec are made from its fields."""
     parser = argparse.ArgumentParser(
-        prog=shlex.join(_program()),
+        prog=_program(),
         description="Study convolutional and dense autoencoders on MNIST, scheduled by Ray Tune.",
     )
     what = parser.add_argument_group("what to run (the file or preset says, unless you do)")
@@ -110,8 +114,8 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument(
         "--resume",
         action="store_true",
-        help="finish the study called --name; may raise --trials, --seeds and --time-budget, and"
-        " widen what is searched",
+        help="finish the study called --name; may raise numbers of trials and seeds, and"
+        " limits of time, and widen what is searched",
     )
     files.add_argument(
         "--resume-or-start",
@@ -135,12 +139,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _program() -> list[str]:
-    """The words that called this command, to be said again: the console command, or a module."""
-    name = Path(sys.argv[0]).name
-    return [name] if name == "convae-study" else ["python", "-m", "study.run"]
-
-
 def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | None" = None) -> int:
     """Runs the command; returns its exit code.
 
@@ -160,7 +158,7 @@ def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | N
         for number in (SIGUSR1, SIGUSR2):
             signal(number, SIG_IGN)
     with forgiving_terminal():
-        return run_command(lambda: _run(options, [*_program(), *words], workers=workers))
+        return run_command(lambda: _run(options, [*_program().split(), *words], workers=workers))
 
 
 def _start_with_docstrings() -> None:
@@ -409,8 +407,7 @@ def _tell_end(
     if outcome.status == "out of time":
         print(f"for more: {resume_command(options)} --time-budget SECONDS")
     if spec.preset == "quick":
-        program = shlex.join(_program())
-        print(f"next: {program} --gpus 1 (or --gpus 0): 50 epochs, and a larger search")
+        print(f"next: {_program()} --gpus 1 (or --gpus 0): 50 epochs, and a larger search")
     return EXIT_DONE
 
 
@@ -425,7 +422,7 @@ def resume_command(options: argparse.Namespace) -> str:
             words.append(option)
         elif value is not None and value is not False:  # 0 is a value
             words.append(f"{option}={without_secrets(str(value))}")
-    return shlex.join([*_program(), *words])
+    return shlex.join([*_program().split(), *words])
 
 
 def check_packages(folder: Path) -> None:

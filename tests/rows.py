@@ -110,7 +110,10 @@ def trial(
 def without_value(state: str, **changes: Any) -> dict[str, Any]:
     """What a row says of a trial that ended without one: `changes` of `trial`."""
     more: dict[str, dict[str, Any]] = {
-        schema.DIVERGED: {"diverged_epoch": 2},
+        schema.DIVERGED: {
+            "diverged_epoch": 2,
+            "error": "The loss stopped being finite in epoch 2.",
+        },
         schema.FAILED: {"error": "no memory"},
     }
     none = {schema.VAL_MSE: None, schema.TEST_MSE: None}

@@ -7,8 +7,9 @@ import pandas as pd
 from analysis.claims import NOT_TESTED, claims_csv, claims_of, concerns_paper, tally
 from analysis.load import Run
 from analysis.phrases import open_values
-from analysis.settings import SECONDS, frame
+from analysis.settings import COLLAPSED_RATIO, frame
 from study.folder import schema
+from study.folder.schema import SECONDS
 
 SUMMARISED: Final = (schema.TRAIN_MSE, schema.TEST_MSE, SECONDS)
 
@@ -26,6 +27,7 @@ def chapter(run: Run) -> dict[str, Any]:
         "tally": tally(claims),
         "reference": reference,
         "pairs": {metric: run.pair_ratio(metric) for metric in SUMMARISED},
+        "collapsed_ratio": f"{COLLAPSED_RATIO:g}",
         "one_seed": 1 in n_seeds,
         "n_left_out": completed - sum(n_seeds),
     }

@@ -118,7 +118,9 @@ def draw_curves(run: Run, settings: Sequence[Setting]) -> dict[str, Any] | None:
         "what": what,
         "said": f"At the end, {' to '.join(dict.fromkeys(ends))}",
         "n": [int(line.data["n"].max()) for line in lines],
-        "n_settings": n if n > MOST_CURVES else 0,
+        "shown": f" The best {BEST_SHOWN} and the worst {WORST_SHOWN} of {n} settings."
+        if n > MOST_CURVES
+        else "",
     }
 
 

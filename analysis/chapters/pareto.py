@@ -13,7 +13,7 @@ from analysis.load import Run
 from analysis.phrases import digits
 from analysis.plots import Drawing, Marks
 from analysis.settings import models_of
-from study.folder.schema import MSE_AND_TIME, OBJECTIVE, SEARCH, TIME_OBJECTIVE
+from study.folder.schema import MSE_AND_TIME, OBJECTIVE, SEARCH, SECONDS
 
 PARETO: Final = "figure-pareto"
 
@@ -34,14 +34,14 @@ def pareto_trials(run: Run) -> pd.DataFrame:
     Times are compared on one device only: the one with the most of these trials. Added columns:
     `comparable` (same device), `on_own_front` (of its model) and `on_joint_front` (of all).
     """
-    done = completed_search(run).dropna(subset=TIME_OBJECTIVE)
-    done = done.sort_values([TIME_OBJECTIVE, OBJECTIVE], kind="stable").reset_index(drop=True)
+    done = completed_search(run).dropna(subset=SECONDS)
+    done = done.sort_values([SECONDS, OBJECTIVE], kind="stable").reset_index(drop=True)
     done = done.assign(comparable=done["device"].isin(done["device"].mode().head(1)))
     done[["on_own_front", "on_joint_front"]] = False
     known = done[done["comparable"]]
     for name, by in (("on_own_front", known["model"]), ("on_joint_front", known["comparable"])):
         for _, its in known.groupby(by):
-            points = its[[OBJECTIVE, TIME_OBJECTIVE]].to_numpy(dtype=float)
+            points = its[[OBJECTIVE, SECONDS]].to_numpy(dtype=float)
             done.loc[its.index, name] = pareto_front(points)
     return done
 
@@ -51,14 +51,14 @@ def drawing(run: Run, shown: pd.DataFrame, together: str) -> Drawing:
     words, joint = trial_words(run), shown[shown["on_joint_front"]]
     wide = {"color": "#d0d0d0", "linewidth": 6, "linestyle": "-", "drawstyle": "steps-post"}
     label = f"front of {together} together"
-    some = [Marks(wide, joint[TIME_OBJECTIVE], joint[OBJECTIVE], label)]
+    some = [Marks(wide, joint[SECONDS], joint[OBJECTIVE], label)]
     for model in models_of(shown):
         look = plots.looks_of(run.models)[model]
         hollow = look | {"linestyle": "none", "markerfacecolor": "none", "alpha": 0.7}
         step = look | {"drawstyle": "steps-post"}
         for name, on, drawn in (("front", True, step), ("dominated", False, hollow)):
             rows = shown[(shown["model"] == model) & (shown["on_own_front"] == on)]
-            x, y = rows[TIME_OBJECTIVE], rows[OBJECTIVE]
+            x, y = rows[SECONDS], rows[OBJECTIVE]
             times = zip(rows["trial_id"], x, strict=True)
             texts = [f"{words[trial_id]}; {digits(seconds)} s" for trial_id, seconds in times]
             some.append(Marks(drawn, x, y, f"{model}, {name}", texts))
@@ -78,7 +78,7 @@ def chapter(run: Run) -> dict[str, Any]:
     shown, others = data[data["comparable"]], data[~data["comparable"]]
     together, rows, joint = "both" if shown["model"].nunique() <= 2 else "all", [], []
     for _, row in shown[shown["on_own_front"]].iterrows():
-        one, seconds, mse = searched[row["setting"]], row[TIME_OBJECTIVE], digits(row[OBJECTIVE])
+        one, seconds, mse = searched[row["setting"]], row[SECONDS], digits(row[OBJECTIVE])
         front = one.model
         if row["on_joint_front"]:
             front += f" and {together}"

@@ -24,7 +24,7 @@ OBJECTIVE_LABEL: Final = f"Validation MSE, {plots.MSE_UNIT}"
 STATE_MARKERS: Final = {schema.PRUNED: "x", schema.DIVERGED: "v", schema.FAILED: "P"}
 MARKS: Final = {schema.PRUNED: "×", schema.DIVERGED: "▼", schema.FAILED: "✚"}  # as they are drawn
 # What a trial kept its device busy with.
-DEVICE_SECONDS: Final = ["train_seconds", "eval_seconds", "compile_seconds"]
+DEVICE_SECONDS: Final = [schema.SECONDS, "eval_seconds", "compile_seconds"]
 
 
 def search_progress(trials: pd.DataFrame) -> pd.DataFrame:
@@ -57,7 +57,7 @@ def spent(trials: pd.DataFrame) -> pd.DataFrame:
         {
             "n_trials": 1,
             "n_completed": (search["state"] == schema.COMPLETED).astype(int),
-            "n_untimed": search["train_seconds"].isna().astype(int),
+            "n_untimed": search[schema.SECONDS].isna().astype(int),
             "seconds": search[DEVICE_SECONDS].sum(axis=1),
         }
     )

@@ -8,8 +8,9 @@ from analysis.claims import concerns_paper
 from analysis.load import Run
 from analysis.phrases import count, digits, seeds
 from analysis.plots import Drawing, Marks
-from analysis.settings import SECONDS, Setting
+from analysis.settings import Setting
 from study.folder import schema
+from study.folder.schema import SECONDS
 
 TIMES: Final = "figure-times"
 

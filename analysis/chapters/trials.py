@@ -26,7 +26,7 @@ MEASURED: Final = {
     schema.TRAIN_MSE: "Train MSE",
     schema.VAL_MSE: "Val. MSE",
     schema.TEST_MSE: "Test MSE",
-    "train_seconds": "Train s",
+    schema.SECONDS: "Train s",
     "n_sharing": "Trials at once",
     "wall_seconds": "Wall s",
 }
@@ -44,13 +44,9 @@ def state_rows(trials: pd.DataFrame) -> list[list[str]]:
 
 def what_happened(trial: pd.Series) -> str:
     """Why a trial failed or diverged."""
-    found = []
-    if not pd.isna(trial["diverged_epoch"]):
-        found.append(f"The loss stopped being finite in epoch {trial['diverged_epoch']}.")
-    if not pd.isna(trial["error"]):
-        lines = trial["error"].strip().splitlines()
-        found += map(without_home, lines[-1:])  # a traceback's last line; trials.csv has the whole
-    return " ".join(found) or "No error recorded."
+    if pd.isna(trial["error"]) or not (lines := trial["error"].strip().splitlines()):
+        return "No error recorded."
+    return without_home(lines[-1])  # a traceback's last line; trials.csv has the whole
 
 
 def columns_of(trials: pd.DataFrame) -> dict[str, str]:

@@ -82,7 +82,7 @@ def how_tuned(run: Run) -> str:
 def tuned_sentence(run: Run) -> str:
     """Which model's winner is ahead: of conv and dense, or the best beside the next of others."""
     found = by_model(run)
-    models: list[str] = list(schema.MODELS)
+    models = [schema.CONV, schema.DENSE]
     if not set(found) <= set(models):
         models = [*sorted(found, key=lambda model: _test_mse(run, model)), ""]
     first, second = models[:2]

@@ -12,8 +12,7 @@ from study.folder import schema
 from study.folder.records import from_json
 
 EARLY_FALL: Final = "early_fall"  # the share of the fall of the training MSE in the first epochs
-SECONDS: Final = "train_seconds"
-MEASURES: Final = (*schema.METRICS, SECONDS, EARLY_FALL)
+MEASURES: Final = (*schema.METRICS, schema.SECONDS, EARLY_FALL)
 AT_MOST: Final = "at most"
 AT_LEAST: Final = "at least"
 WITHIN: Final = "within a factor of"

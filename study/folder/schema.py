@@ -1,7 +1,8 @@
 """Names shared by the study, which writes a run folder, and the analysis, which reads it.
 
-Metrics, groups, states, columns and file names are defined here and nowhere else; what concerns a
-trial's setting derives from `convae.config`. The standard library is enough to import it.
+Groups, states, columns and file names are defined here and nowhere else; what concerns a trial's
+setting, and what it is judged by, derives from `convae.config`. The standard library is enough to
+import it.
 """
 
 from types import MappingProxyType
@@ -10,6 +11,7 @@ from typing import Final
 from convae.config import BY_NAME as BY_NAME
 from convae.config import CONV as CONV
 from convae.config import DENSE as DENSE
+from convae.config import EVAL_METRICS as EVAL_METRICS
 from convae.config import FIELD_KINDS
 from convae.config import FULL_SPLIT as FULL_SPLIT
 from convae.config import HYPERPARAMETERS as HYPERPARAMETERS
@@ -26,14 +28,14 @@ COMMIT_OF_FORM_1: Final = "fb18ede"  # the last one that reads the older form
 
 # Metrics. All three are mean squared errors over all pixels, in units of (pixel / 255)².
 TRAIN_MSE: Final = "train_mse"
-VAL_MSE: Final = "val_mse"
-TEST_MSE: Final = "test_mse"
+VAL_MSE: Final = EVAL_METRICS[SEARCH_SPLIT]
+TEST_MSE: Final = EVAL_METRICS[FULL_SPLIT]
 METRICS: Final = (TRAIN_MSE, VAL_MSE, TEST_MSE)
 
 # What the search minimises. The direction is stated, never guessed from the name.
 OBJECTIVE: Final = VAL_MSE
 MODE: Final = "min"
-TIME_OBJECTIVE: Final = "train_seconds"  # the second one of MSE_AND_TIME, minimised too
+SECONDS: Final = "train_seconds"  # also the second objective of MSE_AND_TIME, minimised too
 MSE_ALONE: Final = "mse"
 MSE_AND_TIME: Final = "mse,time"
 OBJECTIVES: Final = (MSE_ALONE, MSE_AND_TIME)
@@ -92,7 +94,7 @@ TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](
         "n_parameters": "int",
         **dict.fromkeys(METRICS, "float"),
         **_BEST,
-        "train_seconds": "float",
+        SECONDS: "float",
         "eval_seconds": "float",
         "compile_seconds": "float",
         "wall_seconds": "float",
@@ -103,13 +105,19 @@ TRIAL_COLUMNS: Final = MappingProxyType[str, Kind](
     }
 )
 
+# Of these, what a trial says of itself as a whole each time that it tells of epochs.
+TOTALS: Final = (
+    *("diverged_epoch", "n_parameters", "train_seconds", "eval_seconds"),
+    *("compile_seconds", "wall_seconds", "n_sharing", "device"),
+)
+
 # epochs.parquet: a row a trial and epoch, epochs counted from 1.
 EPOCH_COLUMNS: Final = MappingProxyType[str, Kind](
     {
         "trial_id": "text",
         "epoch": "int",
         **dict.fromkeys(METRICS, "float"),
-        "train_seconds": "float",
+        SECONDS: "float",
         "eval_seconds": "float",
     }
 )

@@ -23,7 +23,6 @@ from study.folder.tables import Row
 ERROR_RATE: Final = 0.05  # of a whole study
 SEEDS_A_LOOK: Final = 5  # with fewer, no permutation is rare enough to decide
 N_PERMUTATIONS: Final = 9_999  # drawn where there are more
-METRICS: Final = {schema.FULL_SPLIT: schema.TEST_MSE, schema.SEARCH_SPLIT: schema.VAL_MSE}
 
 
 @dataclass(frozen=True)
@@ -133,4 +132,4 @@ def _is_open(row: Mapping[str, Any] | None) -> bool:
 
 def _value(row: Mapping[str, Any]) -> float | None:
     done = row["state"] == schema.COMPLETED
-    return row.get(METRICS[row["split"]]) if done else None
+    return row.get(schema.EVAL_METRICS[row["split"]]) if done else None

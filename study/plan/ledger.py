@@ -7,9 +7,8 @@ it. A trial's plan is in the run folder before the trial starts, and its end is 
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,11 +18,6 @@ from study.folder.storage import RunFolder, RunFolderError
 from study.folder.tables import Change, Row, TableWriter, read_tables
 from study.plan.trials import PlannedTrial
 
-# What a trial's result says of the trial as a whole.
-TOTALS = (
-    *("diverged_epoch", "n_parameters", "train_seconds", "eval_seconds"),
-    *("compile_seconds", "wall_seconds", "n_sharing", "device"),
-)
 ENDS = frozenset(schema.STATES) - {schema.RUNNING}
 # Nothing that only was measured waits longer for the journal, and the tables are rewritten whole
 # not more often than this, and for a twentieth of the time at most.
@@ -45,17 +39,6 @@ class Listener:
 
     def ended(self, row: Row) -> None:
         """A trial will not train on in this session; its state tells whether it has ended."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What a trial tells of itself at a moment."""
-
-    n_epochs: int  # trained so far, in this attempt and those that it goes on from
-    # Rows of the latest of them, those that were not told yet, without the trial's name. After a
-    # restart from a checkpoint, of all.
-    epochs: list[Row]
-    totals: Mapping[str, Any]  # values for `TOTALS`, of the trial so far
 
 
 def decide_state(row: Mapping[str, Any], *, failed: bool, stopping: bool) -> str:
@@ -163,17 +146,27 @@ class Ledger:
         for listener in self.listeners:
             listener.planned(planned, row)
 
-    def measure(self, trial_id: str, measurement: Measurement) -> None:
-        """Enters epochs and what they took."""
+    def measure(
+        self, trial_id: str, n_epochs: int, latest: Sequence[Row], totals: Mapping[str, Any]
+    ) -> None:
+        """Enters epochs and what they took.
+
+        Args:
+            trial_id: of the trial.
+            n_epochs: trained so far, in this attempt and those that it goes on from.
+            latest: rows of the latest of them, those that were not told yet, without the trial's
+                name; after a restart from a checkpoint, of all.
+            totals: values for `study.folder.schema.TOTALS`, of the trial so far.
+        """
         row, history = self._trials[trial_id], self._epochs[trial_id]
-        epochs = [{"trial_id": trial_id, **epoch} for epoch in measurement.epochs]
-        after = measurement.n_epochs - len(epochs)
+        epochs = [{"trial_id": trial_id, **epoch} for epoch in latest]
+        after = n_epochs - len(epochs)
         if not 0 <= after <= len(history):
             raise ValueError(f"{trial_id} leaves out epochs between {len(history)} and {after}")
         history[after:] = epochs  # what an earlier attempt had beyond them is void
-        totals = {name: measurement.totals[name] for name in TOTALS}
+        known = {name: totals[name] for name in schema.TOTALS}
         # An attempt that goes on from a checkpoint does not know everything again at once.
-        row.update({k: v for k, v in totals.items() if v is not None or k not in row})
+        row.update({k: v for k, v in known.items() if v is not None or k not in row})
         row.update(_summary(history))
         self._enter(trial_id, after)
         for listener in self.listeners:

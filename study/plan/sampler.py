@@ -93,9 +93,9 @@ def make_sampler(
     would have proposed without that, if its trials ended in the same order. What is `known`, it
     does not propose.
     """
-    # of a custom model by its name, so that another one beside it changes nothing.
-    custom = MODELS.index(model) if model in MODELS else zlib.crc32(model.encode())
-    stream = np.random.SeedSequence((spec.seed, custom, number))
+    # A custom model has a stream by its name, so that another one beside it changes nothing.
+    place = MODELS.index(model) if model in MODELS else zlib.crc32(model.encode())
+    stream = np.random.SeedSequence((spec.seed, place, number))
     seed = int(stream.generate_state(1)[0])
     return NewSettings(_make(spec, seed), spec.space_of(model), known, seed)
 

@@ -62,14 +62,14 @@ class Search(Listener):
         self.number = number
         self._space = spec.space_of(model)
         self._n_trials = spec.n_searched(model, spec.sampler)
-        self._metrics = (schema.OBJECTIVE, schema.TIME_OBJECTIVE)[: 1 + spec.timed]
+        self._metrics = (schema.OBJECTIVE, schema.SECONDS)[: 1 + spec.timed]
         # Optuna's trials have the numbers of their names.
         self.study = optuna.create_study(
             storage=storage,
             study_name=f"{model}-{number + 1}" if number else model,
             directions=["minimize"] * len(self._metrics),
         )
-        # At most half of the trials are given, so that the sampler has a say in small searches too.
+        # Half of the trials are given, rounded up, so that the sampler has a say in small ones too.
         n_given = (spec.share + 1) // 2 if spec.given_trials else 0
         self._given = first_points(model, spec, n_given)
         self._reference = first_points(model, spec, 1)

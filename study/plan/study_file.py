@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import tomlkit
 
-from convae.config import MODELS, as_arguments, is_custom_name
+from convae.config import MODELS, as_arguments
 from convae.custom_models import CustomModel, count_parameters, read_custom_model
 from convae.errors import UserError
 from study.folder.paper import Paper
@@ -238,11 +238,6 @@ def _value(key: str, value: Any, option: Field[Any]) -> Any:
 def _custom_model(name: str, part: Mapping[str, Any], folder: Path) -> CustomModel:
     where = f"[model.{name}]"
     check_keys(where, part, ("build",))
-    if not is_custom_name(name):
-        raise SpecError(
-            f"{where} is no name for a model; give one of letters, digits and _, at most 40, that"
-            f" is not {' or '.join(MODELS)}."
-        )
     if not isinstance(build := part.get("build"), str):
         raise SpecError(f'{where} has no build; give build = "file.py:function".')
     return read_custom_model(name, build, folder)

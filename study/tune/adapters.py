@@ -7,13 +7,12 @@ objects, to restore an experiment from, is never used.
 
 import logging
 import re
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, getsignal, signal
+from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, getsignal
 from typing import Any
 
 import ray
@@ -24,14 +23,15 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from convae.errors import EngineLostError
+from convae.processes import handling_signals
 from convae.results import EpochResult, Fallback
 from study.folder import schema
 from study.folder.tables import Row
-from study.plan.ledger import TOTALS, Ledger, Listener, Measurement
+from study.plan.ledger import Ledger, Listener
 from study.plan.phases import Plan
 from study.plan.silence import Watch
 from study.plan.trials import PlannedTrial
-from study.tune.trainable import ENGINE, EPOCH, FALLBACK, NODE, OVER_TIME, PLANNED, WAITS
+from study.tune.trainable import ENGINE, FALLBACK, N_EPOCHS, NODE, OVER_TIME, PLANNED, WAITS
 from study.tune.workers import Workers
 from study.view.pace import duration
 from study.view.progress import Progress
@@ -137,9 +137,6 @@ class StudyStopper(_Uncopied, tune.Stopper):
     @contextmanager
     def catching_interrupts(self) -> Iterator[None]:
         """While the block runs, the first interrupt stops the study in an orderly way."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def interrupt(*_: Any) -> None:
             if self.interrupted:
@@ -148,12 +145,8 @@ class StudyStopper(_Uncopied, tune.Stopper):
 
         # What nohup has the system ignore stays ignored.
         caught = [n for n in INTERRUPTS if n != SIGHUP or getsignal(n) != SIG_IGN]
-        previous = {number: signal(number, interrupt) for number in caught}
-        try:
+        with handling_signals(dict.fromkeys(caught, interrupt)):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal(number, handler)
 
 
 @contextmanager
@@ -162,20 +155,13 @@ def places_by_signals(plan: Plan, most: int) -> Iterator[None]:
 
     As xargs does with its processes. Trials that train are not ended for it.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def change(number: int, *_: Any) -> None:
         step = 1 if number == SIGUSR1 else -1
         plan.n_places = min(most, max(1, (plan.n_places or most) + step))
 
-    previous = {number: signal(number, change) for number in (SIGUSR1, SIGUSR2)}
-    try:
+    with handling_signals(dict.fromkeys((SIGUSR1, SIGUSR2), change)):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal(number, handler)
 
 
 def nodes_alive() -> set[str]:
@@ -245,14 +231,14 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         if fallback is not None and fallback.program not in self._fallbacks:
             self._fallbacks.add(fallback.program)
             self._on_fallback(fallback)
-        totals = {name: result[name] for name in TOTALS if name in result}
+        totals: dict[str, Any] = {n: result[n] for n in schema.TOTALS if n in result}
         if "n_sharing" not in totals:  # without lanes, trials share the CPUs of their node
             at_once = list(self._node_of.values()).count(result[NODE])
             seen = self._shared.setdefault(trial_id, [])
             seen.append(at_once)
             totals["n_sharing"] = sum(seen) / len(seen)
         rows = [row_of(epoch, planned_of(trial)) for epoch in result["history"]]
-        self._ledger.measure(trial_id, Measurement(result[EPOCH], rows, totals))
+        self._ledger.measure(trial_id, result[N_EPOCHS], rows, totals)
 
     def on_trial_complete(self, *, trial: Trial, **info: Any) -> None:
         """Ends the trial; one that is cut off because the study stops goes on later."""
@@ -354,11 +340,10 @@ def trial_id_of(trial: Trial) -> str:
 
 def row_of(epoch: EpochResult, planned: PlannedTrial) -> Row:
     """An epoch as the ledger has it."""
-    metric = schema.TEST_MSE if planned.config.split == schema.FULL_SPLIT else schema.VAL_MSE
     return {
         "epoch": epoch.epoch,
         schema.TRAIN_MSE: epoch.train_mse,
-        metric: epoch.eval_mse,
+        schema.EVAL_METRICS[planned.config.split]: epoch.eval_mse,
         "train_seconds": epoch.train_seconds,
         "eval_seconds": None if epoch.eval_mse is None else epoch.eval_seconds,
     }

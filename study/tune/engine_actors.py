@@ -128,23 +128,12 @@ class RemoteEngine:
         keeper: of the study's engines.
         gpu: whether the device is a GPU.
         n_slots: trials at once, of whose results Ray Tune takes in some tens a second.
-        open_seconds: for an engine to open its device, before another one takes its place.
-        answer_seconds: for one that has opened it, to answer.
     """
 
     in_lanes = True
 
-    def __init__(
-        self,
-        keeper: ActorHandle,
-        *,
-        gpu: bool,
-        n_slots: int = 1,
-        open_seconds: float = OPEN_SECONDS,
-        answer_seconds: float = ANSWER_SECONDS,
-    ) -> None:
+    def __init__(self, keeper: ActorHandle, *, gpu: bool, n_slots: int = 1) -> None:
         self._keeper, self._gpu = keeper, gpu
-        self._open_seconds, self._answer_seconds = open_seconds, answer_seconds
         self.report_seconds = max(LANE_REPORT_SECONDS, n_slots / RESULTS_PER_SECOND)
         self._engine: NumberedEngine | None = None
 
@@ -154,7 +143,7 @@ class RemoteEngine:
         Raises:
             UserError: TensorFlow cannot open it.
         """
-        seconds = self._answer_seconds if self._engine else self._open_seconds
+        seconds = ANSWER_SECONDS if self._engine else OPEN_SECONDS
         self._engine = self._engine or engine_here(self._keeper, gpu=self._gpu)
         try:
             return str(ray.get(self._engine.actor.describe.remote(), timeout=seconds))

@@ -7,7 +7,6 @@ import resource
 import secrets
 import signal
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from convae.hardware import (
     home_folder,
     usable_cpus,
 )
+from convae.processes import handling_signals
 from study.folder.storage import RunFolder, first_line, temporary_name
 from study.plan.spec import SpecError
 
@@ -123,7 +123,9 @@ def ray_session(address: str | None) -> Iterator[None]:
         if not can_be_made(home_folder() / ".ray"):  # where Ray would keep it
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
-        with _ignoring_hangups():
+        # For good: Ray's processes outlive a lost terminal, as this one needs them to, to stop the
+        # study in an orderly way.
+        with handling_signals({signal.SIGHUP: signal.SIG_IGN}):
             ray.init(address=address or "local", **settings)
     except Exception as error:  # of a node that starts too slowly Ray raises a bare Exception
         reason = first_line(error).rstrip(".")
@@ -165,22 +167,6 @@ def check_limits(
             f"{processes} more processes and threads may start here (the control group's pids.max),"
             f" but Ray needs about {n} on {n_cpus} CPUs; raise the limit, or use fewer CPUs."
         )
-
-
-@contextmanager
-def _ignoring_hangups() -> Iterator[None]:
-    """What starts in the block ignores SIGHUP for good: Ray's processes outlive a lost terminal.
-
-    This one needs them to stop the study in an orderly way.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def _remedy(error: Exception) -> str:

@@ -31,7 +31,7 @@ from study.tune.engine_actors import RemoteEngine
 from study.tune.engines import Attempt, Ready, StudyEngine
 
 PLANNED = "planned"  # the one entry of a trial's config for Ray: its PlannedTrial
-EPOCH = "epoch"  # what a result calls the epochs trained so far
+N_EPOCHS = "n_epochs"  # what a result calls the epochs trained so far
 FALLBACK = "fallback"  # what a result calls the program that does not work there, if so
 # What is added to the device's name where such a program's trials are trained otherwise.
 PLAIN_TRAINER = " (plain trainer)"
@@ -254,7 +254,8 @@ class StudyTrial(tune.Trainable):
         self._unsent += report.epochs
         self._compile_seconds += report.compile_seconds
         self._has_trained |= report.train_seconds > 0
-        self._stands_still, self._diverged_epoch = report.stands_still, report.diverged_epoch
+        self._stands_still = report.status.stands_still
+        self._diverged_epoch = report.diverged_epoch
 
     def _result(self) -> dict[str, Any]:
         """What the driver is told."""
@@ -267,7 +268,7 @@ class StudyTrial(tune.Trainable):
             OVER_TIME: self._over_time,
             "diverged_epoch": self._diverged_epoch,
             "history": epochs,
-            EPOCH: len(self._epochs),
+            N_EPOCHS: len(self._epochs),
             NODE: self._node,
             schema.OBJECTIVE: self._objective(epochs),
             "n_parameters": self._n_parameters,

@@ -30,7 +30,6 @@ from hypothesis import strategies as st
 
 from convae import data
 from convae.data import DataError, load_images, split
-from study.folder import schema
 
 # Of the published, uncompressed IDX files, headers included.
 MD5 = {
@@ -117,7 +116,6 @@ def test_arrays_are_the_published_files_contents(image_set):
 
 
 def test_splits(image_set):
-    assert data.EVAL_METRICS == {"full": schema.TEST_MSE, "search": schema.VAL_MSE}
     full = split(image_set, "full")
     assert full.train_images is image_set.train_images
     assert full.eval_images is image_set.test_images

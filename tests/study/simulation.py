@@ -19,7 +19,7 @@ from study.folder.manifest import Manifest, read_manifest
 from study.folder.storage import RunFolder
 from study.folder.tables import read_tables
 from study.plan.labels import label_of
-from study.plan.ledger import ENDS, Ledger, Measurement, config_of_row
+from study.plan.ledger import ENDS, Ledger, config_of_row
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
 from study.plan.trials import (
@@ -189,7 +189,7 @@ class Executor:
         if self.lag is not None:
             metric = metric_of(planned.config)
             pruned = not self.plan.goes_on(planned, {row["epoch"]: row[metric] for row in unsent})
-        ledger.measure(trial_id, Measurement(len(epochs), list(unsent), totals(len(epochs))))
+        ledger.measure(trial_id, len(epochs), list(unsent), totals(len(epochs)))
         unsent.clear()
         if pruned or len(epochs) == planned.config.epochs:
             ledger.end(trial_id)
@@ -206,7 +206,7 @@ class Executor:
     def _diverge(self, trial_id, ledger):
         _, epochs, unsent = self.running[trial_id]
         diverged = totals(len(epochs), diverged_epoch=len(epochs) + 1)
-        ledger.measure(trial_id, Measurement(len(epochs), list(unsent), diverged))
+        ledger.measure(trial_id, len(epochs), list(unsent), diverged)
         ledger.end(trial_id)
         del self.running[trial_id]
 
@@ -219,7 +219,7 @@ def planned(trial_id, group, config, **more):
 
 def metric_of(config):
     """What the trial is judged by."""
-    return schema.VAL_MSE if config.split == schema.SEARCH_SPLIT else schema.TEST_MSE
+    return schema.EVAL_METRICS[config.split]
 
 
 def epoch_row(config, epoch, mse, train_mse=None, *, seconds=1.0, eval_seconds=0.0):
@@ -241,7 +241,7 @@ def measured(*rows, overhead=0.0, **changes):
     """What a trial tells after these epochs, from the first."""
     seconds = {name: sum(row[name] for row in rows) for name in ("train_seconds", "eval_seconds")}
     seconds["wall_seconds"] = sum(seconds.values()) + overhead
-    return Measurement(len(rows), list(rows), totals(len(rows), **seconds | changes))
+    return (len(rows), list(rows), totals(len(rows), **seconds | changes))
 
 
 def known_ends(folder):

@@ -31,7 +31,7 @@ from study.tune.adapters import (
     error_line,
     places_by_signals,
 )
-from study.tune.trainable import ENGINE, EPOCH, NODE, OVER_TIME, PLANNED, WAITS
+from study.tune.trainable import ENGINE, N_EPOCHS, NODE, OVER_TIME, PLANNED, WAITS
 
 SPEC = StudySpec(
     preset="test", models=("conv",), epochs=9, n_search_trials=8, grace_epochs=3, n_finalists=0
@@ -44,7 +44,7 @@ def result(n_epochs, mse, node="a", n_sharing=1.0):
     A trial on a CPU says nothing of others.
     """
     history = [EpochResult(epoch, 0.1, mse, 1.0, 0.0) for epoch in range(1, n_epochs + 1)]
-    values = {EPOCH: n_epochs, NODE: node, ENGINE: 3, WAITS: False}
+    values = {N_EPOCHS: n_epochs, NODE: node, ENGINE: 3, WAITS: False}
     values |= {"history": history, schema.OBJECTIVE: mse}
     values |= totals(n_epochs) | {"n_sharing": n_sharing}
     return {name: value for name, value in values.items() if (name, value) != ("n_sharing", None)}

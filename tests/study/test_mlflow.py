@@ -48,7 +48,7 @@ def run_trials(folder, make_logger):
         ledger.plan(trial)
         rows = [epoch_row(trial.config, 1, None, 0.5), epoch_row(trial.config, 2, 0.125, 0.25)]
         diverged_epoch = 3 if state == schema.DIVERGED else None
-        ledger.measure(trial.trial_id, measured(*rows, diverged_epoch=diverged_epoch))
+        ledger.measure(trial.trial_id, *measured(*rows, diverged_epoch=diverged_epoch))
         assert ledger.end(trial.trial_id, **SETTINGS.get(state, {}))["state"] == state
     return by_state
 

@@ -46,7 +46,7 @@ class Hand:
         """The first epochs: the MSE falls to the objective in the second."""
         mse, config = final_mse(planned.config), planned.config
         rows = [epoch_row(config, e, mse * (3 - e)) for e in range(1, n_epochs + 1)]
-        self.ledger.measure(planned.trial_id, measured(*rows, **changes))
+        self.ledger.measure(planned.trial_id, *measured(*rows, **changes))
 
     def complete(self, planned, **changes):
         self.measure(planned, **changes)
@@ -78,7 +78,7 @@ class Judge(Hand):
         if value is None:
             self.diverge(planned)
             return
-        self.ledger.measure(planned.trial_id, measured(epoch_row(planned.config, 1, value)))
+        self.ledger.measure(planned.trial_id, *measured(epoch_row(planned.config, 1, value)))
         self.ledger.end(planned.trial_id)
 
     def run(self):
@@ -110,7 +110,7 @@ def test_a_pruned_trials_value_is_its_last_as_optuna_has_it():
     hand = Hand(replace(SPEC, epochs=3))
     planned = hand.next()
     rows = [epoch_row(planned.config, e, mse) for e, mse in ((1, 0.1), (2, 0.2))]
-    hand.ledger.measure(planned.trial_id, measured(*rows))
+    hand.ledger.measure(planned.trial_id, *measured(*rows))
     hand.ledger.end(planned.trial_id)
     for now in (hand, hand.again(replace(SPEC, epochs=3))):
         (pruned,) = [trial for trial in now.optuna() if trial.state.name == "PRUNED"]

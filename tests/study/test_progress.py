@@ -96,7 +96,7 @@ class Watched:
         rows = [epoch_row(planned.config, e, mse, 2 * mse, **times) for e in range(1, epochs + 1)]
         ended = epochs + 1 if diverged else None
         told = measured(*rows, diverged_epoch=ended, overhead=overhead)
-        self.ledger.measure(planned.trial_id, told)
+        self.ledger.measure(planned.trial_id, *told)
 
     def end(self, planned, *measured, **more):
         self.measure(planned, *measured, **more)

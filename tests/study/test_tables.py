@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -39,8 +38,8 @@ def epoch(number, train, test):
 
 def measure(ledger, *epochs):
     """Epochs that follow one another, not always from the first."""
-    told = measured(*epochs)
-    ledger.measure(NAME, replace(told, n_epochs=epochs[-1]["epoch"]))
+    _, rows, totals = measured(*epochs)
+    ledger.measure(NAME, epochs[-1]["epoch"], rows, totals)
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from study.folder.checkpoints import checkpoint_name
 from study.plan.trials import PlannedTrial
 from study.tune.engines import Attempt, Ready
 from study.tune.trainable import (
-    EPOCH,
     FALLBACK,
+    N_EPOCHS,
     OVER_TIME,
     PLANNED,
     OverTimeError,
@@ -112,7 +112,7 @@ def assert_told_once(results, n_epochs):
     so_far = 0
     for result in results:
         so_far += len(result["history"])
-        assert result[EPOCH] == so_far
+        assert result[N_EPOCHS] == so_far
         assert result["train_seconds"] == 2.0 * so_far
 
 
@@ -121,7 +121,7 @@ def test_every_epoch_is_told_once_and_the_scheduler_decides_at_its_epochs(pace):
     engine = PretendedEngine(pace)
     results = results_of(begin(engine, MemoryFolder()))
     assert_told_once(results, 9)
-    assert {3, 6, 9} <= {result[EPOCH] for result in results}
+    assert {3, 6, 9} <= {result[N_EPOCHS] for result in results}
     assert engine.targets == [3, 6, 9]
     assert results[-1]["n_sharing"] == pytest.approx(14 / 9)
     assert results[-1]["n_parameters"] == 7
@@ -153,9 +153,9 @@ def test_a_lane_and_a_cpus_trainer_do_not_take_each_others_checkpoints():
     kept_one.cleanup()
     assert checkpoint_name(PLAN.trial_id) in folder.files
     engine = PretendedEngine(1)
-    assert begin(engine, folder).step()[EPOCH] == 1
+    assert begin(engine, folder).step()[N_EPOCHS] == 1
     assert engine.targets == [3]
-    assert begin(ClosedFormEngine(), folder).step()[EPOCH] == 3  # it is of a lane now
+    assert begin(ClosedFormEngine(), folder).step()[N_EPOCHS] == 3  # it is of a lane now
 
 
 def test_nothing_goes_on_in_a_program_of_another_shape():
@@ -165,7 +165,7 @@ def test_nothing_goes_on_in_a_program_of_another_shape():
     other = PretendedEngine(1, chunk_size=128)
     assert_told_once(results_of(begin(other, folder)), 9)
     assert other.targets == [3, 6, 9]
-    assert begin(PretendedEngine(1, chunk_size=128), folder).step()[EPOCH] > 3
+    assert begin(PretendedEngine(1, chunk_size=128), folder).step()[N_EPOCHS] > 3
 
 
 def test_a_trial_waits_for_its_program_and_goes_on_by_what_takes_its_place():
@@ -174,9 +174,9 @@ def test_a_trial_waits_for_its_program_and_goes_on_by_what_takes_its_place():
     engine.is_ready = False
     trial = begin(engine, folder)
     waiting = trial.step()
-    assert (waiting[EPOCH], waiting["done"], waiting[FALLBACK]) == (0, False, None)
+    assert (waiting[N_EPOCHS], waiting["done"], waiting[FALLBACK]) == (0, False, None)
     assert not engine.targets
-    assert trial.step()[EPOCH] == 2
+    assert trial.step()[N_EPOCHS] == 2
     instead = PretendedEngine(9, chunk_size=None)
     instead.fallback = Fallback("conv in 16 lanes", "no tiles", "Traceback")
     (result, *_) = results = results_of(begin(instead, folder))
@@ -232,7 +232,7 @@ def test_an_engines_end_is_only_blamed_on_a_trial_that_is_suspect(n_reports, err
 
 def test_a_cpus_trial_pauses_where_the_scheduler_decides_and_says_nothing_of_others():
     results = results_of(begin(ClosedFormEngine(), MemoryFolder(), checkpoint_seconds=1000.0))
-    assert [result[EPOCH] for result in results] == [3, 6, 9]
+    assert [result[N_EPOCHS] for result in results] == [3, 6, 9]
     assert "n_sharing" not in results[-1]
     assert [len(result["history"]) for result in results] == [3, 3, 3]
 
@@ -272,7 +272,7 @@ def test_a_trial_that_goes_on_at_a_rung_lets_the_scheduler_decide_first():
     again = PretendedEngine(pace=3)
     trial = begin(again, folder)
     result = trial.step()
-    assert (result[EPOCH], len(result["history"]), again.targets) == (3, 3, [])
+    assert (result[N_EPOCHS], len(result["history"]), again.targets) == (3, 3, [])
     results = results_of(trial)
     assert [epoch.epoch for result in results for epoch in result["history"]] == list(range(4, 10))
     assert again.targets == [6, 9]
@@ -285,7 +285,7 @@ def test_a_trial_over_its_time_limit_ends_with_the_epochs_that_it_had():
     results = [trial.step() for _ in range(3)]
     assert [result[OVER_TIME] for result in results[:2]] == [None, None]
     assert results[2][OVER_TIME] == "It trained for longer than the 10 s of --trial-time-limit."
-    assert (results[2][EPOCH], results[2]["done"]) == (3, False)
+    assert (results[2][N_EPOCHS], results[2]["done"]) == (3, False)
     with pytest.raises(OverTimeError, match="longer than the 10 s"):
         trial.step()
 
