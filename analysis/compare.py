@@ -78,8 +78,9 @@ def differences(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
         explaining = {part: run.manifest[part] for part in EXPLAINING}
         (its,) = pd.json_normalize(explaining).astype(object).to_dict("records")
         flat[run.label] = {"device": devices(run.trials)} | its
+    parts = {key.rpartition(".")[0] for values in flat.values() for key in values}
     found: dict[str, dict[str, list[str]]] = {}
-    for key in dict.fromkeys(key for values in flat.values() for key in values):
+    for key in dict.fromkeys(key for values in flat.values() for key in values if key not in parts):
         for label, values in flat.items():
             value = values.get(key, "not recorded")
             words = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

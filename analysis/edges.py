@@ -33,7 +33,8 @@ class Edge(NamedTuple):
 def edges(run: Run) -> list[Edge]:
     """The ends of ranges and of lists of numbers at which the best settings lie, by model.
 
-    An end beyond which no value is valid, such as no momentum, is none.
+    An end beyond which no value is valid, such as no momentum, is none, and neither is the greatest
+    size that a limit on parameters allows.
     """
     found = []
     for space in run.manifest["spaces"][-1]:
@@ -41,12 +42,13 @@ def edges(run: Run) -> list[Edge]:
         done = table[(table["state"] == schema.COMPLETED) & table["value"].notna()]
         best = done.nsmallest(max(MIN_BEST, math.ceil(BEST_SHARE * len(done))), "value")
         for name, how in space["searched"]:
-            if len(done) < 2 or name not in best or not (ends := _ends(how)):
+            if len(done) < MIN_BEST or name not in best or not (ends := _ends(how)):
                 continue
             places = best[name].dropna().astype(float).map(lambda x, how=how: _place(x, how))
             at = {"least": places <= END_SHARE, "greatest": places >= 1 - END_SHARE}
             for end, (word, near) in zip(ends, at.items(), strict=True):
-                if 2 * near.sum() >= len(best) and not _is_limit(name, end):
+                limited = word == "greatest" and space.get("max_parameters") and _is_size(name)
+                if 2 * near.sum() >= len(best) and not (limited or _is_limit(name, end)):
                     found.append(Edge(space["model"], name, end, word))
     return found
 
@@ -75,6 +77,12 @@ def _place(value: float, how: Mapping[str, Any]) -> float:
     if how["log"]:
         value, low, high = (math.log(number) for number in (value, low, high))
     return (value - low) / (high - low)
+
+
+def _is_size(name: str) -> bool:
+    """Whether it shapes the model, as a custom one's argument may."""
+    p = _BY_PARAMETER.get(name)
+    return p is None or p.of_architecture
 
 
 def _is_limit(name: str, end: float) -> bool:

@@ -50,6 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train one autoencoder on MNIST, or other images, without Ray.",
     )
     for field in fields(TrialConfig):
+        if field.name == "arguments":  # of custom models, of which a study file has the builder
+            continue
         option = "--" + field.name.replace("_", "-")
         if FIELD_KINDS[field.name] == "bool":
             action = argparse.BooleanOptionalAction

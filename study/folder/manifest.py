@@ -128,6 +128,9 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+CODE = (":/analysis", ":/convae", ":/study", ":/pyproject.toml", ":/constraints.txt")
+
+
 def code_identity(file: Path = Path(__file__)) -> dict[str, Any]:
     """The identity of the code: its version, and the commit of a checkout that this file is of.
 
@@ -146,9 +149,11 @@ def code_identity(file: Path = Path(__file__)) -> dict[str, Any]:
         return run.stdout.strip() if run.returncode == 0 else None
 
     tracked = git("ls-files", "--error-unmatch", file.name) is not None
-    status = git("status", "--porcelain") if tracked else None
+    # What a person keeps beside the code, such as a study file, changes nothing of it.
+    changed = git("status", "--porcelain", "--untracked-files=no") if tracked else None
+    added = git("status", "--porcelain", "--", *CODE) if tracked else None
     return {
         "version": convae.__version__,
         "git_commit": git("rev-parse", "HEAD") if tracked else None,
-        "git_dirty": None if status is None else bool(status),
+        "git_dirty": None if changed is None else bool(changed or added),
     }

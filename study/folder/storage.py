@@ -52,9 +52,11 @@ class RunFolder:
         try:
             self._filesystem, folder = fs.FileSystem.from_uri(text)
         except (ValueError, OSError, ImportError) as error:
+            known = text.startswith(("s3://", "gs://", "gcs://"))
+            remedy = "see to its name, the network and the credentials"
             raise RunFolderError(
                 f"{without_secrets(text)} cannot be opened ({without_secrets(first_line(error))});"
-                " give a local path or an s3:// or gs:// URI."
+                f" {remedy if known else 'give a local path or an s3:// or gs:// URI'}."
             ) from error
         self.where, self._folder = text, folder.rstrip("/")
 

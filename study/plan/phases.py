@@ -115,10 +115,22 @@ class Plan(Listener):
 
     @property
     def n_added(self) -> int:
-        """Trials of seeds that were added so far, beyond those of `study.plan.trials`."""
-        first = self._spec.finalist_seeds.stop
-        rows = self._rows(schema.FINALIST) if self.rule else []
-        return len(self.fixed) - self._n_fixed + len([r for r in rows if r["seed"] >= first])
+        """Trials beyond those that `study.plan.trials` counts, so far.
+
+        There are more where seeds were added, fewer where a search has not as many finalists.
+        """
+        models = self._spec.models
+        known = sum(sum(self.searching_trials(model).values()) for model in models)
+        counted = sum(sum(searching_trials(self._spec, model).values()) for model in models)
+        return len(self.fixed) - self._n_fixed + known - counted
+
+    def searching_trials(self, model: str) -> dict[str, int]:
+        """The same as in `study.plan.trials`, but those of a group that has begun are counted."""
+        found = dict(searching_trials(self._spec, model))
+        for group in found.keys() & self._last.keys():
+            waiting = {p.trial_id for p in self._last[group] if p.config.model == model}
+            found[group] = len(waiting | {row["trial_id"] for row in self._rows(group, model)})
+        return found
 
     def study_of(self, model: str, number: int = 0) -> optuna.Study:
         """Optuna's study of one of an architecture's searches."""

@@ -4,6 +4,7 @@ A space names the parameters that Optuna proposes; whatever it does not name sta
 setting. It is a table of a study file, and read from one with a sentence for each mistake.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
@@ -154,8 +155,9 @@ class Space:
                 yield point
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, in types that JSON holds."""
-        return asdict(self)
+        """The fields by name, as JSON holds them, with lists in place of tuples."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return found
 
     def to_table(self) -> dict[str, Any]:
         """As a study file has it; `sizes` are counted anew."""

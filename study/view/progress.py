@@ -23,7 +23,7 @@ from study.folder.tables import Row
 from study.plan.ledger import ENDS, Ledger, Listener
 from study.plan.phases import Plan
 from study.plan.spec import StudySpec
-from study.plan.trials import PlannedTrial, count_trials, searching_trials
+from study.plan.trials import PlannedTrial, count_trials
 from study.view.live import BEST, LiveView, RunningTrial, Status
 from study.view.pace import Pace, Remaining, duration
 
@@ -232,7 +232,7 @@ class Progress(Listener):
         left = (
             (number, group, model)
             for model in self._spec.models
-            for group, n in searching_trials(self._spec, model).items()
+            for group, n in self._plan.searching_trials(model).items()
             for number in range(n_entered[group, model], n)
         )
         for _, group, model in sorted(left, key=itemgetter(0)):  # models take turns

@@ -93,6 +93,14 @@ def test_the_reference_wins_where_no_setting_is_better():
     assert plain(of(judge(rule).run(), schema.WINNER)[0].config) == REFERENCE
 
 
+def test_what_a_search_has_not_is_not_waited_for():
+    """Half of its settings diverge, the others are fewer than the finalists asked for."""
+    hand = judge(lambda config: final_mse(config) if config == REFERENCE else None)
+    planned = hand.run()
+    assert len(planned) == sum(count_trials(SPEC).values()) + hand.plan.n_added
+    assert hand.plan.n_added == -6
+
+
 def test_no_finalists_if_none_are_asked_for_or_nothing_completed():
     groups = [trial.group for trial in judge(final_mse, replace(SPEC, n_finalists=0)).run()]
     assert schema.FINALIST not in groups

@@ -147,16 +147,21 @@ def test_a_path_that_is_no_utf_8_is_told(tmp_path):
 
 def test_the_commit_is_that_of_the_code_or_none(tmp_path, monkeypatch):
     """Not of a repository around an installation, nor of the one that GIT_DIR names."""
-    ours, installed = tmp_path / "code.py", tmp_path / ".venv" / "code.py"
-    installed.parent.mkdir()
+    ours, installed = tmp_path / "study" / "code.py", tmp_path / ".venv" / "code.py"
     for path in (ours, installed):
+        path.parent.mkdir()
         path.touch()
-    for words in ("init -q", "add code.py", "-c user.name=a -c user.email=a commit -qm x"):
+    for words in ("init -q", "add study/code.py", "-c user.name=a -c user.email=a commit -qm x"):
         subprocess.run(["git", "-C", tmp_path, *words.split()], check=True)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     found = code_identity(ours)
     assert re.fullmatch("[0-9a-f]{40}", found["git_commit"])
-    assert found["git_dirty"]  # over what is installed
+    assert found["git_dirty"] is False  # what is installed or kept beside it changes no code
+    (ours.parent / "more.py").touch()
+    assert code_identity(ours)["git_dirty"]
+    (ours.parent / "more.py").unlink()
+    ours.write_text("1")
+    assert code_identity(ours)["git_dirty"]
     assert code_identity(installed) | {"version": ""} == {
         "version": "",
         "git_commit": None,
