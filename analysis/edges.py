@@ -42,7 +42,7 @@ def edges(run: Run) -> list[Edge]:
         done = table[(table["state"] == schema.COMPLETED) & table["value"].notna()]
         best = done.nsmallest(max(MIN_BEST, math.ceil(BEST_SHARE * len(done))), "value")
         for name, how in space["searched"]:
-            if len(done) < MIN_BEST or name not in best or not (ends := _ends(how)):
+            if len(done) < 2 or name not in best or not (ends := _ends(how)):
                 continue
             places = best[name].dropna().astype(float).map(lambda x, how=how: _place(x, how))
             at = {"least": places <= END_SHARE, "greatest": places >= 1 - END_SHARE}

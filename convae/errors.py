@@ -1,9 +1,11 @@
 """The errors that more than one module raises or catches, without TensorFlow."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from errno import EAGAIN, ENOENT, ENOMEM
 from types import TracebackType
 from typing import Any
 
@@ -52,8 +54,12 @@ class EngineLostError(RuntimeError):
 def run_command(run: Callable[[], int]) -> int:
     """Runs a command to its exit code; what ends it early has one line, and no traceback.
 
-    That is an error for people, Ctrl-C (130), or an output that is closed or full (1).
+    That is an error for people, Ctrl-C (130), or an output that is closed or full (1). An output
+    that lacks characters shows ? for them.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = run()
         if sys.stdout is not None:
@@ -64,9 +70,15 @@ def run_command(run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         line, code = "interrupted", 130
     except OSError as error:
-        if error.filename is not None or sys.stdout is None:  # not the output's
+        if error.filename is None and error.errno in (EAGAIN, ENOMEM):
+            line = f"No process can be started here ({error.strerror}); end others, or raise the"
+            line, code = f"{line} limits (ulimit -u, ulimit -v).", 2
+        elif error.filename is None and error.errno == ENOENT:
+            line, code = "The working folder is gone; run this from another one.", 2
+        elif error.filename is not None or sys.stdout is None:  # not the output's
             raise
-        line, code = f"The output cannot be written ({error.strerror}).", 1
+        else:
+            line, code = f"The output cannot be written ({error.strerror}).", 1
         # What is buffered would fail again when the interpreter ends.
         with suppress(OSError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
             os.dup2(nowhere.fileno(), sys.stdout.fileno())

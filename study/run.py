@@ -15,6 +15,7 @@ after 50 epochs at the reference setting conv has 2.2 times the test MSE of dens
 import argparse
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 import traceback
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 AROUND = "full"  # the preset whose tables of neighbours --neighbours adds
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+# Of the packages that workers import; what shadows Python's own stops Python itself.
+SHADOWED = ("keras", "matplotlib", "numpy", "optuna", "pandas", "pyarrow", "ray", "tensorflow")
 # The options that a resumed study needs again, to go on under the same conditions.
 CONDITIONS = (
     *("gpus", "lanes", "cpus_per_trial", "max_concurrent", "address"),
@@ -54,6 +57,16 @@ CONDITIONS = (
 
 
 _program = partial(program, "convae-study", "study.run")
+
+
+def _called() -> list[str]:
+    """The words that call this command again from here, be its environment active or not."""
+    module = [] if Path(sys.argv[0]).name == _program() else ["-m", "study.run"]
+    file = Path(sys.executable if module else sys.argv[0]).absolute()
+    if file == Path(shutil.which(file.name) or ""):
+        return [file.name, *module]
+    here = file.is_relative_to(Path.cwd())
+    return [str(file.relative_to(Path.cwd()) if here else file), *module]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -150,7 +163,8 @@ def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | N
         workers: how trials' workers train; tests replace the training.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = build_parser().parse_args(words)
+    with forgiving_terminal():
+        options = build_parser().parse_args(words)
     if arguments is None:
         if sys.flags.optimize > 1:
             _start_with_docstrings()
@@ -159,6 +173,16 @@ def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | N
             signal(number, SIG_IGN)
     with forgiving_terminal():
         return run_command(lambda: _run(options, [*_program().split(), *words], workers=workers))
+
+
+def _print_whole(text: str) -> None:
+    """Prints what is to be a file: in UTF-8, and not without a word where the output is full."""
+    sys.stdout.flush()
+    if binary := getattr(sys.stdout, "buffer", None):  # a notebook has none
+        binary.write(text.encode())
+        binary.flush()
+    else:
+        print(text, end="")
 
 
 def _start_with_docstrings() -> None:
@@ -288,7 +312,7 @@ def _run(
         preset = spec.preset if spec else options.preset or "standard"
         options.name = f"{preset}-{datetime.now():%Y%m%d-%H%M%S}"
     if options.print_study:
-        print(to_toml(spec_from(options, base=spec), options.data), end="")
+        _print_whole(to_toml(spec_from(options, base=spec), options.data))
         return EXIT_DONE
 
     from study.folder.manifest import read_manifest
@@ -313,7 +337,8 @@ def _run(
         return EXIT_INTERRUPTED
     except Exception as error:
         raise FaultError(
-            f"The study stopped over a fault of its own ({type(error).__name__}: {error});"
+            f"The study stopped over a fault of its own ({type(error).__name__}:"
+            f" {str(error).partition(chr(10))[0]});"
             f" {_log_fault(folder)} has the traceback."
         ) from error
 
@@ -407,7 +432,7 @@ def _tell_end(
     if outcome.status == "out of time":
         print(f"for more: {resume_command(options)} --time-budget SECONDS")
     if spec.preset == "quick":
-        print(f"next: {_program()} --gpus 1 (or --gpus 0): 50 epochs, and a larger search")
+        print(f"next, 50 epochs and a larger search: {shlex.join(_called())}")
     return EXIT_DONE
 
 
@@ -422,7 +447,7 @@ def resume_command(options: argparse.Namespace) -> str:
             words.append(option)
         elif value is not None and value is not False:  # 0 is a value
             words.append(f"{option}={without_secrets(str(value))}")
-    return shlex.join([*_program().split(), *words])
+    return shlex.join([*_called(), *words])
 
 
 def check_packages(folder: Path) -> None:
@@ -433,6 +458,13 @@ def check_packages(folder: Path) -> None:
     Raises:
         SpecError: it has one.
     """
+    for name in SHADOWED:
+        there = PathFinder.find_spec(name, [str(folder)])
+        if there and there.origin:
+            raise SpecError(
+                f"{there.origin} has the name of a package that this program needs, which would not"
+                " be found; rename it, or run this from another folder."
+            )
     for name in ("study", "convae", "analysis"):
         # The workers do not import the last one, and the console commands do not look there.
         there = find_spec(name) if name == "analysis" else PathFinder.find_spec(name, [str(folder)])

@@ -62,11 +62,14 @@ class StudySpec:
         schema.MODELS, "--models", TEXT, "the architectures: conv, dense and those of a study file"
     )
     hidden_units: tuple[int, ...] = _option(
-        BY_NAME["hidden_units"].neighbours, "--hidden", whole(1), "dense sizes"
+        BY_NAME["hidden_units"].neighbours, "--hidden", BY_NAME["hidden_units"], "dense sizes"
     )
     epochs: int = _option(50, "--epochs", whole(1, MOST_EPOCHS), "of every trial")
     batch_size: int = _option(
-        BY_NAME["batch_size"].default, "--batch-size", whole(1), "of the reference trials"
+        BY_NAME["batch_size"].default,
+        "--batch-size",
+        BY_NAME["batch_size"],
+        "of the reference trials",
     )
     n_seeds: int = _option(
         1, "--seeds", whole(1, MOST_SEEDS), "seeds of each reference trial and winner"

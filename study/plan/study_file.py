@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass
 from functools import partial
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -61,15 +62,19 @@ def read_study(path: Path) -> StudyFile:
     Raises:
         SpecError: it cannot be read, or run; the message names the file, and the key or table.
     """
+    text = _text_of(path, "a study")
+    name = re.sub(r"[^\w.+-]", "_", path.stem)  # a part of a run folder's name
+    return parse_study(text, str(path), name, path.parent)
+
+
+def _text_of(path: Path | Traversable, what: str) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte-order mark
+        return path.read_bytes().decode("utf-8-sig")  # some editors begin with a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else str(error)
         if isinstance(error, UnicodeDecodeError):
             reason = "it is no UTF-8; save it as UTF-8"
-        raise SpecError(f"{path} cannot be read as a study: {reason}.") from error
-    name = re.sub(r"[^\w.+-]", "_", path.stem)  # a part of a run folder's name
-    return parse_study(text, str(path), name, path.parent)
+        raise SpecError(f"{path} cannot be read as {what}: {reason}.") from error
 
 
 def parse_study(text: str, where: str, name: str, folder: Path) -> StudyFile:
@@ -90,7 +95,7 @@ def parse_study(text: str, where: str, name: str, folder: Path) -> StudyFile:
 def _toml(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, or a number of thousands of digits
         hint = " (a number begins with a digit, as in 0.5)" if _BARE_POINT.search(text) else ""
         raise SpecError(f"{where} is no TOML: {error}{hint}.") from error
 
@@ -139,12 +144,12 @@ def _study(table: Mapping[str, Any], name: str, folder: Path) -> StudyFile:
 def _named_paper(name: str, folder: Path) -> Paper:
     """The paper of this name: of the package, or of a file, relative to a study file's folder."""
     known = {path.name.removesuffix(".toml"): path for path in PAPERS.iterdir()}
-    path = folder / Path(name).expanduser()
-    if name not in known and (path.suffix != ".toml" or not path.is_file()):
+    path = folder / os.path.expanduser(name)  # noqa: PTH111 (raises for no such user)
+    if name not in known and path.suffix != ".toml":
         raise SpecError(
             f"paper is {name!r}, but takes {listed(known)}, the path of a file.toml, or a table."
         )
-    text = known.get(name, path).read_text(encoding="utf-8")
+    text = _text_of(known.get(name, path), "a paper")
     if isinstance(other := _toml(text, name).get("paper"), str):
         raise SpecError(f"{name} names a paper itself, {other}; name that one.")
     if (paper := parse_study(text, name, "paper", path.parent).spec.paper) is None:

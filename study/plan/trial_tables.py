@@ -144,5 +144,5 @@ def _literal(text: str) -> Any:
     """A number, true or false as TOML has them; else the text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits
         return text

@@ -38,6 +38,7 @@ from study.view.progress import Progress
 
 _log = logging.getLogger(__name__)
 _OF_GRAPH = re.compile(r"\s*\[\[\{\{node |\s*\[\[.*\]\]$")  # TensorFlow's, below its errors
+_TOO_LARGE = re.compile(r"OOM when allocating tensor with shape\S*|\bMemoryError\b.*|bad_alloc")
 _MORE_MEMORY = "train fewer trials at once with --max-concurrent, or smaller ones"
 _NO_MEMORY = f"Its node ran out of memory and Ray ended its process; {_MORE_MEMORY}."
 MEMORY_SECONDS = 30.0  # in which no trial starts after one ran out of memory with none beside it
@@ -371,5 +372,8 @@ def error_line(text: str) -> str:
     if "low on memory" in text:
         return _NO_MEMORY
     if "worker process has died" in text:
-        return f"Its process died, most likely of too little memory; {_MORE_MEMORY}. {line}"
+        why = "by a custom model's own doing or, most likely, of too little memory"
+        return f"Its process died, {why}; {_MORE_MEMORY}. {line}"
+    if found := _TOO_LARGE.search(text):
+        return f"It needs more memory than there is ({found[0].strip()}); {_MORE_MEMORY}."
     return line

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convae.hardware import (
@@ -115,6 +120,11 @@ def ray_session(address: str | None) -> Iterator[None]:
         return
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # the ledger keeps every error
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    for name in ("RAY_memory_usage_threshold", "RAY_worker_niceness"):
+        try:
+            float(os.environ.get(name, 0))
+        except ValueError as error:  # of which Ray dies without a word
+            raise SpecError(f"{name} is {os.environ[name]!r}, but takes a number.") from error
     if address is None:
         soft, _ = resource.getrlimit(resource.RLIMIT_AS)
         space = None if soft == resource.RLIM_INFINITY else soft
@@ -294,6 +304,12 @@ def check_storage(storage: RunFolder) -> None:
                 seen = ray.get(sees.options(scheduling_strategy=where).remote(token))
             except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
                 continue  # it was lost a moment ago
+            except OutOfMemoryError as error:
+                raise SpecError(
+                    f"The memory of node {node['NodeManagerAddress']} is used up before a trial"
+                    " begins, by Ray's measure; end what else runs there, or raise"
+                    " RAY_memory_usage_threshold (a share of it, 0.95 by default)."
+                ) from error
             if not seen:
                 raise SpecError(
                     f"--storage: {storage} is not seen by node {node['NodeManagerAddress']}; give a"

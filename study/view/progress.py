@@ -192,7 +192,7 @@ class Progress(Listener):
             self._idle_since = self._wait_said = now
         elif now - self._wait_said >= WAIT_SECONDS:
             self._wait_said = now
-            waited = duration(now - self._idle_since)
+            waited = duration(now - self._idle_since - 4)  # it rounds up by nearly five
             self.say(f"no trial runs: for {waited} waiting for a node with {self._needs} to spare")
         if not self._is_live and now - self._status_said >= STATUS_SECONDS:
             self._status_said = now

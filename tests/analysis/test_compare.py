@@ -163,6 +163,13 @@ def test_differences_are_the_differing_keys(write):
     assert differences([runs[0], runs[2]]) == {}
 
 
+def test_a_part_that_one_run_has_and_another_has_not_is_told_once(write):
+    lag = {"resources": MANIFEST["resources"] | {"search_lag": {"conv": 2}}}
+    none = {"resources": MANIFEST["resources"] | {"search_lag": None}}
+    runs = read_runs(write([conv(0.01)], [conv(0.01)], manifests=(lag, none)))
+    assert differences(runs) == {"resources.search_lag.conv": {"2": ["A"], "not recorded": ["B"]}}
+
+
 @pytest.mark.parametrize(
     ("code", "versions", "words"),
     [

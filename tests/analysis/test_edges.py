@@ -14,10 +14,11 @@ from analysis.load import read_run
 STANDARD = Path(__file__).parents[2] / "benchmarks" / "results" / "standard-cpu"
 
 
-def search(*settings: dict, **space: dict):
+def search(*settings: dict, limit: int | None = None, **space: dict):
     """A run of search trials of dense, the best first, in a space."""
     rows = [searched("dense", i, 0.01 + i / 1e4, **its) for i, its in enumerate(settings)]
-    spaces = [[{"model": "dense", "searched": list(space.items())}]]
+    its = {"model": "dense", "searched": list(space.items()), "max_parameters": limit}
+    spaces = [[its]]
     return run_of_trials(*rows, spaces=spaces)
 
 
@@ -79,6 +80,14 @@ def test_ends_beyond_which_nothing_is_valid_words_and_truth_values_are_no_edges(
         *[{"momentum": 0.9}] * 3, one_minus_momentum={"low": 0.1, "high": 1.0, "log": True}
     )
     assert "dense's 1 − momentum (0.1, the least)" in edge_sentence(fast)
+
+
+def test_the_greatest_size_that_a_limit_allows_is_no_edge():
+    sizes = {"hidden_units": {"low": 2, "high": 64, "log": True, "grid": ()}}
+    large, small = ([{"hidden_units": n}] * 3 for n in (64, 2))
+    assert names(search(*large, **sizes)) == [("hidden_units", 64, "greatest")]
+    assert names(search(*large, limit=10**5, **sizes)) == []
+    assert names(search(*small, limit=10**5, **sizes)) == [("hidden_units", 2, "least")]
 
 
 def test_a_run_without_a_search_has_none():

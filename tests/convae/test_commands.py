@@ -25,11 +25,19 @@ print(home_folder(), os.environ["HOME"])
 """
 
 
+NO_PROCESS = (
+    "No process can be started here (no more); end others, or raise the limits (ulimit -u, ulimit"
+    " -v)."
+)
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
         (UserError("No such thing."), 2, "No such thing."),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (BlockingIOError(11, "no more"), 2, NO_PROCESS),
+        (FileNotFoundError(2, "none"), 2, "The working folder is gone; run this from another one."),
     ],
 )
 def test_what_ends_a_command_early_has_one_line(error, code, line, capsys):

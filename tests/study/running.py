@@ -14,7 +14,7 @@ from ray_nodes import Started, marked
 from study.folder import schema
 
 HERE = Path(__file__).parent
-RESUME = "resume with: python -m study.run "
+RESUME = " -m study.run "
 # What Ray calls the processes of a study, after "ray::".
 TRIAL, ENGINE, KEEPER = "ResourceTrainable", "StudyEngine", "EngineKeeper"
 

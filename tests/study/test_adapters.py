@@ -361,6 +361,7 @@ DIED = "ray.exceptions.ActorDiedError: The actor is dead because its worker proc
         (OF_A_MODEL, "ValueError: out of range: 42"),
         (DIED + "Worker exit type: SYSTEM_ERROR", "too little memory; train fewer trials at once"),
         (DIED + "the node running low on memory", "Its node ran out of memory and Ray ended"),
+        ("TrialError: x: OOM when allocating tensor with shape[9,9]", "shape[9,9]); train fewer"),
     ],
 )
 def test_an_error_is_told_by_its_cause_and_remedy(text, line):

@@ -155,6 +155,16 @@ def test_where_ray_does_not_start_its_reason_and_the_remedy_are_told(
         pass
 
 
+def test_a_number_of_rays_that_is_none_is_told_before_ray_dies_of_it(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_memory_usage_threshold", "abc")
+    with (
+        pytest.raises(SpecError, match="threshold is 'abc', but takes a number"),
+        ray_session(None),
+    ):
+        pass
+
+
 def test_what_fits_is_known_where_fewer_are_asked_for(cluster):
     """More may train at once later, while the study runs."""
     cluster(*on(1, 4))

@@ -308,7 +308,7 @@ def test_the_printed_command_goes_on_under_the_same_conditions():
     given += " --max-concurrent 3 --address auto --data 'my images' --quiet --no-report"
     given += " --storage '~/a b' --name a --mlflow http://me:secret@host"
     command = resume_command(build_parser().parse_args(shlex.split(given)))
-    assert command.startswith("python -m study.run --resume ")
+    assert shlex.split(command)[1:4] == ["-m", "study.run", "--resume"]
     assert "secret" not in command
     again = build_parser().parse_args(shlex.split(command)[3:])
     for name, value in vars(build_parser().parse_args(shlex.split(given))).items():
@@ -349,13 +349,28 @@ assert ray.cluster_resources()["CPU"] == 1
 """
 
 
-@pytest.mark.parametrize("name", ["study/__init__.py", "convae.py"])
+@pytest.mark.parametrize("name", ["study/__init__.py", "convae.py", "ray.py"])
 def test_a_package_of_the_same_name_would_be_found_first_and_is_refused(name, tmp_path):
     (tmp_path / "study").mkdir()
     check_packages(tmp_path)  # a mere folder hides nothing
     (tmp_path / name).touch()
-    with pytest.raises(SpecError, match=f"{name} has the name .* run it from another folder"):
+    with pytest.raises(
+        SpecError, match=f"{name} has the name .* run (it|this) from another folder"
+    ):
         check_packages(tmp_path)
+
+
+def test_a_printed_study_is_utf_8_whatever_the_terminal_is_and_not_lost_on_a_full_disk(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('question = "Größe × 4?"', encoding="utf-8")
+    command = [sys.executable, "-m", "study.run", str(path), "--print-study"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert 'question = "Größe × 4?"' in ran.stdout.decode()
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (lost.returncode, lost.stderr.count("\n")) == (1, 1)
+    assert "cannot be written (No space left" in lost.stderr
 
 
 @pytest.mark.parametrize("how", [["-OO"], []], ids=["by an option", "by the environment"])

@@ -1,5 +1,6 @@
 """The fixed trials and the search space, and the names that both sides share."""
 
+import json
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
@@ -235,6 +236,12 @@ def widened(spec, text):
 
 
 NARROW = "[search.dense]\nlearning_rate = {low = 0.1, high = 1, scale = 'log'}\nbatch_size = "
+
+
+def test_a_space_is_as_its_manifest_says_when_it_is_read_again():
+    for model in convae_config.MODELS:
+        space = StudySpec(preset="mine").space_of(model).to_dict()
+        assert json.loads(json.dumps(space)) == space
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,10 @@ def test_a_reading_gives_every_setting_its_label():
     [(None, "not exist"), (b"# \xe9", "no UTF-8; save it as UTF-8"), ("folder", "Is a directory")],
 )
 def test_a_file_that_cannot_be_read_is_refused(content, why, tmp_path, capsys):
+    if content and content != "folder":
+        (tmp_path / "theirs.toml").write_bytes(content)
+        with pytest.raises(SpecError, match=f"theirs.toml cannot be read as a paper: .*{why}"):
+            parse_study("paper = 'theirs.toml'", "my.toml", "my", tmp_path)
     path = tmp_path / "my.toml"
     if content == "folder":
         path.mkdir()
