@@ -203,7 +203,7 @@ def _of_question(run: Run) -> dict[str, Any]:
         (best, mean), factor = asked[0], custom.factor_of([s for s, _ in asked])
         name = custom.FACTOR if factor else custom.CURVES
         its |= {"by": "custom", "what": custom.label(best), "pair": best.ratio()}
-        its |= {"whose": "the reference setting", "mean": mean}
+        its |= {"whose": "the reference setting", "mean": mean, "n_asked": len(asked)}
         its["figure"] = custom.figure_name(name, best.metric)
         if factor and best.base is not None:
             its["aside"] = custom.factor_words(factor, best.base)
