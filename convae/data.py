@@ -191,14 +191,7 @@ def load_images(
             CONVAE_DATA is not MNIST, or no source has it.
     """
     if path is not None:
-        told = os.fspath(path)
-        if "://" in told:
-            raise DataError(f"{told} is no path of this machine; download it, and give the file.")
-        if told != told.encode(errors="replace").decode():
-            raise DataError(f"{told!a} has a name that is no UTF-8; rename it.")
-        path = Path(path)
-        with suppress(RuntimeError):  # no such user: the file does not exist
-            path = path.expanduser()
+        path = _path_of(path)
         try:
             image_set = _open(path)
         except _SourceError as error:
@@ -208,7 +201,7 @@ def load_images(
         return replace(image_set, path=_shown(whole))
     if named := os.environ.get("CONVAE_DATA"):
         try:
-            return _read(Path(named))
+            return _read(_path_of(named))
         except _SourceError as error:
             raise DataError(f"{error}: {_REMEDY}.") from error
     problems = []
@@ -230,6 +223,18 @@ def load_images(
         return image_set
     reasons = "; ".join(problems)
     raise DataError(f"No source has MNIST ({reasons}): connect to a network or {_REMEDY}.")
+
+
+def _path_of(told: str | os.PathLike[str]) -> Path:
+    """The path that a person named, which may begin with ~."""
+    told = os.fspath(told)
+    if "://" in told:
+        raise DataError(f"{told} is no path of this machine; download it, and give the file.")
+    if told != told.encode(errors="replace").decode():
+        raise DataError(f"{told!a} has a name that is no UTF-8; rename it.")
+    with suppress(RuntimeError):  # no such user: the file does not exist
+        return Path(told).expanduser()
+    return Path(told)
 
 
 def keras_download(url: str = KERAS_URL, seconds: float = KERAS_SECONDS) -> ImageSet:
@@ -327,6 +332,8 @@ def _open(path: Path, source: str | None = None) -> ImageSet:
     try:
         if not path.exists():
             raise _SourceError(f"{path} does not exist")
+        if not (path.is_file() or path.is_dir()):  # a pipe may never have anything
+            raise _SourceError(f"{path} is neither a file nor a folder")
         read = _read_idx if path.is_dir() else _read_npz
         arrays = {field: read(path, field) for field in _NAMES}
     except OSError as error:

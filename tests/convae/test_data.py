@@ -670,6 +670,19 @@ def test_wheel_that_is_not_there_is_named(tmp_path, monkeypatch):
     ("path", "told"),
     [("s3://bucket/few.npz", "no path of this machine; download"), ("\udce9", "no UTF-8; rename")],
 )
-def test_a_path_that_is_none_here_is_told(path, told):
+def test_a_path_that_is_none_here_is_told(path, told, monkeypatch):
     with pytest.raises(DataError, match=told):
-        load_images(path)
+        load(path)
+    monkeypatch.setenv("CONVAE_DATA", path)
+    with pytest.raises(DataError, match=told):
+        load()
+
+
+def test_a_pipe_is_no_file(tmp_path, monkeypatch):
+    """Also below a home folder, which both may write as ~."""
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CONVAE_DATA", "~/pipe")
+    for path in ("~/pipe", None, "/dev/zero"):
+        with pytest.raises(DataError, match=r"(pipe|/dev/zero) is neither a file nor a folder"):
+            load(path)
