@@ -22,6 +22,10 @@ def filtered_stderr() -> Iterator[None]:
 
     If the block raises, all lines follow: the notes may tell why.
     """
+    if sys.stderr is None:  # it is closed
+        os.open(os.devnull, os.O_WRONLY)  # gets its number, lest a file of ours have the notes
+        yield
+        return
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile("w+", errors="replace") as held:

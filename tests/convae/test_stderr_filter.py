@@ -31,3 +31,16 @@ def test_notes_are_dropped_unless_the_block_fails(divisor, kept):
     )
     assert run.stderr.splitlines()[: len(kept)] == kept
     assert (run.returncode == 0) == (divisor == "1")
+
+
+def test_a_closed_stderr_is_none_of_the_files_that_are_opened():
+    program = f"""
+import os, tempfile
+from convae.stderr_filter import filtered_stderr
+with filtered_stderr(), tempfile.TemporaryFile() as file:
+    os.write(2, b"{NOTE}")
+    print(os.stat(file.fileno()).st_size)
+"""
+    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, program]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "0\n")
