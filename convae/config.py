@@ -8,6 +8,7 @@ A `TrialConfig` validates itself when it is made: every one that exists can be t
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
@@ -34,7 +35,8 @@ DATA_HELP: Final = (
     f"images of {IMAGE_SIZE}: an .npz with x_train and x_test, or a folder of IDX files; default:"
     " MNIST, from CONVAE_DATA, a cache or a download"
 )
-N_SEEDS: Final = 2**31  # seeds run from 0 to below this
+MOST: Final = 2**31 - 1  # of a whole number: TensorFlow counts in 32 bits
+N_SEEDS: Final = MOST + 1  # seeds run from 0 to below this
 # Of custom models: names become files' and columns' parts.
 CUSTOM_NAME: Final = rf"(?!(?:{'|'.join(MODELS)})$)[A-Za-z][A-Za-z0-9_]{{0,39}}"
 
@@ -121,17 +123,19 @@ class Hyperparameter(Domain):
         return self.to_parameter(value)
 
 
-def _is_int(value: Any, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a finite number, also as a float, and no truth value."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 # What a hyperparameter takes: kind, limits and takes of `Hyperparameter`.
-_COUNT: Final[dict[str, Any]] = {"kind": "int", "low": 1, "takes": "a whole number from 1"}
+_COUNT: Final[dict[str, Any]] = {
+    "kind": "int",
+    "low": 1,
+    "high": MOST,
+    "takes": "a whole number from 1 below 2**31",
+}
 _SHARE: Final[dict[str, Any]] = {
     "kind": "float",
     "low": 0,
@@ -287,9 +291,9 @@ class TrialConfig:
         else:
             _require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
         _require(self.split in SPLITS, "split", self.split, "one of " + ", ".join(SPLITS))
-        _require(_is_int(self.epochs, 1), "epochs", self.epochs, _COUNT["takes"])
-        in_range = _is_int(self.seed, 0) and self.seed < N_SEEDS
-        _require(in_range, "seed", self.seed, "a whole number from 0 below 2**31")
+        _require(Domain(**_COUNT).admits(self.epochs), "epochs", self.epochs, _COUNT["takes"])
+        seed = Domain(kind="int", low=0, high=MOST, takes="a whole number from 0 below 2**31")
+        _require(seed.admits(self.seed), "seed", self.seed, seed.takes)
         for parameter in HYPERPARAMETERS:
             name, value = parameter.name, getattr(self, parameter.name)
             if parameter.applies_to(self.model):
