@@ -43,16 +43,17 @@ def read(name: str, file: str, function: str) -> CustomModel:
     path = Path(file)
     _text_of(path)
     modules = FolderModules(path.parent, [path.stem])
+    hides = f"; or call it otherwise: it hides the module {path.stem}"
+    otherwise = hides if path.stem in sys.modules else ""
     with modules.present():
-        with with_settings(), _told(f"{path.name} cannot be imported", "mend it", path.parent):
+        what, remedy = f"{path.name} cannot be imported", f"mend it{otherwise}"
+        with with_settings(), _told(what, remedy, path.parent):
             found = getattr(importlib.import_module(path.stem), function, None)
         if not callable(found):
             raise BuilderError(f"{path.name} has no function {function}; define it there")
         defaults = _defaults(found)
-        with (
-            with_settings(),
-            _told("the builder fails", "it must build a model by its defaults", path.parent),
-        ):
+        remedy = f"it must build a model by its defaults{otherwise}"
+        with with_settings(), _told("the builder fails", remedy, path.parent):
             found(**defaults)  # which may import more
     sources = {str(module.__file__) for module in modules.loaded.values()} - {file}
     texts = [

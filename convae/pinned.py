@@ -6,6 +6,7 @@ Import both from here, `from convae.pinned import keras, tf`: neither a person's
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -65,11 +66,15 @@ def _apply(values: Settings) -> None:
 
 @contextmanager
 def with_settings(values: Settings | None = None) -> Iterator[None]:
-    """While the block runs, these settings hold, or None for ours; whatever it sets is undone."""
+    """While the block runs, these settings hold, or None for ours; whatever it sets is undone.
+
+    So are the filters of warnings: one that raises what Keras warns of would break all after it.
+    """
     before = settings()
     _apply(PINNED if values is None else values)
     try:
-        yield
+        with warnings.catch_warnings():
+            yield
     finally:
         _apply(before)
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,21 @@ def test_what_a_builder_sets_globally_holds_for_its_own_models_alone(tmp_path, t
         (layer,) = build_model(TrialConfig(model="mine", arguments="{}"), [custom]).layers
         assert layer.dtype == "float64"
         assert settings() == before
+
+
+def test_a_file_that_hides_a_module_of_ours_is_to_be_called_otherwise(tmp_path):
+    (tmp_path / "keras.py").write_text(HEAD + IDENTITY)
+    with pytest.raises(BuilderError, match=r"keras.py .* call it otherwise: it hides .* keras$"):
+        read(tmp_path, "keras.py")
+
+
+@pytest.mark.parametrize("body", ["", "warnings.simplefilter('error'); "])
+def test_a_builder_that_turns_warnings_into_errors_does_so_for_itself(tmp_path, body):
+    top = "import warnings\n" + ("" if body else "warnings.simplefilter('error')\n")
+    (tmp_path / "m.py").write_text(HEAD + top + IDENTITY.replace(": ", f": {body}"))
+    before = [*warnings.filters]
+    read(tmp_path, "m.py")
+    assert warnings.filters == before
 
 
 def test_a_file_that_is_no_utf_8_is_told(tmp_path):
