@@ -10,9 +10,10 @@ is 0.020 after ten (0.018 to 0.022 over 5 seeds).
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -22,14 +23,24 @@ from convae.config import (
     EVAL_METRICS,
     FIELD_KINDS,
     MODELS,
+    MOST,
     SPLITS,
     ConfigError,
     TrialConfig,
     n_parameters,
 )
-from convae.data import load_images
-from convae.errors import DivergenceError, program, run_command
+from convae.data import ImageSet, load_images
+from convae.errors import (
+    DivergenceError,
+    EngineError,
+    TrialError,
+    UserError,
+    program,
+    run_command,
+)
+from convae.hardware import usable_cpus
 from convae.results import EpochResult
+from convae.shapes import WIDTHS
 from convae.sharing import DeviceSharing
 from convae.stderr_filter import filtered_stderr
 
@@ -89,14 +100,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    given, save, eval_every = vars(options), options.save, options.eval_every
+    given = vars(options)
     config = TrialConfig.from_dict({name: given[name] for name in FIELD_KINDS if name in given})
-    _check_save_path(save)
-    for option, value in (("--threads", options.threads), ("--eval-every", eval_every)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{option} is {value}, but takes a whole number from 1.")
+    _check_save_path(options.save)
+    n_cpus = usable_cpus()
+    for option, value, most, why in (
+        ("--threads", options.threads, n_cpus, ", the CPUs that there are"),
+        ("--eval-every", options.eval_every, MOST, ""),
+    ):
+        if value is not None and not 1 <= value <= most:
+            takes = f"takes a whole number from 1 to {most}{why}"
+            raise ConfigError(f"{option} is {value}, but {takes}.")
 
     image_set = load_images(options.data)
+    with _memory_told(config):
+        return _run(config, image_set, options)
+
+
+def _run(config: TrialConfig, image_set: ImageSet, options: argparse.Namespace) -> int:
+    save, eval_every = options.save, options.eval_every
     with filtered_stderr():
         from convae.device import open_device
         from convae.engine import Engine
@@ -132,7 +154,9 @@ def _train(options: argparse.Namespace) -> int:
         return 1
     print(f"trained for {report.train_seconds:.1f} s, compilation and evaluation not included")
     if save is not None:
-        engine.model(TRIAL).save(save)
+        with _beside(save) as whole:
+            engine.model(TRIAL).save(whole)
+            whole.replace(save)
         print(f"model saved to {save}")
     return 0
 
@@ -153,10 +177,44 @@ def _check_save_path(save: Path | None) -> None:
     """Finds out before the training, not after it, that the model cannot be saved."""
     if save is None:
         return
-    if save.suffix != ".keras":
-        raise ConfigError(f"--save {save} must end in .keras, Keras' own format.")
-    if not save.parent.is_dir() or not os.access(save.parent, os.W_OK):
-        raise ConfigError(f"--save {save}: the folder {save.parent} is missing or not writable.")
+    if save.suffix != ".keras" or not str(save).isprintable():
+        told = repr(str(save))
+        raise ConfigError(f"--save {told} must be printable and end in .keras, Keras' own format.")
+    with _beside(save) as whole:
+        whole.touch()
+        if save.is_dir():
+            raise ConfigError(f"--save {save} is a folder; name a file in it.")
+
+
+@contextmanager
+def _beside(save: Path) -> Iterator[Path]:
+    """Where to write it before it is renamed, so that a file that was there stays till then."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".convae-", dir=save.parent) as folder:
+            yield Path(folder, save.name)  # Keras looks at the ending
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"--save {save} cannot be written ({reason}); name a file in a folder with room for it."
+        ) from error
+
+
+@contextmanager
+def _memory_told(config: TrialConfig) -> Iterator[None]:
+    """Tells of a trial that is too large for the memory; any other fault is one of ours."""
+    try:
+        yield
+    except Exception as error:
+        from convae.pinned import tf
+
+        cause = error.__cause__ if isinstance(error, EngineError | TrialError) else error
+        if not isinstance(cause, MemoryError | tf.errors.ResourceExhaustedError):
+            raise
+        size = WIDTHS[config.model]
+        raise UserError(
+            f"{size} {config.value(size)} with batch_size {config.batch_size} does not fit into the"
+            f" memory; give a smaller {size} or batch_size."
+        ) from error
 
 
 if __name__ == "__main__":
