@@ -30,6 +30,7 @@ from convae.processes import process_folder
 # Starting TensorFlow takes ten of them on a busy machine; a setting less than one.
 CHECK_SECONDS = 300.0
 SECONDS_A_SETTING = 5.0
+TELL_SECONDS = 15.0  # after which a check says that it is at work
 _IMPORTING = threading.RLock()  # sys.path and sys.modules are the whole process's
 
 
@@ -184,8 +185,11 @@ def _ask(task: str, request: Mapping[str, Any], name: str, build: str, seconds: 
         asked, answered, said = (Path(temporary, part) for part in ("asked", "answered", "said"))
         asked.write_text(json.dumps(request), "utf-8")
         command = [sys.executable, "-m", "convae.custom_check", task, str(asked), str(answered)]
+        line = f"[model.{name}] is being checked, for {seconds:.0f} s at most"
+        telling = threading.Timer(TELL_SECONDS, print, [line], {"file": sys.stderr, "flush": True})
         with said.open("wb") as output:
             try:
+                telling.start()
                 code = subprocess.run(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -197,6 +201,8 @@ def _ask(task: str, request: Mapping[str, Any], name: str, build: str, seconds: 
             except subprocess.TimeoutExpired as error:
                 what = f"it was not done after {seconds:.0f} s; let it only build a model"
                 raise CustomModelError.of(name, build, what) from error
+            finally:
+                telling.cancel()
         if not answered.is_file():
             lines = re.sub(r"\x1b\[\d*m", "", said.read_text("utf-8", "replace")).split("\n")
             last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
