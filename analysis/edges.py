@@ -22,12 +22,15 @@ class Edge(NamedTuple):
     parameter: str
     end: float
     name: str  # "least" or "greatest"
+    n: int  # of the best settings that lie there
+    n_best: int
 
     def __str__(self) -> str:
-        """In words: "conv's batch size (64, the least)"."""
+        """In words: "conv's batch size (64, the least, in 2 of its 3 best trials)"."""
         what = label_of(self.parameter)
         what = what if what[:1].isdigit() else what.lower()
-        return f"{self.model}'s {what} ({value_words(self.end)}, the {self.name})"
+        share = f"in {self.n} of its {self.n_best} best trials"
+        return f"{self.model}'s {what} ({value_words(self.end)}, the {self.name}, {share})"
 
 
 def edges(run: Run) -> list[Edge]:
@@ -49,14 +52,14 @@ def edges(run: Run) -> list[Edge]:
             for end, (word, near) in zip(ends, at.items(), strict=True):
                 limited = word == "greatest" and space.get("max_parameters") and _is_size(name)
                 if 2 * near.sum() >= len(best) and not (limited or _is_limit(name, end)):
-                    found.append(Edge(space["model"], name, end, word))
+                    found.append(Edge(space["model"], name, end, word, int(near.sum()), len(best)))
     return found
 
 
 def edge_sentence(run: Run) -> str:
     """Which ends these are; "" for none."""
     found = edges(run)
-    where = f"The best settings lie at an end of what was searched in {listed(map(str, found))}"
+    where = f"Many of the best lie at an end of what was searched, in {listed(map(str, found))}"
     return f"{where}: better ones may lie beyond." if found else ""
 
 

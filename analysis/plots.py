@@ -483,8 +483,9 @@ def log_axis(axis: Axis, label: str = "") -> None:
     if axis.get_scale() != "log":
         return
     low, high = axis.get_view_interval()
-    # In a short range a log axis is nearly linear.
-    steps = LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 2, 3, 5, 7))
+    # A short range is nearly linear, and in a long one there is room for the decades alone.
+    subs = (1,) if high > 100 * low else (1, 2, 5) if high > 10 * low else (1, 2, 3, 5, 7)
+    steps = LogLocator(subs=subs)
     axis.set_major_locator(steps if high > 3 * low else MaxNLocator(5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     axis.set_minor_formatter(NullFormatter())

@@ -2,7 +2,7 @@
 
 from typing import Final, Literal
 
-from analysis.phrases import count, odds, short
+from analysis.phrases import count, digits, odds, short
 from analysis.settings import Estimate
 
 Verdict = Literal[
@@ -28,7 +28,10 @@ def bounds(ratio: Estimate) -> str:
     n = f"n = {count(ratio.n, 'seed')}"
     if ratio.low is None:
         return n
-    return f"95 % interval {short(ratio.lowest)} to {short(ratio.highest)}, {n}"
+    ends = [short(end) for end in (ratio.lowest, ratio.highest)]
+    if len(set(ends)) == 1:
+        ends = [digits(end) for end in (ratio.lowest, ratio.highest)]
+    return f"95 % interval {' to '.join(ends)}, {n}"
 
 
 def compared(a: str, ratio: Estimate, b: str, what: str = "test MSE") -> str:

@@ -13,7 +13,7 @@ from analysis import plots, settings
 from analysis.chapters import finalists, sensitivity, winners
 from analysis.chapters.times import fallbacks, sharing
 from analysis.load import Run
-from analysis.phrases import count, digits, ends, listed, share
+from analysis.phrases import count, digits, ends, label_of, listed, share, value_words
 from analysis.plots import Drawing, Marks
 from convae.config import n_fitted
 from study.folder import schema
@@ -122,6 +122,16 @@ def over_searches(run: Run) -> str:
     )
 
 
+def space_words(space: Mapping[str, Any]) -> str:
+    """What a search tried of each parameter: "batch size 8 or 16, learning rate 0.1 to 10"."""
+    found = []
+    for name, how in space["searched"]:
+        ends = [value_words(float(how[end])) for end in ("low", "high") if end in how]
+        values = " to ".join(ends) or " or ".join(map(value_words, how["grid"]))
+        found.append(f"{label_of(name).lower()} {values}")
+    return ", ".join(found)
+
+
 def strip(ax: Axes, lost: pd.DataFrame, colors: Mapping[str, str]) -> None:
     """Marks at the bottom of a log axis: trials without a value have no height.
 
@@ -228,6 +238,8 @@ def chapter(run: Run) -> dict[str, Any]:
         "n_shared": int((searched["n_sharing"] > 1).sum()),
         "tuned": winners.tuned_sentence(run),
         "over_searches": over_searches(run),
+        "given": run.manifest["spec"]["given_trials"] and "grid" not in run.samplers,
+        "spaces": [f"{s['model']}: {space_words(s)}." for s in run.manifest["spaces"][-1]],
         "budget_ratios": budget_ratios(run),
         "tested": tested,
         "drawings": [one for by in ("number", "seconds") if (one := drawing(run, by))],

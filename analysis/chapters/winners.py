@@ -87,7 +87,12 @@ def tuned_sentence(run: Run) -> str:
         models = [*sorted(found, key=lambda model: _test_mse(run, model)), ""]
     first, second = models[:2]
     beside = ratio(found.get(first), found.get(second))
-    return f"{how_tuned(run)}, {compared(first, beside, second)}." if beside else ""
+    if not beside:
+        return ""
+    said = f"{how_tuned(run)}, {compared(first, beside, second)}."
+    fresh = ratio(chosen_by(run, found[first])[1], chosen_by(run, found[second])[1])
+    what = compared(first, fresh, second, "validation MSE") if fresh else ""
+    return f"{said} Over fresh seeds of the chosen settings {what}." if what else said
 
 
 def values(run: Run) -> dict[str, Any]:

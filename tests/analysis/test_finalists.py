@@ -15,6 +15,7 @@ from study.folder import schema
 FAST, FASTER = {"learning_rate": 2.0}, {"learning_rate": 4.0, "latent_filters": 16}
 FIRST, SECOND = [0.0060, 0.0062, 0.0064], [0.0055, 0.0056, 0.0057]
 REFERENCE = [0.0070, 0.0072, 0.0071]
+BOTH = {"conv": [0.0200, 0.0202, 0.0204], "dense": [0.0100, 0.0102, 0.0101]}
 
 
 SEARCH = (
@@ -106,3 +107,15 @@ def test_the_figure_has_a_mark_a_seed_the_means_and_what_the_search_had():
     means, promised = [0.0056, 0.0062, 0.0071], [0.0050, 0.0052, 0.0060]
     assert read == pytest.approx(sorted([*FIRST, *SECOND, *REFERENCE, *means, *promised]))
     assert finalists.drawing(run_of(*finals([None], [None], [None]))) is None
+
+
+def test_tuned_models_are_compared_over_fresh_seeds_too():
+    ours, theirs = (finalist_trials(m, {"000": ({}, mse)}) for m, mse in BOTH.items())
+    run = run_of(*ours, *theirs, winner("conv", 0, 0.02), winner("dense", 0, 0.01))
+    said = winners.tuned_sentence(run)
+    assert "conv has 2.0 times dense's test MSE (n = 1 seed)" in said
+    assert (
+        "Over fresh seeds of the chosen settings conv has 2.0 times dense's validation MSE (95 %"
+        in said
+    )
+    assert "n = 3 seeds): higher, beyond chance" in said
