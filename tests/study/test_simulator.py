@@ -18,12 +18,12 @@ from study.plan.study_file import PRESETS
 ONE_FINALIST = {"n_finalists": 1, "n_finalist_seeds": 2}
 SMALL = {
     "quick": {"n_search_trials": 6},
-    "reference": {"hidden_units": (512, 64)},
+    "reference": {"hidden_units": (512, 64), "n_seeds": 2},
     "standard": {"n_search_trials": 8, "hidden_units": (512, 64), **ONE_FINALIST},
     "audit": {"n_seeds": 1, "hidden_units": (512,), "models": ("dense",)},
     "tuning": {"n_search_trials": 8},
     "full": {
-        "n_seeds": 2,
+        "n_seeds": 1,
         "n_search_trials": 8,
         "n_searches": 2,
         "hidden_units": (512,),
