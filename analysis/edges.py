@@ -7,12 +7,12 @@ from typing import Any, Final, NamedTuple
 from analysis.importance import parameter_table
 from analysis.load import Run
 from analysis.phrases import label_of, listed, value_words
+from convae.config import BY_PARAMETER, shapes_model
 from study.folder import schema
 
 BEST_SHARE: Final = 0.1  # of the completed trials, but at least so many:
 MIN_BEST: Final = 3
 END_SHARE: Final = 0.05  # of a range's length on its scale: so near to an end is at it
-_BY_PARAMETER: Final = {p.parameter: p for p in schema.HYPERPARAMETERS}
 
 
 class Edge(NamedTuple):
@@ -50,7 +50,7 @@ def edges(run: Run) -> list[Edge]:
             places = best[name].dropna().astype(float).map(lambda x, how=how: _place(x, how))
             at = {"least": places <= END_SHARE, "greatest": places >= 1 - END_SHARE}
             for end, (word, near) in zip(ends, at.items(), strict=True):
-                limited = word == "greatest" and space.get("max_parameters") and _is_size(name)
+                limited = word == "greatest" and space.get("max_parameters") and shapes_model(name)
                 if 2 * near.sum() >= len(best) and not (limited or _is_limit(name, end)):
                     found.append(Edge(space["model"], name, end, word, int(near.sum()), len(best)))
     return found
@@ -82,13 +82,7 @@ def _place(value: float, how: Mapping[str, Any]) -> float:
     return (value - low) / (high - low)
 
 
-def _is_size(name: str) -> bool:
-    """Whether it shapes the model, as a custom one's argument may."""
-    p = _BY_PARAMETER.get(name)
-    return p is None or p.of_architecture
-
-
 def _is_limit(name: str, end: float) -> bool:
     """Whether there are no valid values beyond an end."""
-    p = _BY_PARAMETER.get(name)
+    p = BY_PARAMETER.get(name)
     return p is not None and p.from_parameter(end) in (p.low, p.high)

@@ -221,6 +221,18 @@ HYPERPARAMETERS: Final = (
 BY_NAME: Final[Mapping[str, Hyperparameter]] = MappingProxyType(
     {parameter.name: parameter for parameter in HYPERPARAMETERS}
 )
+BY_PARAMETER: Final[Mapping[str, Hyperparameter]] = MappingProxyType(
+    {hyperparameter.parameter: hyperparameter for hyperparameter in HYPERPARAMETERS}
+)
+
+
+def shapes_model(name: str) -> bool:
+    """Whether a hyperparameter or parameter changes how many weights there are.
+
+    A builder's argument may.
+    """
+    known = BY_NAME.get(name) or BY_PARAMETER.get(name)
+    return known is None or known.of_architecture
 
 
 def is_custom_name(name: str) -> bool:

@@ -70,18 +70,20 @@ def run_command(run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         line, code = "interrupted", 130
     except OSError as error:
-        if error.filename is None and error.errno in (EAGAIN, ENOMEM):
+        if error.filename is not None:
+            raise
+        if error.errno in (EAGAIN, ENOMEM):
             line = f"No process can be started here ({error.strerror}); end others, or raise the"
             line, code = f"{line} limits (ulimit -u, ulimit -v).", 2
-        elif error.filename is None and error.errno == ENOENT:
+        elif error.errno == ENOENT:
             line, code = "The working folder is gone; run this from another one.", 2
-        elif error.filename is not None or sys.stdout is None:  # not the output's
+        elif sys.stdout is None:  # it is not the output's
             raise
         else:
             line, code = f"The output cannot be written ({error.strerror}).", 1
-        # What is buffered would fail again when the interpreter ends.
-        with suppress(OSError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            # What is buffered would fail again when the interpreter ends.
+            with suppress(OSError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
     return code

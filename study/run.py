@@ -165,13 +165,12 @@ def main(arguments: Sequence[str] | None = None, *, workers: "WorkerSettings | N
     words = list(sys.argv[1:] if arguments is None else arguments)
     with forgiving_terminal():
         options = build_parser().parse_args(words)
-    if arguments is None:
-        if sys.flags.optimize > 1:
-            _start_with_docstrings()
-        # They would end a process that does not wait for them yet.
-        for number in (SIGUSR1, SIGUSR2):
-            signal(number, SIG_IGN)
-    with forgiving_terminal():
+        if arguments is None:
+            if sys.flags.optimize > 1:
+                _start_with_docstrings()
+            # They would end a process that does not wait for them yet.
+            for number in (SIGUSR1, SIGUSR2):
+                signal(number, SIG_IGN)
         return run_command(lambda: _run(options, [*_program().split(), *words], workers=workers))
 
 
@@ -316,7 +315,7 @@ def _run(
         return EXIT_DONE
 
     from study.folder.manifest import read_manifest
-    from study.folder.storage import RunFolder
+    from study.folder.storage import RunFolder, first_line
 
     folder = RunFolder.of(options.storage, options.name)
     has_study = not options.dry_run and folder.read(schema.MANIFEST_FILE) is not None
@@ -338,7 +337,7 @@ def _run(
     except Exception as error:
         raise FaultError(
             f"The study stopped over a fault of its own ({type(error).__name__}:"
-            f" {str(error).partition(chr(10))[0]});"
+            f" {first_line(error)});"
             f" {_log_fault(folder)} has the traceback."
         ) from error
 

@@ -126,8 +126,8 @@ def space_words(space: Mapping[str, Any]) -> str:
     """What a search tried of each parameter: "batch size 8 or 16, learning rate 0.1 to 10"."""
     found = []
     for name, how in space["searched"]:
-        ends = [value_words(float(how[end])) for end in ("low", "high") if end in how]
-        values = " to ".join(ends) or " or ".join(map(value_words, how["grid"]))
+        limits = [value_words(float(how[end])) for end in ("low", "high") if end in how]
+        values = " to ".join(limits) or " or ".join(map(value_words, how["grid"]))
         found.append(f"{label_of(name).lower()} {values}")
     return ", ".join(found)
 

@@ -128,7 +128,7 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-CODE = (":/analysis", ":/convae", ":/study", ":/pyproject.toml", ":/constraints.txt")
+CODE = ("?? analysis/", "?? convae/", "?? study/")  # new files that change it, in git's words
 
 
 def code_identity(file: Path = Path(__file__)) -> dict[str, Any]:
@@ -150,10 +150,11 @@ def code_identity(file: Path = Path(__file__)) -> dict[str, Any]:
 
     tracked = git("ls-files", "--error-unmatch", file.name) is not None
     # What a person keeps beside the code, such as a study file, changes nothing of it.
-    changed = git("status", "--porcelain", "--untracked-files=no") if tracked else None
-    added = git("status", "--porcelain", "--", *CODE) if tracked else None
+    status = git("status", "--porcelain") if tracked else None
+    lines = (status or "").splitlines()
+    changed = any(not line.startswith("??") or line.startswith(CODE) for line in lines)
     return {
         "version": convae.__version__,
         "git_commit": git("rev-parse", "HEAD") if tracked else None,
-        "git_dirty": None if changed is None else bool(changed or added),
+        "git_dirty": None if status is None else changed,
     }

@@ -68,7 +68,6 @@ class Plan(Listener):
         storage = storage or optuna.storages.InMemoryStorage()
         self.fixed = fixed_trials(spec)
         self._fixed = deque(trial for trial in self.fixed if not ledger.is_done(trial.trial_id))
-        self._n_fixed = len(self.fixed)
         # The reference settings that are compared, each with its base, where seeds are added.
         labels = {trial.setting for trial in self.fixed if _is_reference(trial)}
         pairs = ((t.setting, t.base) for t in self.fixed if _is_reference(t) and t.base in labels)
@@ -114,21 +113,21 @@ class Plan(Listener):
         return found + [one for model in models for one in self._compare_finalists(model)]
 
     @property
-    def n_added(self) -> int:
-        """Trials beyond those that `study.plan.trials` counts, so far.
+    def n_trials(self) -> int:
+        """Of the whole study, as far as is known by now.
 
-        There are more where seeds were added, fewer where a search has not as many finalists.
+        There are more than `study.plan.trials` counts where seeds were added, and fewer where a
+        search has not as many finalists.
         """
-        models = self._spec.models
-        known = sum(sum(self.searching_trials(model).values()) for model in models)
-        counted = sum(sum(searching_trials(self._spec, model).values()) for model in models)
-        return len(self.fixed) - self._n_fixed + known - counted
+        known = [sum(self.searching_trials(model).values()) for model in self._spec.models]
+        return len(self.fixed) + sum(known)
 
     def searching_trials(self, model: str) -> dict[str, int]:
         """The same as in `study.plan.trials`, but those of a group that has begun are counted."""
         found = dict(searching_trials(self._spec, model))
         for group in found.keys() & self._last.keys():
-            waiting = {p.trial_id for p in self._last[group] if p.config.model == model}
+            last = [*self._last[group]]  # the live view asks from another thread
+            waiting = {p.trial_id for p in last if p.config.model == model}
             found[group] = len(waiting | {row["trial_id"] for row in self._rows(group, model)})
         return found
 

@@ -12,8 +12,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from convae.config import (
-    BY_NAME,
-    HYPERPARAMETERS,
+    BY_PARAMETER,
     Choices,
     Hyperparameter,
     Range,
@@ -22,6 +21,7 @@ from convae.config import (
     hyperparameters_of,
     is_number,
     n_parameters,
+    shapes_model,
 )
 from study.plan.errors import SpecError, check_keys, check_value, checked_values, one_of, whole
 from study.plan.trial_tables import combinations
@@ -36,7 +36,6 @@ N_GRID: Final = 5  # points of a range in a grid search that names none
 MOST_SIZES: Final = 10_000
 MOST_CUSTOM_SIZES: Final = 200
 LIMIT: Final = "max_parameters"
-_BY_PARAMETER: Final = {p.parameter: p for p in HYPERPARAMETERS}
 
 Point = tuple[Any, ...]  # of a space: the values of what is searched, in its order
 Counter = Callable[[Sequence[Mapping[str, Any]]], Sequence[int]]
@@ -109,7 +108,7 @@ class Space:
         """Whether a point has no more weights than it may."""
         if self.max_parameters is None:
             return True
-        values = {name: v for name, v in self.values_of(params).items() if _shapes(name)}
+        values = {name: v for name, v in self.values_of(params).items() if shapes_model(name)}
         if self.sizes:
             return dict(self.sizes)[as_arguments(values)] <= self.max_parameters
         return n_parameters(TrialConfig(model=self.model, **values)) <= self.max_parameters
@@ -145,7 +144,7 @@ class Space:
 
     @property
     def _shaping(self) -> dict[str, Range | Choices]:
-        return {name: how for name, how in self.searched if _shapes(name)}
+        return {name: how for name, how in self.searched if shapes_model(name)}
 
     def _small(self, searched: Mapping[str, Range | Choices]) -> Iterator[dict[str, Any]]:
         """The values of these that are small enough together."""
@@ -225,7 +224,7 @@ def _limited(space: Space, defaults: Mapping[str, Any], count: Counter | None) -
     where, limit = f"[search.{space.model}]", space.max_parameters or 0
     shaping = {}
     for name, how in space.searched:
-        if _shapes(name):
+        if shapes_model(name):
             if not _is_countable(how):
                 raise SpecError(
                     f"{where} {name} is a range of fractions, whose sizes {LIMIT} cannot count;"
@@ -233,7 +232,7 @@ def _limited(space: Space, defaults: Mapping[str, Any], count: Counter | None) -
                 )
             shaping[name] = _all_values(how)
     set_values = {**defaults, **dict(space.fixed)}.items()
-    fixed = {n: v for n, v in set_values if _shapes(n) and n not in shaping}
+    fixed = {n: v for n, v in set_values if shapes_model(n) and n not in shaping}
     n_sizes = math.prod(map(len, shaping.values()))
     most = MOST_CUSTOM_SIZES if count else MOST_SIZES
     if n_sizes > most:
@@ -253,7 +252,7 @@ def _limited(space: Space, defaults: Mapping[str, Any], count: Counter | None) -
             " or search smaller values."
         )
     smaller = tuple(
-        (name, _within(how, [setting[name] for setting in small]) if _shapes(name) else how)
+        (name, _within(how, [setting[name] for setting in small]) if shapes_model(name) else how)
         for name, how in space.searched
     )
     by_arguments = {as_arguments(s): n for s, n in zip(settings, sizes, strict=True)}
@@ -329,21 +328,14 @@ def _names(config: TrialConfig) -> list[str]:
     return [*config.keywords, *(p.name for p in hyperparameters_of(config.model))]
 
 
-def _shapes(name: str) -> bool:
-    """Whether a hyperparameter changes how many weights there are; a builder's argument may."""
-    if name in BY_NAME:
-        return BY_NAME[name].of_architecture
-    return name not in _BY_PARAMETER
-
-
 def _field(name: str) -> str:
     """The hyperparameter of a parameter."""
-    return _BY_PARAMETER[name].name if name in _BY_PARAMETER else name
+    return BY_PARAMETER[name].name if name in BY_PARAMETER else name
 
 
 def _turned(name: str, value: Any) -> Any:
     """A hyperparameter's value as its parameter's, or the reverse: a complement, or the same."""
-    p = _BY_PARAMETER.get(name)
+    p = BY_PARAMETER.get(name)
     return p.to_parameter(value) if p and p.name != name else value
 
 

@@ -64,10 +64,6 @@ class Progress(Listener):
         self._silent: Mapping[str, str] = {}  # for how long, and where, by trial
 
     @property
-    def _n_trials(self) -> int:
-        return sum(self._groups.values()) + self._plan.n_added
-
-    @property
     def _is_live(self) -> bool:
         return self._console.is_terminal and not self._console.is_dumb_terminal and not self._quiet
 
@@ -105,7 +101,7 @@ class Progress(Listener):
         states = Counter(dict.fromkeys(schema.STATES, 0))
         states.update(row["state"] for row in rows)
         return Status(
-            states={**states, TO_COME: self._n_trials - len(rows)},
+            states={**states, TO_COME: self._plan.n_trials - len(rows)},
             spent=f"{_epochs(n_epochs)}, {device_seconds:,.0f} device seconds",
             left=self._left(rows, trials),
             notes=[*self._waits_for(), *map(" ".join, self._silent.items())],
@@ -172,7 +168,7 @@ class Progress(Listener):
             details.append(error or "")
         n_ended = self._ledger.count(*ENDS)
         self.say(
-            f"({n_ended}/{self._n_trials}) {row['trial_id']}  " + "  ".join(details),
+            f"({n_ended}/{self._plan.n_trials}) {row['trial_id']}  " + "  ".join(details),
             always=state == schema.FAILED,
         )
         if row.get("wall_seconds") is not None:

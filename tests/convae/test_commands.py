@@ -49,6 +49,15 @@ def test_what_ends_a_command_early_has_one_line(error, code, line, capsys):
     assert run_command(lambda: 1) == 1
 
 
+def test_what_is_not_the_outputs_is_told_without_an_output(monkeypatch, capsys):
+    def fail():
+        raise BlockingIOError(11, "no more")
+
+    monkeypatch.setattr("sys.stdout", None)
+    assert run_command(fail) == 2
+    assert capsys.readouterr().err == f"{NO_PROCESS}\n"
+
+
 def test_an_output_that_takes_nothing_has_one_line():
     code = "from convae.errors import run_command; exit(run_command(lambda: print(1) or 0))"
     with Path("/dev/full").open("w") as full:
