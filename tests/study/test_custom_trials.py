@@ -27,7 +27,7 @@ from study.tune.dry_run import measure
 from study.tune.engine_actors import RemoteEngine, start_keeper
 from study.tune.engines import StudyEngine
 from study.tune.resources import Slots
-from study.tune.trainable import PLANNED, StudyTrial, WorkerSettings
+from study.tune.trainable import N_EPOCHS, PLANNED, StudyTrial, WorkerSettings
 
 FILES = {
     "mine.py": """
@@ -128,9 +128,9 @@ def test_a_worker_that_leaves_takes_nothing_of_the_one_that_goes_on(folder):
     kind = ray.remote(num_cpus=0)(worker(folder, in_lanes(), report_seconds=0.05))
     first, second, third = (kind.remote(config=config) for _ in range(3))
     ray.get(first.train.remote())
-    assert ray.get(second.train.remote())["epoch"] == 0  # it waits for the lane
+    assert ray.get(second.train.remote())[N_EPOCHS] == 0  # it waits for the lane
     ray.get(first.stop.remote())
-    while ray.get(second.train.remote())["epoch"] < 3:
+    while ray.get(second.train.remote())[N_EPOCHS] < 3:
         pass
     ray.kill(second)
     rows = []
