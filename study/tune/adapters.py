@@ -192,7 +192,6 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         self._plan, self._searcher, self._on_fallback = plan, searcher, on_fallback
         self._workers, self._watch = workers or Workers(), watch or Watch()
         self._trials: dict[str, Trial] = {}  # that have a worker
-        self._engine_of: dict[str, int | None] = {}  # by its number, if it has lanes
         self._fallbacks: set[str] = set()  # programs that it was told of
         self._ledger, self._stopper, self._progress = ledger, stopper, progress
         self._nodes_alive = nodes_alive
@@ -226,7 +225,7 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         """Enters the epochs that a result brings."""
         trial_id = trial_id_of(trial)
         self._node_of[trial_id] = result[NODE]
-        self._engine_of[trial_id] = result[ENGINE]
+        self._workers.heard(trial, result[ENGINE])
         self._watch.hear(trial_id, len(result["history"]), waits=result[WAITS])
         fallback = result.get(FALLBACK)
         if fallback is not None and fallback.program not in self._fallbacks:
@@ -291,25 +290,28 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
             trial = self._trials[trial_id]
             place = self._workers.place_of(trial)
             silent[trial_id] = f"{silence.what} for {duration(seconds)} ({place})"
-            engine = self._engine_of.get(trial_id)
+            engine = self._workers.engine_of(trial)
             if silence.too_long and engine in gone:
-                self._watch.begin(trial_id)  # which will end its attempt
+                self._watch.begin(trial_id)
             elif silence.too_long:
                 told = f"{silence.what} for {seconds:.0f} s ({place})"
-                self._reasons[trial_id] = f"It was {told}."
-                self._watch.forget(trial_id)
-                ended = "worker"
-                if self._workers.end(trial, engine, silence):
+                if self._workers.end(trial, silence):
                     ended = "engine"
                     gone.add(engine)
+                    # Its attempt ends, or goes on with another engine if it had not begun.
+                    self._watch.begin(trial_id)
+                else:
+                    ended = "worker"
+                    self._reasons[trial_id] = f"It was {told}."
+                    self._watch.forget(trial_id)
                 self._progress.say(f"{trial_id}  {told}: its {ended} is ended", always=True)
         self._progress.note_silent(silent)
         self._progress.tick(stopping=self._stopper.stopping)
 
     def _forget(self, trial_id: str) -> None:
         self._watch.forget(trial_id)
-        by_trial: tuple[dict[str, Any], ...] = (self._nodes, self._node_of, self._engine_of)
-        for known in (*by_trial, self._reasons, self._trials):
+        by_trial: tuple[dict[str, Any], ...] = (self._nodes, self._node_of, self._reasons)
+        for known in (*by_trial, self._trials):
             known.pop(trial_id, None)
 
     def _lost(self, trial: Trial) -> str | None:

@@ -24,12 +24,21 @@ class Workers:
     ) -> None:
         self._keeper, self._ping_seconds = keeper, ping_seconds
         self._places: dict[Any, Any] = {}  # by worker, or what will tell of it
+        self._engines: dict[Any, int | None] = {}  # by worker, which may have had other trials
 
     def started(self, trial: Trial) -> None:
         """Asks where a trial's worker is, before it trains: later it might not answer."""
         actor = trial.temporary_state.ray_actor
-        if actor not in self._places:  # it may have had other trials
+        if actor not in self._places:
             self._places[actor] = actor.get_current_ip_pid.remote()
+
+    def heard(self, trial: Trial, engine: int | None) -> None:
+        """A trial tells which engine with lanes trains it; its worker's next one asks that too."""
+        self._engines[trial.temporary_state.ray_actor] = engine
+
+    def engine_of(self, trial: Trial) -> int | None:
+        """The number of the engine that a trial's worker has last told of."""
+        return self._engines.get(trial.temporary_state.ray_actor)
 
     def place_of(self, trial: Trial) -> str:
         """The node and the process, in words."""
@@ -43,12 +52,13 @@ class Workers:
             self._places[actor] = place
         return place if isinstance(place, str) else "node and process not known"
 
-    def end(self, trial: Trial, engine: int | None, silence: Silence) -> bool:
+    def end(self, trial: Trial, silence: Silence) -> bool:
         """Ends what a silent trial hangs on; returns whether that was its engine.
 
         Its engine with lanes, if that does not answer, or answers though the training does not get
         on; else the worker. Ray Tune finds that out and starts trials again.
         """
+        engine = self.engine_of(trial)
         if self._keeper is not None and engine is not None:
             seconds = 0.0 if silence.answers else self._ping_seconds
             if ray.get(self._keeper.end_silent.remote(engine, seconds)):

@@ -67,6 +67,7 @@ class Tune(Listener):
         self.searcher, self.scheduler = PlanSearcher(plan, self.stopper), SearchScheduler(plan)
         self.clock, self.said, self.silent, self.killed = 0.0, [], {}, []
         self.ends_engine = False  # with a silent trial
+        self.engines = {}
         watcher = SimpleNamespace(
             started=lambda _: None,
             say=lambda line, **_: self.said.append(line),
@@ -83,6 +84,8 @@ class Tune(Listener):
             workers=SimpleNamespace(
                 started=lambda _: None,
                 place_of=lambda _: "node a, process 7",
+                heard=lambda trial, engine: self.engines.update({trial.trial_id: engine}),
+                engine_of=lambda trial: self.engines.get(trial.trial_id),
                 end=self.end_silent,
             ),
             watch=Watch(clock=lambda: self.clock),
@@ -93,8 +96,8 @@ class Tune(Listener):
     def failed_once(self, row, note):
         self.notes.append(note)
 
-    def end_silent(self, trial, engine, silence):
-        self.killed.append((trial.trial_id, engine))
+    def end_silent(self, trial, silence):
+        self.killed.append((trial.trial_id, self.engines.get(trial.trial_id)))
         return self.ends_engine
 
     def wait(self, seconds):

@@ -3,13 +3,16 @@
 import os
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
+import ray
 from running import ENGINE, TRIAL, Study, processes
 
 from analysis.load import load_run
 from study.folder import schema
-from study.plan.silence import Patience, Watch
+from study.plan.silence import Patience, Silence, Watch
+from study.tune.workers import Workers
 
 PATIENCE = Patience(60.0, 10.0, 5.0, 3600.0)
 
@@ -80,6 +83,24 @@ def test_time_in_which_nobody_listened_does_not_count():
     clock.now += 10_000
     assert not clock.wait(10)
     assert clock.wait(1)["a"].seconds == 60.0
+
+
+def trial_on(worker):
+    return SimpleNamespace(temporary_state=SimpleNamespace(ray_actor=worker))
+
+
+def test_a_trial_that_takes_over_a_worker_hangs_on_the_engine_of_the_one_before(monkeypatch):
+    """Or its worker is ended, which costs it a retry, as it waits for an engine that is stopped."""
+    ended = []
+    keeper = SimpleNamespace(
+        end_silent=SimpleNamespace(remote=lambda engine, seconds: ended.append((engine, seconds)))
+    )
+    monkeypatch.setattr(ray, "get", lambda _: True)
+    workers = Workers(keeper, ping_seconds=7.0)
+    workers.heard(trial_on("a worker"), 3)
+    silence = Silence("next", 300.0, answers=False, too_long=True)
+    assert workers.end(trial_on("a worker"), silence)
+    assert ended == [(3, 7.0)]
 
 
 OPTIONS = ["--preset", "reference", "--models", "dense", "--hidden", "64", "128", "256"]
