@@ -69,8 +69,7 @@ def read(name: str, file: str, function: str) -> CustomModel:
     _check_reload(model)
     other = _built(custom, custom.defaults, seed=1)
     drawn = [pair for pair in zip(_weights(model), _weights(other), strict=True) if np.ptp(pair[0])]
-    same = bool(drawn) and all(np.array_equal(*pair) for pair in drawn)
-    return replace(custom, seeds_itself=same)
+    return replace(custom, seeds_itself=any(np.array_equal(*pair) for pair in drawn))
 
 
 def _text_of(path: Path) -> str:

@@ -52,7 +52,7 @@ class CustomModel:
     # Path and text of the Python files that it imports from its folder, relative to that.
     files: tuple[tuple[str, str], ...]
     defaults: str  # of its keyword arguments, as `TrialConfig.arguments` has them
-    seeds_itself: bool = False  # so that its initial weights are the same with every seed
+    seeds_itself: bool = False  # so that initial weights, some or all, are the same with every seed
 
     @property
     def build(self) -> str:

@@ -120,8 +120,8 @@ def run_study(
     lags = kept_lags or lags_of(spec, slots.n_slots, places_of(lanes, slots))
     shapes, lines = None, [plan_line, *describe_repeat(spec, lags)]
     lines += [
-        f"{custom.name}: its builder seeds itself, so that its initial weights are the same with"
-        " every seed: seeds tell of the order of the images alone"
+        f"{custom.name}: its builder makes some or all of its initial weights the same with every"
+        " seed: seeds tell of the others and of the order of the images alone"
         for custom in spec.custom_models
         if custom.seeds_itself
     ]

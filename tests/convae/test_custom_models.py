@@ -238,7 +238,9 @@ CONV = IDENTITY.replace("Dense(1)", "Conv2D(1, 3, padding='same')")
 RANDOM = [REGISTERED + "def build(): return Registered()", CONV]
 RANDOM += ["def build(): return keras.Sequential([image, layers.Dense(1, 'relu', False, 'ones')])"]
 FIXED = ["import numpy as np\n" + CONV.replace(": ", ": keras.utils.set_random_seed(42); ")]
-FIXED += [CONV.replace("'same'", "'same', kernel_initializer=keras.initializers.HeNormal(3)")]
+SEEDED = "Conv2D(1, 3, padding='same', kernel_initializer=keras.initializers.HeNormal(3))"
+FIXED += [IDENTITY.replace("Dense(1)", SEEDED)]
+FIXED += [IDENTITY.replace("Dense(1)", f"{SEEDED}, layers.Dense(3), layers.Dense(1)")]  # some
 
 
 @pytest.mark.parametrize("code", [*RANDOM, *FIXED])
