@@ -94,6 +94,7 @@ def _of_paper(run: Run) -> dict[str, Any]:
     bound = f"{claim.relation} " if claim and claim.judged != REACHES else ""
     its = {
         "pair": pair,
+        "fresh": settings.ratio(*run.two({s.label: s for s in run.of(schema.FINALIST)})),
         "names": run.pair,
         "brief": brief,
         "claimed": f"{bound}{claim.value:g}" if claim else "",

@@ -114,6 +114,11 @@ def test_what_is_said_on_first_screens():
     fashion = {"data": MANIFEST["data"] | {"name": "Fashion-MNIST"}}
     screens = {
         "measured, with winners, unfinished": screen(*long, *tuned, status="running"),
+        "one seed, with finalists": screen(
+            *ending_at([0.016], [0.008]),
+            *finalist_trials("conv", FINALISTS),
+            *finalist_trials("dense", {"reference": ({}, [0.010, 0.0102, 0.0098])}),
+        ),
         "short, of which winners say as little": screen(*brief, *tuned),
         "a search alone": screen(*quick_trials()[2:], *FAILED),
         "audit": screen(*depends),
