@@ -154,8 +154,9 @@ def test_what_is_said_of_the_likely_reading(pairs: list[Trial], words: str):
 
 
 def test_shares_of_the_published_audit_are_as_computed_by_hand():
-    """On the test set, by sums of squares of a 3 × 2 × 2 table with 3 seeds a cell."""
-    audit = Audit(read_run(PUBLISHED))
+    """On the test set, by sums of squares of a 3 × 2 × 2 table with the first 3 seeds a cell."""
+    run = read_run(PUBLISHED)
+    audit = Audit(replace(run, trials=run.trials[run.trials["seed"] < 3]))
     found = shares(audit.cells())
     told = {
         ("batch_size",): 0.2624,
