@@ -100,6 +100,11 @@ class Plan(Listener):
         return last and not self._fixed and not self._at_work and not self._failed
 
     @property
+    def has_more(self) -> bool:
+        """Whether trials are to come, beside those at work and their retries."""
+        return schema.WINNER not in self._last or bool(self._last[schema.WINNER])
+
+    @property
     def n_at_work(self) -> int:
         """Trials that train, or wait for a worker."""
         return len(self._at_work)

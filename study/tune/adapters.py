@@ -209,8 +209,11 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
 
     def on_trial_reuse(self, trial: Trial) -> None:
         """Watches a trial that is given the worker of another one, before that begins with it."""
-        self._trials[trial_id_of(trial)] = trial
-        self._watch.begin(trial_id_of(trial))
+        trial_id = trial_id_of(trial)
+        self._trials[trial_id] = trial
+        if node := self._workers.node_of(trial):  # which may have been lost since
+            self._node_of[trial_id] = node
+        self._watch.begin(trial_id)
 
     def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
         """Tells of the worker; that of another trial may have been taken for it."""
@@ -225,7 +228,7 @@ class LedgerCallback(_Uncopied, tune.Callback, Listener):
         """Enters the epochs that a result brings."""
         trial_id = trial_id_of(trial)
         self._node_of[trial_id] = result[NODE]
-        self._workers.heard(trial, result[ENGINE])
+        self._workers.heard(trial, result[ENGINE], result[NODE])
         self._watch.hear(trial_id, len(result["history"]), waits=result[WAITS])
         fallback = result.get(FALLBACK)
         if fallback is not None and fallback.program not in self._fallbacks:

@@ -333,7 +333,10 @@ class _Session:
         settings = TUNE_SETTINGS | {"TUNE_MAX_PENDING_TRIALS_PG": str(self._slots.most)}
         with (
             _tune_environment(settings),
-            patched_reuse(callback.on_trial_reuse),
+            patched_reuse(
+                callback.on_trial_reuse,
+                lambda: self._slots.most if self._plan.has_more else 0,
+            ),
             patched_deaths(),
             TemporaryDirectory() as elsewhere,
         ):

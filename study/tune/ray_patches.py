@@ -4,8 +4,10 @@ With `reuse_actors` a trial whose own worker is starting is given the first one 
 and its own is dropped: where trials are shorter than a worker's start, which takes seconds of
 TensorFlow's, the second slot never gets one. Upstream knows that reuse is unstable and turned it
 off by default for that (https://github.com/ray-project/ray/pull/42951); no report of this was
-found there. And where Ray ends a worker since its node runs out of memory, the error is neither an
-actor's nor a task's, which are all that the manager of actors knows: the whole study would end.
+found there. Of free workers that no trial waits for at that moment Tune keeps one and ends the
+others, which start again for later trials. And where Ray ends a worker since its node runs out of
+memory, the error is neither an actor's nor a task's, which are all that the manager of actors
+knows: the whole study would end.
 """
 
 import inspect
@@ -52,11 +54,14 @@ def patched_deaths() -> Iterator[None]:
 
 @contextmanager
 def patched_reuse(
-    on_reuse: Callable[[Trial], None], controller: type = TuneController
+    on_reuse: Callable[[Trial], None],
+    n_kept: Callable[[], int] = lambda: 0,
+    controller: type = TuneController,
 ) -> Iterator[None]:
-    """While the block runs, a trial keeps the worker that starts for it.
+    """While the block runs, a trial keeps the worker that starts for it, and free ones may stay.
 
     `on_reuse` is told of a trial that is given a worker of another one, which Tune tells nobody.
+    `n_kept`, asked when a trial wants a worker, says how many free ones may stay for later ones.
 
     A Ray whose method is not the one that was patched is left as it is, which the log says. Tests
     give another class than Ray Tune's.
@@ -72,7 +77,12 @@ def patched_reuse(
         yield
         return
 
+    kept = 0  # as the cache knows it
+
     def reuse_unless_starting(self: TuneController, trial: Trial) -> bool:
+        nonlocal kept
+        before, kept = kept, n_kept()
+        self._actor_cache.increase_max(trial.placement_group_factory, kept - before)
         # One that waits for resources, which a worker that is free may hold, takes that one.
         starting = self._actor_manager._live_actors_to_ray_actors_resources  # noqa: SLF001
         if self._trial_to_actor.get(trial) in starting and trial not in self._resetting_trials:

@@ -24,7 +24,8 @@ class Workers:
     ) -> None:
         self._keeper, self._ping_seconds = keeper, ping_seconds
         self._places: dict[Any, Any] = {}  # by worker, or what will tell of it
-        self._engines: dict[Any, int | None] = {}  # by worker, which may have had other trials
+        # By worker, what its trials have told: the engine with lanes, if any, and Ray's node.
+        self._known: dict[Any, tuple[int | None, str]] = {}
 
     def started(self, trial: Trial) -> None:
         """Asks where a trial's worker is, before it trains: later it might not answer."""
@@ -32,13 +33,17 @@ class Workers:
         if actor not in self._places:
             self._places[actor] = actor.get_current_ip_pid.remote()
 
-    def heard(self, trial: Trial, engine: int | None) -> None:
-        """A trial tells which engine with lanes trains it; its worker's next one asks that too."""
-        self._engines[trial.temporary_state.ray_actor] = engine
+    def heard(self, trial: Trial, engine: int | None, node: str) -> None:
+        """A trial tells which engine with lanes trains it, and where; so of its worker's next."""
+        self._known[trial.temporary_state.ray_actor] = engine, node
 
     def engine_of(self, trial: Trial) -> int | None:
         """The number of the engine that a trial's worker has last told of."""
-        return self._engines.get(trial.temporary_state.ray_actor)
+        return self._known.get(trial.temporary_state.ray_actor, (None, ""))[0]
+
+    def node_of(self, trial: Trial) -> str:
+        """Ray's id of the node that a trial's worker is on; "" if it has not told."""
+        return self._known.get(trial.temporary_state.ray_actor, (None, ""))[1]
 
     def place_of(self, trial: Trial) -> str:
         """The node and the process, in words."""

@@ -68,6 +68,7 @@ class Tune(Listener):
         self.clock, self.said, self.silent, self.killed = 0.0, [], {}, []
         self.ends_engine = False  # with a silent trial
         self.engines = {}
+        self.node_of_worker = ""
         watcher = SimpleNamespace(
             started=lambda _: None,
             say=lambda line, **_: self.said.append(line),
@@ -84,7 +85,8 @@ class Tune(Listener):
             workers=SimpleNamespace(
                 started=lambda _: None,
                 place_of=lambda _: "node a, process 7",
-                heard=lambda trial, engine: self.engines.update({trial.trial_id: engine}),
+                heard=lambda trial, engine, _: self.engines.update({trial.trial_id: engine}),
+                node_of=lambda _: self.node_of_worker,
                 engine_of=lambda trial: self.engines.get(trial.trial_id),
                 end=self.end_silent,
             ),
@@ -262,6 +264,16 @@ def test_a_node_may_be_lost_before_the_worker_has_started(tune, alive):
         "failed, retry 1 of 2",
         "lost its node, starts again",
     ]
+
+
+def test_a_free_worker_may_be_lost_with_its_node_before_a_trial_is_given_it(tune, alive):
+    alive.add("b")
+    tune.node_of_worker = "b"
+    alive.remove("b")
+    trial = tune.hand_out()  # while the worker's node is gone already
+    tune.callback.on_trial_reuse(trial)
+    tune.fail(trial, died())
+    assert tune.notes == ["lost its node, starts again"]
 
 
 def test_a_trial_on_a_cpu_shares_the_machine_with_its_neighbours_on_the_same_node(tune):

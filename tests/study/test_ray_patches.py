@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution.tune_controller import RayActorManager, TuneController
 from ray.tune.experiment import Trial
+from ray.tune.utils.object_cache import _ObjectCache
 
 from study.tune.ray_patches import METHOD, patched_deaths, patched_reuse
 
@@ -33,9 +34,8 @@ class Controller(TuneController):
         self.notes = []
         self._resetting_trials = set()
         self._trial_to_actor, self._actor_to_trial = {self.trial: "starting"}, {"starting": None}
-        self._actor_cache = SimpleNamespace(
-            has_cached_object=lambda _: True, pop_cached_object=lambda _: "free"
-        )
+        self._actor_cache = _ObjectCache()
+        self._actor_cache.cache_object("1 CPU", "free")
         self._actor_manager = SimpleNamespace(
             _live_actors_to_ray_actors_resources={"starting": [None], "free": [None]}
         )
@@ -69,6 +69,24 @@ def test_patched_a_trial_keeps_the_worker_that_starts_for_it():
     test_ray_drops_a_worker_that_starts_for_one_that_is_free()  # and then Ray is as it was
 
 
+def test_free_workers_are_kept_as_long_as_trials_are_to_come():
+    """Tune keeps one that no trial waits for; the first line fails once it keeps more."""
+    controller, n_kept = Controller(), 3
+    cache = controller._actor_cache
+
+    def free():
+        return [cache.cache_object("1 CPU", name) for name in ("b", "c", "d")]
+
+    assert free() == [False] * 3
+    with patched_reuse(lambda _: None, lambda: n_kept):
+        reuse(controller)
+        assert free() == [True, True, False]
+        assert list(cache.flush_cached_objects()) == []
+        n_kept = 0
+        reuse(controller)
+        assert list(cache.flush_cached_objects()) == ["free", "b", "c"]
+
+
 def test_a_worker_that_dies_of_memory_ends_its_trial_and_not_the_study():
     """Which is what Ray does: once it no longer raises, its patch can go."""
     told = []
@@ -93,7 +111,7 @@ def test_code_that_is_another_is_not_patched_which_is_said_once(caplog):
             """Mended."""
 
     known, mended = TuneController._maybe_reuse_cached_actor, getattr(Other, METHOD)
-    with patched_reuse(print, Other):
+    with patched_reuse(print, controller=Other):
         assert getattr(Other, METHOD) is mended
     (told,) = caplog.messages
     assert told.startswith(f"Ray {ray.__version__} has another trial controller than")

@@ -97,7 +97,7 @@ def test_a_trial_that_takes_over_a_worker_hangs_on_the_engine_of_the_one_before(
     )
     monkeypatch.setattr(ray, "get", lambda _: True)
     workers = Workers(keeper, ping_seconds=7.0)
-    workers.heard(trial_on("a worker"), 3)
+    workers.heard(trial_on("a worker"), 3, "a node")
     silence = Silence("next", 300.0, answers=False, too_long=True)
     assert workers.end(trial_on("a worker"), silence)
     assert ended == [(3, 7.0)]
