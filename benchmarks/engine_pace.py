@@ -6,8 +6,8 @@
 
 Ray Tune, keeper, engine and scheduler are the study's; the lanes only sleep, as long as an NVIDIA
 H200 took (`PACES`), and Ray is told of a GPU that is not there. Without options of a study it runs
-searches of dense trials, the model whose lanes are free soonest. With `--real` the lanes are those
-of the device, and only watched.
+searches of dense trials, the model whose lanes are free soonest (`engine_pace.toml`). With `--real`
+the lanes are those of the device, and only watched.
 
 Fill is the share of all lanes' time, from the first slice to the last, in which a slice ran and the
 lane had a trial, of a model by itself. Before and after are the command's other seconds; processor
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 LOG = "CONVAE_PACE_LOG"  # the environment variable that names the file of events
 PACE = "CONVAE_PACE"  # and the one that names the paces
 SAMPLE_SECONDS = 0.5
-SEARCH = ["--models", DENSE, "--finalists", "0", "--name", "search"]
+SEARCH = [str(Path(__file__).with_suffix(".toml")), "--name", "search"]
 SIZES = (200, 1000)
 KINDS = ("driver", "engine", "workers", "raylet", "Ray's others")  # of processes
 FILLS = {"slice_ms": 1, "fill": 3, "fill_until_last_start": 3}  # and their digits
