@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 LOG = "CONVAE_PACE_LOG"  # the environment variable that names the file of events
 PACE = "CONVAE_PACE"  # and the one that names the paces
 SAMPLE_SECONDS = 0.5
-SEARCH = [str(Path(__file__).with_suffix(".toml")), "--name", "search"]
+SEARCH = ["benchmarks/engine_pace.toml", "--name", "search"]
 SIZES = (200, 1000)
 KINDS = ("driver", "engine", "workers", "raylet", "Ray's others")  # of processes
 FILLS = {"slice_ms": 1, "fill": 3, "fill_until_last_start": 3}  # and their digits
@@ -370,6 +370,7 @@ def facts_of(events: list[list[Any]], started: float, ended: float) -> dict[str,
 
 def watch(options: list[str], *, real: bool, pace: str) -> dict[str, Any]:
     """Runs a study and tells what it took, and with which code it ended, also if interrupted."""
+    study = options
     with tempfile.TemporaryDirectory(prefix="convae-pace-") as folder:
         log = Path(folder) / "log"
         if "--storage" not in options:
@@ -395,7 +396,7 @@ def watch(options: list[str], *, real: bool, pace: str) -> dict[str, Any]:
     first, last = (started + facts[name] for name in ("first_slice", "last_slice"))
     spans = {"before": (started, first), "between": (first, last), "after": (last, ended)}
     return {
-        "study": options,
+        "study": study,
         "exit_code": process.returncode,
         "paces": None if real else pace,
         "n_trials": n_trials,
