@@ -78,7 +78,9 @@ print(json.dumps([custom.to_dict(), counts]))
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
+    # What takes longer than 15 s, as on a busy machine, says that it is being checked.
+    told = "[model.mine] is being checked, for "
+    assert [line for line in run.stderr.splitlines() if not line.startswith(told)] == []
     values, counts = json.loads(run.stdout)
     custom = CustomModel.from_dict(values)
     names = [name for name, _ in custom.files]
