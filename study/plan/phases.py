@@ -96,8 +96,7 @@ class Plan(Listener):
     @property
     def is_finished(self) -> bool:
         """Whether no further trial will ever be handed out."""
-        last = schema.WINNER in self._last and not self._last[schema.WINNER]
-        return last and not self._fixed and not self._at_work and not self._failed
+        return not (self.has_more or self._fixed or self._at_work or self._failed)
 
     @property
     def has_more(self) -> bool:

@@ -24,8 +24,9 @@ class Workers:
     ) -> None:
         self._keeper, self._ping_seconds = keeper, ping_seconds
         self._places: dict[Any, Any] = {}  # by worker, or what will tell of it
-        # By worker, what its trials have told: the engine with lanes, if any, and Ray's node.
-        self._known: dict[Any, tuple[int | None, str]] = {}
+        # By worker, what its trials have told: the number of an engine with lanes, and Ray's node.
+        self._engines: dict[Any, int | None] = {}
+        self._nodes: dict[Any, str] = {}
 
     def started(self, trial: Trial) -> None:
         """Asks where a trial's worker is, before it trains: later it might not answer."""
@@ -35,15 +36,16 @@ class Workers:
 
     def heard(self, trial: Trial, engine: int | None, node: str) -> None:
         """A trial tells which engine with lanes trains it, and where; so of its worker's next."""
-        self._known[trial.temporary_state.ray_actor] = engine, node
+        actor = trial.temporary_state.ray_actor
+        self._engines[actor], self._nodes[actor] = engine, node
 
     def engine_of(self, trial: Trial) -> int | None:
         """The number of the engine that a trial's worker has last told of."""
-        return self._known.get(trial.temporary_state.ray_actor, (None, ""))[0]
+        return self._engines.get(trial.temporary_state.ray_actor)
 
-    def node_of(self, trial: Trial) -> str:
-        """Ray's id of the node that a trial's worker is on; "" if it has not told."""
-        return self._known.get(trial.temporary_state.ray_actor, (None, ""))[1]
+    def node_of(self, trial: Trial) -> str | None:
+        """Ray's id of the node that a trial's worker is on; None if it has not told."""
+        return self._nodes.get(trial.temporary_state.ray_actor)
 
     def place_of(self, trial: Trial) -> str:
         """The node and the process, in words."""

@@ -68,7 +68,7 @@ class Tune(Listener):
         self.clock, self.said, self.silent, self.killed = 0.0, [], {}, []
         self.ends_engine = False  # with a silent trial
         self.engines = {}
-        self.node_of_worker = ""
+        self.node_of_worker = None
         watcher = SimpleNamespace(
             started=lambda _: None,
             say=lambda line, **_: self.said.append(line),
