@@ -124,8 +124,11 @@ def variant(sampler: str, given: str) -> Iterator[None]:
     def fewer(model: str, spec: StudySpec, n: int) -> Any:
         return first_points(model, spec, (n + 1) // 2 if given == "quarter" else n)
 
-    def other(spec: StudySpec, model: str, number: int, known: Set[Point]) -> BaseSampler:
-        return NewSettings(make(spec, model, number), spec.space_of(model), known, number)
+    def other(
+        spec: StudySpec, model: str, number: int, known: Set[Point], inferred: dict[str, Any]
+    ) -> BaseSampler:
+        sampler, space = make(spec, model, number), spec.space_of(model)
+        return NewSettings(sampler, space, known, inferred, number)
 
     with (
         patch.object(plan_search, "make_sampler", other if make else custom),

@@ -30,11 +30,21 @@ class NewSettings(BaseSampler):
         sampler: the other one.
         space: of the search.
         known: points of the settings that the search has had.
+        inferred: of the search; filled with what a sampler infers from its trials, all of which
+            have the same distributions: they stay, and it would look through all trials each time.
         seed: of the random points that come in the place of known ones.
     """
 
-    def __init__(self, sampler: BaseSampler, space: Space, known: Set[Point], seed: int) -> None:
-        self._sampler, self._space, self._known, self._seed = sampler, space, known, seed
+    def __init__(
+        self,
+        sampler: BaseSampler,
+        space: Space,
+        known: Set[Point],
+        inferred: dict[str, BaseDistribution],
+        seed: int,
+    ) -> None:
+        self._sampler, self._space, self._known = sampler, space, known
+        self._inferred, self._seed = inferred, seed
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -46,8 +56,9 @@ class NewSettings(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """A point."""
-        space, sampler = self._space, self._sampler
-        inferred = sampler.infer_relative_search_space(study, trial)
+        space, sampler, inferred = self._space, self._sampler, self._inferred
+        if not inferred:
+            inferred.update(sampler.infer_relative_search_space(study, trial))
         for _ in range(MOST_PROPOSALS):
             proposed = sampler.sample_relative(study, trial, inferred)
             for name, distribution in search_space.items():
@@ -85,19 +96,24 @@ def check_sampler(spec: StudySpec) -> None:
 
 
 def make_sampler(
-    spec: StudySpec, model: str, number: int, known: Set[Point] = frozenset()
+    spec: StudySpec,
+    model: str,
+    number: int,
+    known: Set[Point] = frozenset(),
+    inferred: dict[str, BaseDistribution] | None = None,
 ) -> BaseSampler:
     """The sampler for one proposal: the trial of this number in an architecture's search.
 
     Each proposal has a seed of its own, so that a study that was interrupted proposes what it
     would have proposed without that, if its trials ended in the same order. What is `known`, it
-    does not propose.
+    does not propose; `inferred` is one dict for all proposals of a search.
     """
     # A custom model has a stream by its name, so that another one beside it changes nothing.
     place = MODELS.index(model) if model in MODELS else zlib.crc32(model.encode())
     stream = np.random.SeedSequence((spec.seed, place, number))
     seed = int(stream.generate_state(1)[0])
-    return NewSettings(_make(spec, seed), spec.space_of(model), known, seed)
+    found = {} if inferred is None else inferred
+    return NewSettings(_make(spec, seed), spec.space_of(model), known, found, seed)
 
 
 def _make(spec: StudySpec, seed: int) -> BaseSampler:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from convae.config import TrialConfig
@@ -84,6 +85,7 @@ class Search(Listener):
         self._trial_ids = [row["trial_id"] for row in rows]  # by number
         self._unfinished = [row for row in rows if row["state"] not in ENDS]
         self._known = {self._space.point(self._space.params_of(config_of_row(row))) for row in rows}
+        self._inferred: dict[str, BaseDistribution] = {}  # by samplers, of the study's trials
         self._running: dict[int, optuna.Trial] = {}  # those that Optuna knows as such, by number
         for number, row in enumerate(rows):
             self._enqueue(number, self._space.params_of(config_of_row(row)))
@@ -122,7 +124,7 @@ class Search(Listener):
         if number < len(self._given):
             params = self._enqueue(number, self._given[number])
         else:
-            sampler = make_sampler(self._spec, self._model, number, self._known)
+            sampler = make_sampler(self._spec, self._model, number, self._known, self._inferred)
             params = self._ask(number, sampler)
         self._known.add(self._space.point(params))
         self._trial_ids.append(trial_id)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.search_space import IntersectionSearchSpace
 from test_plan import Hand
 
 from convae import config as convae_config
@@ -109,16 +110,25 @@ def test_rungs(settings, expected):
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 @pytest.mark.parametrize("model", schema.MODELS)
-def test_samplers_are_seeded_and_stay_in_the_space(model, sampler):
-    def points(seed):
+def test_samplers_are_seeded_and_stay_in_the_space(monkeypatch, model, sampler):
+    looked, look = [], IntersectionSearchSpace.calculate
+    monkeypatch.setattr(
+        IntersectionSearchSpace, "calculate", lambda *told: looked.append(1) or look(*told)
+    )
+
+    def points(seed, inferred=None):
         spec = StudySpec(preset="test", sampler=sampler, n_search_trials=20, seed=seed)
         study = optuna.create_study()
         for number in range(15):
-            study.sampler = make_sampler(spec, model, number)
+            study.sampler = make_sampler(spec, model, number, inferred=inferred)
             study.tell(study.ask(dict(STANDARD.space_of(model).distributions)), float(number))
         return [trial.params for trial in study.trials]
 
     assert points(0) == points(0)
+    # All trials are looked through until a first one is known, and then no more: the same points.
+    looked.clear()
+    assert points(0, {}) == points(0)
+    assert len(looked) == (0 if sampler == "random" else 2 + 15)
     assert points(0) != points(1)
     assert len({str(params) for params in points(0)}) == 15
     for params in points(0):
