@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EAGAIN, ENOENT, ENOMEM
+from signal import SIG_DFL, SIGHUP, SIGTERM, default_int_handler, getsignal, signal
 from types import TracebackType
 from typing import Any
 
@@ -97,10 +98,14 @@ def program(command: str, module: str) -> str:
 def tell_interrupts() -> None:
     """Has Ctrl-C give one line, and no traceback, also while a program still imports.
 
-    Nothing changes in other programs, such as a notebook, that import this one.
+    So do SIGTERM and a lost terminal. Nothing changes in other programs, such as a notebook, that
+    import this one.
     """
     if os.path.basename(sys.argv[0] if sys.argv else "") in PROGRAMS:  # noqa: PTH119
         sys.excepthook = _excepthook
+        for number in (SIGTERM, SIGHUP):
+            if getsignal(number) == SIG_DFL:  # nohup has the latter ignored
+                signal(number, default_int_handler)
 
 
 PROGRAMS = ("-m", "convae-study", "convae-report", "convae-compare", "convae-train")

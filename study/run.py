@@ -420,7 +420,11 @@ def _tell_end(
         from analysis.report import write_report
         from study.folder.storage import without_secrets
 
-        print(f"report: {without_secrets(write_report(folder.where))}")
+        try:
+            print(f"report: {without_secrets(write_report(folder.where))}")
+        except KeyboardInterrupt:
+            print(f"interrupted; for the report: python -m analysis.report {folder}")
+            return EXIT_INTERRUPTED
     if outcome.status == "interrupted":
         print(f"resume with: {resume_command(options)}")
         return EXIT_INTERRUPTED

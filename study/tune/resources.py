@@ -132,11 +132,16 @@ def ray_session(address: str | None) -> Iterator[None]:
         settings |= {"include_dashboard": False, "num_cpus": usable_cpus()}
         if not can_be_made(home_folder() / ".ray"):  # where Ray would keep it
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    # For good: Ray's processes outlive a lost terminal, as this one needs them to, to stop the
+    # study in an orderly way.
+    handlers: dict[int, Any] = {signal.SIGHUP: signal.SIG_IGN}
+    if callable(ours := signal.getsignal(signal.SIGTERM)):
+        handlers[signal.SIGTERM] = ours  # which comes back: Ray's ends this process without a word
     try:
-        # For good: Ray's processes outlive a lost terminal, as this one needs them to, to stop the
-        # study in an orderly way.
-        with handling_signals({signal.SIGHUP: signal.SIG_IGN}):
+        with handling_signals(handlers):
             ray.init(address=address or "local", **settings)
+    except SystemExit as error:  # by which Ray answers SIGTERM meanwhile
+        raise KeyboardInterrupt from error
     except Exception as error:  # of a node that starts too slowly Ray raises a bare Exception
         reason = first_line(error).rstrip(".")
         if address is None:

@@ -1,6 +1,7 @@
 """How commands end early: one line and an exit code, whatever the reason."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from convae.data import cache_folder
-from convae.errors import UserError, run_command, tell_interrupts
+from convae.errors import UserError, run_command
 from convae.hardware import can_be_made, home_folder
 
 WITHOUT_HOME = """
@@ -66,14 +67,17 @@ def test_an_output_that_takes_nothing_has_one_line():
     assert (ran.returncode, ran.stderr) == (1, told)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("program", ["-m", "/usr/bin/convae-report", "notebook.py"])
-def test_an_interrupt_while_our_programs_import_has_one_line(program, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    monkeypatch.setattr(sys, "argv", [program])
-    tell_interrupts()
-    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
-    theirs = program == "notebook.py"
-    assert capsys.readouterr().err == ("KeyboardInterrupt\n" if theirs else "interrupted\n")
+def test_an_interrupt_while_our_programs_import_has_one_line(program, number):
+    code = f"import os, sys; sys.argv = [{program!r}]; from convae.errors import tell_interrupts"
+    code += f"; tell_interrupts(); os.kill(os.getpid(), {number:d})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if program == "notebook.py":
+        assert ran.returncode == -number
+        assert ran.stderr != "interrupted\n"
+    else:
+        assert (ran.returncode, ran.stderr) == (-signal.SIGINT, "interrupted\n")
 
 
 def test_a_user_without_a_home_has_a_temporary_one():

@@ -74,7 +74,7 @@ def test_a_sequential_search_repeats_itself(tmp_path):
     columns = ["trial_id", "learning_rate", "momentum", "batch_size", "state", "val_mse"]
     first, again, other = (
         search_of(run(tmp_path / name, n_search_trials=n, seed=seed)[0])[columns]
-        for name, n, seed in (("first", 13, 0), ("again", 13, 0), ("other", 3, 1))
+        for name, n, seed in (("first", 8, 0), ("again", 8, 0), ("other", 3, 1))
     )
     pd.testing.assert_frame_equal(first, again)
     assert set(first.learning_rate) & set(other.learning_rate) == {1.0}  # the reference setting
@@ -108,19 +108,6 @@ def test_states_agree_between_tables_and_optuna(tmp_path):
     completed = trials[trials.state == "completed"]
     assert study.best_value == completed.val_mse.min()
     assert f"search-dense-{study.best_trial.number:03d}" == completed.val_mse.idxmin()
-
-
-@pytest.mark.cluster
-def test_asha_spends_less_for_as_good_a_setting(tmp_path):
-    spent, best = {}, {}
-    for scheduler in ("asha", "none"):
-        settings = {"n_search_trials": 40, "sampler": "random", "epochs": 27, "grace_epochs": 1}
-        trials, epochs = run(tmp_path / scheduler, scheduler=scheduler, **settings)
-        searched = search_of(trials)
-        spent[scheduler] = epochs.trial_id.isin(searched.trial_id).sum()
-        best[scheduler] = searched[searched.state == "completed"].val_mse.min()
-    assert spent["asha"] < spent["none"] / 2
-    assert best["asha"] <= best["none"] * 1.05
 
 
 def test_fixed_trials_and_winners_are_never_ended_early(tmp_path):

@@ -14,7 +14,7 @@ from study import run
 from study.tune import dry_run
 from study.tune.resources import ray_session
 
-N = 500
+N = 300
 # Asked of the world outside: a cluster that is not there is waited for.
 LEFT_OUT = {"--help", "--address", "--dry-run"}
 # The first half is mostly right, so that many command lines get far.

@@ -22,11 +22,15 @@ from ray import cloudpickle
 from running import wait_until, write_images
 from synthetic_runs import MANIFEST
 
+import analysis.report
 import convae.data
+import study.run
 from study.folder import schema
-from study.folder.storage import RunFolderError
+from study.folder.storage import RunFolder, RunFolderError
 from study.plan.spec import SpecError, StudySpec
+from study.plan.study_file import PRESETS
 from study.run import build_parser, check_packages, main, resume_command, run
+from study.tune.driver import Outcome
 from study.tune.trainable import WorkerSettings
 
 
@@ -300,6 +304,24 @@ def test_a_fault_of_ours_is_a_sentence_and_its_traceback_is_in_a_log(
     assert (log == storage / "begun" / schema.LOG_FILE) is there
     if not there:
         log.unlink()
+
+
+def test_an_interrupt_while_the_report_is_written_says_how_to_write_it(
+    tmp_path, capsys, monkeypatch
+):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analysis.report, "write_report", interrupt)
+    ended = (
+        SimpleNamespace(no_report=False),
+        PRESETS["standard"],
+        RunFolder(tmp_path),
+        Outcome("finished", 0),
+    )
+    assert study.run._tell_end(*ended) == 130
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == f"interrupted; for the report: python -m analysis.report {tmp_path}"
 
 
 def test_the_printed_command_goes_on_under_the_same_conditions():

@@ -24,7 +24,7 @@ SMALL = {
     "tuning": {"n_search_trials": 8},
     "full": {
         "n_seeds": 1,
-        "n_search_trials": 8,
+        "n_search_trials": 4,
         "n_searches": 2,
         "hidden_units": (512,),
         "models": ("conv",),
@@ -214,6 +214,20 @@ def test_tpe_beats_random_at_equal_budget_over_20_seeds():
     ratios = [best("tpe", seed) / best("random", seed) for seed in range(20)]
     assert statistics.median(ratios) < 0.95
     assert sum(ratio < 1 for ratio in ratios) >= 14
+
+
+def test_asha_spends_less_for_as_good_a_setting():
+    spent, best = {}, {}
+    for scheduler in ("asha", "none"):
+        settings = {"n_search_trials": 40, "sampler": "random", "epochs": 27, "grace_epochs": 1}
+        spec, folder = replace(DENSE, scheduler=scheduler, **settings), MemoryFolder()
+        run(Executor(spec, random.Random(0), n_slots=1, lag=1), folder)
+        searched = [r for r, _ in known_ends(folder).values() if r["group"] == schema.SEARCH]
+        spent[scheduler] = sum(row["epochs_completed"] for row in searched)
+        completed = (row for row in searched if row["state"] == schema.COMPLETED)
+        best[scheduler] = min(row[schema.VAL_MSE] for row in completed)
+    assert spent["asha"] < spent["none"] / 2
+    assert best["asha"] <= best["none"] * 1.05
 
 
 def test_the_search_finds_the_minimum():
