@@ -17,7 +17,7 @@ from convae.sharing import DeviceSharing
 from study.folder import schema
 from study.folder.tables import Row
 from study.plan.decision import Comparison, Rule, compare, seeds_wanted
-from study.plan.ledger import Ledger, Listener, config_of_row
+from study.plan.ledger import ENDS, Ledger, Listener, config_of_row
 from study.plan.search import Search
 from study.plan.spec import StudySpec
 from study.plan.stopping import Curve
@@ -96,12 +96,13 @@ class Plan(Listener):
     @property
     def is_finished(self) -> bool:
         """Whether no further trial will ever be handed out."""
-        return not (self.has_more or self._fixed or self._at_work or self._failed)
+        last = self._last.get(schema.WINNER, True)  # not known yet
+        return not (last or self._fixed or self._at_work or self._failed)
 
     @property
-    def has_more(self) -> bool:
-        """Whether trials are to come, beside those at work and their retries."""
-        return schema.WINNER not in self._last or bool(self._last[schema.WINNER])
+    def n_to_come(self) -> int:
+        """Trials that are yet to be handed out, as far as is known by now."""
+        return self.n_trials - self._ledger.count(*ENDS) - self.n_at_work
 
     @property
     def n_at_work(self) -> int:

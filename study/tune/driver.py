@@ -335,7 +335,7 @@ class _Session:
             _tune_environment(settings),
             patched_reuse(
                 callback.on_trial_reuse,
-                lambda: self._slots.most if self._plan.has_more else 0,
+                lambda: min(self._slots.most, self._plan.n_to_come),
             ),
             patched_deaths(),
             TemporaryDirectory() as elsewhere,

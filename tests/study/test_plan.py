@@ -94,7 +94,10 @@ def states(hand, model="conv"):
 
 
 def test_phases_and_equal_shares():
-    planned = Hand().run()
+    hand = Hand()
+    assert hand.plan.n_to_come == 14
+    planned = hand.run()
+    assert hand.plan.n_to_come == 0
     groups = [trial.group for trial in planned]
     assert groups == [schema.REFERENCE] * 4 + [schema.SEARCH] * 6 + [schema.WINNER] * 4
     assert Counter(groups) == count_trials(SPEC)
@@ -170,8 +173,10 @@ def test_waits_for_running_search_trials_before_naming_winners():
     running = hand.next()
     assert hand.plan.next() is None
     assert not hand.plan.is_finished
+    assert hand.plan.n_to_come == 1  # as many free workers stay
     hand.complete(running)
     assert hand.plan.next().group == schema.WINNER
+    assert hand.plan.n_to_come == 0
 
 
 def test_nothing_is_handed_out_beside_a_trial_that_is_alone():
