@@ -59,14 +59,15 @@ CONDITIONS = (
 _program = partial(program, "convae-study", "study.run")
 
 
-def _called() -> list[str]:
-    """The words that call this command again from here, be its environment active or not."""
-    module = [] if Path(sys.argv[0]).name == _program() else ["-m", "study.run"]
-    file = Path(sys.executable if module else sys.argv[0]).absolute()
+def _called(command: str = "convae-study", module: str = "study.run") -> list[str]:
+    """The words that call one of our commands from here, be its environment active or not."""
+    is_console = Path(sys.argv[0]).name == _program()
+    words = [] if is_console else ["-m", module]
+    file = (Path(sys.argv[0]).with_name(command) if is_console else Path(sys.executable)).absolute()
     if file == Path(shutil.which(file.name) or ""):
-        return [file.name, *module]
+        return [file.name, *words]
     here = file.is_relative_to(Path.cwd())
-    return [str(file.relative_to(Path.cwd()) if here else file), *module]
+    return [str(file.relative_to(Path.cwd()) if here else file), *words]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -423,7 +424,8 @@ def _tell_end(
         try:
             print(f"report: {without_secrets(write_report(folder.where))}")
         except KeyboardInterrupt:
-            print(f"interrupted; for the report: python -m analysis.report {folder}")
+            report = _called("convae-report", "analysis.report")
+            print(f"interrupted; for the report: {shlex.join([*report, str(folder)])}")
             return EXIT_INTERRUPTED
     if outcome.status == "interrupted":
         print(f"resume with: {resume_command(options)}")

@@ -306,22 +306,26 @@ def test_a_fault_of_ours_is_a_sentence_and_its_traceback_is_in_a_log(
         log.unlink()
 
 
+@pytest.mark.parametrize("called", ["run.py", "convae-study"])
 def test_an_interrupt_while_the_report_is_written_says_how_to_write_it(
-    tmp_path, capsys, monkeypatch
+    called, tmp_path, capsys, monkeypatch
 ):
     def interrupt(_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(analysis.report, "write_report", interrupt)
-    ended = (
-        SimpleNamespace(no_report=False),
-        PRESETS["standard"],
-        RunFolder(tmp_path),
-        Outcome("finished", 0),
-    )
+    monkeypatch.setattr(sys, "argv", [str(Path(sys.executable).with_name(called))])
+    folder = RunFolder(tmp_path / "a b")
+    ended = SimpleNamespace(no_report=False), PRESETS["standard"], folder, Outcome("finished", 0)
     assert study.run._tell_end(*ended) == 130
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert line == f"interrupted; for the report: python -m analysis.report {tmp_path}"
+    before, said, command = capsys.readouterr().out.splitlines()[-1].partition("report: ")
+    assert (before, said) == ("interrupted; for the ", "report: ")
+    program, *words = shlex.split(command)
+    assert words[-1] == str(folder)
+    if called == "convae-study":
+        assert (Path(program).name, len(words)) == ("convae-report", 1)
+    else:
+        assert words[:-1] == ["-m", "analysis.report"]
 
 
 def test_the_printed_command_goes_on_under_the_same_conditions():
