@@ -141,6 +141,8 @@ def ray_session(address: str | None) -> Iterator[None]:
         with handling_signals(handlers):
             ray.init(address=address or "local", **settings)
     except SystemExit as error:  # by which Ray answers SIGTERM meanwhile
+        if signal.SIGTERM not in handlers:  # a notebook's, say, is to end of it
+            raise
         raise KeyboardInterrupt from error
     except Exception as error:  # of a node that starts too slowly Ray raises a bare Exception
         reason = first_line(error).rstrip(".")

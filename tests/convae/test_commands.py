@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from ray_nodes import as_from_a_terminal
 
 from convae.data import cache_folder
 from convae.errors import UserError, run_command
@@ -67,24 +68,13 @@ def test_an_output_that_takes_nothing_has_one_line():
     assert (ran.returncode, ran.stderr) == (1, told)
 
 
-# As in a terminal, whatever runs the tests: nohup ignores one of them, a background job another.
-KILLED = """
-import os, sys
-from signal import SIG_DFL, SIGHUP, SIGINT, SIGTERM, default_int_handler, signal
-for number in (SIGHUP, SIGINT, SIGTERM):
-    signal(number, default_int_handler if number == SIGINT else SIG_DFL)
-sys.argv = [{program!r}]
-from convae.errors import tell_interrupts
-tell_interrupts()
-os.kill(os.getpid(), {number:d})
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("program", ["-m", "/usr/bin/convae-report", "notebook.py"])
 def test_an_interrupt_while_our_programs_import_has_one_line(program, number):
-    code = KILLED.format(program=program, number=number)
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    code = f"import os, sys; sys.argv = [{program!r}]; from convae.errors import tell_interrupts"
+    code += f"; tell_interrupts(); os.kill(os.getpid(), {number:d})"
+    killed = {"capture_output": True, "text": True, "preexec_fn": as_from_a_terminal}
+    ran = subprocess.run([sys.executable, "-c", code], **killed)
     if program == "notebook.py":
         assert ran.returncode == -number
         assert ran.stderr != "interrupted\n"

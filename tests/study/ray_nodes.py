@@ -70,7 +70,7 @@ def free_port(ip):
 
 def as_from_a_terminal():
     """Undoes what nohup, or a shell for what runs in its background, has ignored."""
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 
 
