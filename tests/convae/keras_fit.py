@@ -1,5 +1,8 @@
 """Images that take no download, and Keras' own training on them, which ours must equal."""
 
+from dataclasses import replace
+from functools import cache
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -41,12 +44,14 @@ def epoch_order(seed, epoch, n):
 def fit(config, image_set, n_epochs):
     """`model.fit` from the trial's initial weights, over the trainer's batches in their order.
 
-    Returns (training loss, evaluation loss) of each epoch, and the model.
+    Returns (training loss, evaluation loss) of each epoch, and the weights.
     """
-    model = build_model(config)
+    trial = {"seed": 0, "learning_rate": 1.0, "batch_size": 1, "split": "full", "epochs": 1}
+    model = _compiled(replace(config, **trial))
     reset(model, config.seed)
-    optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
-    model.compile(optimizer, loss="mse")
+    for variable in model.optimizer.variables:  # what a trial before has left
+        variable.assign(tf.zeros_like(variable))
+    model.optimizer.learning_rate = config.learning_rate
     part = split(image_set, config.split)
     train, held_out = pixels(part.train_images), pixels(part.eval_images)
     losses = []
@@ -59,6 +64,16 @@ def fit(config, image_set, n_epochs):
             shuffle=False,
             verbose=0,
             validation_data=(held_out, held_out),
+            validation_batch_size=len(held_out),
         ).history
         losses.append((history["loss"][0], history["val_loss"][0]))
-    return losses, model
+    return losses, model.get_weights()
+
+
+@cache
+def _compiled(config):
+    """A model for all trials that differ in what it takes with each fit."""
+    model = build_model(config)
+    optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
+    model.compile(optimizer, loss="mse")
+    return model

@@ -146,7 +146,7 @@ def test_equals_model_fit(trained, program, config):
     losses, weights = trained[program, config]
     expected_losses, expected = fit(config, MNIST, N_EPOCHS)
     np.testing.assert_allclose(losses, expected_losses, rtol=2e-5)
-    for ours, theirs in zip(weights, expected.get_weights(), strict=True):
+    for ours, theirs in zip(weights, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
 
 

@@ -72,7 +72,7 @@ def test_equals_model_fit(image_set, model, nesterov, way):
     expected_losses, expected = fit(config, image_set, 2)
     losses, weights = WAYS[way](config, image_set)
     np.testing.assert_allclose(losses, expected_losses, rtol=2e-5)
-    for ours, theirs in zip(weights, expected.get_weights(), strict=True):
+    for ours, theirs in zip(weights, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
 
 
