@@ -132,9 +132,10 @@ class Audit:
 
     def _with_every_rival(self, one: Judged, named: Named) -> Judged:
         """A claim about all rivals is not reproduced by some of them alone."""
+        if not (one.claim.others and one.verdict == REPRODUCED):
+            return one
         models = {s.architecture for s in self.settings if s.model in one.claim.models}
-        missing = sorted(models - {s.architecture for s in named.values()})
-        if one.claim.others and one.verdict == REPRODUCED and missing:
+        if missing := sorted(models - {s.architecture for s in named.values()}):
             reason = f"{one.reason} Not compared: {', '.join(missing)}."
             return replace(one, verdict=UNDECIDED, reason=reason)
         return one

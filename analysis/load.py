@@ -71,6 +71,14 @@ class Run:
         """The trials of its searches."""
         return self.trials[self.trials["group"] == schema.SEARCH]
 
+    @cached_property
+    def completed_search(self) -> pd.DataFrame:
+        """Those that have an objective, each model's best first, with their `rank`."""
+        done = self.searched[self.searched["state"] == schema.COMPLETED]
+        done = done.dropna(subset=schema.OBJECTIVE)
+        rank = done.groupby("model")[schema.OBJECTIVE].rank(method="min").astype(int)
+        return done.assign(rank=rank).sort_values(["model", schema.OBJECTIVE], kind="stable")
+
     @property
     def samplers(self) -> list[str]:
         """What proposed them."""

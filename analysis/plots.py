@@ -167,7 +167,9 @@ def finish(
 
 def _lay_out(figure: Figure) -> None:
     """Lays a figure out once, not again each time that it is saved."""
-    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
     figure.set_layout_engine("none")
 
 

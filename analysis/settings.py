@@ -147,12 +147,12 @@ class Setting:
     base: "Setting | None" = None  # what it is judged beside; None for nothing, or not in the run
     beside: pd.Series | None = None  # a trial of the base's setting, if there is one in any group
 
-    @property
+    @cached_property
     def model(self) -> str:
         """`conv`, `dense`, or the name of a custom model."""
         return str(self.value("model"))
 
-    @property
+    @cached_property
     def architecture(self) -> str:
         """Its architecture in a word: "conv", "dense-512", "unet"."""
         units = f"-{self.value('hidden_units')}" if self.model == schema.DENSE else ""

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from analysis import plots
 from analysis.load import Run
@@ -27,16 +26,9 @@ class Found(NamedTuple):
     rank: int  # among the completed trials of its model, from 1
 
 
-def completed_search(run: Run) -> pd.DataFrame:
-    """The search trials that have an objective, each model's best first, with their `rank`."""
-    done = run.searched[run.searched["state"] == schema.COMPLETED].dropna(subset=schema.OBJECTIVE)
-    rank = done.groupby("model")[schema.OBJECTIVE].rank(method="min").astype(int)
-    return done.assign(rank=rank).sort_values(["model", schema.OBJECTIVE], kind="stable")
-
-
 def promised(run: Run) -> dict[str, Found]:
     """What the search found of each setting, by label."""
-    rows = completed_search(run).drop_duplicates("setting")
+    rows = run.completed_search.drop_duplicates("setting")
     found = map(Found, rows[schema.OBJECTIVE].tolist(), rows["rank"].tolist())
     return dict(zip(rows["setting"].tolist(), found, strict=True))
 
@@ -88,7 +80,7 @@ class Outcome(NamedTuple):
 
 def outcomes(run: Run) -> list[Outcome]:
     """The outcome of each model that has finalists."""
-    firsts = completed_search(run).drop_duplicates("model").set_index("model")["setting"].to_dict()
+    firsts = run.completed_search.drop_duplicates("model").set_index("model")["setting"].to_dict()
     said = []
     for model, found in by_model(run).items():
         first, winner = firsts.get(model, ""), winner_among(found)

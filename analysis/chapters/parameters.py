@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from analysis import importance, plots
-from analysis.chapters import finalists
 from analysis.chapters.search import n_trials, strip
 from analysis.importance import BESIDE, axis_of, parameter_table, varied_parameters
 from analysis.load import Run
@@ -123,7 +122,7 @@ def slices(run: Run, model: str, data: pd.DataFrame, color: str) -> Drawing | No
     parameters = varied_parameters(data)
     if not parameters or data["value"].isna().all():
         return None
-    done = finalists.completed_search(run).query("model == @model")
+    done = run.completed_search.query("model == @model")
     of_rings = zip(RINGS, (done, done[done["base"] == ""]), strict=True)
     ringed = {name: rows["trial_id"].iloc[0] for name, rows in of_rings if len(rows)}
     n_rows, points = math.ceil(len(parameters) / COLUMNS), []

@@ -7,7 +7,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis import plots
-from analysis.chapters.finalists import completed_search
 from analysis.chapters.search import OBJECTIVE_LABEL, n_trials, trial_words
 from analysis.load import Run
 from analysis.phrases import digits
@@ -34,7 +33,7 @@ def pareto_trials(run: Run) -> pd.DataFrame:
     Times are compared on one device only: the one with the most of these trials. Added columns:
     `comparable` (same device), `on_own_front` (of its model) and `on_joint_front` (of all).
     """
-    done = completed_search(run).dropna(subset=SECONDS)
+    done = run.completed_search.dropna(subset=SECONDS)
     done = done.sort_values([SECONDS, OBJECTIVE], kind="stable").reset_index(drop=True)
     done = done.assign(comparable=done["device"].isin(done["device"].mode().head(1)))
     done[["on_own_front", "on_joint_front"]] = False

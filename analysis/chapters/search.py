@@ -89,7 +89,7 @@ class Tuned(NamedTuple):
 
 def tuned(run: Run, models: Iterable[str]) -> list[Tuned]:
     """What tuning gained with one seed, of the models that have a completed search trial."""
-    done, found = finalists.completed_search(run), []
+    done, found = run.completed_search, []
     for model in models:
         its = done[done["model"] == model]
         value = its.loc[its["base"] == "", schema.OBJECTIVE].min()
@@ -107,7 +107,7 @@ def over_searches(run: Run) -> str:
 
     A search has a seed of its own, and as its result the least validation MSE of its trials.
     """
-    done, value = finalists.completed_search(run), schema.OBJECTIVE
+    done, value = run.completed_search, schema.OBJECTIVE
     best = done.pivot_table(index="seed", columns="model", values=value, aggfunc="min").dropna()
     models = [model for model in settings.models_of(done) if model in best]
     pair = settings.ratio_over_seeds(*(best[m] for m in models[:2])) if len(models) > 1 else None
@@ -163,7 +163,7 @@ def strip(ax: Axes, lost: pd.DataFrame, colors: Mapping[str, str]) -> None:
 def trial_words(run: Run) -> dict[str, str]:
     """What is read at the mark of each completed search trial, by its id."""
     setting = {one.label: f"{one.architecture}, {one.whole}" for one in run.of(schema.SEARCH)}
-    columns = finalists.completed_search(run)[["trial_id", schema.OBJECTIVE, "setting"]]
+    columns = run.completed_search[["trial_id", schema.OBJECTIVE, "setting"]]
     return {
         trial_id: f"{trial_id}: {digits(value)}; {setting[label]}"
         for trial_id, value, label in columns.itertuples(index=False)
@@ -227,7 +227,7 @@ def chapter(run: Run) -> dict[str, Any]:
     searched = run.searched
     models, finals = settings.models_of(searched), finalists.by_model(run)
     cost, tested = spent(run.trials), winners.by_model(run)
-    best = finalists.completed_search(run).drop_duplicates("model")
+    best = run.completed_search.drop_duplicates("model")
     rest = [model for model in models if model not in finals]
     chosen = {m: w.label for m, its in finals.items() if (w := finalists.winner_among(its))}
     return {

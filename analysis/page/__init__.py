@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BytecodeCache, Environment, PackageLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup, escape
 
 from analysis import phrases, plots, verdicts
@@ -33,6 +34,22 @@ _APART: Final = re.compile(
     re.DOTALL,
 )
 _NO_FIGURES: Final = re.compile(r'<div class="figures">\s*</div>')
+
+
+class _Templates(BytecodeCache):
+    """Those that this process has compiled, for its next page."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, Any] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._code.get(bucket.key)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code[bucket.key] = bucket.code
+
+
+_templates = _Templates()
 
 
 class Chapter(NamedTuple):
@@ -59,6 +76,7 @@ class Book:
         self._gaps: list[str] = []
         self._environment = Environment(
             loader=PackageLoader("analysis", "page"),
+            bytecode_cache=_templates,
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
