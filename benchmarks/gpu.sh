@@ -111,11 +111,11 @@ else
   step standard 190 "" "${study[@]}" "${standard[@]}" --storage "$work/gpu-2/standard"
   # What XLA tuned is kept, and what it compiled: neither there, the first, both.
   tuned="--xla_gpu_per_fusion_autotune_cache_dir=$work/tuned"; mkdir -p "$work/tuned"
-  step cold 80 "$tuned" env CONVAE_XLA_CACHE=1 "${compiled[@]}" "${many[@]}"
-  step tuned 60 "$tuned" env CONVAE_XLA_CACHE=0 "${compiled[@]}" "${many[@]}"
-  step warm 40 "$tuned" env CONVAE_XLA_CACHE=1 "${compiled[@]}" "${many[@]}"
+  step cold 80 "$tuned" env CONVAE_XLA_CACHE=1 "${compiled[@]}" "${both[@]}" "${many[@]}"
+  step tuned 60 "$tuned" env CONVAE_XLA_CACHE=0 "${compiled[@]}" "${both[@]}" "${many[@]}"
+  step warm 40 "$tuned" env CONVAE_XLA_CACHE=1 "${compiled[@]}" "${both[@]}" "${many[@]}"
   # No tuning: what it gains in compiling and loses in training. Triton's products need tuning.
-  step autotune 70 "--xla_gpu_autotune_level=0 $no_triton" "${timed[@]}" "${many[@]}" --batches 256
+  step autotune 70 "--xla_gpu_autotune_level=0 $no_triton" "${timed[@]}" "${both[@]}" "${many[@]}" --batches 256
   step audit 220 "" "${study[@]}" "${audit[@]}" --storage "$work/gpu-2/audit"
 fi
 column -t -s $'\t' < "$out/gpu-$part.tsv" 2> /dev/null | cut -c 1-120 || cat "$out/gpu-$part.tsv"

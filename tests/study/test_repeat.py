@@ -17,8 +17,23 @@ from analysis.load import load_run
 pytestmark = pytest.mark.cluster
 
 RESOURCES = ["--gpus", "0", "--cpus-per-trial", "1"]
-OPTIONS = ["--preset", "quick", "--hidden", "64", "--epochs", "3", "--grace-epochs", "1"]
-OPTIONS += ["--max-concurrent", "2", "--trials", "8", "--reduction-factor", "2"]
+# One batch size: each of its own would be compiled anew.
+STUDY = """
+hidden = [64]
+epochs = 3
+trials = 8
+grace_epochs = 1
+reduction_factor = 2
+finalists = 0
+
+[search.conv]
+learning_rate = {low = 0.1, high = 4, scale = "log"}
+momentum = {low = 0, high = 0.9}
+
+[search.dense]
+learning_rate = {low = 0.1, high = 4, scale = "log"}
+momentum = {low = 0, high = 0.9}
+"""
 TIMES = ["train_seconds", "eval_seconds", "compile_seconds", "wall_seconds", "n_sharing"]
 
 
@@ -34,10 +49,12 @@ def tables(study):
 
 
 def test_a_study_beside_a_busy_loop_that_is_killed_and_resumed_repeats_another(tmp_path):
-    calm = tables(start(tmp_path / "calm", *OPTIONS))
+    (tmp_path / "study.toml").write_text(STUDY)
+    options = [str(tmp_path / "study.toml"), "--max-concurrent", "2"]
+    calm = tables(start(tmp_path / "calm", *options))
     loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        study = start(tmp_path / "busy", *OPTIONS)
+        study = start(tmp_path / "busy", *options)
         study.wait_for("search-conv-001  ")
         study.kill()
         study = start(tmp_path / "busy", "--resume", "--max-concurrent", "2")
