@@ -151,13 +151,12 @@ def test_no_file_holds_a_secret_or_opens_a_port_to_the_world(path):
 # The token
 
 
-@pytest.fixture
-def node(tmp_path):
+def node_in(folder):
     """Runs commands of a cluster file in a home of their own, with a `ray` that only notes."""
-    home, tools = tmp_path / "home", tmp_path / "bin"
+    home, tools = folder / "home", folder / "bin"
     home.mkdir()
     tools.mkdir()
-    calls = tmp_path / "calls"
+    calls = folder / "calls"
     (tools / "ray").write_text(
         f"""#!/bin/bash
 if [ "$1" = get-auth-token ]; then exec {sys.executable} -m ray.scripts.scripts "$@"; fi
@@ -191,6 +190,11 @@ END
 
     run.home = home
     return run
+
+
+@pytest.fixture
+def node(tmp_path):
+    return node_in(tmp_path)
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
@@ -332,18 +336,24 @@ def up(aws):
     return laptop
 
 
+@pytest.fixture(scope="module")
+def on_head(tmp_path_factory):
+    """The head's environment as its `ray start` finds it."""
+    node = node_in(tmp_path_factory.mktemp("head"))
+    (start,), _ = node(load(AWS)["head_start_ray_commands"])
+    return {k: v.replace(str(node.home), "~") for k, v in start["environment"].items()}
+
+
 @pytest.fixture
-def autoscaler(up, monkeypatch, node):
+def autoscaler(up, monkeypatch, on_head):
     """Ray's autoscaler as it starts on the head, before two trials that want a GPU each."""
     from ray.autoscaler._private.autoscaler import StandardAutoscaler
     from ray.autoscaler._private.load_metrics import LoadMetrics
 
-    (start,), _ = node(load(AWS)["head_start_ray_commands"])
-    chosen = start["environment"]
-    assert chosen["RAY_enable_autoscaler_v2"] == "0"  # the scorer is the first autoscaler's
-    modules = Path(chosen["PYTHONPATH"].replace(str(node.home), os.environ["HOME"]))
+    assert on_head["RAY_enable_autoscaler_v2"] == "0"  # the scorer is the first autoscaler's
+    modules = Path(on_head["PYTHONPATH"]).expanduser()
     monkeypatch.syspath_prepend(modules)
-    scorer = chosen["RAY_AUTOSCALER_UTILIZATION_SCORER"]
+    scorer = on_head["RAY_AUTOSCALER_UTILIZATION_SCORER"]
     monkeypatch.setenv("RAY_AUTOSCALER_UTILIZATION_SCORER", scorer)
 
     config = json.loads(json.dumps(up.head_config))

@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
@@ -27,6 +28,7 @@ def modules(package):
     return [name.removesuffix(".__init__") for name in names]
 
 
+@cache
 def loaded_by(*names):
     """Names of the modules that importing these loads."""
     code = f"import sys, {', '.join(names)}; print(*sys.modules)"

@@ -20,24 +20,24 @@ REASONS = {
 }
 
 
-def run(storage, *options, fault=""):
-    return Study(PROGRAM, storage, *OPTIONS, *options, FAULT=fault)
+def run(cluster, storage, *options, fault=""):
+    return Study(PROGRAM, storage, *OPTIONS, *options, on=cluster, FAULT=fault)
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory):
+def begun(cluster, tmp_path_factory):
     """The storage of a study of one trial that is alone and two that share lanes."""
     storage = tmp_path_factory.mktemp("begun")
-    code, lines = run(storage, "--seeds", "3", "--lanes", "2").rest()
+    code, lines = run(cluster, storage, "--seeds", "3", "--lanes", "2").rest()
     assert code == 0, lines
     return storage
 
 
 @pytest.mark.parametrize("fault", REASONS)
-def test_the_study_goes_on_by_the_plain_trainer_and_says_why(begun, fault):
+def test_the_study_goes_on_by_the_plain_trainer_and_says_why(cluster, begun, fault):
     """Lanes that nobody asked for in this session, but an earlier one."""
     n_seeds = 4 + list(REASONS).index(fault)
-    study = run(begun, "--resume", "--seeds", str(n_seeds), fault=fault)
+    study = run(cluster, begun, "--resume", "--seeds", str(n_seeds), fault=fault)
     code, lines = study.rest()
     assert code == 0, lines
     (said,) = [line for line in lines if "does not work here" in line]
@@ -55,8 +55,8 @@ def test_the_study_goes_on_by_the_plain_trainer_and_says_why(begun, fault):
 
 
 @pytest.mark.parametrize("fault", ["wrong"])
-def test_lanes_that_were_asked_for_are_refused(tmp_path, fault):
-    study = run(tmp_path, "--seeds", "3", "--lanes", "2", fault=fault)
+def test_lanes_that_were_asked_for_are_refused(cluster, tmp_path, fault):
+    study = run(cluster, tmp_path, "--seeds", "3", "--lanes", "2", fault=fault)
     code, lines = study.rest()
     assert code == 2, lines
     assert REASONS[fault] in lines[-1]

@@ -57,14 +57,14 @@ def test_a_study_beside_a_busy_loop_that_is_killed_and_resumed_repeats_another(t
         study = start(tmp_path / "busy", *options)
         study.wait_for("search-conv-001  ")
         study.kill()
-        study = start(tmp_path / "busy", "--resume", "--max-concurrent", "2")
-        study.wait_for("search-conv-002  ")
-        os.kill(study.process.pid, signal.SIGUSR2)
-        study.wait_for("1 at once from now on")
-        disturbed = tables(study)
     finally:
         loop.kill()
         loop.wait()
+    study = start(tmp_path / "busy", "--resume", "--max-concurrent", "2")
+    study.wait_for("search-conv-002  ")
+    os.kill(study.process.pid, signal.SIGUSR2)
+    study.wait_for("1 at once from now on")
+    disturbed = tables(study)
     for was, now in zip(calm, disturbed, strict=True):
         pd.testing.assert_frame_equal(was, now)
     trials, _ = calm
