@@ -46,13 +46,14 @@ END
   timed+=(--data "$work/noise.npz" --short --epochs 1); compiled+=(--data "$work/noise.npz" --short)
   study+=(--data "$work/noise.npz")
   # Conv takes long to compile: its step `proof` is for all.
-  many=(--lanes 2); dense=(--models dense-512); conv=("${dense[@]}"); both=("${dense[@]}")
+  many=(--lanes 2); dense=(--models dense-512); conv=("${dense[@]}"); both=("${dense[@]}"); chunks=(64)
   study+=(--gpus 0 --lanes 2 --models dense --hidden 64 --epochs 1 --no-report)
   standard=(--preset standard --trials 1 --finalists 0)
   audit=(--preset audit --seeds 1 --no-readings --models dense)
 else
   timed+=(--epochs 3)
   many=(--lanes 16); dense=(--models dense-512); conv=(--models conv); both=(--models conv dense-512)
+  chunks=(64 128 256)
   study+=(--gpus 1)
   standard=(--preset standard); audit=(--preset audit --seeds 5)
 fi
@@ -97,7 +98,7 @@ if ((part == 1)); then
   # The forms of the conv model, its products by Triton and by cuBLAS; a search's lanes have chunks of 64.
   step conv 130 "" "${timed[@]}" --prove "${conv[@]}" "${many[@]}" --batches 256 --chunks 256 64
   step conv-no-triton 70 "$no_triton" "${timed[@]}" --prove "${conv[@]}" "${many[@]}" --batches 256
-  step dense 100 "" "${timed[@]}" --prove "${dense[@]}" "${many[@]}" --batches mixed --chunks 64 128 256
+  step dense 100 "" "${timed[@]}" --prove "${dense[@]}" "${many[@]}" --batches mixed --chunks "${chunks[@]}"
   # One lane; then its loop as a CUDA graph.
   step one-lane 80 "" "${timed[@]}" --prove "${both[@]}" --lanes 1 --batches 256 --chunks 256
   step one-lane-graph 80 "--xla_gpu_enable_command_buffer=+WHILE" \

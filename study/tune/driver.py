@@ -70,6 +70,8 @@ TUNE_SETTINGS = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # The first Ctrl-C is ours: it stops the study in an orderly way.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Seconds that a worker may take to stop, then it is killed: as long, its place is nobody's.
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
 }
 
 

@@ -106,6 +106,29 @@ class CannotTrain(ClosedFormEngine):
         raise ValueError("no number")
 
 
+class NeverStops(ClosedFormEngine):
+    """Its first worker fails, and then does not come to an end.
+
+    Args:
+        sign: a path, where a file says that it has happened.
+    """
+
+    def __init__(self, *_, sign, **__):
+        super().__init__()
+        self._sign, self._has_failed = sign, False
+
+    def report(self, attempt, timeout_seconds):
+        if not self._sign.exists():
+            self._sign.touch()
+            self._has_failed = True
+            raise OSError("no device any more")
+        return super().report(attempt, timeout_seconds)
+
+    def remove(self, attempt):
+        if self._has_failed:
+            time.sleep(1e6)
+
+
 class FileInTheWay(ClosedFormEngine):
     """Makes a file at a place, where the models' folder should be: attempts fail at their end."""
 

@@ -12,7 +12,14 @@ import optuna
 import pandas as pd
 import pytest
 import ray
-from closed_form import BreaksBetweenTrials, CannotStart, CannotTrain, ClosedFormEngine, SlowToStart
+from closed_form import (
+    BreaksBetweenTrials,
+    CannotStart,
+    CannotTrain,
+    ClosedFormEngine,
+    NeverStops,
+    SlowToStart,
+)
 from ray import cloudpickle
 from ray.tune.execution.tune_controller import TuneController
 from simulation import AS_OPTUNA
@@ -26,7 +33,7 @@ from study.plan.ledger import Ledger
 from study.plan.silence import Patience
 from study.plan.spec import StudySpec
 from study.plan.study_file import PRESETS
-from study.tune.driver import StudyFailedError, run_study
+from study.tune.driver import TUNE_SETTINGS, StudyFailedError, run_study
 from study.tune.resources import Resources
 from study.tune.trainable import WorkerSettings
 
@@ -178,6 +185,18 @@ def test_a_worker_that_fails_between_two_trials_costs_a_retry(tmp_path, by):
     trials, _ = run(tmp_path / "study", engine=engine, epochs=2, n_seeds=4, patience=patience)
     assert list(trials.n_retries) == [0, 1, 0, 0]
     assert list(trials.state) == ["completed"] * 4
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_a_worker_that_fails_and_does_not_stop_is_killed_and_its_place_is_free(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(TUNE_SETTINGS, "TUNE_FORCE_TRIAL_CLEANUP_S", "3")
+    engine = partial(NeverStops, sign=tmp_path / "failed")
+    trials, _ = run(tmp_path / "study", engine=engine, epochs=2, n_seeds=2)
+    assert sorted(trials.n_retries) == [0, 1]
+    assert list(trials.state) == ["completed"] * 2
 
 
 @pytest.mark.cluster
