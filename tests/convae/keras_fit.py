@@ -72,7 +72,7 @@ def fit(config, image_set, n_epochs):
 
 @cache
 def _compiled(config):
-    """A model for all trials that differ in what it takes with each fit."""
+    """A model for all trials that differ only in what each fit sets."""
     model = build_model(config)
     optimizer = keras.optimizers.SGD(config.learning_rate, config.momentum, config.nesterov)
     model.compile(optimizer, loss="mse")

@@ -127,7 +127,7 @@ def slurm():
 
 def test_a_study_on_two_nodes_queues_again_before_its_time_is_up_and_ends_where_it_is_told(slurm):
     write_images(slurm.folder / "noise.npz", 1000, 1000)
-    study = ["--gpus=0", "--preset=quick", "--models", "conv", "--trials=1", "--epochs=20"]
+    study = ["--gpus=0", "--preset=quick", "--models", "conv", "--trials=1", "--epochs=30"]
     study += ["--storage=results", "--name=study", "--no-report", "--data=noise.npz"]
     job = slurm.submit(*study)
     slurm.wait_until(lambda: "training on CPU" in slurm.told())
