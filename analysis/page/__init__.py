@@ -13,11 +13,11 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-from jinja2 import BytecodeCache, Environment, PackageLoader, StrictUndefined
-from jinja2.bccache import Bucket
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from analysis import phrases, plots, verdicts
@@ -34,22 +34,6 @@ _APART: Final = re.compile(
     re.DOTALL,
 )
 _NO_FIGURES: Final = re.compile(r'<div class="figures">\s*</div>')
-
-
-class _Templates(BytecodeCache):
-    """Those that this process has compiled, for its next page."""
-
-    def __init__(self) -> None:
-        self._code: dict[str, Any] = {}
-
-    def load_bytecode(self, bucket: Bucket) -> None:
-        bucket.code = self._code.get(bucket.key)
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        self._code[bucket.key] = bucket.code
-
-
-_templates = _Templates()
 
 
 class Chapter(NamedTuple):
@@ -74,42 +58,17 @@ class Book:
         self.figures: dict[str, plots.Finished] = {}
         self._seen: dict[str, str] = {}  # figures as HTML
         self._gaps: list[str] = []
-        self._environment = Environment(
-            loader=PackageLoader("analysis", "page"),
-            bytecode_cache=_templates,
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        its = self._environment
-        its.filters |= phrases.PHRASES | {"unbroken": _escaped}
-        its.filters["drawn"] = Markup  # SVG of this project's making
-        its.filters["verdict"] = verdicts.verdict
-        its.globals |= phrases.PHRASES | {"NO_VALUE": phrases.NO_VALUE}
-        its.globals |= {"compared": verdicts.compared, "bounds": verdicts.bounds}
-        its.globals |= {"gap": self._gap, "figure": self._figure}
-        its.globals["table_of"] = self._table_of
-        self._macros: Any = its.get_template("macros.html.j2").module
-        for name in ("table", "items", "sorted_table", "image_table"):
-            its.globals[name] = getattr(self._macros, name)
 
     def chapter(self, key: str, **values: Any) -> Chapter:
         """Fills `chapters/KEY.html.j2` with some values, and adds the chapter to the page."""
         self._gaps = []
-        module: Any = self._environment.get_template(f"chapters/{key}.html.j2").make_module(values)
+        its = {"gap": self._gap, "figure": self._figure} | values
+        module = _template(f"chapters/{key}").make_module(its)
         title = str(getattr(module, "title", ""))  # the first screen has none
         html = _NO_FIGURES.sub("", str(module)).strip()
         found = Chapter(key, title, _unbroken(html), self._gaps)
         self.chapters.append(found)
         return found
-
-    def _table_of(
-        self, header: Sequence[str], some: Iterable[Any], right: Sequence[int] = (), *, caller: Any
-    ) -> Markup:
-        """A table with a row an item: the caller gives its cells, with | between them."""
-        rows = [[Markup(cell.strip()) for cell in str(caller(one)).split("|")] for one in some]
-        return Markup(self._macros.table(header, rows, right))
 
     def _gap(self, sentence: str) -> str:
         self._gaps.append(sentence)
@@ -125,7 +84,8 @@ class Book:
         plain = {name: " ".join(str(text).split()) for name, text in words.items()}
         finished = plots.finish(drawing, rests_on or self.rests_on, **plain)
         self.figures[drawing.name] = finished
-        html = self._seen[drawing.name] = str(self._macros.figure(finished)) if seen else ""
+        html = str(_template("macros").module.figure(finished)) if seen else ""
+        self._seen[drawing.name] = html
         return Markup(html)
 
     def render(
@@ -149,7 +109,7 @@ class Book:
             for c in self.chapters
             if c is not first
         ]
-        html = self._environment.get_template("page.html.j2").render(
+        html: str = _template("page").render(
             title=title,
             name=name,
             first=first,
@@ -171,6 +131,39 @@ class Book:
             for name, figure in self.figures.items()
             for suffix, content in figure.files.items()
         }
+
+
+@cache
+def _environment() -> Environment:
+    """The templates, each of which a process compiles once, and what all of them use."""
+    its = Environment(
+        loader=PackageLoader("analysis", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    its.filters |= phrases.PHRASES | {"unbroken": _escaped}
+    its.filters["drawn"] = Markup  # SVG of this project's making
+    its.filters["verdict"] = verdicts.verdict
+    its.globals |= phrases.PHRASES | {"NO_VALUE": phrases.NO_VALUE, "table_of": _table_of}
+    its.globals |= {"compared": verdicts.compared, "bounds": verdicts.bounds}
+    macros: Any = its.get_template("macros.html.j2").module
+    for name in ("table", "items", "sorted_table", "image_table"):
+        its.globals[name] = getattr(macros, name)
+    return its
+
+
+def _template(name: str) -> Any:
+    return _environment().get_template(f"{name}.html.j2")
+
+
+def _table_of(
+    header: Sequence[str], some: Iterable[Any], right: Sequence[int] = (), *, caller: Any
+) -> Markup:
+    """A table with a row an item: the caller gives its cells, with | between them."""
+    rows = [[Markup(cell.strip()) for cell in str(caller(one)).split("|")] for one in some]
+    return Markup(_template("macros").module.table(header, rows, right))
 
 
 def _unbroken(html: str) -> Markup:
